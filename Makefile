@@ -1,0 +1,37 @@
+# `make demo` and `make test` work on a fresh clone: each builds .venv first when it is not there.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow lint format docs clean
+
+demo: .venv/.installed
+	$(BIN)/diptych demo
+
+test: .venv/.installed lint
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: .venv/.installed
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: .venv/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: .venv/.installed
+	$(BIN)/python -m pip install -q -e '.[docs]' -c constraints.txt
+	$(BIN)/mkdocs build --strict
+
+# torch first and pinned: without the pin pip would fetch a build with gigabytes of GPU libraries.
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist site runs

@@ -1,0 +1,54 @@
+"""diptych: pictures and words, meeting in one space. The whole CLIP life-cycle in one package.
+
+>>> import diptych
+>>> clip = diptych.load()
+>>> classifier = diptych.ZeroShotClassifier(clip, ["a cat", "a dog"])
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diptych.embed import embed_images
+    from diptych.errors import DiptychError
+    from diptych.eval.zero_shot import ZeroShotClassifier
+    from diptych.model.clip import CLIP
+    from diptych.train.loss import clip_loss
+    from diptych.weights.bundle import Bundle
+    from diptych.weights.registry import list_models, load
+
+__version__ = "0.1.0"
+__all__ = [
+    "CLIP",
+    "Bundle",
+    "DiptychError",
+    "ZeroShotClassifier",
+    "__version__",
+    "clip_loss",
+    "embed_images",
+    "list_models",
+    "load",
+]
+
+_HOMES = {
+    "CLIP": "diptych.model.clip",
+    "Bundle": "diptych.weights.bundle",
+    "DiptychError": "diptych.errors",
+    "ZeroShotClassifier": "diptych.eval.zero_shot",
+    "clip_loss": "diptych.train.loss",
+    "embed_images": "diptych.embed",
+    "list_models": "diptych.weights.registry",
+    "load": "diptych.weights.registry",
+}
+
+
+def __getattr__(name: str) -> Any:  # names load on first use: `diptych --help` must not wait for torch
+    if name not in _HOMES:
+        raise AttributeError(f"module 'diptych' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,145 @@
+"""`diptych classify`: pictures and labels in, probabilities out."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from cyclopts.types import PositiveInt
+
+from diptych.cli.console import complain, one_line, print_table
+from diptych.cli.options import find_pictures, read_templates
+from diptych.data.prompts import PLAIN, check_labels, read_lines
+from diptych.errors import ConfigError, DataError, ImageError
+
+if TYPE_CHECKING:
+    from diptych.data.images import ImageSource
+    from diptych.weights.bundle import Bundle
+
+Answer: TypeAlias = list[tuple[str, float]] | ImageError  # labels and their probabilities, or why there are none
+
+_BAR = 20  # columns of a probability of 1
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def classify(
+    *pictures: str,
+    labels: list[str] | None = None,
+    labels_file: Path | None = None,
+    templates: list[str] | None = None,
+    templates_file: Path | None = None,
+    model: str | None = None,
+    top: PositiveInt = 5,
+    batch_size: PositiveInt = 64,
+    json_: bool = False,
+) -> None:
+    """Say which of some labels fits each picture best. No training is needed: a label is any words.
+
+    The probabilities are a softmax over the labels given, so they add up to 100 % whatever the picture shows, and one
+    label alone is always 100 %. Add a label for what else could be there.
+
+    Parameters
+    ----------
+    pictures
+        Files, folders with their subfolders, or patterns such as "photos/*.jpg"; a lone - reads one picture from
+        standard input.
+    labels
+        One label, e.g. --labels "a cat" --labels "a dog": each has its own --labels.
+    labels_file
+        A text file with one label a line.
+    templates
+        A prompt template with {} for the label, e.g. "a photo of a {}.", or the name of a published set, e.g. imagenet.
+        May be given several times; each label is then their mean. Without one a label stands as it is.
+    templates_file
+        A text file with one prompt template a line.
+    model
+        A name from `diptych models`, or a bundle's folder. By default the model that ships with diptych.
+    top
+        Labels shown for each picture.
+    batch_size
+        Pictures in one forward pass.
+    json_
+        Print JSON.
+    """
+    names = _read_labels(labels, labels_file)
+    prompts = read_templates(templates, templates_file) or PLAIN
+    sources = _read_pictures(pictures)
+
+    from diptych.weights.registry import DEFAULT_MODEL, load
+
+    answered: list[dict[str, Any]] = []
+    skipped: list[dict[str, str]] = []
+    for path, answer in _classified(load(model), sources, names, prompts, batch_size):
+        if isinstance(answer, ImageError):
+            skipped.append({"path": path, "cause": answer.cause, "message": str(answer)})
+            if len(sources) > 1:
+                complain(f"skipped: {answer}")
+            continue
+        best = sorted(answer, key=lambda guess: -guess[1])[:top]
+        answered.append({"path": path, "labels": [{"label": name, "probability": share} for name, share in best]})
+        if not json_:
+            _print_answer(path, best, is_first=len(answered) == 1)
+    if json_:
+        result = {"model": model or DEFAULT_MODEL, "templates": prompts, "images": answered, "skipped": skipped}
+        print(json.dumps(result, indent=2))
+    if skipped and not answered:
+        count = len(sources)
+        raise DataError(skipped[0]["message"] if count == 1 else f"none of {count:,} pictures could be read.")
+    if skipped:
+        complain(f"{len(skipped):,} of {len(sources):,} pictures could not be read.")
+
+
+def _read_labels(labels: Sequence[str] | None, file: Path | None) -> tuple[str, ...]:
+    chosen = [*(labels or ()), *(read_lines(file) if file else ())]
+    if not chosen:
+        raise ConfigError('there must be labels to choose from. Add e.g. --labels "a cat", or --labels-file FILE.')
+    return check_labels(chosen)
+
+
+def _read_pictures(pictures: Sequence[str]) -> dict[str, "ImageSource"]:
+    if not pictures:
+        raise ConfigError("there must be a picture to classify. Name a file, a folder, a pattern, or - for stdin.")
+    sources: dict[str, ImageSource] = {}
+    if "-" in pictures:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise ConfigError("- reads a picture from standard input, and nothing is piped in. Name a file instead.")
+        sources["-"] = sys.stdin.buffer
+    if paths := [name for name in pictures if name != "-"]:
+        hint = "If it is meant as a label, put --labels before it."
+        sources |= {str(path): path for path in find_pictures(paths, hint=hint)}
+    return sources
+
+
+def _classified(
+    bundle: "Bundle",
+    sources: dict[str, "ImageSource"],
+    labels: Sequence[str],
+    templates: Sequence[str],
+    batch_size: int,
+) -> Iterator[tuple[str, Answer]]:
+    import numpy as np
+
+    from diptych.eval.zero_shot import ZeroShotClassifier
+    from diptych.weights.bundle import decode_ahead
+
+    classifier = ZeroShotClassifier(bundle, labels, templates)
+    paths = iter(sources)
+    for batch in decode_ahead(bundle.preprocess, list(sources.values()), batch_size):
+        good = [pixels for pixels in batch if not isinstance(pixels, ImageError)]
+        rows = iter(classifier.probabilities(bundle.encode_pixels(np.stack(good))).tolist() if good else ())
+        for pixels in batch:
+            fault = pixels if isinstance(pixels, ImageError) else None
+            yield next(paths), fault or list(zip(labels, next(rows), strict=True))
+
+
+def _print_answer(path: str, best: Sequence[tuple[str, float]], *, is_first: bool) -> None:
+    print(f"{'' if is_first else chr(10)}{one_line(path)}")
+    on_terminal = sys.stdout.isatty()
+    rows = [(f"{share:.1%}", label, *([_bar(share)] if on_terminal else [])) for label, share in best]
+    print_table(rows, numbers=[0])
+
+
+def _bar(share: float) -> str:
+    whole, rest = divmod(round(share * _BAR * 8), 8)
+    return "█" * whole + _EIGHTHS[rest].strip()

@@ -1,0 +1,112 @@
+"""`diptych evaluate`: a model and a labelled set in, numbers with their conditions out."""
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cyclopts import App
+from cyclopts.types import NonNegativeInt, PositiveInt
+
+from diptych.cli.console import print_table
+from diptych.cli.options import read_templates
+from diptych.data.embedded import HELD_OUT, data_path
+from diptych.files import sha256, write_json
+
+if TYPE_CHECKING:
+    from diptych.eval.zero_shot import ZeroShotResult
+
+evaluate = App(name="evaluate", help="Measure a model on labelled pictures.")
+
+
+@evaluate.command
+def zero_shot(
+    *,
+    data: str = HELD_OUT,
+    split: str = "test",
+    model: str | None = None,
+    templates: list[str] | None = None,
+    templates_file: Path | None = None,
+    out: Path | None = None,
+    seed: NonNegativeInt = 0,
+    batch_size: PositiveInt = 256,
+) -> None:
+    """Measure how often the class names alone tell what a picture shows (CLIP, section 3.1).
+
+    A tie counts against the model. The interval is a 95 % bootstrap over pictures.
+
+    Parameters
+    ----------
+    data
+        A folder: CLASS/picture.jpg, SPLIT/CLASS/picture.jpg, or a WebDataset evaluation folder. By default drawings of
+        a style that no embedded training picture has.
+    split
+        Its subfolder.
+    model
+        A name from `diptych models`, or a bundle's folder. By default the model that ships with diptych.
+    templates
+        A prompt template with {} for the class name, or the name of a published set, e.g. imagenet. May be given
+        several times. By default those of the data, else the class name as it is.
+    templates_file
+        A text file with one prompt template a line.
+    out
+        A JSON file for the numbers and their conditions.
+    seed
+        Of the bootstrap.
+    batch_size
+        Pictures, and texts, in one forward pass.
+    """
+    prompts = read_templates(templates, templates_file)
+
+    from diptych.data.labelled import read_labelled
+    from diptych.eval.zero_shot import evaluate_zero_shot
+    from diptych.weights.registry import DEFAULT_MODEL, load
+
+    folder = data_path(data)
+    labelled = read_labelled(folder, split=split)
+    bundle = load(model)
+    result = evaluate_zero_shot(bundle, labelled, templates=prompts, batch_size=batch_size, seed=seed)
+    _print_result(labelled.name, result)
+    if out:
+        conditions = {
+            "task": "zero-shot",
+            "model": {"name": model or DEFAULT_MODEL, "fingerprint": bundle.fingerprint()},
+            "data": {"name": labelled.name, "split": split, "sha256": _digest(folder, split)},
+        }
+        write_json(out, conditions | result.to_dict() | {"seed": seed} | _surroundings())
+
+
+def _print_result(name: str, result: "ZeroShotResult") -> None:
+    interval = result.interval
+    facts = {
+        "data": name,
+        "top-1": f"{result.top1:.2%}",
+        f"{interval.level:.0%} interval": f"{interval.low:.2%} to {interval.high:.2%}",
+        "top-5": "-" if result.top5 is None else f"{result.top5:.2%}",
+        "mean per class": f"{result.mean_per_class:.2%}",
+        "n": f"{result.images:,}",
+        "classes": f"{result.classes:,}",
+        "skipped": f"{sum(result.skipped.values()):,}",
+    }
+    print_table([list(facts.values())], header=list(facts), numbers=range(1, len(facts)))
+
+
+def _digest(folder: Path, split: str) -> str:
+    """SHA-256 of the shards of a split, else of the names and sizes of its files."""
+    base = folder / split if (folder / split).is_dir() else folder
+    files = {path.relative_to(base).as_posix(): path for path in base.rglob("[!.]*") if path.is_file()}
+    shards = {name: path for name, path in files.items() if name.endswith((".tar", ".tar.gz"))}
+    facts = [f"{name}\t{sha256(path)}" for name, path in shards.items()] or [
+        f"{name}\t{path.stat().st_size}" for name, path in files.items()
+    ]
+    return hashlib.sha256("\n".join(sorted(facts)).encode(errors="surrogateescape")).hexdigest()
+
+
+def _surroundings() -> dict[str, Any]:
+    import PIL
+
+    import diptych
+    from diptych.runtime import hardware
+
+    machine = hardware()
+    versions = {"diptych": diptych.__version__, "pillow": PIL.__version__}
+    return {"versions": versions | {name: machine.pop(name) for name in ("torch", "python")}, "hardware": machine}

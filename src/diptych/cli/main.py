@@ -1,0 +1,123 @@
+"""The app `diptych`: which commands there are, and how each ends.
+
+A command's file is imported when the command is asked for, torch only when it runs. Whatever a user can cause and cure
+ends in one line on standard error and exit code 2.
+"""
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnknownOptionError, UnusedCliTokensError
+
+import diptych
+from diptych.cli.console import complain
+from diptych.config import unknown_name
+from diptych.errors import DiptychError
+
+_BROKEN_PIPE, _USER_ERROR, _INTERRUPTED = 1, 2, 130  # 1 as rich has it; 130 is 128 + SIGINT
+
+app = App(
+    name="diptych",
+    help="""Pictures and words, meeting in one space: train, use and measure CLIP models.
+
+    diptych classify photo.jpg --labels "a cat" --labels "a dog"
+
+    diptych COMMAND --help tells what a command takes.""",
+    version=diptych.__version__,
+    help_format="markdown",
+    default_parameter=Parameter(negative=()),  # no --no-json, no --empty-labels
+    suppress_keyboard_interrupt=False,  # so that Ctrl-C reaches `main`
+)
+app.command("diptych.cli.classify:classify")
+app.command("diptych.cli.demo:demo")
+app.command("diptych.cli.embed:embed")
+app.command("diptych.cli.evaluate:evaluate", name="evaluate")
+app.command("diptych.cli.models:models", name="models")
+app.command("diptych.cli.train:train")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the words after `diptych`; those of the process when not given.
+
+    Returns:
+        The exit code: 0, 1 when nobody reads the output, 2 for an error that the user can cure, 130 after Ctrl-C.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name may hold what the terminal cannot show
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = _BROKEN_PIPE
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        complain(f"{where}{error.strerror or error}.")
+        code = _USER_ERROR
+    _settle_output()
+    return code
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0].startswith("-"):
+        app.resolved_commands()  # the list of commands shows the first line of each
+    try:
+        app(_dash_is_no_option(words), exit_on_error=False, print_error=False, result_action="return_none")
+    except CycloptsError as error:
+        complain(_sentence(error))
+    except DiptychError as error:
+        complain(str(error))
+    except KeyboardInterrupt:
+        complain("stopped.")
+        return _INTERRUPTED
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        complain("the memory is full. Try a smaller --batch-size or a smaller model.")
+    else:
+        return 0
+    return _USER_ERROR
+
+
+def _dash_is_no_option(words: list[str]) -> list[str]:
+    """A lone "-" means standard input, but to cyclopts only behind "--"."""
+    cut = words.index("--") if "--" in words else len(words)
+    options, names = words[:cut], words[cut + 1 :]
+    if "-" not in options:
+        return words
+    return [*(word for word in options if word != "-"), "--", *("-" for word in options if word == "-"), *names]
+
+
+def _sentence(error: CycloptsError) -> str:
+    chain = " ".join(("diptych", *(error.command_chain or ())))
+    if isinstance(error, UnknownOptionError):
+        options = {name for argument in error.argument_collection for name in argument.names if name.startswith("--")}
+        return unknown_name((error.token.keyword or error.token.value).split("=")[0], "", options, "an option")
+    if isinstance(error, UnknownCommandError):
+        assert error.unused_tokens
+        assert error.app
+        word = error.unused_tokens[0]
+        is_option = word.startswith("-")
+        names = [name for name in error.app if name.startswith("-") == is_option]
+        return unknown_name(word, "", names, f"an option of {chain}" if is_option else f"a command of {chain}")
+    if isinstance(error, UnusedCliTokensError):
+        return f"{' '.join(error.unused_tokens or ())} is more than {chain} takes. See {chain} --help."
+    return f"{error} See {chain} --help."
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # torch raises its own RuntimeErrors, and only that of a GPU has a class.
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in ("allocate memory", "out of memory"))
+
+
+def _settle_output() -> None:
+    """What cannot be written would stay in the buffer, and Python complain of it once more at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,45 @@
+"""`diptych train`: a recipe in, checkpoints and a bundle out."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+
+def train(
+    recipe: Path,
+    *,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
+    out: Path | None = None,
+) -> None:
+    """Train a model as a recipe says; go on where a run in the same folder was stopped.
+
+    Parameters
+    ----------
+    recipe
+        A TOML file. `recipes/` has some; each opens with its command, time and result.
+    set_
+        One option of the recipe, e.g. train.batch_size=512. May be given several times.
+    out
+        Folder of the run, runs/NAME by default: recipe.toml, log.jsonl, checkpoints/, bundle/, results.json.
+    """
+    import diptych.train.trainer as trainer
+    from diptych.cli.training import TrainingView, zero_shot_evaluators
+    from diptych.files import write_json
+    from diptych.runtime import hardware
+    from diptych.train.recipe import read_recipe
+
+    plan = read_recipe(recipe, set_ or ())
+    out = out or Path("runs") / plan.name
+    with TrainingView() as view:
+        result = trainer.train(plan, out, evaluators=zero_shot_evaluators(plan), on_progress=view)
+    if not result.finished:
+        print(f"stopped and saved at step {result.step:,} of {plan.train.steps:,}; the same command goes on from there")
+        raise SystemExit(130)
+    facts = {"recipe": plan.name, "seed": plan.seed, "steps": result.step, "hardware": hardware()}
+    write_json(out / "results.json", facts | {"metrics": dict(result.metrics), "counts": dict(result.counts)})
+    print(f"{result.counts['pairs']:,} pairs in {result.counts['train_seconds'] / 60:.1f} min -> {out / 'bundle'}")
+    for name, value in result.metrics.items():
+        print(f"{name} {value:.1%}")
+    if bad := sum(result.counts["bad"].values()):
+        print(f"{bad:,} bad samples were left out: {result.counts['bad']}")

@@ -1,0 +1,77 @@
+"""What `train` and `demo` share: the evaluators that a recipe names, and the view of a running step."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from diptych.data.embedded import data_path
+from diptych.data.labelled import LabelledImages, read_labelled
+from diptych.eval.zero_shot import evaluate_zero_shot
+from diptych.train.recipe import TrainRecipe
+from diptych.train.trainer import Evaluator, Progress
+from diptych.weights.bundle import Bundle
+
+_LINE_EVERY = 50  # steps, where no terminal can show a bar
+
+
+def zero_shot_evaluators(recipe: TrainRecipe) -> dict[str, Evaluator]:
+    """One evaluator for each labelled set that the recipe names, by the set's folder name."""
+    return {data.name: _Accuracy(data) for data in (read_labelled(data_path(name)) for name in recipe.evaluate)}
+
+
+class _Accuracy:
+    def __init__(self, data: LabelledImages) -> None:
+        self._data = data
+
+    def __call__(self, bundle: Bundle) -> Mapping[str, float]:
+        result = evaluate_zero_shot(bundle, self._data)
+        return {"top1": result.top1} | ({} if result.top5 is None else {"top5": result.top5})
+
+
+class TrainingView:
+    """A live bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bar = Bar(
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[state]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._shown: Mapping[str, float] = {}
+        self._rate = 0.0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        """Show one step."""
+        self._rate += (0.1 if self._rate else 1.0) * (progress.pairs_per_second - self._rate)
+        state = (
+            f"step {progress.step:,}/{progress.steps:,}  loss {progress.loss:.3f}  {self._rate:,.0f} pairs/s  "
+            f"lr {progress.learning_rate:.1e}  scale {progress.logit_scale:.1f}"
+        )
+        if self._task is None:
+            self._task = self._bar.add_task("", total=progress.steps, completed=progress.step - 1, state="")
+        self._bar.update(self._task, completed=progress.step, state=state)
+        if not self._console.is_terminal and (progress.step % _LINE_EVERY == 0 or progress.step == progress.steps):
+            left = (progress.steps - progress.step) * progress.seconds / progress.step
+            self._console.print(f"{state}  {left / 60:.1f} min left", highlight=False)
+        if progress.metrics != self._shown:
+            self._shown = progress.metrics
+            numbers = "  ".join(f"{name} {value:.1%}" for name, value in progress.metrics.items())
+            self._console.print(f"step {progress.step:,}  {numbers}", highlight=False)

@@ -1,0 +1,119 @@
+"""Many pictures become one row of features each."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from diptych.data.images import PICTURE_ENDINGS, ImageSource
+from diptych.errors import ConfigError, DataError, ImageError
+from diptych.files import atomic_file, natural_order
+from diptych.weights.bundle import Bundle, decode_ahead
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """Features of pictures, row by row with their keys, and what had to be left out."""
+
+    keys: tuple[str, ...]  # N of them: the paths as they were given
+    features: Tensor  # [N, D] float32, unit length
+    skipped: dict[str, str] = field(default_factory=dict)  # key to the sentence that tells why
+
+    def save(self, path: Path) -> None:
+        """Write one file, whole or not at all.
+
+        Args:
+            path: `.safetensors` with a tensor "features" and keys and skipped as JSON in its metadata, or `.npz` with
+                arrays "features", "keys" and "skipped", which is [K, 2]: key and reason.
+
+        Raises:
+            ConfigError: the name ends otherwise.
+            DataError: the file cannot be written.
+        """
+        if path.suffix not in (".safetensors", ".npz"):
+            raise ConfigError(f"features are saved as .safetensors or .npz. Got {path}.")
+        with atomic_file(path) as aside:
+            if path.suffix == ".npz":
+                skipped = np.array(list(self.skipped.items()), dtype=np.str_).reshape(-1, 2)
+                with aside.open("wb") as file:  # given a path, numpy would put .npz behind it
+                    np.savez(file, features=self.features.numpy(), keys=np.array(self.keys, np.str_), skipped=skipped)
+                return
+            metadata = {"keys": json.dumps(self.keys), "skipped": json.dumps(self.skipped)}
+            # Through bytes: the file writer of safetensors does not say that a disk is full.
+            aside.write_bytes(safetensors.torch.save({"features": self.features}, metadata=metadata))
+
+
+def embed_images(
+    bundle: Bundle,
+    images: Sequence[Path],
+    *,
+    batch_size: int = 64,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Embedded:
+    """Encode pictures; one that cannot be read is left out and named. Pictures are decoded while the model works.
+
+    Args:
+        bundle: the model.
+        images: N paths, as `find_images` gives them.
+        batch_size: pictures a forward pass.
+        on_progress: called after each batch with how many pictures are done, and N.
+
+    Raises:
+        ConfigError: batch_size is below 1.
+    """
+    keys: list[str] = []
+    skipped: dict[str, str] = {}
+    features: list[Tensor] = [torch.empty(0, bundle.model.config.embed_dim)]
+    done = 0
+    sources: Sequence[ImageSource] = images
+    for batch in decode_ahead(bundle.preprocess, sources, batch_size):
+        good = []
+        for path, pixels in zip(images[done : done + len(batch)], batch, strict=True):
+            if isinstance(pixels, ImageError):
+                skipped[str(path)] = str(pixels)
+            else:
+                keys.append(str(path))
+                good.append(pixels)
+        if good:
+            features.append(bundle.encode_pixels(np.stack(good)))
+        done += len(batch)
+        if on_progress:
+            on_progress(done, len(images))
+    return Embedded(tuple(keys), torch.cat(features), skipped)
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """Pictures in folders and their subfolders, in natural order, each once.
+
+    Args:
+        paths: files, taken as they are, and folders, of which the files with a picture's ending are taken; what
+            starts with a dot is passed over.
+
+    Raises:
+        DataError: a path does not exist, or no picture was found.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"{path} must be a picture or a folder of pictures, and does not exist.")
+        found |= dict.fromkeys(_inside(path) if path.is_dir() else [path])
+    if not found:
+        names = ", ".join(map(str, paths)) or "no path at all"
+        raise DataError(f"no picture was found in {names}. Endings that count: {', '.join(PICTURE_ENDINGS)}.")
+    return list(found)
+
+
+def _inside(folder: Path) -> list[Path]:
+    pictures = [
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower().removeprefix(".") in PICTURE_ENDINGS
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    ]
+    return sorted(pictures, key=lambda path: [natural_order(part) for part in path.relative_to(folder).parts])

@@ -1,0 +1,166 @@
+"""Files that are whole or absent, and folders that one process works in at a time.
+
+What is written goes aside first, to `.NAME.xxxxxxxx.part` in the same folder, is flushed to the disk and renamed.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from diptych.errors import ConfigError, DataError
+
+_ASIDE = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(part|old)")
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; renamed over it on success, removed on any failure.
+
+    Raises:
+        DataError: the disk is full, the folder cannot be written, or `path` is there and no file, e.g. /dev/null.
+    """
+    if path.exists() and not path.is_file():  # a rename would put a file in the place of a device
+        raise DataError(f"{path} must be a file, or absent. It is something else; choose another name.")
+    with _sentence_for_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = _beside(path, "part")
+        try:
+            yield aside
+            _sync(path, [aside])
+            aside.replace(path)
+            _sync(path, [path.parent])
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path` to fill; it takes the place of `path` on success, and is removed on any failure.
+
+    A folder that stood there is moved aside first, to `.NAME.xxxxxxxx.old`, and removed last: at every moment one
+    whole folder exists. A process that is killed between the two renames leaves it there; `remove_leftovers` puts it
+    back.
+
+    Raises:
+        DataError: the disk is full or the folder cannot be written.
+    """
+    with _sentence_for_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside, old = _beside(path, "part"), _beside(path, "old")
+        try:
+            aside.mkdir()
+            yield aside
+            _sync(path, [*aside.rglob("*"), aside])
+            if path.exists():
+                path.rename(old)
+            aside.rename(path)
+            _sync(path, [path.parent])
+        finally:
+            if old.exists() and not path.exists():
+                old.rename(path)
+            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with atomic_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write a JSON file, whole or not at all; NaN is refused, as JSON has none."""
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def natural_order(name: str) -> tuple[list[str | int], str]:
+    """A sort key: picture9 before picture10, whatever the case; names that read the same go by their letters."""
+    parts = re.split(r"(\d+)", name.casefold())
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, whole or not at all: under its own name it is never seen in part."""
+    aside = _beside(path, "part")
+    with _sentence_for_os_errors(path):
+        path.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Clean a folder of what a killed process was writing. Only for whoever holds the folder's lock."""
+    with _sentence_for_os_errors(folder):
+        for aside in folder.glob(".*"):
+            match = _ASIDE.fullmatch(aside.name)
+            if match and match[2] == "old" and not (folder / match[1]).exists():
+                aside.rename(folder / match[1])
+            elif match:
+                shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Keep a folder, made when absent, to one process. The system lets go of it when the process ends, however it ends.
+
+    Raises:
+        ConfigError: another process holds it.
+        DataError: the folder cannot be written.
+    """
+    import fcntl  # not on Windows, where all else in this file works
+
+    with contextlib.ExitStack() as stack:
+        with _sentence_for_os_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context((folder / ".lock").open("a"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"{folder} must be free, and another process works in it. Wait for it, or choose another folder."
+                ) from None
+        yield
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{ending}")
+
+
+def _sync(path: Path, items: Iterable[Path]) -> None:
+    """Flush files and folders to the disk, for the sake of `path`."""
+    if any(_ASIDE.fullmatch(parent.name) for parent in path.parents):
+        return  # a folder that is written aside itself flushes all it holds, once
+    for item in items:
+        is_folder = item.is_dir()
+        with contextlib.suppress(OSError) if is_folder else contextlib.nullcontext():  # some systems flush no folder
+            handle = os.open(item, os.O_RDONLY if is_folder else os.O_RDWR)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+@contextlib.contextmanager
+def _sentence_for_os_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, DataError) as error:
+        # A DataError of this kind comes from a file that is written inside of a folder that is: the user knows the
+        # outer one by name.
+        cause = error.__cause__ if isinstance(error, DataError) else error
+        if not isinstance(cause, OSError):
+            raise
+        reason = cause.strerror or str(cause)
+        raise DataError(f"{path} could not be written: {reason}. Nothing was left half-written.") from cause

@@ -1,0 +1,148 @@
+"""Attention and MLP, shared by both towers, and how their parameters start."""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diptych.config import unknown_name
+from diptych.errors import ConfigError
+
+Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """QuickGELU, x * sigmoid(1.702 x): the activation of the released CLIP models."""
+    # Through silu: one pass less than with a sigmoid, and one tensor less kept for the backward pass.
+    return F.silu(1.702 * x) / 1.702
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU in its tanh approximation, as SigLIP uses it."""
+    return F.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "quick_gelu": quick_gelu,
+    "gelu": F.gelu,
+    "gelu_tanh": gelu_tanh,
+}
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused projection to queries, keys and values."""
+
+    def __init__(self, width: int, heads: int, *, is_causal: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.is_causal = is_causal
+        self.in_projection = nn.Linear(width, 3 * width)
+        self.out_projection = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, L, W] to [B, L, W]; where causal, position i sees positions up to i."""
+        qkv = self.in_projection(x).unflatten(-1, (3, self.heads, -1))  # [B, L, 3, H, W / H]
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind()  # [B, H, L, W / H] each
+        x = F.scaled_dot_product_attention(query, key, value, is_causal=self.is_causal)
+        return self.out_projection(x.transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Module):
+    """Two linear layers with an activation between them."""
+
+    def __init__(self, width: int, hidden_width: int, activation: Activation) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[activation]
+        self.up = nn.Linear(width, hidden_width)
+        self.down = nn.Linear(hidden_width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, L, W] to [B, L, W]."""
+        return self.down(self.activation(self.up(x)))
+
+
+class Block(nn.Module):
+    """Pre-LN residual block: attention, then MLP, each added to what came in.
+
+    `nn.LayerNorm` takes its statistics in float32 whatever type it is given, as the released code does by hand.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        heads: int,
+        mlp_width: int,
+        activation: Activation,
+        layer_norm_eps: float,
+        is_causal: bool,
+    ) -> None:
+        super().__init__()
+        self.ln_attention = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.attention = Attention(width, heads, is_causal=is_causal)
+        self.ln_mlp = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.mlp = MLP(width, mlp_width, activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, L, W] to [B, L, W]."""
+        x = x + self.attention(self.ln_attention(x))
+        return x + self.mlp(self.ln_mlp(x))
+
+
+@torch.no_grad()
+def draw_normal(parameter: Tensor, std: float, generator: torch.Generator) -> None:
+    """Fill a parameter from N(0, std); the values depend on the generator alone, not on the parameter's device."""
+    parameter.copy_(torch.randn(parameter.shape, generator=generator, device=generator.device) * std)
+
+
+@torch.no_grad()
+def draw_uniform(parameter: Tensor, bound: float, generator: torch.Generator) -> None:
+    """Fill a parameter from U(-bound, bound); the values depend on the generator alone."""
+    parameter.copy_(torch.rand(parameter.shape, generator=generator, device=generator.device) * (2 * bound) - bound)
+
+
+@torch.no_grad()
+def reset_to_defaults(module: nn.Module, generator: torch.Generator) -> None:
+    """Start every layer as torch starts it, but from `generator` instead of the global one.
+
+    Attention starts as `nn.MultiheadAttention` does, which is what the released code was trained with.
+    """
+    for layer in reversed(list(module.modules())):  # children first: Attention has the last word on its projections
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            bound = layer.weight[0].numel() ** -0.5  # fan-in
+            draw_uniform(layer.weight, bound, generator)
+            if layer.bias is not None:
+                draw_uniform(layer.bias, bound, generator)
+        elif isinstance(layer, nn.LayerNorm | nn.BatchNorm2d):
+            layer.reset_parameters()  # ones and zeros: nothing is drawn
+        elif isinstance(layer, Attention):
+            fan_in_and_out = sum(layer.in_projection.weight.shape)
+            draw_uniform(layer.in_projection.weight, (6 / fan_in_and_out) ** 0.5, generator)  # Xavier
+            layer.in_projection.bias.zero_()
+            layer.out_projection.bias.zero_()
+
+
+def check_sizes(tower: str, **sizes: int) -> None:
+    """Refuse a size below 1.
+
+    Raises:
+        ConfigError: names the first such size, e.g. "text.width must be at least 1. Got 0."
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise ConfigError(f"{tower}.{name} must be at least 1. Got {size}.")
+
+
+def check_blocks(tower: str, *, width: int, layers: int, heads: int, mlp_width: int, activation: str) -> None:
+    """Refuse sizes that no stack of blocks can have.
+
+    Raises:
+        ConfigError: a size below 1, heads that do not divide the width, or an unknown activation.
+    """
+    check_sizes(tower, width=width, layers=layers, heads=heads, mlp_width=mlp_width)
+    if width % heads:
+        raise ConfigError(f"{tower}.heads must divide {tower}.width. Got heads={heads}, width={width}.")
+    if activation not in get_args(Activation):
+        raise ConfigError(f"{tower}.activation: {unknown_name(activation, '', get_args(Activation), 'an activation')}")

@@ -1,0 +1,114 @@
+"""ImageTower, a vision transformer, and its config."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from diptych.errors import ConfigError
+from diptych.model.blocks import Activation, Block, check_blocks, check_sizes, draw_normal, reset_to_defaults
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTowerConfig:
+    """Sizes of a vision transformer.
+
+    Raises:
+        ConfigError: a size below 1, patches that do not fill the image, or heads that do not divide the width.
+    """
+
+    kind: Literal["vit"] = "vit"
+    image_size: int = 224  # pixels of one side
+    patch_size: int  # pixels of one side
+    width: int  # channels of the residual stream
+    layers: int
+    heads: int
+    mlp_width: int = 0  # hidden channels of the MLP; 0 stands for 4 * width and is replaced by it
+    activation: Activation = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
+        check_sizes("image", image_size=self.image_size, patch_size=self.patch_size)
+        check_blocks(
+            "image",
+            width=self.width,
+            layers=self.layers,
+            heads=self.heads,
+            mlp_width=self.mlp_width,
+            activation=self.activation,
+        )
+        if self.image_size % self.patch_size:
+            raise ConfigError(
+                "image.patch_size must divide image.image_size. "
+                f"Got patch_size={self.patch_size}, image_size={self.image_size}."
+            )
+
+    @property
+    def patches(self) -> int:
+        """P, the class token not counted."""
+        return (self.image_size // self.patch_size) ** 2
+
+
+class ImageTower(nn.Module):
+    """Vision transformer: an image in, one feature out.
+
+    Parameters that are not in a torch layer are empty until `reset_parameters` is called or weights are loaded.
+
+    Source: CLIP, arXiv:2103.00020, section 2.4. Letters: B, S, P, W, D.
+    """
+
+    def __init__(self, config: ImageTowerConfig, embed_dim: int) -> None:
+        super().__init__()
+        self.patch_embedding = nn.Conv2d(3, config.width, config.patch_size, stride=config.patch_size, bias=False)
+        self.class_embedding = nn.Parameter(torch.empty(config.width))
+        self.position_embedding = nn.Parameter(torch.empty(1 + config.patches, config.width))
+        self.ln_pre = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+        self.blocks = nn.Sequential(
+            *(
+                Block(
+                    width=config.width,
+                    heads=config.heads,
+                    mlp_width=config.mlp_width,
+                    activation=config.activation,
+                    layer_norm_eps=config.layer_norm_eps,
+                    is_causal=False,
+                )
+                for _ in range(config.layers)
+            )
+        )
+        self.ln_post = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+        self.projection = nn.Parameter(torch.empty(config.width, embed_dim))
+
+    def trunk(self, images: Tensor) -> Tensor:
+        """Features before the projection, which linear probes are fitted on (CLIP, section 3.2).
+
+        Args:
+            images: [B, 3, S, S] float, normalised as the bundle's `preprocess` does.
+
+        Returns:
+            [B, W], not unit length.
+        """
+        x = self.patch_embedding(images).flatten(2).transpose(1, 2)  # [B, P, W]
+        x = torch.cat([self.class_embedding.expand(len(x), 1, -1), x], dim=1)  # [B, 1 + P, W]
+        x = self.blocks(self.ln_pre(x + self.position_embedding))
+        return self.ln_post(x[:, 0])  # [B, W], read off the class token
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode images.
+
+        Args:
+            images: [B, 3, S, S] float, normalised as the bundle's `preprocess` does.
+
+        Returns:
+            [B, D], not yet unit length; `CLIP.encode_image` makes it so.
+        """
+        return self.trunk(images) @ self.projection
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw all parameters as the released code does: the blocks as torch does, the rest by width."""
+        reset_to_defaults(self, generator)
+        std = self.class_embedding.numel() ** -0.5
+        for parameter in (self.class_embedding, self.position_embedding, self.projection):
+            draw_normal(parameter, std, generator)

@@ -1,0 +1,179 @@
+"""ResNetTower, the modified ResNet of CLIP, and its config."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diptych.errors import ConfigError
+from diptych.model.blocks import check_sizes, draw_normal, reset_to_defaults
+
+_EXPANSION = 4  # output channels of a bottleneck, in units of its inner ones
+_STRIDE = 32  # pixels of one side that become one position of the last grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNetTowerConfig:
+    """Sizes of a modified ResNet.
+
+    Raises:
+        ConfigError: a size below 1, not four stages, an image that the grid does not divide, an odd stem width,
+            or heads that do not divide the final width.
+    """
+
+    kind: Literal["resnet"] = "resnet"
+    image_size: int = 224  # pixels of one side
+    width: int  # channels of the stem; the paper's "width" is the final one, 32 times as many
+    layers: tuple[int, int, int, int]  # bottlenecks in each stage
+    heads: int  # of the attention pool
+
+    def __post_init__(self) -> None:
+        check_sizes("image", image_size=self.image_size, width=self.width, heads=self.heads)
+        if len(self.layers) != 4 or min(self.layers) < 1:
+            raise ConfigError(f"image.layers must be four numbers of at least 1. Got {list(self.layers)}.")
+        if self.image_size % _STRIDE:
+            raise ConfigError(f"image.image_size must be a multiple of {_STRIDE} for a ResNet. Got {self.image_size}.")
+        if self.width % 2:
+            raise ConfigError(f"image.width must be even: the stem starts with half of it. Got {self.width}.")
+        if self.final_width % self.heads:
+            raise ConfigError(f"image.heads must divide 32 * image.width. Got heads={self.heads}, width={self.width}.")
+
+    @property
+    def final_width(self) -> int:
+        """W, channels of the last stage and of the features before the projection."""
+        return 8 * _EXPANSION * self.width
+
+    @property
+    def patches(self) -> int:
+        """P, positions of the last grid."""
+        return (self.image_size // _STRIDE) ** 2
+
+
+class ResNetTower(nn.Module):
+    """Modified ResNet: an image in, one feature out.
+
+    Three convolutions as stem, average pools wherever the grid shrinks, attention in place of the last pool.
+    Parameters that are not in a torch layer are empty until `reset_parameters` is called or weights are loaded.
+    In `torch.channels_last` memory, no step of the forward pass copies to another order.
+
+    Source: CLIP, arXiv:2103.00020, section 2.4. Letters: B, S, P, W (final), D.
+    """
+
+    def __init__(self, config: ResNetTowerConfig, embed_dim: int) -> None:
+        super().__init__()
+        width = config.width
+        self.stem = nn.Sequential(
+            *_convolution(3, width // 2, kernel=3, stride=2),
+            *_convolution(width // 2, width // 2, kernel=3),
+            *_convolution(width // 2, width, kernel=3),
+            nn.AvgPool2d(2),
+        )
+        self.stages = nn.Sequential()
+        channels = width
+        for stage, blocks in enumerate(config.layers):
+            inner = width * 2**stage
+            bottlenecks = []
+            for block in range(blocks):
+                bottlenecks.append(Bottleneck(channels, inner, shrink=2 if stage > 0 and block == 0 else 1))
+                channels = inner * _EXPANSION
+            self.stages.append(nn.Sequential(*bottlenecks))
+        self.pool = AttentionPool(config.patches, config.final_width, config.heads)
+        self.projection = nn.Linear(config.final_width, embed_dim)
+
+    def trunk(self, images: Tensor) -> Tensor:
+        """Features before the projection, which linear probes are fitted on (CLIP, section 3.2).
+
+        Args:
+            images: [B, 3, S, S] float, normalised as the bundle's `preprocess` does.
+
+        Returns:
+            [B, W], not unit length: what the attention pool mixed, before its output projection.
+        """
+        x = self.stem(images)  # [B, stem width, S / 4, S / 4]
+        x = self.stages(x)  # [B, W, S / 32, S / 32]
+        return self.pool(x)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode images.
+
+        Args:
+            images: [B, 3, S, S] float, normalised as the bundle's `preprocess` does.
+
+        Returns:
+            [B, D], not yet unit length; `CLIP.encode_image` makes it so.
+        """
+        return self.projection(self.trunk(images))
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw all parameters as the released code does; every bottleneck starts as its shortcut."""
+        reset_to_defaults(self, generator)
+        for module in self.stages.modules():
+            if isinstance(module, Bottleneck):
+                nn.init.zeros_(module.bn3.weight)
+        std = self.projection.in_features**-0.5
+        pool = self.pool
+        for parameter in (
+            pool.position_embedding,
+            pool.query.weight,
+            pool.key.weight,
+            pool.value.weight,
+            self.projection.weight,
+        ):
+            draw_normal(parameter, std, generator)
+
+
+class Bottleneck(nn.Module):
+    """Residual block whose convolutions all have stride 1: an average pool does the shrinking, on both paths."""
+
+    def __init__(self, channels: int, inner: int, *, shrink: int) -> None:
+        super().__init__()
+        out = inner * _EXPANSION
+        self.conv1 = nn.Conv2d(channels, inner, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.shrink = nn.AvgPool2d(shrink) if shrink > 1 else nn.Identity()
+        self.conv3 = nn.Conv2d(inner, out, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out)
+        self.shortcut = nn.Identity()
+        if channels != out or shrink > 1:
+            self.shortcut = nn.Sequential(self.shrink, nn.Conv2d(channels, out, 1, bias=False), nn.BatchNorm2d(out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, channels, s, s] to [B, 4 * inner, s / shrink, s / shrink]."""
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
+        y = self.bn3(self.conv3(self.shrink(y)))
+        return F.relu(y + self.shortcut(x), inplace=True)
+
+
+class AttentionPool(nn.Module):
+    """One attention step in which the mean of all positions asks, and they and itself answer.
+
+    Its output projection is the image projection of CLIP and so belongs to the tower.
+    """
+
+    def __init__(self, patches: int, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.position_embedding = nn.Parameter(torch.empty(patches + 1, width))
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, W, S / 32, S / 32] to [B, W]."""
+        x = x.flatten(2).transpose(1, 2)  # [B, P, W]
+        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + self.position_embedding  # [B, 1 + P, W]
+        query, key, value = (
+            projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, H, 1 or 1 + P, W / H]
+            for projected in (self.query(x[:, :1]), self.key(x), self.value(x))
+        )
+        return F.scaled_dot_product_attention(query, key, value).flatten(1)  # [B, W]
+
+
+def _convolution(channels: int, out: int, *, kernel: int, stride: int = 1) -> list[nn.Module]:
+    convolution = nn.Conv2d(channels, out, kernel, stride=stride, padding=kernel // 2, bias=False)
+    return [convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True)]

@@ -1,0 +1,112 @@
+"""TextTower, a causal transformer, and its config."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from diptych.errors import ConfigError
+from diptych.model.blocks import Activation, Block, check_blocks, check_sizes, draw_normal, reset_to_defaults
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTowerConfig:
+    """Sizes of a text transformer.
+
+    Raises:
+        ConfigError: a size below 1, heads that do not divide the width, or an end token outside the vocabulary.
+    """
+
+    context_length: int = 77  # tokens, start and end included
+    vocab_size: int = 49_408
+    width: int  # channels of the residual stream
+    layers: int
+    heads: int
+    mlp_width: int = 0  # hidden channels of the MLP; 0 stands for 4 * width and is replaced by it
+    activation: Activation = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    end_token_id: int | None = None  # None: the end token is the highest id of a text, as in the released vocabulary
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
+        check_sizes("text", context_length=self.context_length, vocab_size=self.vocab_size)
+        check_blocks(
+            "text",
+            width=self.width,
+            layers=self.layers,
+            heads=self.heads,
+            mlp_width=self.mlp_width,
+            activation=self.activation,
+        )
+        if self.end_token_id is not None and not 0 <= self.end_token_id < self.vocab_size:
+            raise ConfigError(
+                "text.end_token_id must be an id of the vocabulary, 0 to text.vocab_size - 1. "
+                f"Got end_token_id={self.end_token_id}, vocab_size={self.vocab_size}."
+            )
+
+
+class TextTower(nn.Module):
+    """Causal transformer: tokens in, one feature out, read at the end token.
+
+    There is no padding mask: padding comes after the end token, where a causal position cannot look.
+    Parameters that are not in a torch layer are empty until `reset_parameters` is called or weights are loaded.
+
+    Source: CLIP, arXiv:2103.00020, section 2.4. Letters: B, L, W, D.
+    """
+
+    def __init__(self, config: TextTowerConfig, embed_dim: int) -> None:
+        super().__init__()
+        self.end_token_id = config.end_token_id
+        self.token_embedding = nn.Embedding(config.vocab_size, config.width)
+        self.position_embedding = nn.Parameter(torch.empty(config.context_length, config.width))
+        self.blocks = nn.Sequential(
+            *(
+                Block(
+                    width=config.width,
+                    heads=config.heads,
+                    mlp_width=config.mlp_width,
+                    activation=config.activation,
+                    layer_norm_eps=config.layer_norm_eps,
+                    is_causal=True,
+                )
+                for _ in range(config.layers)
+            )
+        )
+        self.ln_final = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+        self.projection = nn.Parameter(torch.empty(config.width, embed_dim))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Encode texts.
+
+        Args:
+            tokens: [B, L] int64, L at most the context length. Texts cut to the longest of a batch cost less and
+                give the same features. A row without an end token is read at its highest id, or, when the config
+                names the end token, at position 0.
+
+        Returns:
+            [B, D], not yet unit length; `CLIP.encode_text` makes it so.
+        """
+        x = self.token_embedding(tokens) + self.position_embedding[: tokens.shape[1]]  # [B, L, W]
+        x = self.blocks(x)
+        rows = torch.arange(len(x), device=x.device)
+        return self.ln_final(x[rows, self._end_positions(tokens)]) @ self.projection  # [B, D]
+
+    def _end_positions(self, tokens: Tensor) -> Tensor:
+        # argmax gives the first of equals: some tokenizers pad with the end token itself.
+        is_end = tokens if self.end_token_id is None else (tokens == self.end_token_id).int()
+        return is_end.argmax(dim=1)  # [B]
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw all parameters as the released code does: smaller where a layer writes to the residual stream."""
+        reset_to_defaults(self, generator)
+        draw_normal(self.token_embedding.weight, 0.02, generator)
+        draw_normal(self.position_embedding, 0.01, generator)
+        width = self.token_embedding.embedding_dim
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            residual_std = width**-0.5 * (2 * len(self.blocks)) ** -0.5
+            draw_normal(block.attention.in_projection.weight, width**-0.5, generator)
+            draw_normal(block.attention.out_projection.weight, residual_std, generator)
+            draw_normal(block.mlp.up.weight, (2 * width) ** -0.5, generator)
+            draw_normal(block.mlp.down.weight, residual_std, generator)
+        draw_normal(self.projection, width**-0.5, generator)

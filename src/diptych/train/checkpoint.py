@@ -1,0 +1,102 @@
+"""A checkpoint: a bundle, plus what the optimizer and the loop remember. It is whole or absent."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from diptych.errors import WeightsError
+from diptych.files import atomic_folder, remove_folder, write_json
+from diptych.weights.bundle import Bundle
+
+_NAME = re.compile(r"step-\d{8}")
+_TENSORS = "training.safetensors"
+_STATE = "training.json"
+_MEMORY = ("step", "exp_avg", "exp_avg_sq")  # of AdamW, for each parameter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a run needs to go on as if it had never stopped."""
+
+    step: int  # updates done
+    bundle: Bundle
+    optimizer: Mapping[str, Tensor]  # as `optimizer_tensors` gives it
+    counts: Mapping[str, Any]  # what the loop counted so far
+    metrics: Mapping[str, float]  # of the last evaluation
+    recipe: Mapping[str, Any]  # plain data
+    precision: str  # that "auto" came to
+    data: list[str]  # fingerprints of the sources
+
+    def save(self, folder: Path, *, keep: int) -> Path:
+        """Write into `folder` and remove all but the newest `keep` checkpoints there.
+
+        Raises:
+            DataError: the disk is full or the folder cannot be written; older checkpoints are untouched.
+            WeightsError: the model's features are not finite.
+        """
+        path = folder / f"step-{self.step:08d}"
+        with atomic_folder(path) as aside:
+            self.bundle.save(aside)
+            # Through bytes: the file writer of safetensors wraps what the disk said.
+            (aside / _TENSORS).write_bytes(save({name: t.contiguous() for name, t in self.optimizer.items()}))
+            names = ("step", "counts", "metrics", "recipe", "precision", "data")
+            write_json(aside / _STATE, {name: getattr(self, name) for name in names})
+        for old in list_checkpoints(folder)[:-keep]:
+            remove_folder(old)
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> "Checkpoint":
+        """Read one checkpoint.
+
+        Raises:
+            WeightsError: a file is missing or broken.
+        """
+        try:
+            bundle = Bundle.load(path)
+            optimizer = load_file(path / _TENSORS)
+            state = json.loads((path / _STATE).read_text(encoding="utf-8"))
+            return cls(bundle=bundle, optimizer=optimizer, **state)
+        except (WeightsError, OSError, ValueError, TypeError, SafetensorError) as error:
+            reason = str(error).rstrip(".")
+            raise WeightsError(
+                f"{path} must be a whole checkpoint: {reason}. Remove it to go on from the one before."
+            ) from error
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints of a run, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
+
+
+def optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's memory: PARAMETER.step, PARAMETER.exp_avg, PARAMETER.exp_avg_sq."""
+    return {
+        f"{name}.{key}": optimizer.state[parameter][key]
+        for name, parameter in model.named_parameters()
+        for key in _MEMORY
+    }
+
+
+def restore_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimizer the memory that `optimizer_tensors` took.
+
+    Raises:
+        WeightsError: it is not of this model.
+    """
+    for name, parameter in model.named_parameters():
+        for key in _MEMORY:
+            value, shape = tensors.get(f"{name}.{key}"), () if key == "step" else parameter.shape
+            if value is None or value.shape != shape:
+                raise WeightsError(f"{_TENSORS} must hold {name}.{key} {list(shape)}. Is it of another model?")
+            # On the device and in the memory order of the parameter, as the optimizer makes it itself.
+            like = torch.empty((), device=parameter.device) if key == "step" else torch.empty_like(parameter)
+            optimizer.state[parameter][key] = like.copy_(value)

@@ -1,0 +1,358 @@
+"""Bundle: a model with its preprocess and tokenizer, in memory and as a folder.
+
+The folder of a ViT model is a `transformers` CLIP folder; that of a ResNet, which `transformers` has no class for, has
+the same files with `model_type: diptych-clip`. In both, `config.json` holds a block of ours, "diptych": what the bundle
+is, the SHA-256 of its files, and what it makes of a few golden inputs.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from diptych.config import to_dict
+from diptych.data.images import ImageSource, Preprocess
+from diptych.data.tokenizer import Tokenizer
+from diptych.errors import ConfigError, ImageError, WeightsError
+from diptych.files import atomic_folder, write_json
+from diptych.model.clip import CLIP, CLIPConfig
+from diptych.model.image_tower import ImageTowerConfig
+from diptych.model.resize import with_image_size
+from diptych.weights.adapters import HUGGING_FACE, OWN, config_to_hf
+from diptych.weights.folder import (
+    CONFIG,
+    PREPROCESS,
+    STATISTICS,
+    TOKENIZER,
+    WEIGHTS,
+    About,
+    Block,
+    Golden,
+    digests,
+    read_config,
+    read_preprocess,
+    read_weights,
+    write_config,
+)
+
+GOLDEN_TEXTS = ("a photo of a cat", "two red kites, 3 blue boats & a dog", "naïve café ½ 🙂")
+# Distance between unit vectors. Another processor moves features by about 1e-5, and rounding in the file by 1e-4;
+# GELU for QuickGELU moved those of an untrained 2-layer model by 3e-3, red for blue by 3e-3 to 0.3.
+GOLDEN_TOLERANCE = 2e-3
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A model and all it needs to take pictures and texts.
+
+    Args:
+        model: on any device; encoding leaves its modes (train or eval, module by module) as they were.
+        preprocess: pictures to what the image tower takes.
+        tokenizer: texts to what the text tower takes.
+        about: where the weights come from.
+
+    Raises:
+        ConfigError: the three do not fit together.
+    """
+
+    model: CLIP
+    preprocess: Preprocess
+    tokenizer: Tokenizer
+    about: About = field(default_factory=About)
+
+    def __post_init__(self) -> None:
+        image, text, tokenizer = self.model.config.image, self.model.config.text, self.tokenizer
+        if self.preprocess.image_size != image.image_size:
+            sizes = f"{self.preprocess.image_size} and {image.image_size}"
+            raise ConfigError(f"preprocess and image tower must have the same image_size. Got {sizes}.")
+        if tokenizer.context_length > text.context_length or tokenizer.vocab_size > text.vocab_size:
+            raise ConfigError(
+                f"the text tower must take all tokens: it has context_length={text.context_length}, "
+                f"vocab_size={text.vocab_size}, the tokenizer {tokenizer.context_length} and {tokenizer.vocab_size}. "
+                "Are they of the same model?"
+            )
+        if text.end_token_id not in (None, tokenizer.end_token_id):
+            ids = f"{text.end_token_id} and {tokenizer.end_token_id}"
+            raise ConfigError(f"text tower and tokenizer must have the same end token. Got {ids}: of the same model?")
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor on cosines, 1 / temperature, at most 100."""
+        return self.model.logit_scale_factor().item()
+
+    def encode_images(self, images: Sequence[ImageSource], *, batch_size: int = 64) -> Tensor:
+        """Encode pictures.
+
+        Args:
+            images: N paths, bytes, files or Pillow images.
+            batch_size: pictures a forward pass.
+
+        Returns:
+            [N, D] float32 on the CPU, unit length.
+
+        Raises:
+            ImageError: the first picture that cannot be read; `embed_images` skips those instead.
+        """
+        features = torch.empty(len(images), self.model.config.embed_dim)
+        done = 0
+        for batch in decode_ahead(self.preprocess, images, batch_size):
+            pixels = []
+            for picture in batch:
+                if isinstance(picture, ImageError):
+                    raise picture
+                pixels.append(picture)
+            features[done : done + len(batch)] = self.encode_pixels(np.stack(pixels))
+            done += len(batch)
+        return features
+
+    def encode_pixels(self, pixels: np.ndarray) -> Tensor:
+        """Encode one batch of pictures that are already of the tower's size.
+
+        Args:
+            pixels: [B, S, S, 3] uint8, stacked from `preprocess.pixels`.
+
+        Returns:
+            [B, D] float32 on the CPU, unit length.
+        """
+        with _encoding(self.model) as device:
+            batch = self.preprocess.normalise(torch.from_numpy(pixels).to(device))
+            features = self.model.encode_image(batch).float().cpu()
+        return features.clone()  # outside of inference mode: a tensor that autograd takes
+
+    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256, truncate: bool = False) -> Tensor:
+        """Encode texts.
+
+        Args:
+            texts: N texts.
+            batch_size: texts a forward pass.
+            truncate: cut what is too long instead of refusing it.
+
+        Returns:
+            [N, D] float32 on the CPU, unit length.
+
+        Raises:
+            TextError: a text is too long, or is no valid string.
+        """
+        tokens = self.tokenizer.encode(texts, truncate=truncate)  # [N, L]
+        features = torch.empty(len(tokens), self.model.config.embed_dim)
+        for rows in _batches(len(tokens), batch_size):
+            batch = tokens[rows]
+            # What comes after the last end token of the batch costs time and changes nothing.
+            length = 1 + max(self._ends(batch))
+            with _encoding(self.model) as device:
+                features[rows] = self.model.encode_text(batch[:, :length].to(device)).float().cpu()
+        return features
+
+    def with_image_size(self, image_size: int) -> "Bundle":
+        """The same model for pictures of another size; see `diptych.model.resize.with_image_size`.
+
+        Raises:
+            ConfigError: the image tower cannot take this size.
+        """
+        model = with_image_size(self.model, image_size)
+        return dataclasses.replace(
+            self, model=model, preprocess=dataclasses.replace(self.preprocess, image_size=image_size)
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 of sizes, weights, preprocess and tokenizer; the same again after `save` in float32 and `load`."""
+        parts = [self._config_file(), self.preprocess.to_hf(), self.tokenizer.fingerprint()]
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def save(self, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
+        """Write the bundle's folder, whole or not at all; one that stood there is replaced.
+
+        Args:
+            folder: where to.
+            dtype: what parameters are stored as; batch norm's statistics and the logit scale stay float32.
+
+        Raises:
+            ConfigError: dtype is none of float32, float16, bfloat16.
+            DataError: the folder cannot be written.
+            WeightsError: the features are not finite.
+        """
+        if dtype not in _DTYPES:
+            raise ConfigError(f"weights are stored as {', '.join(map(str, _DTYPES))}. Got {dtype}.")
+        naming = HUGGING_FACE if isinstance(self.model.config.image, ImageTowerConfig) else OWN
+        weights = {name: _stored(name, tensor, dtype) for name, tensor in self.model.state_dict().items()}
+        # Golden features are of the weights as stored, so that a check on load need not allow for their rounding.
+        stored = Bundle(model=_filled(self.model.config, weights), preprocess=self.preprocess, tokenizer=self.tokenizer)
+        golden = stored._golden()
+        config = self._config_file() | {"dtype": str(dtype).removeprefix("torch.")}
+        with atomic_folder(Path(folder)) as aside:
+            # Through bytes: the file writer of safetensors does not say that a disk is full.
+            (aside / WEIGHTS).write_bytes(safetensors.torch.save(naming.from_ours(weights), metadata={"format": "pt"}))
+            self.tokenizer.save(aside)
+            write_json(aside / PREPROCESS, self.preprocess.to_hf())
+            write_config(aside, config, Block(about=self.about, sha256=digests(aside, config), golden=golden))
+
+    @classmethod
+    def load(cls, folder: str | Path, *, verify: bool = True) -> "Bundle":
+        """Read a bundle's folder, or a CLIP folder of `transformers`. No code of the folder is run.
+
+        Args:
+            folder: where from.
+            verify: check the SHA-256 of weights and tokenizer, and golden inputs' features, where the folder has them.
+
+        Returns:
+            A bundle with its model on the CPU, float32 whatever it is stored as, in eval mode.
+
+        Raises:
+            WeightsError: a file is missing or damaged, the files do not fit together, or the golden features come out
+                otherwise than they were saved.
+        """
+        folder = Path(folder)
+        config = read_config(folder)
+        weights = read_weights(folder, config)
+        tokenizer = Tokenizer.load(folder, context_length=config.model.text.context_length)
+        preprocess = read_preprocess(folder)
+        try:
+            model = _filled(config.model, weights)
+            about = config.block.about if config.block else About()
+            bundle = cls(model=model, preprocess=preprocess, tokenizer=tokenizer, about=about)
+        except ConfigError as error:
+            raise WeightsError(f"{folder}: {error}") from error
+        if verify and config.block:
+            bundle._check(folder, config.block)
+        return bundle
+
+    def _config_file(self) -> dict[str, Any]:
+        config, tokenizer = self.model.config, self.tokenizer
+        if not isinstance(config.image, ImageTowerConfig):
+            return {"model_type": "diptych-clip", "model": to_dict(config)}
+        return config_to_hf(
+            config,
+            start_token_id=tokenizer.start_token_id,
+            end_token_id=tokenizer.end_token_id,
+            vocab_size=tokenizer.vocab_size,
+        )
+
+    def _golden(self) -> Golden:
+        tokens = self.tokenizer.encode(GOLDEN_TEXTS, truncate=True)
+        image_features = self.encode_images([golden_picture()])
+        text_features = self.encode_texts(GOLDEN_TEXTS, truncate=True)
+        if not (image_features.isfinite().all() and text_features.isfinite().all()):
+            raise WeightsError("a model must give finite features to be saved. Got NaN: has its training diverged?")
+        return Golden(
+            tokens=tuple(tuple(row[: end + 1]) for row, end in zip(tokens.tolist(), self._ends(tokens), strict=True)),
+            image_features=_rounded(image_features),
+            text_features=_rounded(text_features),
+        )
+
+    def _ends(self, tokens: Tensor) -> list[int]:
+        return (tokens == self.tokenizer.end_token_id).int().argmax(dim=1).tolist()  # [B], the first end token of each
+
+    def _check(self, folder: Path, block: Block) -> None:
+        changed = [name for name, digest in digests(folder).items() if digest != block.sha256.get(name)]
+        for name in (WEIGHTS, TOKENIZER):  # the golden inputs reach but a part of these
+            if name in changed:
+                raise WeightsError(
+                    f"{folder / name} must be the file that was saved with the bundle, and its SHA-256 differs. Copy "
+                    f"or download it again; if it was changed on purpose, remove the diptych block from {CONFIG}."
+                )
+        then, now = block.golden, self._golden()
+        faults = [] if now.tokens == then.tokens else ["tokens differ"]
+        for name in ("image_features", "text_features"):
+            distance = _distance(getattr(then, name), getattr(now, name))
+            if distance > GOLDEN_TOLERANCE:
+                faults.append(f"{name} are {distance:.2g} off")
+        if faults:
+            cause = (
+                f"{' and '.join(changed)} was changed since. Restore it."
+                if changed
+                else "No file was changed since: another version of diptych, torch or tokenizers computes otherwise."
+            )
+            raise WeightsError(f"{folder} must encode as it did when it was saved, and {', '.join(faults)}. {cause}")
+
+
+def golden_picture() -> Image.Image:
+    """A picture by formula, 120 x 80: red grows to the right, green downwards, blue is a chessboard."""
+    y, x = np.mgrid[:80, :120]
+    return Image.fromarray(np.stack([x * 2, y * 3, (x // 8 + y // 8) % 2 * 255], axis=-1).astype(np.uint8))
+
+
+def decode_ahead(
+    preprocess: Preprocess, images: Sequence[ImageSource], batch_size: int
+) -> Iterator[list[np.ndarray | ImageError]]:
+    """The pixels of each batch, [S, S, 3] uint8 a picture, or why it has none.
+
+    The next batch is decoded on threads while the caller works on this one; no more than two are held.
+    """
+
+    def decode(image: ImageSource) -> np.ndarray | ImageError:
+        try:
+            return preprocess.pixels(image)
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        waiting = []
+        for rows in _batches(len(images), batch_size):
+            following = [pool.submit(decode, image) for image in images[rows]]
+            if waiting:
+                yield [future.result() for future in waiting]
+            waiting = following
+        if waiting:
+            yield [future.result() for future in waiting]
+
+
+def _batches(count: int, batch_size: int) -> Iterator[slice]:
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1. Got {batch_size}.")
+    return (slice(start, start + batch_size) for start in range(0, count, batch_size))
+
+
+@contextlib.contextmanager
+def _encoding(model: nn.Module) -> Iterator[torch.device]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield next(model.parameters()).device
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    # Half a per cent of the logit scale is lost in bfloat16, and a variance may be beyond float16.
+    whole = name.endswith(STATISTICS) or tensor.ndim == 0
+    tensor = tensor.detach().cpu()
+    return tensor if not tensor.is_floating_point() else tensor.to(torch.float32 if whole else dtype)
+
+
+def _filled(config: CLIPConfig, weights: Mapping[str, Tensor]) -> CLIP:
+    model = CLIP(config)
+    model.load_state_dict(
+        {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()},
+        assign=True,
+    )
+    return model.eval()
+
+
+def _rounded(features: Tensor) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(round(value, 5) for value in row) for row in features.tolist())
+
+
+def _distance(then: Sequence[Sequence[float]], now: Sequence[Sequence[float]]) -> float:
+    if np.shape(then) != np.shape(now):
+        return math.inf
+    return float(np.linalg.norm(np.subtract(then, now), axis=1).max())

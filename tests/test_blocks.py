@@ -1,0 +1,111 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from diptych.errors import ConfigError
+from diptych.model.blocks import ACTIVATIONS, Attention, Block, check_blocks, check_sizes, reset_to_defaults
+from diptych.runtime import generator
+
+
+def make_attention(*, is_causal: bool) -> Attention:
+    attention = Attention(8, 2, is_causal=is_causal)
+    for parameter in attention.parameters():
+        nn.init.normal_(parameter, generator=generator(0, parameter.numel()))
+    return attention
+
+
+def attention_by_loops(attention: Attention, x: torch.Tensor) -> torch.Tensor:
+    """One position of one head at a time."""
+    length, width = x.shape
+    size = width // attention.heads
+    query, key, value = (x @ attention.in_projection.weight.T + attention.in_projection.bias).split(width, dim=1)
+    mixed = torch.zeros(length, width)
+    for head in range(attention.heads):
+        part = slice(head * size, (head + 1) * size)
+        for i in range(length):
+            seen = i + 1 if attention.is_causal else length
+            shares = torch.softmax(key[:seen, part] @ query[i, part] / math.sqrt(size), dim=0)
+            mixed[i, part] = shares @ value[:seen, part]
+    return mixed @ attention.out_projection.weight.T + attention.out_projection.bias
+
+
+def test_activations_equal_their_formulas():
+    x = torch.linspace(-6, 6, 101, dtype=torch.float64)
+    tanh = 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    torch.testing.assert_close(ACTIVATIONS["quick_gelu"](x), x * torch.sigmoid(1.702 * x))
+    torch.testing.assert_close(ACTIVATIONS["gelu"](x), 0.5 * x * (1 + torch.erf(x / math.sqrt(2))))
+    torch.testing.assert_close(ACTIVATIONS["gelu_tanh"](x), tanh)
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_attention_equals_its_plain_twin(is_causal):
+    attention = make_attention(is_causal=is_causal)
+    x = torch.randn(3, 5, 8, generator=generator(1))
+    torch.testing.assert_close(attention(x), torch.stack([attention_by_loops(attention, row) for row in x]))
+
+
+def test_a_block_normalises_before_each_part_and_adds_it_to_what_came_in():
+    block = Block(width=8, heads=2, mlp_width=24, activation="gelu", layer_norm_eps=1e-3, is_causal=False)
+    x = torch.randn(2, 5, 8, generator=generator(2))
+
+    def normalised(x: torch.Tensor) -> torch.Tensor:  # the scales are 1 and the shifts 0
+        return (x - x.mean(-1, keepdim=True)) / (x.var(-1, correction=0, keepdim=True) + 1e-3).sqrt()
+
+    half = x + block.attention(normalised(x))
+    hidden = nn.functional.gelu(normalised(half) @ block.mlp.up.weight.T + block.mlp.up.bias)
+    assert hidden.shape == (2, 5, 24)
+    torch.testing.assert_close(block(x), half + hidden @ block.mlp.down.weight.T + block.mlp.down.bias)
+
+
+def test_layer_norm_of_bfloat16_takes_its_statistics_in_float32():
+    norm = Block(width=8, heads=1, mlp_width=8, activation="gelu", layer_norm_eps=1e-5, is_causal=False).ln_mlp
+    x = (256 + 2 * torch.arange(8.0)).bfloat16()  # bfloat16 holds only even numbers here: a mean of 263 would be lost
+    exact = norm(x.float()).bfloat16()
+    torch.testing.assert_close(norm.bfloat16()(x), exact, rtol=2**-7, atol=0)
+
+
+def test_layers_start_as_torch_starts_them():
+    theirs = nn.MultiheadAttention(64, 4)
+    layers = nn.ModuleDict(
+        {"attention": Attention(64, 4, is_causal=False), "linear": nn.Linear(100, 400), "conv": nn.Conv2d(4, 400, 5)}
+    )
+    for parameter in layers.parameters():
+        nn.init.constant_(parameter, torch.nan)
+    reset_to_defaults(layers, generator(0))
+    attention = layers["attention"]
+    assert isinstance(attention, Attention)
+    pairs = [
+        (attention.in_projection.weight, theirs.in_proj_weight),
+        (attention.out_projection.weight, theirs.out_proj.weight),
+        (layers["linear"].weight, nn.Linear(100, 400).weight),
+        (layers["linear"].bias, nn.Linear(100, 400).bias),
+        (layers["conv"].weight, nn.Conv2d(4, 400, 5).weight),
+    ]
+    for ours, reference in pairs:  # uniform: the largest value tells the bound, the mean that both signs come
+        assert ours.abs().max().item() == pytest.approx(reference.abs().max().item(), rel=0.02)
+        assert ours.std().item() == pytest.approx(reference.std().item(), rel=0.1)
+        assert ours.mean().abs() < 0.2 * ours.std()
+    assert not attention.in_projection.bias.any()
+    assert not attention.out_projection.bias.any()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"heads": 3}, r"text\.heads must divide text\.width\. Got heads=3, width=8"),
+        ({"layers": 0}, r"text\.layers must be at least 1\. Got 0"),
+        ({"activation": "quick_gelo"}, r"text\.activation.*Did you mean quick_gelu\?"),
+    ],
+)
+def test_impossible_blocks_are_refused(wrong, message):
+    sizes = {"width": 8, "layers": 1, "heads": 2, "mlp_width": 32, "activation": "gelu"}
+    check_blocks("text", **sizes)
+    with pytest.raises(ConfigError, match=message):
+        check_blocks("text", **(sizes | wrong))
+
+
+def test_the_first_size_below_one_is_named():
+    with pytest.raises(ConfigError, match=r"image\.b must be at least 1\. Got -2"):
+        check_sizes("image", a=1, b=-2, c=0)

@@ -1,0 +1,504 @@
+"""Commands as a user calls them: words in; exit code, standard output and standard error out."""
+
+import dataclasses
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+import safetensors
+import torch
+from PIL import Image
+
+from diptych.cli.console import one_line, print_table
+from diptych.cli.main import main
+from diptych.data.images import Preprocess
+from diptych.data.prompts import TEMPLATES
+from diptych.data.tokenizer import Tokenizer
+from diptych.eval.zero_shot import ZeroShotClassifier
+from diptych.files import sha256
+from diptych.model.clip import CLIP
+from diptych.model.presets import preset
+from diptych.runtime import generator
+from diptych.weights.bundle import About, Bundle
+
+COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (40, 60, 210)}
+TWO_LABELS = ("--labels", "a cat", "--labels", "a dog")
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """For models this small, threads cost more than they give."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    tokenizer = Tokenizer.train(["a red kite", "a blue boat", "a red boat"] * 3, vocab_size=530, context_length=77)
+    config = preset("tiny-vit")
+    text = dataclasses.replace(config.text, vocab_size=tokenizer.vocab_size, context_length=77)
+    config = dataclasses.replace(config, text=text)
+    about = About(licence="CC0-1.0", data="nothing: drawn at random")
+    model = CLIP(config, generator(0)).eval()
+    return Bundle(model=model, preprocess=Preprocess(image_size=32), tokenizer=tokenizer, about=about)
+
+
+@pytest.fixture(scope="module")
+def model(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    bundle.save(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Three colours, the third one folder deeper."""
+    folder = tmp_path / "pictures"
+    (folder / "deeper").mkdir(parents=True)
+    for place, colour in zip(("red2.png", "green10.png", "deeper/blue.png"), COLOURS.values(), strict=True):
+        Image.new("RGB", (40, 30), colour).save(folder / place)
+    return folder
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def run_(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        return code, *capsys.readouterr()
+
+    return run_
+
+
+@pytest.fixture
+def fails(run: Run) -> Callable[..., str]:
+    """Run what must fail: nothing on standard output, exit code 2, and one line, which is returned."""
+
+    def fails_(*words: object) -> str:
+        code, out, err = run(*words)
+        assert (code, out, err.count("\n")) == (2, "", 1), err
+        assert err.startswith("diptych: ")
+        return err.removeprefix("diptych: ").rstrip("\n")
+
+    return fails_
+
+
+# The app
+
+
+def python(script: str, **pipes) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, check=False, **pipes)
+
+
+def test_help_and_typos_do_without_torch():
+    script = """
+import sys
+from diptych.cli.main import main
+for words in ("--help", "--version", "classify --help", "evaluate zero-shot --help", "clasify", "classify --lables"):
+    main(words.split())
+print("torch" in sys.modules)
+"""
+    done = python(script, stdout=subprocess.PIPE)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "False")
+
+
+def test_help_lists_the_commands_with_their_first_line(run: Run):
+    code, out, err = run("--help")
+    assert (code, err) == (0, "")
+    for name in ("classify", "demo", "embed", "evaluate", "models", "train"):
+        assert f"│ {name} " in out
+    assert "Say which of some labels" in out
+    assert run() == (code, out, err)  # no words at all ask for help
+
+
+def test_help_of_a_command_holds_its_docs(run: Run):
+    code, out, _ = run("classify", "--help")
+    assert code == 0
+    assert "one label alone is always 100 %" in " ".join(out.split())
+    assert "--labels-file" in out
+    assert "--no-json" not in out
+    assert "--empty-labels" not in out
+
+
+def test_the_module_is_the_command(fails):
+    done = subprocess.run([sys.executable, "-m", "diptych", "clasify"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"diptych: {fails('clasify')}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["clasify"], "clasify is not a command of diptych. Did you mean classify? Options: classify, demo, "),
+        (["--hepl"], "--hepl is not an option of diptych. Did you mean --help? Options: "),
+        (["classify", "--lables=a"], "--lables is not an option. Did you mean --labels? Options: --batch-size, "),
+        (["evaluate", "zero-shto"], "zero-shto is not a command of diptych evaluate. Did you mean zero-shot?"),
+        (["evaluate", "zero-shot", "x"], "x is more than diptych evaluate zero-shot takes. See diptych evaluate"),
+        (["classify", "--top", "many"], 'Invalid value for --top: unable to convert "many" into int. See diptych'),
+        (["classify", "--top", "0"], 'Invalid value "0" for --top. Must be > 0. See diptych classify --help.'),
+        (["classify", "--json", "--no-json"], "--no-json is not an option."),
+        (["embed", "x"], "parameter --out requires an argument. See diptych embed --help."),
+    ],
+)
+def test_a_wrong_word_gets_one_line_and_the_nearest_name(fails, words: list[str], message: str):
+    assert message in fails(*words)
+
+
+def test_a_message_stays_one_line_whatever_the_file_is_called(fails):
+    assert fails("classify", "no\nsuch\x1b[31m.png", *TWO_LABELS).startswith("no\\nsuch\\x1b[31m.png must be")
+    assert one_line("naïve 猫 🙂\t\udcff") == "naïve 猫 🙂\\t\\udcff"
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "line"),
+    [
+        (KeyboardInterrupt(), 130, "diptych: stopped."),
+        (MemoryError(), 2, "diptych: the memory is full. Try a smaller --batch-size or a smaller model."),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "diptych: the memory is full. Try a smaller"),
+        (OSError(28, "No space left on device", "/somewhere"), 2, "diptych: /somewhere: No space left on device."),
+    ],
+)
+def test_what_stops_a_command_from_outside_gets_one_line(run: Run, pictures, monkeypatch, fault, code: int, line: str):
+    monkeypatch.setattr(Bundle, "load", Mock(side_effect=fault))
+    result = run("embed", pictures, "--out", pictures / "x.npz", "--model", pictures)
+    assert (result[0], result[1], result[2].count("\n")) == (code, "", 1)
+    assert result[2].startswith(line)
+
+
+def test_a_fault_of_ours_keeps_its_traceback(pictures: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Bundle, "load", Mock(side_effect=RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["embed", str(pictures), "--out", str(pictures / "x.npz"), "--model", str(pictures)])
+
+
+VERSION = "import sys; from diptych.cli.main import main; sys.exit(main(['--version']))"
+
+
+def test_a_reader_that_has_gone_ends_it_quietly():
+    read, write = os.pipe()
+    os.close(read)
+    done = python(VERSION, stdout=write)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_output_that_the_disk_refuses_gets_one_line(tmp_path: Path):
+    with (tmp_path / "out").open("w") as file:
+        done = python(VERSION, stdout=file, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)))
+    assert (done.returncode, done.stderr) == (2, "diptych: File too large.\n")
+
+
+def test_a_table_is_set_by_columns_of_the_terminal(capsys: pytest.CaptureFixture[str]):
+    print_table([("猫", "5"), ("a\tb", "10")], header=("name", "n"), numbers=[1])
+    assert capsys.readouterr().out.splitlines() == ["name   n", "猫     5", "a\\tb  10"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_a_bar_shows_each_probability(run: Run, model: str, pictures: Path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    code, _, err = run("classify", pictures / "red2.png", "--labels", "[b]one", "--model", model)
+    shown = sys.stdout.getvalue()
+    assert (code, err) == (0, "")
+    assert "100.0%" in shown
+    assert "[b]one" in shown  # not taken for markup
+    assert shown.count("█") == 20
+
+
+# classify
+
+
+def classified(run: Run, *words: object) -> dict:
+    code, out, err = run("classify", *words, "--json")
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+def test_classify_gives_a_softmax_over_the_labels_best_first(run: Run, bundle: Bundle, model: str, pictures: Path):
+    labels = ["a kite", "a boat", "a dog"]
+    words = [word for label in labels for word in ("--labels", label)]
+    result = classified(run, pictures, *words, "--templates", "a red {}", "--model", model)
+    assert {key: result[key] for key in ("model", "templates", "skipped")} == {
+        "model": model,
+        "templates": ["a red {}"],
+        "skipped": [],
+    }
+    paths = [str(pictures / name) for name in ("deeper/blue.png", "green10.png", "red2.png")]
+    assert [image["path"] for image in result["images"]] == paths
+    expected = ZeroShotClassifier(bundle, labels, ["a red {}"])(paths)  # [3, 3]
+    for image, row in zip(result["images"], expected.tolist(), strict=True):
+        shares = {guess["label"]: guess["probability"] for guess in image["labels"]}
+        assert shares == pytest.approx(dict(zip(labels, row, strict=True)), abs=1e-5)
+        assert list(shares.values()) == sorted(shares.values(), reverse=True)
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_one_label_alone_is_always_certain(run: Run, model: str, pictures: Path):
+    [image] = classified(run, pictures / "red2.png", "--labels", "a submarine", "--model", model)["images"]
+    assert image["labels"] == [{"label": "a submarine", "probability": 1.0}]
+
+
+def test_classify_prints_aligned_lines_where_there_is_no_terminal(run: Run, model: str, pictures: Path):
+    code, out, err = run("classify", pictures / "red2.png", pictures / "green10.png", *TWO_LABELS, "--model", model)
+    assert (code, err) == (0, "")
+    first, second = out.split("\n\n")
+    assert [first.splitlines()[0], second.splitlines()[0]] == [str(pictures / n) for n in ("red2.png", "green10.png")]
+    for line in first.splitlines()[1:]:
+        share, label = line[:5].strip(), line[7:]
+        assert share.endswith("%")
+        assert label in ("a cat", "a dog")
+
+
+def test_top_limits_the_labels_and_files_add_to_options(run: Run, model: str, pictures: Path, tmp_path: Path):
+    (tmp_path / "labels.txt").write_text("a bird\n\n  a fish \n")
+    (tmp_path / "templates.txt").write_text("one {}\n")
+    files = ("--labels-file", tmp_path / "labels.txt", "--templates-file", tmp_path / "templates.txt")
+    words = (pictures / "red2.png", *TWO_LABELS, *files, "--templates", "pets", "--model", model)
+    result = classified(run, *words)
+    assert {guess["label"] for guess in result["images"][0]["labels"]} == {"a cat", "a dog", "a bird", "a fish"}
+    assert result["templates"] == [*TEMPLATES["pets"], "one {}"]
+    best = classified(run, *words, "--top", 1)["images"][0]["labels"]
+    assert best == result["images"][0]["labels"][:1]
+
+
+def test_patterns_reach_what_a_shell_did_not_expand(run: Run, model: str, pictures: Path):
+    (pictures / "notes.txt").write_text("not a picture")
+    paths = [image["path"] for image in classified(run, pictures / "*.png", *TWO_LABELS, "--model", model)["images"]]
+    assert paths == [str(pictures / "green10.png"), str(pictures / "red2.png")]
+    deep = classified(run, pictures / "**" / "bl*.png", *TWO_LABELS, "--model", model)["images"]
+    assert [image["path"] for image in deep] == [str(pictures / "deeper" / "blue.png")]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_itself(run: Run, model: str, pictures: Path):
+    (pictures / "red2.png").rename(pictures / "a[1].png")
+    [image] = classified(run, pictures / "a[1].png", *TWO_LABELS, "--model", model)["images"]
+    assert image["path"] == str(pictures / "a[1].png")
+
+
+def test_a_dash_is_a_picture_on_standard_input(run: Run, model: str, pictures: Path, monkeypatch: pytest.MonkeyPatch):
+    from_file = classified(run, pictures / "red2.png", *TWO_LABELS, "--model", model)["images"][0]["labels"]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((pictures / "red2.png").read_bytes())))
+    [image] = classified(run, "-", *TWO_LABELS, "--model", model)["images"]
+    assert image == {"path": "-", "labels": from_file}
+
+
+def test_a_broken_picture_among_several_is_named_and_the_rest_answered(run: Run, model: str, pictures: Path):
+    whole = (pictures / "red2.png").read_bytes()
+    (pictures / "cut.png").write_bytes(whole[: len(whole) // 2])
+    words = ("classify", pictures / "cut.png", pictures / "red2.png", *TWO_LABELS, "--model", model)
+    code, out, err = run(*words, "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert [image["path"] for image in result["images"]] == [str(pictures / "red2.png")]
+    [skipped] = result["skipped"]
+    assert (skipped["path"], skipped["cause"]) == (str(pictures / "cut.png"), "truncated")
+    assert err.splitlines() == [
+        f"diptych: skipped: {skipped['message']}",
+        "diptych: 1 of 2 pictures could not be read.",
+    ]
+    code, out, err_of_text = run(*words)
+    assert (code, err_of_text) == (0, err)
+    assert "cut.png" not in out
+
+
+def test_when_no_picture_can_be_read_it_fails(run: Run, fails, model: str, tmp_path: Path):
+    for name in ("one.png", "two.png"):
+        (tmp_path / name).write_text("<html>not found</html>")
+    message = fails("classify", tmp_path / "one.png", *TWO_LABELS, "--model", model)
+    assert message.startswith(f"{tmp_path / 'one.png'} ")
+    code, out, err = run("classify", tmp_path, *TWO_LABELS, "--model", model)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == "diptych: none of 2 pictures could be read."
+    assert len(err.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nothing.png", *TWO_LABELS], "nothing.png must be a picture, a folder or a pattern, and nothing is there."),
+        (["*.jpg", *TWO_LABELS], "*.jpg must be a picture, a folder or a pattern, and nothing is there."),
+        (["red.png", "--labels", "a cat", "a dog"], "nothing is there. If it is meant as a label, put --labels before"),
+        (["empty", *TWO_LABELS], "no picture was found in empty. Endings that count: avif, "),
+        (["red.png"], 'there must be labels to choose from. Add e.g. --labels "a cat"'),
+        ([*TWO_LABELS], "there must be a picture to classify. Name a file, a folder, a pattern, or - for stdin."),
+        (["red.png", "--labels", " "], "a label must not be empty. Number 1 of 1 is"),
+        (["red.png", *TWO_LABELS, "--labels", "a cat"], "labels must differ. More than once: a cat."),
+        (["red.png", *TWO_LABELS, "--labels-file", "none.txt"], "none.txt cannot be read: No such file"),
+        (["red.png", *TWO_LABELS, "--templates", "imagnet"], "Did you mean imagenet?"),
+        (["red.png", *TWO_LABELS, "--templates", "{} {}"], "a prompt template must hold one {} for the class name."),
+        (["red.png", *TWO_LABELS, "--model", "no-model"], "no-model is not a model."),
+        (["red.png", *TWO_LABELS, "--model", "empty"], "empty must hold config.json, and has none."),
+    ],
+)
+def test_classify_says_what_to_do(fails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words, message: str):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "red.png")
+    assert message in fails("classify", *words)
+
+
+def test_a_dash_with_nothing_piped_in_does_not_wait(fails, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert fails("classify", "-", *TWO_LABELS).startswith("- reads a picture from standard input, and nothing is")
+
+
+# evaluate
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """Class folders, two pictures a colour, one of them broken."""
+    for name, colour in COLOURS.items():
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for i in range(2):
+            Image.new("RGB", (40, 30 + i), colour).save(tmp_path / "set" / name / f"{i}.png")
+    (tmp_path / "set" / "red" / "1.png").write_text("broken")
+    return tmp_path / "set"
+
+
+def test_evaluate_writes_numbers_with_their_conditions(run, bundle: Bundle, model: str, labelled: Path, tmp_path: Path):
+    out = tmp_path / "results.json"
+    words = ("evaluate", "zero-shot", "--data", labelled, "--model", model, "--templates", "a {} kite")
+    code, shown, err = run(*words, "--out", out, "--seed", 3)
+    assert (code, err) == (0, "")
+    result = json.loads(out.read_text())
+    classifier = ZeroShotClassifier(bundle, sorted(COLOURS), ["a {} kite"])
+    names = ["blue/0", "blue/1", "green/0", "green/1", "red/0"]
+    guesses = classifier([labelled / f"{name}.png" for name in names]).argmax(dim=1).tolist()
+    truth = [0, 0, 1, 1, 2]
+    assert result["top1"] == pytest.approx(np.mean(np.equal(guesses, truth)))
+    assert (result["images"], result["classes"], result["skipped"]) == (5, 3, {"not an image": 1})
+    assert result["model"] == {"name": model, "fingerprint": bundle.fingerprint()}
+    assert (result["task"], result["seed"], result["templates"]) == ("zero-shot", 3, ["a {} kite"])
+    assert {"diptych", "torch", "python"} <= set(result["versions"])
+    assert {"cpu", "cores"} <= set(result["hardware"])
+    header, row = shown.splitlines()
+    assert header.split() == [
+        "data",
+        "top-1",
+        "95%",
+        "interval",
+        "top-5",
+        "mean",
+        "per",
+        "class",
+        "n",
+        "classes",
+        "skipped",
+    ]
+    assert row.split()[:2] == ["set", f"{result['top1']:.2%}"]
+    assert row.split()[-3:] == ["5", "3", "1"]
+
+    run(*words, "--out", tmp_path / "again.json", "--seed", 3)
+    assert (tmp_path / "again.json").read_text() == out.read_text()
+
+
+def test_the_digest_of_the_data_tells_what_changed(run: Run, model: str, labelled: Path, tmp_path: Path):
+    def digest() -> str:
+        run("evaluate", "zero-shot", "--data", labelled, "--model", model, "--out", tmp_path / "out.json")
+        return json.loads((tmp_path / "out.json").read_text())["data"]["sha256"]
+
+    first = digest()
+    assert digest() == first
+    (labelled / "blue" / "0.png").rename(labelled / "blue" / "9.png")
+    renamed = digest()
+    (labelled / "red" / "1.png").write_text("broken otherwise")
+    assert len({first, renamed, digest()}) == 3
+
+
+def test_evaluate_without_data_measures_the_embedded_style(run: Run, model: str, tmp_path: Path):
+    from diptych.data.embedded import HELD_OUT, data_path
+
+    code, _, err = run("evaluate", "zero-shot", "--model", model, "--out", tmp_path / "out.json")
+    assert (code, err) == (0, "")
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["data"]["name"] == data_path(HELD_OUT).name
+    assert result["images"] > 1000
+    assert result["top1"] < 0.05  # the model knows nothing
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "nowhere"], "nowhere must be a folder of labelled pictures."),
+        (["--split", "tset"], "has no split 'tset'. It has: test."),
+        (["--templates", "no gap"], "no gap is not a prompt template"),
+        (["--seed", "-1"], 'Invalid value "-1" for --seed.'),
+    ],
+)
+def test_evaluate_says_what_to_do(fails, words: list[str], message: str):
+    assert message in fails("evaluate", "zero-shot", *words)
+
+
+# embed
+
+
+def test_embed_writes_one_row_a_picture(run: Run, bundle: Bundle, model: str, pictures: Path, tmp_path: Path):
+    (pictures / "broken.png").write_text("broken")
+    out = tmp_path / "features.safetensors"
+    code, shown, err = run("embed", pictures, "--out", out, "--model", model, "--batch-size", 2)
+    assert code == 0
+    assert shown == f"3 pictures -> {out}; 1 skipped\n"
+    assert err.startswith(f"diptych: skipped: {pictures / 'broken.png'} ")
+    assert err.count("\n") == 1
+    with safetensors.safe_open(out, framework="pt") as file:
+        keys = json.loads(file.metadata()["keys"])
+        features = file.get_tensor("features")  # [3, 32]
+    assert keys == [str(pictures / name) for name in ("deeper/blue.png", "green10.png", "red2.png")]
+    np.testing.assert_allclose(features, bundle.encode_images(keys), atol=1e-5)
+
+
+def test_embed_refuses_before_it_computes(fails, model: str, pictures: Path, tmp_path: Path):
+    assert "supported extensions" in fails("embed", pictures, "--out", tmp_path / "x.csv", "--model", "none")
+    assert "there must be a picture to embed." in fails("embed", "--out", tmp_path / "x.npz")
+    (tmp_path / "x.npz").mkdir()
+    assert "x.npz" in fails("embed", pictures, "--out", tmp_path / "x.npz", "--model", "none")
+
+
+def test_embed_writes_nothing_when_no_picture_can_be_read(run: Run, model: str, tmp_path: Path):
+    (tmp_path / "broken.png").write_text("broken")
+    code, out, err = run("embed", tmp_path, "--out", tmp_path / "x.npz", "--model", model)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith("diptych: none of 1 pictures could be read.")
+    assert not (tmp_path / "x.npz").exists()
+
+
+# models
+
+
+def test_models_lists_what_load_knows(run: Run):
+    from diptych.weights.registry import list_models
+
+    code, out, _ = run("models", "--json")
+    assert code == 0
+    assert [info["name"] for info in json.loads(out)] == [info.name for info in list_models()]
+    code, out, _ = run("models")
+    assert code == 0
+    assert all(info.name in out for info in list_models())
+
+
+def test_show_tells_what_a_folder_holds_without_touching_its_weights(run: Run, fails, bundle: Bundle, model: str):
+    digest = sha256(Path(model) / "model.safetensors")
+    code, out, _ = run("models", "show", model)
+    facts = dict(line.split("  ", 1) for line in out.splitlines())
+    assert code == 0
+    assert facts["parameters"].strip() == f"{sum(p.numel() for p in bundle.model.parameters()):,}"
+    assert facts["licence"].strip() == "CC0-1.0"
+    assert json.loads(run("models", "show", model, "--json")[1])["embed_dim"] == 32
+    assert sha256(Path(model) / "model.safetensors") == digest
+    assert fails("models", "show", "no-model").startswith("no-model is not a model.")

@@ -1,0 +1,226 @@
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from diptych.errors import ConfigError, DataError
+from diptych.files import (
+    atomic_file,
+    atomic_folder,
+    folder_lock,
+    natural_order,
+    remove_folder,
+    remove_leftovers,
+    sha256,
+    write_json,
+    write_text,
+)
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """A disk on which no file can grow beyond `size` bytes, as the system itself enforces it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "deeper" / "a.txt"
+    write_text(path, "old")
+    with atomic_file(path) as aside:
+        aside.write_text("new")
+        assert path.read_text() == "old"
+        assert aside.parent == path.parent  # or the rename might cross file systems
+    assert path.read_text() == "new"
+    assert names(path.parent) == ["a.txt"]
+
+
+def test_a_file_that_fails_halfway_leaves_the_old_one_alone(tmp_path):
+    write_text(tmp_path / "a.txt", "old")
+
+    def fail_halfway() -> None:
+        with atomic_file(tmp_path / "a.txt") as aside:
+            aside.write_text("ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail_halfway()
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    for content in ("old", "new"):
+        with atomic_folder(tmp_path / "run") as aside:
+            write_text(aside / "deeper" / f"{content}.txt", content)
+    assert names(tmp_path) == ["run"]
+    assert names(tmp_path / "run" / "deeper") == ["new.txt"]
+
+
+def test_a_folder_that_fails_halfway_leaves_the_old_one_alone(tmp_path):
+    with atomic_folder(tmp_path / "run") as aside:
+        write_text(aside / "a.txt", "old")
+
+    def fail_halfway() -> None:
+        with atomic_folder(tmp_path / "run") as aside:
+            write_text(aside / "a.txt", "ne")
+            raise RuntimeError("halfway")
+
+    with pytest.raises(RuntimeError, match="halfway"):
+        fail_halfway()
+    assert names(tmp_path) == ["run"]
+    assert (tmp_path / "run" / "a.txt").read_text() == "old"
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_old_one_there(tmp_path, monkeypatch):
+    with atomic_folder(tmp_path / "run") as aside:
+        write_text(aside / "a.txt", "old")
+    rename = Path.rename
+
+    def fail_for_new(self: Path, target: Path) -> Path:
+        if self.name.endswith(".part"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_for_new)
+    with (
+        pytest.raises(DataError, match="run could not be written: Input/output error"),
+        atomic_folder(tmp_path / "run"),
+    ):
+        pass
+    assert names(tmp_path) == ["run"]
+    assert (tmp_path / "run" / "a.txt").read_text() == "old"
+
+
+def test_a_full_disk_is_one_sentence_on_the_outermost_name_and_leaves_nothing(tmp_path):
+    def write() -> None:
+        with atomic_folder(tmp_path / "run") as aside:
+            write_text(aside / "small.txt", "fits")
+            with atomic_folder(aside / "inner") as inner:
+                write_text(inner / "large.txt", "x" * 100_000)
+
+    with room_for(1000), pytest.raises(DataError) as caught:
+        write()
+    assert str(caught.value) == (
+        f"{tmp_path / 'run'} could not be written: File too large. Nothing was left half-written."
+    )
+    assert names(tmp_path) == []
+
+
+def test_a_sentence_about_something_else_passes_through(tmp_path):
+    with pytest.raises(DataError, match=r"^no caption$"), atomic_folder(tmp_path / "run"):
+        raise DataError("no caption")
+
+
+def test_a_folder_that_is_a_file_is_one_sentence(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(DataError, match="run could not be written: File exists"), folder_lock(tmp_path / "run"):
+        pass
+    with pytest.raises(DataError, match=r"run/a\.txt could not be written: "):
+        write_text(tmp_path / "run" / "a.txt", "")
+
+
+def test_json_has_no_nan_and_nothing_is_written_for_one(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_is_half_removed_no_longer_has_its_name(tmp_path, monkeypatch):
+    (tmp_path / "step-1").mkdir()
+    monkeypatch.setattr(shutil, "rmtree", lambda *_args, **_options: None)  # as if killed there
+    remove_folder(tmp_path / "step-1")
+    (left,) = names(tmp_path)
+    assert left.startswith(".step-1.")
+    monkeypatch.undo()
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_leftovers_of_a_killed_process_go_and_a_folder_that_it_had_moved_aside_comes_back(tmp_path):
+    for name in (".bundle.0a1b2c3d.part", ".bundle.4e5f6a7b.old", ".report.0a1b2c3d.old", "report"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text(name)
+    (tmp_path / ".log.jsonl.0a1b2c3d.part").write_text("half a li")
+    for name in (".hidden", ".film.mp4.part", "a.0a1b2c3d.part"):
+        (tmp_path / name).write_text("the user's own")
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [".film.mp4.part", ".hidden", "a.0a1b2c3d.part", "bundle", "report"]
+    assert (tmp_path / "bundle" / "a.txt").read_text() == ".bundle.4e5f6a7b.old"
+    assert (tmp_path / "report" / "a.txt").read_text() == "report"
+    remove_leftovers(tmp_path / "not there")
+
+
+def test_a_folder_is_locked_to_one_and_free_afterwards(tmp_path):
+    with folder_lock(tmp_path / "run"):
+        with pytest.raises(ConfigError, match="run must be free, and another"), folder_lock(tmp_path / "run"):
+            pass
+        with folder_lock(tmp_path / "other run"):
+            pass
+    with folder_lock(tmp_path / "run"):
+        pass
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path):
+    hold = (
+        "import pathlib, signal, sys; from diptych.files import folder_lock\n"
+        "with folder_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); signal.pause()"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold, tmp_path], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(ConfigError), folder_lock(tmp_path):
+            pass
+        process.kill()
+    with folder_lock(tmp_path):
+        pass
+
+
+def test_what_is_written_is_flushed_once_and_before_the_rename(tmp_path, monkeypatch):
+    events = []
+    fsync, rename = os.fsync, Path.rename
+
+    def note_flush(handle: int) -> None:
+        events.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", note_flush)
+    monkeypatch.setattr(Path, "rename", lambda self, target: events.append(f"to {target.name}") or rename(self, target))
+    with atomic_folder(tmp_path / "run") as aside:
+        write_text(aside / "a.txt", "a")
+        with atomic_folder(aside / "inner") as inner:
+            write_text(inner / "b.txt", "b")
+    events = [event.replace(f"/{aside.name}", "/run").removeprefix(str(tmp_path)) for event in events]
+    assert events[0] == "to inner"
+    assert sorted(events[1:5]) == ["/run", "/run/a.txt", "/run/inner", "/run/inner/b.txt"]
+    assert events[5:] == ["to run", ""]  # at last the folder that holds the name
+
+
+@pytest.mark.parametrize("special", ["/dev/null", "/dev"])
+def test_what_is_no_file_is_not_replaced_by_one(special):
+    with pytest.raises(DataError, match=f"{special} must be a file, or absent"):
+        write_text(Path(special), "")
+    assert not Path(special).is_file()
+
+
+def test_natural_order_counts():
+    names = ["Picture10", "picture9", "b", "picture09", "1"]
+    assert sorted(names, key=natural_order) == ["1", "b", "picture09", "picture9", "Picture10"]
+
+
+def test_sha256_of_a_file_is_the_published_one(tmp_path):
+    write_text(tmp_path / "abc", "abc")  # FIPS 180-2, appendix B.1
+    assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

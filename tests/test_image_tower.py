@@ -1,0 +1,65 @@
+import dataclasses
+
+import pytest
+import torch
+
+from diptych.errors import ConfigError
+from diptych.model.image_tower import ImageTower, ImageTowerConfig
+from diptych.runtime import generator
+
+CONFIG = ImageTowerConfig(image_size=16, patch_size=4, width=64, layers=2, heads=4)
+
+
+@pytest.fixture(scope="module")
+def tower() -> ImageTower:
+    tower = ImageTower(CONFIG, 256)
+    tower.reset_parameters(generator(0))
+    return tower
+
+
+def test_the_trunk_is_what_the_projection_is_given(tower):
+    images = torch.randn(3, 3, 16, 16, generator=generator(1))
+    trunk = tower.trunk(images)
+    assert trunk.shape == (3, 64)
+    torch.testing.assert_close(trunk.mean(dim=1), torch.zeros(3), atol=1e-6, rtol=0)  # it left a LayerNorm
+    torch.testing.assert_close(tower(images), trunk @ tower.projection)
+
+
+def test_patches_are_told_apart_by_place(tower):
+    images = torch.randn(1, 3, 16, 16, generator=generator(1))
+    moved = images.roll(4, dims=3)  # the same patches, each one place to the right
+    assert (tower(images) - tower(moved)).abs().max() > 1e-3
+
+
+def test_memory_order_changes_nothing(tower):
+    images = torch.randn(2, 3, 16, 16, generator=generator(1))
+    torch.testing.assert_close(tower(images.contiguous(memory_format=torch.channels_last)), tower(images))
+
+
+def test_initial_spreads_follow_the_released_code(tower):
+    for parameter in (tower.position_embedding, tower.projection, tower.class_embedding):
+        n = parameter.numel()
+        assert parameter.std().item() == pytest.approx(64**-0.5, rel=3 / n**0.5)  # 3 deviations are 2.1 / sqrt(n)
+    # the blocks as torch starts them: uniform up to fan-in ** -0.5
+    assert tower.state_dict()["blocks.1.mlp.down.weight"].abs().max().item() == pytest.approx(256**-0.5, rel=0.01)
+    assert tower.ln_pre.weight.eq(1).all()
+
+
+def test_the_mlp_is_four_times_as_wide_unless_told():
+    assert CONFIG.mlp_width == 256
+    assert dataclasses.replace(CONFIG, mlp_width=100).mlp_width == 100
+    weights = ImageTower(dataclasses.replace(CONFIG, mlp_width=100), 8).state_dict()
+    assert weights["blocks.0.mlp.up.weight"].shape == (100, 64)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"patch_size": 5}, r"image\.patch_size must divide image\.image_size\. Got patch_size=5, image_size=16"),
+        ({"heads": 5}, r"image\.heads must divide image\.width"),
+        ({"patch_size": 0}, r"image\.patch_size must be at least 1"),
+    ],
+)
+def test_impossible_sizes_are_refused(wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(CONFIG, **wrong)

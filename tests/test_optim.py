@@ -1,0 +1,52 @@
+import math
+
+import pytest
+import torch
+
+from diptych.model.clip import CLIP
+from diptych.model.presets import preset
+from diptych.train.optim import clamp_logit_scale, parameter_groups
+
+
+@pytest.fixture(params=["tiny-vit", "tiny-resnet"])
+def model(request) -> CLIP:
+    return CLIP(preset(request.param), torch.Generator().manual_seed(0))
+
+
+def test_matrices_decay_and_gains_biases_and_the_temperature_do_not(model):
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed, free = parameter_groups(model, weight_decay=0.3)
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.3, 0.0)
+    decayed_names, free_names = ({names[id(p)] for p in group["params"]} for group in (decayed, free))
+    assert {"text.token_embedding.weight", "text.position_embedding", "text.projection"} <= decayed_names
+    assert {"logit_scale", "text.ln_final.weight", "text.ln_final.bias"} <= free_names
+    assert {name for name in names.values() if name.endswith("bias")} <= free_names
+    assert decayed_names | free_names == set(names.values())
+    assert not decayed_names & free_names
+
+
+def test_decay_reaches_the_first_group_alone(model):
+    decayed, free = parameter_groups(model, weight_decay=0.5)
+    before = [[p.detach().clone() for p in group["params"]] for group in (decayed, free)]
+    optimizer = torch.optim.AdamW([decayed, free], lr=0.1)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for group, olds, factor in zip((decayed, free), before, (1 - 0.1 * 0.5, 1.0), strict=True):
+        for new, old in zip(group["params"], olds, strict=True):
+            torch.testing.assert_close(new, old * factor)
+
+
+def test_frozen_parameters_are_left_out(model):
+    model.image.requires_grad_(False)
+    groups = parameter_groups(model, weight_decay=0.1)
+    trained = {id(p) for group in groups for p in group["params"]}
+    assert trained == {id(p) for name, p in model.named_parameters() if not name.startswith("image.")}
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(0.5, 1.0), (1.0, 1.0), (14.0, 14.0), (100.0, 100.0), (1e4, 100.0)])
+def test_the_factor_is_held_between_1_and_100(model, factor, expected):
+    with torch.no_grad():
+        model.logit_scale.fill_(math.log(factor))
+    clamp_logit_scale(model)
+    assert model.logit_scale.exp().item() == pytest.approx(expected)

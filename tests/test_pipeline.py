@@ -1,0 +1,266 @@
+import collections
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from conftest import drawing, png
+from diptych.data.augment import Augment
+from diptych.data.images import Preprocess
+from diptych.data.pipeline import Batch, DataConfig, Source, batches, captions_of, pair_sources
+from diptych.data.shards import Sample, ShardWriter
+from diptych.errors import ConfigError, DataError, MissingExtraError, ShardError
+
+AS_IT_IS = Augment(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
+
+
+def numbered(folder: Path, count: int, captions: str = "a thing", first: int = 0) -> Source:
+    """Pictures of one colour, whose red is their number."""
+    with ShardWriter(folder, samples_per_shard=5) as writer:
+        for n in range(first, first + count):
+            writer.add(f"{n:03d}", {"png": png(Image.new("RGB", (4, 4), (n, 0, 0))), "txt": captions.encode()})
+    return Source(path=str(folder))
+
+
+@pytest.fixture
+def read(tokenizer):
+    def read(config: DataConfig, start: int, stop: int, *, side=4, batch_size=4, seed=0, threads=1) -> list[Batch]:
+        stream = batches(
+            pair_sources(config),
+            config,
+            preprocess=Preprocess(image_size=side),
+            tokenizer=tokenizer,
+            batch_size=batch_size,
+            seed=seed,
+            start=start,
+            stop=stop,
+            threads=threads,
+        )
+        return list(stream)
+
+    return read
+
+
+def numbers(drawn: list[Batch]) -> list[int]:
+    return [int(n) for batch in drawn for n in batch.images[:, 0, 0, 0]]
+
+
+def assert_same(one: list[Batch], other: list[Batch]) -> None:
+    assert len(one) == len(other)
+    for a, b in zip(one, other, strict=True):
+        for name in ("images", "tokens", "text_ids"):
+            assert torch.equal(getattr(a, name), getattr(b, name)), name
+
+
+def test_each_epoch_visits_every_sample_once_in_an_order_of_its_own(tmp_path, read):
+    config = DataConfig(sources=(numbered(tmp_path / "set", 10),), augment=AS_IT_IS)
+    drawn = numbers(read(config, 0, 15))  # 60 draws of 10 samples; an epoch ends in the middle of a batch
+    epochs = [drawn[i : i + 10] for i in range(0, 60, 10)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 6
+    assert epochs[0] != list(range(10))
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_stream_can_begin_anywhere_and_threads_have_no_part_in_it(pair_shards, read, threads):
+    varied = Augment(rotate=10.0, color=0.3)
+    config = DataConfig(sources=(Source(path=str(pair_shards)),), templates=("{}", "a {}"), augment=varied)
+    undisturbed = read(config, 0, 14, side=8)  # epochs end at batch 10
+    assert_same(read(config, 9, 14, side=8, threads=threads), undisturbed[9:])
+    assert_same(read(config, 0, 14, side=8, threads=threads), undisturbed)
+
+
+def test_batches_are_as_asked_for(pair_shards, read):
+    (batch,) = read(DataConfig(sources=(Source(path=str(pair_shards)),)), 3, 4, side=8, batch_size=6)
+    assert batch.images.shape == (6, 8, 8, 3)
+    assert batch.images.dtype == torch.uint8
+    assert batch.tokens.shape[0] == batch.text_ids.shape[0] == 6
+    assert (dict(batch.bad), batch.truncated) == ({}, 0)
+    assert read(DataConfig(sources=(Source(path=str(pair_shards)),)), 3, 3) == []
+
+
+def test_another_seed_is_another_order(tmp_path, read):
+    config = DataConfig(sources=(numbered(tmp_path / "set", 20),), augment=AS_IT_IS)
+    orders = {tuple(numbers(read(config, 0, 5, seed=seed))) for seed in range(4)}
+    assert len(orders) == 4
+
+
+def test_two_visits_to_a_sample_vary_it_in_two_ways(tmp_path, read):
+    with ShardWriter(tmp_path / "one") as writer:
+        writer.add("a", {"png": png(drawing("red", "cross", 14)), "txt": b"cross"})
+    config = DataConfig(sources=(Source(path=str(tmp_path / "one")),), augment=Augment(rotate=30.0))
+    visits = np.stack([batch.images[0] for batch in read(config, 0, 6, side=32, batch_size=1)])
+    assert len(np.unique(visits, axis=0)) == 6
+
+
+def test_sources_are_mixed_by_weight_and_each_is_shuffled(tmp_path, read):
+    large, small = numbered(tmp_path / "large", 8), numbered(tmp_path / "small", 8, first=100)
+    sources = (Source(path=large.path, weight=3.0), Source(path=small.path, weight=1.0))
+    drawn = numbers(read(DataConfig(sources=sources, augment=AS_IT_IS), 0, 16))
+    counts = collections.Counter(drawn)
+    assert {n: counts[n] for n in range(8)} == dict.fromkeys(range(8), 6)  # 48 of 64 draws
+    assert {n: counts[n] for n in range(100, 108)} == dict.fromkeys(range(100, 108), 2)
+    assert all(sum(n < 100 for n in drawn[i : i + 8]) == 6 for i in range(0, 64, 8))  # mixed all along
+
+
+def test_bad_samples_are_left_out_and_counted_by_cause(tmp_path, read):
+    good = png(Image.new("RGB", (4, 4), (1, 0, 0)))
+    with ShardWriter(tmp_path / "set") as writer:
+        writer.add("good", {"png": good, "txt": b"fine"})
+        writer.add("cut", {"png": good[: len(good) // 2], "txt": b"fine"})
+        writer.add("page", {"jpg": b"<html>not found</html>", "txt": b"fine"})
+        writer.add("mute", {"png": good})
+        writer.add("blank", {"png": good, "txt": b" \n\n"})
+        writer.add("latin", {"png": good, "txt": "caf\xe9".encode("latin-1")})
+        writer.add("blind", {"txt": b"fine", "json": b"{}"})
+    config = DataConfig(sources=(Source(path=str(tmp_path / "set")),))
+    (batch,) = read(config, 0, 1, batch_size=7)
+    assert dict(batch.bad) == {
+        "truncated": 1,
+        "not an image": 1,
+        "no caption": 2,
+        "caption not UTF-8": 1,
+        "no picture": 1,
+    }
+    assert len(batch.images) == len(batch.tokens) == len(batch.text_ids) == 1
+
+
+def test_a_batch_of_bad_samples_alone_is_empty(tmp_path, read):
+    with ShardWriter(tmp_path / "set") as writer:
+        writer.add("mute", {"png": b""})
+    (batch,) = read(DataConfig(sources=(Source(path=str(tmp_path / "set")),)), 0, 1)
+    assert (len(batch.images), len(batch.tokens), len(batch.text_ids)) == (0, 0, 0)
+    assert batch.images.dtype == torch.uint8
+    assert dict(batch.bad) == {"no caption": 4}
+
+
+def test_the_first_caption_has_its_chance_and_its_share_of_the_rest(tmp_path, read, tokenizer):
+    source = numbered(tmp_path / "set", 1, captions="red\ngreen\nblue\n")
+    drawn = read(DataConfig(sources=(source,), first_caption=0.4, augment=AS_IT_IS), 0, 1, batch_size=1000)
+    counts = collections.Counter(tokenizer.decode(tokens) for tokens in drawn[0].tokens)
+    for color, share in {"red": 0.4 + 0.6 / 3, "green": 0.2, "blue": 0.2}.items():
+        assert counts[color] / 1000 == pytest.approx(share, abs=0.06)  # 4 standard deviations
+
+
+def test_templates_take_turns_and_braces_in_captions_stay(tmp_path, read, tokenizer):
+    source = numbered(tmp_path / "set", 1, captions="{red} {}")
+    drawn = read(
+        DataConfig(sources=(source,), templates=("{}", "a drawing of {c}"), augment=AS_IT_IS), 0, 1, batch_size=1000
+    )
+    counts = collections.Counter(tokenizer.decode(tokens) for tokens in drawn[0].tokens)
+    assert set(counts) == {"{ red } {}", "a drawing of { red } {}"}
+    assert counts["{ red } {}"] == pytest.approx(500, abs=65)  # 4 standard deviations
+
+
+def test_texts_are_the_same_when_their_tokens_are_whatever_the_template(tmp_path, read):
+    with ShardWriter(tmp_path / "set") as writer:
+        for key, caption in {"a": "Red Square", "b": "red  square", "c": "red circle"}.items():
+            writer.add(key, {"png": png(Image.new("RGB", (4, 4), (ord(key), 0, 0))), "txt": caption.encode()})
+    config = DataConfig(sources=(Source(path=str(tmp_path / "set")),), templates=("{}", "a {}"), augment=AS_IT_IS)
+    (batch,) = read(config, 0, 1, batch_size=30)
+    caption_of = {ord("a"): "square", ord("b"): "square", ord("c"): "circle"}
+    captions = [caption_of[n] for n in numbers([batch])]
+    same = batch.text_ids[:, None] == batch.text_ids
+    assert same.tolist() == [[one == other for other in captions] for one in captions]
+
+
+def test_tokens_are_cut_to_the_longest_text_and_truncation_is_counted(tmp_path, read, tokenizer):
+    config = DataConfig(sources=(numbered(tmp_path / "short", 4, captions="red square"),))
+    (batch,) = read(config, 0, 1)
+    whole = tokenizer.encode(["red square"])[0]
+    end = whole.tolist().index(tokenizer.end_token_id)
+    assert batch.tokens.tolist() == [whole[: end + 1].tolist()] * 4
+    config = DataConfig(sources=(numbered(tmp_path / "long", 4, captions="red " * 30),))
+    (batch,) = read(config, 0, 1)
+    assert batch.tokens.shape == (4, 16)
+    assert batch.tokens[:, -1].tolist() == [tokenizer.end_token_id] * 4
+    assert batch.truncated == 4
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_shard_that_vanishes_during_a_run_is_one_sentence(tmp_path, tokenizer, threads):
+    config = DataConfig(sources=(numbered(tmp_path / "set", 30),))
+    stream = batches(
+        pair_sources(config),
+        config,
+        preprocess=Preprocess(image_size=4),
+        tokenizer=tokenizer,
+        batch_size=1,
+        seed=0,
+        start=0,
+        stop=1000,
+        threads=threads,
+    )
+    next(stream)
+    for shard in (tmp_path / "set").glob("shard-*"):
+        shard.unlink()
+    with pytest.raises(ShardError, match=r"set/shard-0000\d\.tar cannot be opened: No such file") as caught:
+        list(stream)
+    assert type(caught.value) is ShardError
+    assert "\n" not in str(caught.value)
+
+
+def test_a_closed_stream_gives_nothing_more(pair_shards, tokenizer):
+    config = DataConfig(sources=(Source(path=str(pair_shards)),))
+    stream = batches(
+        pair_sources(config),
+        config,
+        preprocess=Preprocess(image_size=4),
+        tokenizer=tokenizer,
+        batch_size=4,
+        seed=0,
+        start=0,
+        stop=10**9,
+    )
+    next(stream)
+    stream.close()
+    assert list(stream) == []
+
+
+def test_captions_are_the_lines_of_the_text():
+    assert captions_of(Sample("a", {"txt": "a cat\r\n\n  un café \n".encode()})) == ["a cat", "un café"]
+    with pytest.raises(DataError, match=r"^no caption$"):
+        captions_of(Sample("a", {"png": b""}))
+
+
+def test_training_without_grain_names_the_extra(pair_shards, tokenizer, monkeypatch):
+    monkeypatch.setitem(sys.modules, "grain", None)
+    config = DataConfig(sources=(Source(path=str(pair_shards)),))
+    with pytest.raises(MissingExtraError, match=r"training needs an extra: pip install 'diptych\[train\]'"):
+        batches(
+            pair_sources(config),
+            config,
+            preprocess=Preprocess(image_size=4),
+            tokenizer=tokenizer,
+            batch_size=4,
+            seed=0,
+            start=0,
+            stop=1,
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sources": ()}, "data.sources must name at least one source"),
+        ({"sources": (Source(path="a", weight=0.0),)}, "each with a weight above 0"),
+        ({"sources": (Source(path="a", weight=float("nan")),)}, "each with a weight above 0"),
+        ({"first_caption": 1.1}, "must lie between 0 and 1. Got 1.1 and 0.01"),
+        ({"max_bad": float("nan")}, "must lie between 0 and 1. Got 0.0 and nan"),
+    ],
+)
+def test_options_out_of_range_are_named(options, message):
+    with pytest.raises(ConfigError, match=message):
+        DataConfig(**{"sources": (Source(path="a"),), **options})
+
+
+def test_an_embedded_set_is_found_by_name_and_an_unknown_one_is_named():
+    config = DataConfig(sources=(Source(path="embedded:emoij"),))
+    with pytest.raises(ConfigError, match=r"embedded:emoij is not a set .* Did you mean embedded:emoji\?"):
+        pair_sources(config)
+    (emoji,) = pair_sources(DataConfig(sources=(Source(path="embedded:emoji"),)))
+    assert len(emoji) > 1000
+    assert captions_of(emoji[0])

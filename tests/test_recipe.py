@@ -1,0 +1,74 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from diptych.config import from_dict, read_toml, to_dict, to_toml
+from diptych.errors import ConfigError, DiptychError
+from diptych.train.recipe import TrainRecipe, difference, read_recipe
+
+
+@pytest.fixture
+def recipe_file(tiny_recipe, tmp_path) -> Path:
+    path = tmp_path / "recipe.toml"
+    path.write_text(to_toml(tiny_recipe))
+    return path
+
+
+def test_a_printed_recipe_reads_back_equal(tiny_recipe, recipe_file):
+    assert read_recipe(recipe_file) == tiny_recipe
+
+
+def test_options_go_over_the_file(tiny_recipe, recipe_file):
+    recipe = read_recipe(recipe_file, ["train.batch_size=16", "data.augment.flip=true", "name=other", "seed=3"])
+    assert (recipe.train.batch_size, recipe.data.augment.flip, recipe.name, recipe.seed) == (16, True, "other", 3)
+    assert recipe.train == dataclasses.replace(tiny_recipe.train, batch_size=16)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("train.batchsize=8", r"train\.batchsize is not an option\. Did you mean train\.batch_size\?"),
+        ("train.batch_size=1", r"train\.batch_size must be at least 2: .* Got 1\."),
+        ("train.steps=0", r"train\.steps must be above 0\. Got 0\."),
+        ("train.learning_rate=nan", r"train\.learning_rate must be above 0\. Got nan\."),
+        ("train.learning_rate=inf", r"train\.learning_rate must be above 0\. Got inf\."),
+        ("train.threads=0", r"train\.threads must be above 0\."),
+        ("train.epsilon=0", r"train\.epsilon must be above 0\."),
+        ("train.keep_checkpoints=0", r"train\.keep_checkpoints must be above 0\."),
+        ("train.weight_decay=-0.1", r"train\.weight_decay must not be negative\. Got -0\.1\."),
+        ("train.max_gradient_norm=nan", r"train\.max_gradient_norm must not be negative\. Got nan\."),
+        ("train.beta2=1.0", r"train\.beta2 must be at least 0 and below 1\. Got 1\.0\."),
+        ("train.precision=float16", r"train\.precision must be one of 'auto', 'bfloat16', 'float32'\."),
+        ("seed=-1", r"seed must be at least 0 and below 2\*\*31\. Got -1\."),
+        ("preprocess.image_size=64", r"preprocess\.image_size must equal model\.image\.image_size\. Got 64 and 32\."),
+        ("tokenizer.vocab_size=601", r"tokenizer\.vocab_size must equal model\.text\.vocab_size\. Got 601 and 600\."),
+        ("data.templates=['a cat']", r"a prompt template must hold one \{\} for the class name\. Got 0"),
+    ],
+)
+def test_an_option_that_cannot_be_is_named(recipe_file, option, message):
+    with pytest.raises(DiptychError, match=message) as caught:
+        read_recipe(recipe_file, [option])
+    assert "\n" not in str(caught.value)
+
+
+def test_what_has_no_default_must_be_given(recipe_file):
+    data = read_toml(recipe_file)
+    del data["train"]["steps"]
+    with pytest.raises(ConfigError, match=r"train\.steps must be given and has no default"):
+        from_dict(TrainRecipe, data)
+
+
+def test_a_difference_is_the_first_option_that_would_change_the_run(tiny_recipe):
+    before = to_dict(tiny_recipe)
+    assert difference(before, before) == ""
+    changed = dataclasses.replace(tiny_recipe, train=dataclasses.replace(tiny_recipe.train, learning_rate=1e-4))
+    assert difference(before, to_dict(changed)) == "train.learning_rate was 0.002 and is now 0.0001"
+    assert difference(before, before | {"licence": None}) == "licence was '' and is now None"
+
+
+def test_what_neither_weights_nor_log_depend_on_is_no_difference(tiny_recipe):
+    train = dataclasses.replace(tiny_recipe.train, threads=7, checkpoint_every=3, keep_checkpoints=9)
+    data = dataclasses.replace(tiny_recipe.data, max_bad=0.5)
+    changed = dataclasses.replace(tiny_recipe, train=train, data=data)
+    assert difference(to_dict(tiny_recipe), to_dict(changed)) == ""

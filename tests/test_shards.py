@@ -1,0 +1,169 @@
+import dataclasses
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from diptych.data.shards import MANIFEST, ShardSet, ShardWriter
+from diptych.errors import ShardError
+
+SAMPLES = {f"set/{n:02d}": {"png": bytes([n]) * (n + 1), "txt": f"thing {n}".encode()} for n in range(7)}
+
+
+def write(folder: Path, samples=SAMPLES, **options) -> Path:
+    with ShardWriter(folder, **{"samples_per_shard": 3, **options}) as writer:
+        for key, parts in samples.items():
+            writer.add(key, parts)
+    return folder
+
+
+def read(path: Path) -> dict[str, dict[str, bytes]]:
+    shards = ShardSet(path)
+    return {shards[i].key: dict(shards[i].parts) for i in range(len(shards))}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_samples_come_back_in_their_order(tmp_path, compress):
+    folder = write(tmp_path / "set", compress=compress)
+    ending = ".tar.gz" if compress else ".tar"
+    assert sorted(files(folder)) == [MANIFEST, *(f"shard-{n:05d}{ending}" for n in range(3))]  # 3 + 3 + 1 samples
+    assert read(folder) == SAMPLES
+    assert list(read(folder)) == list(SAMPLES)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_same_samples_give_the_same_bytes(tmp_path, compress):
+    assert files(write(tmp_path / "a", compress=compress)) == files(write(tmp_path / "b", compress=compress))
+
+
+def test_a_shard_is_a_plain_tar_that_names_no_time_and_no_owner(tmp_path):
+    with tarfile.open(write(tmp_path / "set") / "shard-00001.tar") as tar:
+        members = tar.getmembers()
+    assert [member.name for member in members] == [f"set/{n:02d}.{e}" for n in (3, 4, 5) for e in ("png", "txt")]
+    assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members} == {(0, 0, 0, "", "")}
+
+
+def test_the_manifest_counts_and_comes_last(tmp_path):
+    manifest = json.loads((write(tmp_path / "set") / MANIFEST).read_text())
+    assert [shard["samples"] for shard in manifest["shards"]] == [3, 3, 1]
+    assert manifest["samples"] == 7
+
+    def fail_halfway() -> None:
+        with ShardWriter(tmp_path / "cut", samples_per_shard=1) as writer:
+            writer.add("a", {"txt": b"a"})
+            raise RuntimeError("the source failed")
+
+    with pytest.raises(RuntimeError, match="source"):
+        fail_halfway()
+    assert list(files(tmp_path / "cut")) == ["shard-00000.tar"]
+
+
+@pytest.mark.parametrize("key", ["set/00", "v1.5", "a/b.c", "", "a/"])
+def test_a_key_that_would_not_come_back_is_refused(tmp_path, key):
+    with ShardWriter(tmp_path / "set") as writer:
+        writer.add("set/00", {"txt": b""})
+        with pytest.raises(ShardError, match=r"unique, with a name that has no dot\. Got '"):
+            writer.add(key, {"txt": b""})
+        writer.add("v1.5/a", {"txt": b""})  # a dot in a folder's name is fine
+    assert list(read(tmp_path / "set")) == ["set/00", "v1.5/a"]
+
+
+def test_shards_are_not_written_among_others(tmp_path):
+    folder = write(tmp_path / "set")
+    with pytest.raises(ShardError, match=r"set must hold no shards yet, and has manifest\.json"):
+        ShardWriter(folder)
+    (folder / MANIFEST).unlink()
+    with pytest.raises(ShardError, match=r"has shard-00000\.tar\. Write to another folder"):
+        ShardWriter(folder)
+
+
+def test_a_folder_without_a_manifest_and_a_single_shard_are_read_too(tmp_path):
+    folder = write(tmp_path / "set")
+    (folder / MANIFEST).unlink()
+    (folder / "notes.txt").write_text("not a shard")
+    assert read(folder) == SAMPLES
+    assert list(read(folder / "shard-00001.tar")) == ["set/03", "set/04", "set/05"]
+
+
+def test_a_damaged_folder_is_named_before_anything_is_read(tmp_path):
+    folder = write(tmp_path / "set")
+    shard = folder / "shard-00001.tar"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-512])
+    with pytest.raises(ShardError, match=r"shard-00001\.tar is cut short or was changed: 9,728 bytes, not 10,240\."):
+        ShardSet(folder)
+    shard.unlink()
+    with pytest.raises(ShardError, match=r"shard-00001\.tar is missing\. Copy it again, or remove manifest\.json"):
+        ShardSet(folder)
+    (folder / MANIFEST).unlink()
+    shard.write_bytes(content[:1500])
+    with pytest.raises(ShardError, match=r"shard-00001\.tar is cut short or damaged"):
+        ShardSet(folder)
+
+
+def test_a_shard_with_other_samples_than_the_manifest_says_is_refused(tmp_path):
+    folder = write(tmp_path / "set")
+    shutil.copy(folder / "shard-00002.tar", folder / "shard-00000.tar")  # 1 sample for 3, of the same size
+    with pytest.raises(ShardError, match=r"shard-00000\.tar must hold 3 samples, as manifest\.json says\. It holds 1"):
+        ShardSet(folder)[0]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format": "other", "shards": []}', '{"shards": [1]}'])
+def test_a_manifest_of_another_kind_is_refused(tmp_path, text):
+    (tmp_path / MANIFEST).write_text(text)
+    with pytest.raises(ShardError, match=r"manifest\.json must be a manifest of diptych-shards-1"):
+        ShardSet(tmp_path)
+
+
+def test_a_place_without_samples_is_refused(tmp_path):
+    write(tmp_path / "empty", {})
+    for path in (tmp_path / "nowhere", tmp_path, tmp_path / "empty"):
+        with pytest.raises(ShardError, match=f"{path.name} must be a folder with .tar shards of pairs, or one shard"):
+            ShardSet(path)
+
+
+def test_an_index_outside_is_refused_rather_than_wrapped(tmp_path):
+    shards = ShardSet(write(tmp_path / "set"))
+    for index in (-1, 7):
+        with pytest.raises(IndexError, match="0 to 6"):
+            shards[index]
+
+
+def test_a_shard_that_vanishes_is_one_sentence(tmp_path):
+    shards = ShardSet(write(tmp_path / "set"))
+    assert shards[0].key == "set/00"
+    (tmp_path / "set" / "shard-00001.tar").unlink()
+    with pytest.raises(ShardError, match=r"shard-00001\.tar cannot be opened: No such file"):
+        shards[3]
+    with pytest.raises(ShardError, match=r"shard-00001\.tar cannot be read: No such file"):
+        shards.fingerprint()
+
+
+def test_a_folder_that_is_written_anew_is_not_read_by_old_offsets(tmp_path):
+    write(tmp_path / "set")
+    assert read(tmp_path / "set") == SAMPLES
+    shutil.rmtree(tmp_path / "set")
+    backwards = dict(reversed(SAMPLES.items()))
+    write(tmp_path / "set", backwards)
+    assert list(read(tmp_path / "set").items()) == list(backwards.items())
+
+
+def test_the_fingerprint_holds_for_a_copy_and_changes_with_the_samples(tmp_path):
+    folder = write(tmp_path / "set")
+    fingerprint = ShardSet(folder).fingerprint()
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy" / MANIFEST).unlink()
+    assert ShardSet(tmp_path / "copy").fingerprint() == fingerprint
+    others = {key: SAMPLES[key] for key in list(SAMPLES)[:-1]}
+    assert ShardSet(write(tmp_path / "other", others)).fingerprint() != fingerprint
+
+
+def test_a_sample_is_plain_data(tmp_path):
+    sample = ShardSet(write(tmp_path / "set"))[2]
+    assert dataclasses.asdict(sample) == {"key": "set/02", "parts": {"png": b"\x02\x02\x02", "txt": b"thing 2"}}

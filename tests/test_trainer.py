@@ -1,0 +1,479 @@
+import dataclasses
+import math
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import drawing, png
+from diptych.config import to_toml
+from diptych.data.pipeline import Source, batches, pair_sources
+from diptych.data.shards import ShardWriter
+from diptych.errors import ConfigError, DataError, DiptychError, TrainingError
+from diptych.files import folder_lock
+from diptych.model.clip import CLIP
+from diptych.runtime import generator
+from diptych.train import trainer
+from diptych.train.checkpoint import Checkpoint
+from diptych.train.log import read_log
+from diptych.train.recipe import TrainRecipe, read_recipe
+from diptych.train.schedule import learning_rate
+from diptych.train.trainer import Progress, TrainResult, train
+from diptych.weights.bundle import Bundle
+from test_files import names
+from test_loss import pair_by_pair_loss
+
+
+def change(recipe: TrainRecipe, **options: Any) -> TrainRecipe:
+    """A recipe with some options of its loop changed."""
+    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, **options))
+
+
+def with_source(recipe: TrainRecipe, folder: Path, **options: Any) -> TrainRecipe:
+    data = dataclasses.replace(recipe.data, sources=(Source(path=str(folder)),), **options)
+    return dataclasses.replace(recipe, data=data)
+
+
+def watched(recipe: TrainRecipe, out: Path, **options: Any) -> tuple[TrainResult, list[Progress]]:
+    seen: list[Progress] = []
+    return train(recipe, out, on_progress=seen.append, **options), seen
+
+
+def timeless(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in log]
+
+
+def count_pairs(bundle: Bundle) -> dict[str, float]:
+    """An evaluator that depends on the weights."""
+    return {"mean": bundle.encode_texts(["red square"]).mean().item()}
+
+
+def assert_same_run(out: Path, undisturbed: Path) -> None:
+    """To the bit: the bundle, the optimizer's memory, and the log but for times."""
+    last = max(names(undisturbed / "checkpoints"))
+    assert max(names(out / "checkpoints")) == last
+    for file in ("bundle/model.safetensors", f"checkpoints/{last}/training.safetensors"):
+        assert (out / file).read_bytes() == (undisturbed / file).read_bytes(), file
+    assert timeless(read_log(out / "log.jsonl")) == timeless(read_log(undisturbed / "log.jsonl"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_recipe, tmp_path_factory) -> tuple[Path, TrainResult, list[Progress]]:
+    """The tiny recipe, run once. Not to be written to."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    return out, *watched(change(tiny_recipe, evaluate_every=3), out, evaluators={"set": count_pairs})
+
+
+@pytest.fixture
+def run_tiny(tiny_recipe) -> Callable[..., tuple[TrainResult, list[Progress]]]:
+    """The same run somewhere else, with an ear on its progress."""
+
+    def run(out: Path, on_progress: Callable[[Progress], None] = lambda _: None, **options: Any):
+        seen: list[Progress] = []
+
+        def listen(progress: Progress) -> None:
+            seen.append(progress)
+            on_progress(progress)
+
+        recipe = change(tiny_recipe, evaluate_every=3, **options)
+        return train(recipe, out, evaluators={"set": count_pairs}, on_progress=listen), seen
+
+    return run
+
+
+def test_progress_tells_where_the_run_is(undisturbed, tiny_recipe):
+    _, _, seen = undisturbed
+    assert [progress.step for progress in seen] == list(range(1, 9))
+    assert {progress.steps for progress in seen} == {8}
+    assert [progress.pairs for progress in seen] == list(range(8, 65, 8))
+    rates = [learning_rate(step, peak=2e-3, warmup_steps=2, steps=8) for step in range(8)]
+    assert [progress.learning_rate for progress in seen] == rates
+    assert all(0 < progress.loss < 3 * math.log(8) for progress in seen)
+    assert all(progress.gradient_norm > 0 for progress in seen)
+    assert seen[0].logit_scale == pytest.approx(1 / 0.07, rel=0.01)
+    assert [p.seconds for p in seen] == sorted(p.seconds for p in seen)
+    assert seen[0].pairs_per_second == pytest.approx(8 / seen[0].seconds)
+
+
+def test_the_folder_of_a_run_holds_recipe_log_checkpoints_and_bundle(undisturbed, tiny_recipe):
+    out, result, seen = undisturbed
+    assert names(out) == [".lock", "bundle", "checkpoints", "log.jsonl", "recipe.toml"]
+    assert names(out / "checkpoints") == ["step-00000006", "step-00000008"]
+    assert read_recipe(out / "recipe.toml") == change(tiny_recipe, evaluate_every=3)
+    assert read_log(out / "log.jsonl") == [
+        progress.logged(with_metrics=progress.step in (3, 6, 8)) for progress in seen
+    ]
+    fields = {"step", "pairs", "seconds", "loss", "gradient_norm", "learning_rate", "logit_scale"}
+    assert [line.keys() - fields for line in read_log(out / "log.jsonl")] == [
+        {"set/mean"} if step in (3, 6, 8) else set() for step in range(1, 9)
+    ]
+    bundle = Bundle.load(out / "bundle")
+    assert bundle.fingerprint() == result.bundle.fingerprint()
+    assert bundle.about.recipe == (out / "recipe.toml").read_text()
+
+
+def test_the_result_counts_what_was_seen(undisturbed):
+    _, result, seen = undisturbed
+    assert (result.step, result.finished) == (8, True)
+    counts = dict(result.counts)
+    assert counts.pop("train_seconds") == pytest.approx(seen[-1].seconds, abs=0.01)
+    assert counts == {"pairs": 64, "truncated": 0, "bad": {}}
+    assert not result.bundle.model.training
+
+
+def test_evaluators_are_called_on_schedule_with_a_model_that_stands_still(tiny_recipe, tmp_path):
+    calls = []
+
+    def evaluate(bundle: Bundle) -> dict[str, float]:
+        calls.append(bundle.model.training)
+        return {"top1": len(calls) / 10, "top5": 1.0}
+
+    recipe = change(tiny_recipe, evaluate_every=3, checkpoint_every=100)
+    result, seen = watched(recipe, tmp_path, evaluators={"one": evaluate})
+    assert calls == [False, False, False]
+    tops = [progress.metrics.get("one/top1") for progress in seen]
+    assert tops == [None, None, 0.1, 0.1, 0.1, 0.2, 0.2, 0.3]
+    assert result.metrics == {"one/top1": 0.3, "one/top5": 1.0}
+    calls.clear()
+    watched(change(tiny_recipe, checkpoint_every=100), tmp_path / "at the end", evaluators={"one": evaluate})
+    assert len(calls) == 1
+
+
+def test_the_loss_falls_on_pairs_that_can_be_told_apart(tiny_recipe, tmp_path):
+    recipe = change(tiny_recipe, steps=40, batch_size=20, checkpoint_every=100, log_every=100)
+    _, seen = watched(recipe, tmp_path)
+    losses = [progress.loss for progress in seen]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+@pytest.mark.parametrize("same_text_is_positive", [True, False])
+def test_the_first_loss_is_that_of_the_plain_twin(tiny_recipe, tmp_path, same_text_is_positive):
+    recipe = change(
+        tiny_recipe, steps=1, batch_size=40, checkpoint_every=100, same_text_is_positive=same_text_is_positive
+    )
+    result, (progress,) = watched(recipe, tmp_path)
+    (batch,) = batches(
+        pair_sources(recipe.data),
+        recipe.data,
+        preprocess=recipe.preprocess,
+        tokenizer=result.bundle.tokenizer,
+        batch_size=40,
+        seed=recipe.seed,
+        start=0,
+        stop=1,
+    )
+    assert len(batch.text_ids.unique()) < 40  # or the two losses would be one
+    model = CLIP(recipe.model, generator(recipe.seed)).train()
+    output = model(recipe.preprocess.normalise(batch.images), batch.tokens)
+    twin = pair_by_pair_loss(*output, batch.text_ids.tolist() if same_text_is_positive else None)
+    assert progress.loss == pytest.approx(twin.item(), rel=1e-4)
+
+
+def test_seconds_are_those_of_training_alone(tiny_recipe, tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    update, save = trainer._Run.update, Checkpoint.save
+
+    def takes(seconds: float, function: Callable[..., Any]) -> Callable[..., Any]:
+        def slow(*args: Any, **options: Any) -> Any:
+            clock[0] += seconds
+            return function(*args, **options)
+
+        return slow
+
+    monkeypatch.setattr(trainer._Run, "update", takes(2.0, update))
+    monkeypatch.setattr(Checkpoint, "save", takes(1000.0, save))
+    evaluators = {"slow": takes(1000.0, count_pairs)}
+    recipe = change(tiny_recipe, steps=4, evaluate_every=1, checkpoint_every=1)
+    seen: list[Progress] = []
+    result = train(recipe, tmp_path, evaluators=evaluators, on_progress=takes(1000.0, seen.append))
+    assert [(progress.seconds, progress.pairs_per_second) for progress in seen] == [(2, 4), (4, 4), (6, 4), (8, 4)]
+    assert result.counts["train_seconds"] == 8
+
+
+def test_bfloat16_comes_near_float32_and_is_not_it(tiny_recipe, tmp_path):
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        recipe = change(tiny_recipe, steps=2, precision=precision, checkpoint_every=100)
+        _, seen = watched(recipe, tmp_path / precision)
+        losses[precision] = [progress.loss for progress in seen]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.1)
+    assert losses["bfloat16"] != losses["float32"]
+
+
+def test_a_gradient_is_clipped_and_its_own_length_is_told(tiny_recipe, tmp_path):
+    free = change(tiny_recipe, steps=2, checkpoint_every=100)
+    _, (first, second) = watched(free, tmp_path / "free")
+    _, (clipped_first, clipped_second) = watched(change(free, max_gradient_norm=1e-3), tmp_path / "clipped")
+    assert clipped_first.gradient_norm == first.gradient_norm > 1
+    assert clipped_second.loss != second.loss
+
+
+def test_a_finished_run_is_not_run_again(undisturbed, run_tiny, tmp_path):
+    first, _ = run_tiny(tmp_path)
+    (tmp_path / "bundle" / "model.safetensors").unlink()  # as if killed before it was written
+    log = (tmp_path / "log.jsonl").read_bytes()
+    again, seen = run_tiny(tmp_path)
+    assert seen == []
+    assert (again.step, again.finished, again.metrics, again.counts) == (8, True, first.metrics, first.counts)
+    assert (tmp_path / "log.jsonl").read_bytes() == log
+    assert_same_run(tmp_path, undisturbed[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_saved_after_the_step_in_hand(undisturbed, run_tiny, tmp_path, number):
+    def ask(progress: Progress) -> None:
+        if progress.step == 3:
+            os.kill(os.getpid(), number)
+
+    result, seen = run_tiny(tmp_path, ask)
+    assert (result.step, result.finished, len(seen)) == (3, False, 3)
+    assert names(tmp_path / "checkpoints") == ["step-00000002", "step-00000003"]
+    assert not (tmp_path / "bundle").exists()
+    result, seen = run_tiny(tmp_path)
+    assert [progress.step for progress in seen] == [4, 5, 6, 7, 8]
+    assert (result.finished, result.counts["pairs"]) == (True, 64)
+    assert_same_run(tmp_path, undisturbed[0])
+
+
+def test_threads_and_the_rhythm_of_saving_may_change_on_the_way(undisturbed, run_tiny, tmp_path):
+    def fail(progress: Progress) -> None:
+        if progress.step == 5:
+            raise RuntimeError("as if killed")
+
+    with pytest.raises(RuntimeError, match="as if killed"):
+        run_tiny(tmp_path, fail, threads=3)
+    _, seen = run_tiny(tmp_path, checkpoint_every=3)
+    assert seen[0].step == 5  # checkpoint 4 is the newest
+    assert_same_run(tmp_path, undisturbed[0])
+
+
+def test_the_precision_that_auto_came_to_is_kept(tiny_recipe, tmp_path, monkeypatch):
+    recipe = change(tiny_recipe, precision="auto", steps=4)
+    monkeypatch.setattr(trainer, "fast_dtype", lambda _: torch.bfloat16)
+    watched(recipe, tmp_path / "undisturbed")
+
+    def fail(progress: Progress) -> None:
+        if progress.step == 3:
+            raise RuntimeError("as if killed")
+
+    with pytest.raises(RuntimeError, match="as if killed"):
+        train(recipe, tmp_path / "run", on_progress=fail)
+    monkeypatch.setattr(trainer, "fast_dtype", lambda _: torch.float32)  # as measured on a busier day
+    train(recipe, tmp_path / "run")
+    assert Checkpoint.load(tmp_path / "run" / "checkpoints" / "step-00000004").precision == "bfloat16"
+    assert_same_run(tmp_path / "run", tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_what_is_not_finite_ends_the_run_with_nothing_saved_after(tiny_recipe, tmp_path, monkeypatch, what):
+    loss_of, calls = trainer.clip_loss, []
+
+    def spoiled(image_features: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+        calls.append(None)
+        loss = loss_of(image_features, *args, **options)
+        if len(calls) < 5:
+            return loss
+        # 0, with an infinite slope: the root of 0.
+        return loss * torch.nan if what == "loss" else loss + (image_features - image_features.detach()).sum().sqrt()
+
+    monkeypatch.setattr(trainer, "clip_loss", spoiled)
+    with pytest.raises(TrainingError, match=rf"the {what} must be finite, and is (nan|inf) at step 5\. ") as caught:
+        train(tiny_recipe, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert names(tmp_path / "checkpoints") == ["step-00000002", "step-00000004"]
+    assert [line["step"] for line in read_log(tmp_path / "log.jsonl")] == [1, 2, 3, 4]
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_rate_that_is_far_too_high_ends_the_run_with_the_step_named(tiny_recipe, tmp_path):
+    recipe = change(tiny_recipe, learning_rate=1e38, warmup_steps=0, checkpoint_every=100)
+    with pytest.raises(TrainingError, match=r"must be finite, and is (nan|inf) at step [2-8]\."):
+        train(recipe, tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_folder_of_another_run_is_left_alone(undisturbed, tiny_recipe, run_tiny, tmp_path):
+    out = tmp_path / "run"
+    run_tiny(out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(
+        ConfigError, match=r"run holds a run of another recipe \(train\.learning_rate was 0\.002 and is"
+    ):
+        run_tiny(out, learning_rate=1e-4)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_does_not_go_on_with_other_data(tiny_recipe, tmp_path):
+    folder = tmp_path / "pairs"
+
+    def write(count: int) -> None:
+        for path in folder.glob("*"):
+            path.unlink()
+        with ShardWriter(folder) as writer:
+            for n in range(count):
+                writer.add(str(n), {"png": png(drawing("red", "bar", n + 2)), "txt": b"red bar"})
+
+    write(4)
+    recipe = with_source(change(tiny_recipe, steps=1, batch_size=2), folder)
+    train(recipe, tmp_path / "run")
+    write(5)
+    with pytest.raises(ConfigError, match=r"run holds a run of other data: the shards of .*pairs were changed\."):
+        train(recipe, tmp_path / "run")
+
+
+def test_two_runs_do_not_work_in_one_folder(tiny_recipe, tmp_path):
+    with folder_lock(tmp_path), pytest.raises(ConfigError, match="another process works in it"):
+        train(tiny_recipe, tmp_path)
+    assert names(tmp_path) == [".lock"]
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_first_step(tiny_recipe, tmp_path):
+    (tmp_path / "run").write_text("in the way")
+    with pytest.raises(DataError, match=r"run could not be written: File exists\."):
+        train(tiny_recipe, tmp_path / "run", on_progress=lambda _: pytest.fail("a step was done"))
+
+
+def test_leftovers_of_a_killed_run_are_cleaned_away(tiny_recipe, tmp_path):
+    half = tmp_path / "checkpoints" / ".step-00000002.0a1b2c3d.part"
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_text("half a mod")
+    (tmp_path / ".recipe.toml.0a1b2c3d.part").write_text("half a rec")
+    train(change(tiny_recipe, steps=2), tmp_path)
+    assert names(tmp_path / "checkpoints") == ["step-00000002"]
+    assert names(tmp_path) == [".lock", "bundle", "checkpoints", "log.jsonl", "recipe.toml"]
+
+
+def test_a_disk_that_fills_up_costs_no_older_checkpoint(undisturbed, run_tiny, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_up(progress: Progress) -> None:
+        if progress.step == 5:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+
+    try:
+        with pytest.raises(DataError, match=r"step-00000006 could not be written: File too large\.") as caught:
+            run_tiny(tmp_path, fill_up)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(caught.value)
+    assert names(tmp_path / "checkpoints") == ["step-00000002", "step-00000004"]
+    run_tiny(tmp_path)
+    assert_same_run(tmp_path, undisturbed[0])
+
+
+@pytest.fixture
+def spoiled_shards(tmp_path) -> Path:
+    """Every fifth of 40 pictures is cut short."""
+    folder = tmp_path / "spoiled"
+    with ShardWriter(folder) as writer:
+        for n in range(40):
+            picture = png(drawing("red" if n % 2 else "blue", "cross", 4 + n % 10))
+            writer.add(str(n), {"png": picture[:60] if n % 5 == 0 else picture, "txt": b"blue cross"})
+    return folder
+
+
+def test_too_many_bad_samples_end_a_run_with_their_causes(tiny_recipe, spoiled_shards, tmp_path):
+    recipe = with_source(change(tiny_recipe, steps=100, checkpoint_every=100), spoiled_shards)
+    with pytest.raises(DataError) as caught:
+        train(recipe, tmp_path / "run")
+    sentence = str(caught.value)
+    assert sentence.startswith("at most 1.00% of the samples may be bad (data.max_bad). 1")  # the 11th of up to 1000
+    assert "are: truncated 1" in sentence
+    assert sentence.endswith("Mend the shards, or raise the limit.")
+
+
+def test_bad_samples_within_the_limit_are_counted_and_left_out(tiny_recipe, spoiled_shards, tmp_path):
+    recipe = with_source(change(tiny_recipe, steps=5, checkpoint_every=100), spoiled_shards, max_bad=0.2)
+    result, seen = watched(recipe, tmp_path / "run")
+    assert result.counts["bad"] == {"truncated": 8}  # one epoch
+    assert result.counts["pairs"] == seen[-1].pairs == 32
+
+
+def test_a_batch_without_two_good_samples_is_one_sentence(tiny_recipe, tmp_path):
+    with ShardWriter(tmp_path / "pairs") as writer:
+        writer.add("a", {"png": b"", "txt": b"red cross red cross"})
+    recipe = with_source(tiny_recipe, tmp_path / "pairs", max_bad=1.0)
+    with pytest.raises(DataError, match=r"a batch must have at least two good samples, .* Bad so far: empty 8"):
+        train(recipe, tmp_path / "run")
+
+
+def test_a_source_that_is_not_there_is_one_sentence(tiny_recipe, tmp_path):
+    with pytest.raises(DiptychError, match=r"nowhere must be a folder with \.tar shards"):
+        train(with_source(tiny_recipe, tmp_path / "nowhere"), tmp_path / "run")
+
+
+# Runs that are killed. Each life is a process of its own, forked from a server that has imported all there is.
+
+
+def live(recipe_path: Path, out: Path) -> None:
+    train(read_recipe(recipe_path), out, evaluators={"set": count_pairs})
+
+
+@pytest.fixture
+def start(tiny_recipe, tmp_path) -> Iterator[Callable[[], Any]]:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["diptych.train.trainer", "torch._dynamo", "grain"])
+    (tmp_path / "recipe.toml").write_text(to_toml(change(tiny_recipe, steps=24, evaluate_every=5, checkpoint_every=1)))
+    lives = []
+
+    def start() -> Any:
+        lives.append(context.Process(target=live, args=(tmp_path / "recipe.toml", tmp_path / "run")))
+        lives[-1].start()
+        return lives[-1]
+
+    yield start
+    for process in lives:
+        process.kill()
+        process.join()
+
+
+def kill_when(process: Any, is_time: Callable[[], bool], *, wait: float = 0.0) -> None:
+    """Kill a run at a moment or some seconds later, unless it has ended before."""
+    while process.is_alive() and not is_time():
+        time.sleep(0.0005)
+    time.sleep(wait)
+    process.kill()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+
+
+def finish(start: Callable[[], Any], tmp_path: Path) -> None:
+    """Let a run end, and compare it with one that was never killed."""
+    process = start()
+    process.join()
+    assert process.exitcode == 0
+    live(tmp_path / "recipe.toml", tmp_path / "undisturbed")
+    assert_same_run(tmp_path / "run", tmp_path / "undisturbed")
+    assert names(tmp_path / "run" / "checkpoints") == names(tmp_path / "undisturbed" / "checkpoints")
+    assert names(tmp_path / "run") == names(tmp_path / "undisturbed")
+
+
+def test_a_run_that_is_killed_while_it_learns_saves_and_ends_comes_out_the_same(start, tmp_path):
+    run = tmp_path / "run"
+    kill_when(start(), lambda: len(read_log(run / "log.jsonl")) >= 7)
+    lines = len(read_log(run / "log.jsonl"))
+    assert 0 < lines < 24
+    kill_when(start(), lambda: len(read_log(run / "log.jsonl")) > lines and any(run.glob("checkpoints/.step-*.part/*")))
+    assert any(run.glob("checkpoints/.step-*.part"))  # it was saving
+    kill_when(start(), lambda: any(run.glob(".bundle.*.part/*")))
+    finish(start, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_20_times_comes_out_the_same(start, tiny_recipe, tmp_path):
+    (tmp_path / "recipe.toml").write_text(to_toml(change(tiny_recipe, steps=120, evaluate_every=7, checkpoint_every=1)))
+    log, moments = tmp_path / "run" / "log.jsonl", random.Random(0)
+    for _ in range(20):
+        lines = len(read_log(log))
+        kill_when(start(), lambda lines=lines: len(read_log(log)) > lines, wait=moments.uniform(0, 0.3))
+    finish(start, tmp_path)
