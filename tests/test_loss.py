@@ -65,6 +65,21 @@ def test_texts_that_all_differ_make_the_diagonal_the_target(features):
     torch.testing.assert_close(clip_loss(*features, text_ids=ids), clip_loss(*features))
 
 
+def test_rows_with_one_and_the_same_text_feature_need_no_ids(features):
+    """So ids matter where one caption comes in several templates."""
+    images, texts, scale = features
+    ids = torch.tensor([0, 1, 0, 2, 0, 1])
+    same = texts.detach()[ids].requires_grad_()
+    with_ids, without = clip_loss(images, same, scale, text_ids=ids), clip_loss(images, same, scale)
+    torch.testing.assert_close(with_ids, without)
+    image_gradients, text_gradients = zip(
+        *(torch.autograd.grad(loss, (images, same)) for loss in (with_ids, without)), strict=True
+    )
+    torch.testing.assert_close(*image_gradients)
+    per_text = [torch.zeros(3, 4, dtype=torch.float64).index_add(0, ids, gradient) for gradient in text_gradients]
+    torch.testing.assert_close(*per_text)
+
+
 def test_images_and_texts_may_trade_places(features):
     images, texts, scale = features
     ids = torch.tensor([0, 1, 0, 1, 2, 3])

@@ -29,7 +29,7 @@ class TrainConfig:
     beta2: float = 0.98
     epsilon: float = 1e-6
     max_gradient_norm: float = 0.0  # 0: gradients are not clipped
-    same_text_is_positive: bool = True  # identical captions of a batch are positives, not negatives, of each other
+    same_text_is_positive: bool = True  # one caption in two templates is a positive, not a negative; else no difference
     precision: Literal["auto", "bfloat16", "float32"] = "auto"  # auto: bfloat16 where it is measured to be faster
     threads: int = 1  # that prepare batches ahead of time
     log_every: int = 10  # steps

@@ -85,7 +85,8 @@ def train(
     Args:
         recipe: everything that decides the run.
         out: gets `recipe.toml`, `log.jsonl`, `checkpoints/` and at the end `bundle/`; one run at a time.
-        evaluators: each is given the model as a bundle and returns named finite numbers, logged as `NAME/number`.
+        evaluators: each is given the model as a bundle and returns named finite numbers, logged as `NAME/number`;
+            called once before the first step, then as the recipe says, and at the end.
         on_progress: called after each step.
 
     Raises:
@@ -228,6 +229,8 @@ def _go_on(
     )
     log = RunLog(out / "log.jsonl", resume_step=run.step)
     with contextlib.closing(stream), contextlib.closing(log), stop_request() as stop_requested:
+        if run.step == 0:  # an evaluator that cannot run says so now, not after an hour
+            run.metrics = _evaluate(run.bundle, evaluators)
         lap_start = time.perf_counter()
         for batch in stream:
             run.counts.add(batch, max_bad=run.recipe.data.max_bad)
