@@ -148,6 +148,13 @@ def test_evaluators_are_called_on_schedule_with_a_model_that_stands_still(tiny_r
     assert len(calls) == 2
 
 
+def test_the_logit_scale_is_held_in_bounds_on_the_way(tiny_recipe, tmp_path):
+    recipe = change(tiny_recipe, learning_rate=1.0, warmup_steps=0, checkpoint_every=100)
+    _, seen = watched(recipe, tmp_path)  # Adam moves its logarithm, 2.7 at first, by up to 1 a step
+    assert min(progress.logit_scale for progress in seen) == 1.0
+    assert max(progress.logit_scale for progress in seen) <= 100.001
+
+
 def test_the_loss_falls_on_pairs_that_can_be_told_apart(tiny_recipe, tmp_path):
     recipe = change(tiny_recipe, steps=40, batch_size=20, checkpoint_every=100, log_every=100)
     _, seen = watched(recipe, tmp_path)
