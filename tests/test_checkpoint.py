@@ -35,9 +35,15 @@ def bundle(tiny_recipe, tokenizer) -> Bundle:
 
 
 @pytest.fixture
-def checkpoint(bundle) -> Checkpoint:
+def optimizer(bundle) -> torch.optim.Optimizer:
+    """After three steps."""
     optimizer = new_optimizer(bundle.model)
     learn(bundle.model, optimizer, range(3))
+    return optimizer
+
+
+@pytest.fixture
+def checkpoint(bundle, optimizer) -> Checkpoint:
     return Checkpoint(
         step=3,
         bundle=bundle,
@@ -61,9 +67,7 @@ def test_everything_comes_back_to_the_bit(checkpoint, tmp_path):
     assert all(torch.equal(loaded.optimizer[name], value) for name, value in checkpoint.optimizer.items())
 
 
-def test_learning_goes_on_as_if_it_had_never_stopped(checkpoint, tmp_path):
-    optimizer = new_optimizer(checkpoint.bundle.model)
-    restore_optimizer(checkpoint.bundle.model, optimizer, checkpoint.optimizer)
+def test_learning_goes_on_as_if_it_had_never_stopped(checkpoint, optimizer, tmp_path):
     loaded = Checkpoint.load(checkpoint.save(tmp_path, keep=1))
     learn(checkpoint.bundle.model, optimizer, range(3, 6))
 

@@ -1,6 +1,8 @@
 import collections
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,6 +48,13 @@ def read(tokenizer):
 
 def numbers(drawn: list[Batch]) -> list[int]:
     return [int(n) for batch in drawn for n in batch.images[:, 0, 0, 0]]
+
+
+def grain_threads_that_stay() -> list[str]:
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("grain")]
+    for thread in threads:
+        thread.join(10)
+    return [thread.name for thread in threads if thread.is_alive()]
 
 
 def assert_same(one: list[Batch], other: list[Batch]) -> None:
@@ -200,23 +209,35 @@ def test_a_shard_that_vanishes_during_a_run_is_one_sentence(tmp_path, tokenizer,
     with pytest.raises(ShardError, match=r"set/shard-0000\d\.tar cannot be opened: No such file") as caught:
         list(stream)
     assert type(caught.value) is ShardError
+    assert grain_threads_that_stay() == []
     assert "\n" not in str(caught.value)
 
 
-def test_a_closed_stream_gives_nothing_more(pair_shards, tokenizer):
-    config = DataConfig(sources=(Source(path=str(pair_shards)),))
+def test_a_closed_stream_gives_nothing_more_and_prepares_nothing_more(pair_shards, tokenizer):
+    calls, may_go_on = [], threading.Event()
+
+    class Slow(Augment):
+        def __call__(self, *arguments: Any) -> np.ndarray:
+            calls.append(None)
+            assert len(calls) == 1 or may_go_on.wait(30)
+            return super().__call__(*arguments)
+
+    config = DataConfig(sources=(Source(path=str(pair_shards)),), augment=Slow())
     stream = batches(
         pair_sources(config),
         config,
         preprocess=Preprocess(image_size=4),
         tokenizer=tokenizer,
-        batch_size=4,
+        batch_size=1,
         seed=0,
         start=0,
         stop=10**9,
     )
     next(stream)
     stream.close()
+    may_go_on.set()
+    assert grain_threads_that_stay() == []
+    assert len(calls) <= 2  # the second was in hand
     assert list(stream) == []
 
 
