@@ -174,8 +174,8 @@ class _Run:
     def _loss(self, batch: Batch) -> torch.Tensor:
         pixels = self.recipe.preprocess.normalise(batch.images.to(self.device))
         tokens = batch.tokens.to(self.device)
-        # On a CPU the fused attention kernel is slower than its plain twin for texts of a few tokens
-        # (benchmarks/attention.py).
+        # On a CPU the plain attention kernel is the faster one for texts of about 16 tokens, and about even with the
+        # fused one at 8 and 32 (benchmarks/attention.py).
         short = self.device.type == "cpu" and tokens.shape[1] <= 32
         with (
             sdpa_kernel(SDPBackend.MATH) if short else contextlib.nullcontext(),
