@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint format docs clean
+.PHONY: demo test test-slow lint format docs parity clean
 
 demo: .venv/.installed
 	$(BIN)/diptych demo
@@ -26,6 +26,15 @@ docs: .venv/.installed
 	$(BIN)/python -m pip install -q -e '.[docs]' -c constraints.txt
 	$(BIN)/mkdocs build --strict
 
+# Needs 6 GB of disk for the peers, and 10 GB of memory.
+parity: .venv-parity/.installed
+	.venv-parity/bin/python benchmarks/parity.py
+
+.venv-parity/.installed: pyproject.toml benchmarks/parity-requirements.txt
+	$(PYTHON) -m venv .venv-parity
+	.venv-parity/bin/python -m pip install -q --disable-pip-version-check -r benchmarks/parity-requirements.txt -e .
+	touch $@
+
 # torch first and pinned: without the pin pip would fetch a build with gigabytes of GPU libraries.
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -34,4 +43,4 @@ docs: .venv/.installed
 	touch $@
 
 clean:
-	rm -rf .venv build dist site runs
+	rm -rf .venv .venv-parity build dist site runs

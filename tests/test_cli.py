@@ -342,7 +342,10 @@ def test_when_no_picture_can_be_read_it_fails(run: Run, fails, model: str, tmp_p
         (["red.png", *TWO_LABELS, "--templates", "imagnet"], "Did you mean imagenet?"),
         (["red.png", *TWO_LABELS, "--templates", "{} {}"], "a prompt template must hold one {} for the class name."),
         (["red.png", *TWO_LABELS, "--model", "no-model"], "no-model is not a model."),
-        (["red.png", *TWO_LABELS, "--model", "empty"], "empty must hold config.json, and has none."),
+        (
+            ["red.png", *TWO_LABELS, "--model", "empty"],
+            "empty must hold config.json or open_clip_config.json, and has neither.",
+        ),
     ],
 )
 def test_classify_says_what_to_do(fails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words, message: str):
@@ -481,15 +484,24 @@ def test_embed_writes_nothing_when_no_picture_can_be_read(run: Run, model: str, 
 # models
 
 
-def test_models_lists_what_load_knows(run: Run):
+def test_models_lists_what_ships_and_what_is_published(run: Run):
+    from diptych.weights.published import published_models
     from diptych.weights.registry import list_models
 
     code, out, _ = run("models", "--json")
     assert code == 0
-    assert [info["name"] for info in json.loads(out)] == [info.name for info in list_models()]
+    assert json.loads(out) == {
+        "packaged": [dataclasses.asdict(info) for info in list_models()],
+        "published": [dataclasses.asdict(model) for model in published_models()],
+    }
     code, out, _ = run("models")
     assert code == 0
     assert all(info.name in out for info in list_models())
+    row = next(line.split() for line in out.splitlines() if line.startswith("ViT-B-32.laion2b "))
+    assert row == ["ViT-B-32.laion2b", "0.61", "GB", "66.6", "%", "hf:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"]
+    assert "LAION-2B, English | licence: MIT | ImageNet: open_clip, docs/openclip_results.csv" in out
+    assert all(model.hub in out for model in published_models())
+    assert max(map(len, out.splitlines())) <= 100, "a terminal of 100 columns shows it as it is"
 
 
 def test_show_tells_what_a_folder_holds_without_touching_its_weights(run: Run, fails, bundle: Bundle, model: str):

@@ -95,12 +95,16 @@ def test_a_vit_model_equals_transformers(activation, end_token_id):
     images = torch.randn(3, 3, 24, 24, generator=generator(1))
     tokens = torch.tensor([[58, 3, 4, 7, 59, 0, 0, 0, 0], [58, 9, 7, 7, 8, 9, 1, 59, 0], [58, 7, 59, 0, 0, 0, 0, 0, 0]])
     theirs = twin(input_ids=tokens, pixel_values=images)
-    image_features, text_features, logit_scale = model(images, tokens)
+    image_features, text_features, logit_scale, logit_bias = model(images, tokens)
+    assert logit_bias is None
     exactly = {"rtol": 0, "atol": 1e-5}
     torch.testing.assert_close(model.image.trunk(images), twin.vision_model(images).pooler_output, **exactly)
     torch.testing.assert_close(image_features, theirs.image_embeds, **exactly)
     torch.testing.assert_close(text_features, theirs.text_embeds, **exactly)
     torch.testing.assert_close(logit_scale * image_features @ text_features.T, theirs.logits_per_image, **exactly)
+    logits = model.logits_per_image(image_features, text_features)
+    torch.testing.assert_close(logits, theirs.logits_per_image, **exactly)
+    torch.testing.assert_close(model.probabilities(logits), theirs.logits_per_image.softmax(dim=1), **exactly)
     assert (text_features @ text_features.T).fill_diagonal_(0).max() < 0.9  # the texts are told apart
 
 
@@ -118,7 +122,7 @@ def batch() -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_features_are_of_unit_length_in_float32(model, batch, dtype):
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        image_features, text_features, _ = model(*batch)
+        image_features, text_features, *_ = model(*batch)
     for features in (image_features, text_features):
         assert features.shape == (4, 32)
         assert features.dtype == torch.float32
@@ -127,12 +131,12 @@ def test_features_are_of_unit_length_in_float32(model, batch, dtype):
 
 def test_a_model_in_float64_stays_in_float64(model, batch):
     images, tokens = batch
-    image_features, text_features, _ = model.double()(images.double(), tokens)
+    image_features, text_features, *_ = model.double()(images.double(), tokens)
     assert image_features.dtype == text_features.dtype == torch.float64
 
 
 def test_every_parameter_is_reached_by_the_gradient(model, batch):
-    image_features, text_features, logit_scale = model(*batch)
+    image_features, text_features, logit_scale, _ = model(*batch)
     (logit_scale * image_features @ text_features.T).logsumexp(dim=1).sum().backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 

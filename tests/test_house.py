@@ -27,7 +27,7 @@ TESTED_ELSEWHERE = {
     "data/embedded.py": "test_pictograms.py",  # one function, which every test on the embedded pairs goes through
 }
 # Test files that mirror no file of src.
-WHOLE_HOUSE_TESTS = {"test_house.py", "test_readme.py", "test_cli.py", "test_pictograms.py"}
+WHOLE_HOUSE_TESTS = {"test_house.py", "test_parity.py", "test_readme.py", "test_cli.py", "test_pictograms.py"}
 
 
 @dataclass(frozen=True)

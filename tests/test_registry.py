@@ -9,11 +9,15 @@ from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError, WeightsError
 from diptych.model.clip import CLIP
+from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.presets import preset
 from diptych.runtime import generator
 from diptych.weights import registry
 from diptych.weights.bundle import About, Bundle
-from diptych.weights.registry import DEFAULT_MODEL, ModelInfo, list_models, load
+from diptych.weights.convert import save_as
+from diptych.weights.hub import Snapshot
+from diptych.weights.published import published_models
+from diptych.weights.registry import DEFAULT_MODEL, ModelInfo, describe, list_models, load
 
 
 def make(name: str, seed: int) -> Bundle:
@@ -29,6 +33,17 @@ def make(name: str, seed: int) -> Bundle:
     )
 
 
+def small_openai() -> Bundle:
+    """What fits into OpenAI's format: heads of 64 channels, QuickGELU."""
+    bundle = make("tiny-vit", 3)
+    config = bundle.model.config
+    assert isinstance(config.image, ImageTowerConfig)
+    image = dataclasses.replace(config.image, width=64, heads=1, layers=1, mlp_width=256)
+    text = dataclasses.replace(config.text, width=64, heads=1, layers=1, mlp_width=256)
+    model = CLIP(dataclasses.replace(config, image=image, text=text), generator(3)).eval()
+    return dataclasses.replace(bundle, model=model)
+
+
 @pytest.fixture
 def models(tmp_path, monkeypatch) -> dict[str, Bundle]:
     """Two packaged models, in place of those that are really there."""
@@ -40,22 +55,76 @@ def models(tmp_path, monkeypatch) -> dict[str, Bundle]:
     return bundles
 
 
-def test_packaged_models_are_listed_with_their_facts(models, monkeypatch):
-    monkeypatch.setattr(Bundle, "load", None)  # no model is built for a list
+@pytest.fixture
+def nothing_is_built(monkeypatch) -> None:
+    def build(*_: object) -> None:
+        raise AssertionError("a model was built")
+
+    monkeypatch.setattr(CLIP, "__init__", build)
+
+
+def parameters_of(bundle: Bundle) -> int:
+    return sum(parameter.numel() for parameter in bundle.model.parameters())
+
+
+def test_packaged_models_are_listed_with_their_facts(models, nothing_is_built):
     resnet, vit = list_models()
-    counts = {name: sum(p.numel() for p in bundle.model.parameters()) for name, bundle in models.items()}
+    folder = registry._MODELS / DEFAULT_MODEL
     assert vit == ModelInfo(
         name=DEFAULT_MODEL,
+        kind="diptych bundle",
         architecture="ViT/8, 2 layers of 32; text: 2 layers of 32, 515 x 16 tokens",
-        parameters=counts[DEFAULT_MODEL],
+        parameters=parameters_of(models[DEFAULT_MODEL]),
         embed_dim=32,
         image_size=32,
+        types="float32",
+        tensors=8 + 2 * 2 * 16 + 6,  # of the image tower, of its and the text tower's blocks, and the rest
+        tokenizer=str(folder),
+        source="",
         licence="CC0-1.0",
         data="kites",
-        size=sum(file.stat().st_size for file in (registry._MODELS / DEFAULT_MODEL).iterdir()),
+        size=sum(file.stat().st_size for file in folder.iterdir()),
     )
-    assert (resnet.name, resnet.parameters) == ("a-resnet", counts["a-resnet"])
+    assert (resnet.name, resnet.parameters) == ("a-resnet", parameters_of(models["a-resnet"]))
     assert resnet.architecture.startswith("ResNet, 1-1-1-1 bottlenecks, stem of 4; text")
+
+
+FACTS = {
+    "architecture": "ViT/8, 1 layers of 64; text: 1 layers of 64, 515 x 16 tokens",
+    "embed_dim": 32,
+    "image_size": 32,
+}
+
+
+@pytest.mark.parametrize(
+    ("format_", "name", "kind"),
+    [
+        ("huggingface", "x", "diptych bundle"),
+        ("open_clip", "x", "open_clip folder"),
+        ("openai", "x.pt", "OpenAI state dict"),
+    ],
+)
+@pytest.mark.parametrize(("dtype", "types"), [(torch.float32, "float32"), (torch.float16, "float16")])
+def test_a_model_in_another_format_tells_the_same_facts(tmp_path, monkeypatch, format_, name, kind, dtype, types):
+    bundle = small_openai()
+    save_as(bundle, tmp_path / name, format=format_, dtype=dtype)
+    monkeypatch.setattr(Bundle, "load", None)
+    info = describe(tmp_path / name)
+    assert {key: getattr(info, key) for key in FACTS} == FACTS
+    assert (info.name, info.kind, info.types) == (name, kind, types)
+    assert info.parameters == parameters_of(bundle)
+    about = (info.licence, info.data, info.tokenizer)
+    assert about == (("", "", "") if format_ == "openai" else ("CC0-1.0", "kites", str(tmp_path / name)))
+    assert info.size == sum(file.stat().st_size for file in (tmp_path / name, *tmp_path.glob("x/*")) if file.is_file())
+
+
+def test_what_is_left_out_of_a_bare_file_must_be_said(tmp_path, nothing_is_built):
+    state = {"visual.conv1.weight": torch.zeros(64, 3, 8, 8), "text_projection": torch.zeros(64, 32)}
+    torch.save(state, tmp_path / "x.pt")
+    with pytest.raises(WeightsError, match="does not tell its activation"):
+        describe(tmp_path / "x.pt")
+    with pytest.raises(WeightsError, match="the shapes of the state dict are no CLIP's"):
+        describe(tmp_path / "x.pt", activation="gelu")
 
 
 def test_a_model_is_loaded_by_its_name_and_the_default_without_one(models):
@@ -86,7 +155,9 @@ def test_the_default_is_never_a_folder_that_happens_to_stand_there(tmp_path, mon
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_that_a_folder_will_do(models):
-    with pytest.raises(ConfigError, match=rf"Did you mean {DEFAULT_MODEL}\? Options: a-resnet, .* the folder of a"):
+    with pytest.raises(
+        ConfigError, match=rf"Did you mean {DEFAULT_MODEL}\? Options: a-resnet, .* the folder or file of one"
+    ):
         load("diptych-pictogram-smal")
     with pytest.raises(ConfigError, match="runs/b is not a model"):
         load("runs/b")
@@ -94,7 +165,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_that_a_folder_will_do(
 
 def test_a_folder_that_is_no_bundle_says_so(models, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(WeightsError, match=r"empty must hold config\.json"):
+    with pytest.raises(WeightsError, match=r"empty must hold config\.json or open_clip_config\.json"):
         load(tmp_path / "empty")
 
 
@@ -112,3 +183,75 @@ def test_another_image_size_reaches_the_tower_and_the_preprocess(models):
     assert larger.encode_images([Image.new("RGB", (90, 70), "red")]).shape == (1, 32)
     with pytest.raises(ConfigError, match="image_size"):
         load("a-resnet", image_size=50)
+
+
+# Files and hubs
+
+
+def test_a_file_takes_what_it_does_not_tell_from_the_call(tmp_path):
+    bundle = small_openai()
+    save_as(bundle, tmp_path / "folder", format="open_clip")
+    path = (tmp_path / "folder" / "open_clip_model.safetensors").rename(tmp_path / "x.safetensors")
+    with pytest.raises(WeightsError, match="does not tell its activation"):
+        load(path)
+    with pytest.raises(WeightsError, match=r"x\.safetensors comes without a tokenizer"):
+        load(path, activation="quick_gelu")
+    loaded = load(path, activation="quick_gelu", tokenizer=str(tmp_path / "folder"))
+    assert loaded.fingerprint() == bundle.fingerprint()
+    assert load(path, activation="gelu", heads=2, tokenizer=tmp_path / "folder").model.config.image == (
+        dataclasses.replace(bundle.model.config.image, activation="gelu", heads=2)
+    )
+    assert load(path, activation="gelu", tokenizer=tmp_path / "folder", image_size=64).preprocess.image_size == 64
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch) -> dict[str, str | None]:
+    """A hub whose every repository is one and the same model; the last call is kept."""
+    asked: dict[str, str | None] = {}
+    make("tiny-vit", 4).save(tmp_path / "snapshot")
+
+    def fetch(name: str, *, revision: str | None = None) -> Snapshot:
+        asked.update(name=name, revision=revision)
+        digests = {"model.safetensors": "12ab", "config.json": "34cd"}
+        return Snapshot(
+            name=name.split("@")[0],
+            revision="f" * 40,
+            folder=tmp_path / "snapshot",
+            weights="model.safetensors",
+            sha256=digests,
+        )
+
+    monkeypatch.setattr(registry, "fetch", fetch)
+    return asked
+
+
+def test_a_published_model_comes_with_its_licence_data_commit_and_digest(hub):
+    known = published_models()[0]
+    bundle = load(known.hub, revision="main")
+    assert hub == {"name": known.hub, "revision": "main"}
+    assert bundle.about == About(
+        source=f"{known.hub}@{'f' * 40}", licence=known.licence, data=known.data, sha256="12ab"
+    )
+    assert bundle.model.config.embed_dim == 32
+    info = describe(known.hub)
+    assert hub == {"name": known.hub, "revision": None}
+    assert (info.name, info.licence, info.data) == (known.hub, known.licence, known.data)
+    assert info.source == f"{known.hub}@{'f' * 40}"
+
+
+def test_of_another_model_on_the_hub_the_commit_and_digest_are_known(hub):
+    about = load("hf:someone/something@v1", image_size=64).about
+    assert hub == {"name": "hf:someone/something@v1", "revision": None}
+    assert about == About(source=f"hf:someone/something@{'f' * 40}", sha256="12ab")
+
+
+def test_of_several_files_of_weights_in_a_cache_the_one_that_was_fetched_is_read(hub, tmp_path):
+    torch.save({}, tmp_path / "snapshot" / "pytorch_model.bin")
+    (tmp_path / "snapshot" / "open_clip_config.json").write_text("{}")
+    assert load("hf:someone/something").fingerprint() == make("tiny-vit", 4).fingerprint()
+
+
+def test_a_revision_of_a_path_or_a_packaged_model_is_refused(models, tmp_path):
+    for name in (tmp_path, "a-resnet", None):
+        with pytest.raises(ConfigError, match="a revision is of a hub name, hf:org/name"):
+            load(name, revision="main")

@@ -31,9 +31,8 @@ def encoded() -> LabelledFeatures:
 
 def shown(data: LabelledImages, encoded: LabelledFeatures, *, cards: int = 12) -> Showcase:
     query = torch.tensor([[0.0, 0.9, 0.3, 0.2]])
-    return showcase(
-        data, encoded, torch.eye(4), logit_scale=10.0, queries=["green"], query_features=query, cards=cards, hits=2
-    )
+    probabilities = (10 * encoded.image_features).softmax(dim=1)
+    return showcase(data, encoded, probabilities, queries=["green"], query_features=query, cards=cards, hits=2)
 
 
 def colour(picture: object) -> tuple[int, int, int]:
@@ -80,8 +79,8 @@ def test_a_picture_that_could_not_be_read_does_not_shift_the_others(data, encode
 
 
 def test_free_labels_need_not_be_class_names(data, encoded):
-    labels = torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 0, 0]])
-    sky, grass = free_labels(data, encoded, labels, ["the sky", "grass"], logit_scale=2.0, rows=[0, 1])
-    assert (sky.truth, [label for label, _ in sky.guesses]) == ("blue", ["the sky", "grass"])
-    assert sky.guesses[0][1] == pytest.approx(1 / (1 + torch.tensor(-2.0).exp().item()))
-    assert grass.guesses[0][0] == "grass"
+    probabilities = torch.tensor([[0.9, 0.3], [0.2, 0.6], [0, 0], [0, 0]])  # sigmoid: they need not add up to 1
+    sky, grass = free_labels(data, encoded, probabilities, ["the sky", "grass"], rows=[0, 1])
+    assert sky.truth == "blue"
+    assert sky.guesses == (("the sky", pytest.approx(0.9)), ("grass", pytest.approx(0.3)))
+    assert (grass.truth, grass.guesses[0][0]) == ("green", "grass")

@@ -3,6 +3,7 @@ import json
 import os
 import pickle
 import re
+import string
 import subprocess
 import sys
 import unicodedata
@@ -16,6 +17,9 @@ from hypothesis import strategies as st
 
 from diptych.data.tokenizer import END, START, Tokenizer
 from diptych.errors import ConfigError, DataError, TextError, WeightsError
+from siglip_standins import CAPTIONS as SIGLIP_CAPTIONS
+from siglip_standins import TEXTS as SIGLIP_TEXTS
+from siglip_standins import write_siglip2_tokenizer, write_siglip_tokenizer
 
 PUBLISHED = Path(__file__).parents[2] / "shared/reference/clip-bpe/bpe_simple_vocab_16e6.txt.gz"
 needs_published = pytest.mark.skipif(not PUBLISHED.exists(), reason="CLIP's published merges are not on this machine")
@@ -321,7 +325,7 @@ def test_a_tokenizer_without_start_and_end_is_refused(trained):
 
     backend = trained._backend.from_str(trained._backend.to_str())
     backend.post_processor = TemplateProcessing(single=f"$A {END}", special_tokens=[(END, 569)])
-    with pytest.raises(WeightsError, match=r"is it another model's\?"):
+    with pytest.raises(WeightsError, match=r"It made \['<\|endoftext\|>'\] of an empty text: is it of another model\?"):
         Tokenizer(backend, context_length=8)
 
 
@@ -334,3 +338,116 @@ def test_sizes_that_cannot_be_are_refused(trained):
         Tokenizer.train(["a", "b"], vocab_size=570, context_length=8)
     with pytest.raises(WeightsError, match=r"one of 570 tokens\. Got 600"):
         Tokenizer(trained._backend.from_str(trained._backend.to_str()), context_length=8, pad_token_id=600)
+
+
+# SigLIP
+
+
+@pytest.fixture
+def siglip(tmp_path) -> Tokenizer:
+    write_siglip_tokenizer(tmp_path / "siglip")
+    return Tokenizer.load(tmp_path / "siglip")
+
+
+@pytest.fixture
+def siglip2(tmp_path) -> Tokenizer:
+    write_siglip2_tokenizer(tmp_path / "siglip2")
+    return Tokenizer.load(tmp_path / "siglip2")
+
+
+def assert_same_tokens(ours: Tokenizer, theirs: transformers.PreTrainedTokenizerBase) -> None:
+    for text in SIGLIP_TEXTS:
+        expected = theirs(text, padding="max_length", max_length=64, truncation=True)["input_ids"]
+        assert ours.encode([text], truncate=True)[0].tolist() == expected, text
+
+
+def test_siglip_tokens_are_of_the_cleaned_text_then_end_then_64_of_the_same(siglip):
+    # In the stand-in: 3 a, 4 photo, 5 of, 7 cat, each with the space before it.
+    expected = [3, 4, 5, 3, 7, *[1] * 59]
+    assert siglip.encode(["a photo of a cat", "  A\nPhoto, (of) a_  'CAT'!"]).tolist() == [expected, expected]
+    assert siglip.encode(["", "?!"]).tolist() == [[1] * 64] * 2
+    assert (siglip.start_token_id, siglip.end_token_id, siglip.pad_token_id) == (None, 1, 1)
+
+
+def test_siglip_cleaning_equals_its_plain_twin(siglip):
+    def cleaned(text: str) -> str:
+        text = "".join(letter for letter in text.lower() if letter not in string.punctuation)
+        return " ".join(text.split())
+
+    for text in SIGLIP_TEXTS:
+        assert siglip.encode([text], truncate=True).equal(siglip.encode([cleaned(text)], truncate=True)), text
+
+
+def test_siglip_html_stays_what_it_is(siglip, trained):
+    assert siglip.encode(["&amp;"]).equal(siglip.encode(["amp"]))
+    assert trained.encode(["&amp;"]).equal(trained.encode(["&"]))  # CLIP's does not
+
+
+def test_siglip_truncation_keeps_the_end_token(siglip, siglip2):
+    for tokenizer in (siglip, siglip2):
+        tokens = tokenizer.encode(["a " * 100], truncate=True)
+        assert tokens.shape == (1, 64)
+        assert (tokens[0] == tokenizer.end_token_id).nonzero().tolist() == [[63]]
+    with pytest.raises(TextError, match=r"must fit 64 tokens, start and end included\. Got 101 tokens"):
+        siglip.encode(["a " * 100])
+
+
+def test_siglip2_tokens_are_those_of_its_class_in_transformers(siglip2, tmp_path):
+    assert_same_tokens(siglip2, transformers.Siglip2Tokenizer.from_pretrained(tmp_path / "siglip2"))
+    assert (siglip2.start_token_id, siglip2.end_token_id, siglip2.pad_token_id) == (None, 1, 0)
+    as_published = transformers.GemmaTokenizer.from_pretrained(tmp_path / "siglip2")  # which forgets to lower letters
+    assert as_published("A CAT")["input_ids"] != as_published("a cat")["input_ids"]
+    assert siglip2.encode(["A CAT!"]).equal(siglip2.encode(["a cat!"]))
+    assert not siglip2.encode(["a cat!"]).equal(siglip2.encode(["a cat"]))  # punctuation stays
+
+
+def test_siglip_tokens_are_those_of_its_class_in_transformers(tmp_path):
+    sentencepiece = pytest.importorskip("sentencepiece", reason="transformers reads spiece.model with sentencepiece")
+    from sentencepiece import sentencepiece_model_pb2
+
+    (tmp_path / "captions.txt").write_text("\n".join(SIGLIP_CAPTIONS).lower(), encoding="utf-8")
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "captions.txt"), model_prefix=str(tmp_path / "spiece"), vocab_size=100,
+        hard_vocab_limit=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, character_coverage=1.0, minloglevel=2,
+    )  # fmt: skip
+    model = sentencepiece_model_pb2.ModelProto.FromString((tmp_path / "spiece.model").read_bytes())
+    pieces = [(piece.piece, piece.score) for piece in model.pieces]
+    write_siglip_tokenizer(tmp_path, pieces, charsmap=model.normalizer_spec.precompiled_charsmap)
+    ours = Tokenizer.load(tmp_path)
+    assert_same_tokens(ours, transformers.SiglipTokenizer(str(tmp_path / "spiece.model")))
+
+
+def test_a_saved_siglip_tokenizer_opens_in_transformers_and_here_with_the_same_tokens(siglip, siglip2, tmp_path):
+    for ours in (siglip, siglip2):
+        ours.save(tmp_path)
+        (tmp_path / "config.json").write_text('{"model_type": "siglip"}')
+        assert Tokenizer.load(tmp_path).fingerprint() == ours.fingerprint()  # nothing is cleaned twice
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+        assert_same_tokens(ours, theirs)
+        padded = theirs(["a cat"], padding="max_length")
+        assert padded["input_ids"] == ours.encode(["a cat"]).tolist()
+        assert list(padded) == ["input_ids"]  # with a mask, their model would not see the padding
+
+
+def test_a_siglip_tokenizer_that_does_not_lower_is_left_so(tmp_path):
+    write_siglip_tokenizer(tmp_path, lowers=False)
+    tokenizer = Tokenizer.load(tmp_path)
+    assert not tokenizer.encode(["A"]).equal(tokenizer.encode(["a"]))
+    assert tokenizer.encode(["a, b!"]).equal(tokenizer.encode(["a b"]))
+
+
+def test_a_folder_with_a_sentencepiece_file_alone_says_what_to_bring(tmp_path):
+    (tmp_path / "spiece.model").write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"spiece\.model alone, which is not read\. Download tokenizer\.json"):
+        Tokenizer.load(tmp_path, context_length=64)
+
+
+def test_siglip_text_is_decoded_up_to_its_end(siglip, siglip2):
+    for tokenizer in (siglip, siglip2):
+        assert tokenizer.decode(tokenizer.encode(["A  Photo of the cat"])[0]).split() == [
+            "a",
+            "photo",
+            "of",
+            "the",
+            "cat",
+        ]

@@ -23,8 +23,6 @@ from diptych.eval.zero_shot import (
 class ToyEncoder:
     """A picture's feature is its mean colour; a text's is the colour it names, or what the table says."""
 
-    logit_scale = 10.0
-
     def __init__(self, texts: dict[str, list[float]] | None = None) -> None:
         self.texts = texts
         self.text_batches: list[list[str]] = []
@@ -34,6 +32,12 @@ class ToyEncoder:
         self.image_batches.append(len(images))
         means = torch.tensor(np.array([np.asarray(image).mean(axis=(0, 1)) for image in images])).float()
         return torch.nn.functional.normalize(means, dim=1)
+
+    def logits_per_image(self, image_features: Tensor, text_features: Tensor) -> Tensor:
+        return 10.0 * image_features @ text_features.T
+
+    def probabilities(self, logits_per_image: Tensor) -> Tensor:
+        return logits_per_image.softmax(dim=1)
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         self.text_batches.append(list(texts))
@@ -71,6 +75,21 @@ def test_names_of_a_class_are_pooled_before_the_mean():
     weights = class_weights(encoder, [["cat", "puss"]], ["a {}", "the {}"])
     # the mean of four is (3, 1) / 4; unit means of each name first would give (0.924, 0.383)
     torch.testing.assert_close(weights, torch.tensor([[3.0, 1.0]]) / math.sqrt(10))
+
+
+def test_probabilities_are_what_the_model_makes_of_its_logits():
+    class Sigmoid(ToyEncoder):
+        def logits_per_image(self, image_features: Tensor, text_features: Tensor) -> Tensor:
+            return super().logits_per_image(image_features, text_features) - 8
+
+        def probabilities(self, logits_per_image: Tensor) -> Tensor:
+            return logits_per_image.sigmoid()
+
+    classifier = ZeroShotClassifier(Sigmoid({"cat": [1.0, 0.0], "dog": [0.6, 0.8]}), ["cat", "dog"])
+    features = torch.tensor([[1.0, 0.0], [0.0, -1.0]])
+    torch.testing.assert_close(classifier.logits(features), torch.tensor([[2.0, -2.0], [-8.0, -16.0]]))
+    rows = classifier.probabilities(features)  # a label more or less changes none of the others
+    torch.testing.assert_close(rows, torch.tensor([[0.880797, 0.119203], [3.3535e-4, 1.1254e-7]]))
 
 
 def test_texts_are_encoded_in_batches_that_change_nothing():

@@ -37,7 +37,8 @@ def classify(
     """Say which of some labels fits each picture best. No training is needed: a label is any words.
 
     The probabilities are a softmax over the labels given, so they add up to 100 % whatever the picture shows, and one
-    label alone is always 100 %. Add a label for what else could be there.
+    label alone is always 100 %. Add a label for what else could be there. A SigLIP model judges each label by itself:
+    its probabilities need not add up to 100 %, and all of them may be near 0.
 
     Parameters
     ----------

@@ -108,12 +108,16 @@ def _measure(result: "TrainResult", recipe: "TrainRecipe", out: Path) -> "tuple[
         "model": bundle.fingerprint(),
         "diptych": diptych.__version__,
     }
+    of_classes, of_labels = (
+        bundle.probabilities(bundle.logits_per_image(encoded.image_features, text_features))
+        for text_features in (weights, bundle.encode_texts(LABELS))
+    )
     parts = showcase(
-        data, encoded, weights, logit_scale=bundle.logit_scale, queries=QUERIES,
+        data, encoded, of_classes, queries=QUERIES,
         query_features=bundle.encode_texts(QUERIES), seed=recipe.seed,
     )  # fmt: skip
     described = free_labels(
-        data, encoded, bundle.encode_texts(LABELS), LABELS, logit_scale=bundle.logit_scale,
+        data, encoded, of_labels, LABELS,
         rows=range(0, len(encoded.kept), max(1, len(encoded.kept) // PICTURES_IN_WORDS)),
     )  # fmt: skip
     lines = read_log(out / "log.jsonl")

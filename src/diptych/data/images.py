@@ -164,11 +164,11 @@ class Preprocess:
         return channels_first.float().mul_(scale).sub_(shift)
 
     def to_hf(self) -> dict[str, Any]:
-        """As the content of a `preprocessor_config.json` that `transformers` reads as CLIP's."""
+        """As the content of a `preprocessor_config.json` that `transformers` reads: CLIP's, or SigLIP's to squash."""
         square = {"height": self.image_size, "width": self.image_size}
         crops = self.resize == "shortest"
         return {
-            "image_processor_type": "CLIPImageProcessor",
+            "image_processor_type": "CLIPImageProcessor" if crops else "SiglipImageProcessor",
             "do_convert_rgb": True,
             "do_resize": True,
             "size": {"shortest_edge": self.image_size} if crops else square,

@@ -1,4 +1,4 @@
-"""Text to tokens, by CLIP's rules: byte-pair merges over cleaned, lower-cased words.
+"""Text to tokens, by CLIP's rules: byte-pair merges over cleaned, lower-cased words. SigLIP's tokenizers are read, too.
 
 Everything a text goes through is carried by `tokenizer.json`, so any library that reads that file gives the same
 tokens: NFC, lower case, the split into words, single digits and runs of signs, the merges, start and end, truncation
@@ -6,7 +6,10 @@ and padding. One step is not: HTML entities are unescaped here, in Python, befor
 left out, as in `transformers`: results must not depend on what is installed. So mis-decoded text and curly quotes
 keep their own bytes, where CLIP's released code would have mended them.
 
-Source: CLIP, arXiv:2103.00020, section 2.4, and the released code.
+SigLIP's have no start token, and cleaning of their own: lower case letter by letter, and for the first SigLIP no ASCII
+punctuation. Published files may leave it out, as other libraries clean elsewhere; it is then added on loading.
+
+Source: CLIP, arXiv:2103.00020, section 2.4; SigLIP, arXiv:2303.15343; SigLIP 2, arXiv:2502.14786; the released code.
 """
 
 import gzip
@@ -14,6 +17,8 @@ import hashlib
 import html
 import itertools
 import json
+import re
+import string
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -29,12 +34,15 @@ from diptych.files import write_json, write_text
 
 START = "<|startoftext|>"
 END = "<|endoftext|>"
+SIGLIP_END, SIGLIP2_END = "</s>", "<eos>"
 END_OF_WORD = "</w>"
 CLIP_MERGES = 48_894  # of the 262,144 in the published file; with 512 byte symbols, start and end: 49,408 tokens
 
 _BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())  # one printable stand-in a byte; CLIP's ids are in this order
 _SYMBOLS = [*_BYTES, *(byte + END_OF_WORD for byte in _BYTES)]
 _WORDS = tokenizers.Regex(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
+_PUNCTUATION = tokenizers.Regex(f"[{re.escape(string.punctuation)}]")
+_SPACE = normalizers.Replace(tokenizers.Regex(r"\s+"), " ")
 _LONGEST_CONTEXT = 1_000_000  # a larger model_max_length is transformers' way to say that it does not know
 
 
@@ -44,12 +52,15 @@ class Tokenizer:
     Args:
         backend: the rules; it is taken over, its truncation and padding are set here.
         context_length: tokens, start and end included.
-        pad_token_id: what follows the end token. The released code pads with 0, `transformers` with the end token;
-            features are the same, as attention is causal.
+        pad_token_id: what follows the end token. CLIP's released code pads with 0, `transformers` with the end token;
+            features are the same, as attention is causal. SigLIP's is not: there the padding matters.
+
+    Attributes:
+        start_token_id: None for SigLIP, which has none.
 
     Raises:
         ConfigError: context_length has no room for a token between start and end.
-        WeightsError: the backend does not put CLIP's start and end tokens around a text.
+        WeightsError: the backend does not put CLIP's start and end tokens around a text, nor SigLIP's end after it.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, *, context_length: int, pad_token_id: int = 0) -> None:
@@ -58,10 +69,11 @@ class Tokenizer:
         backend.no_padding()
         backend.enable_truncation(context_length)
         empty = backend.encode("")
-        if empty.tokens != [START, END]:
+        if empty.tokens not in ([START, END], [SIGLIP_END], [SIGLIP2_END]):
             raise WeightsError(
-                f"the tokenizer must put {START} before and {END} after a text, as CLIP's does. "
-                f"It made {empty.tokens} of an empty text: is it another model's?"
+                f"the tokenizer must put {START} before and {END} after a text, as CLIP's does, or {SIGLIP_END} or "
+                f"{SIGLIP2_END} after it, as SigLIP's do. It made {empty.tokens} of an empty text: is it of another "
+                "model?"
             )
         pad_token = backend.id_to_token(pad_token_id)
         if pad_token is None:
@@ -69,7 +81,8 @@ class Tokenizer:
         backend.enable_padding(pad_id=pad_token_id, pad_token=pad_token, length=context_length)
         self.context_length = context_length
         self.pad_token_id = pad_token_id
-        self.start_token_id, self.end_token_id = empty.ids
+        self.start_token_id = empty.ids[0] if len(empty.ids) == 2 else None
+        self.end_token_id = empty.ids[-1]
         self.vocab_size = backend.get_vocab_size()
         self._backend = backend
 
@@ -81,7 +94,8 @@ class Tokenizer:
             truncate: cut what is too long; the end token keeps the last place. `count_too_long` tells how many.
 
         Returns:
-            [B, L] int64: start, text, end, padding. The names of start and end within a text become those tokens.
+            [B, L] int64: start (CLIP), text, end, padding. The names of start and end within a text become those
+            tokens.
 
         Raises:
             TextError: a text is too long and `truncate` is not set, or is not a valid string.
@@ -90,7 +104,8 @@ class Tokenizer:
         for text, encoding in zip(texts, encodings, strict=True):
             if encoding.overflowing and not truncate:
                 parts = [encoding, *encoding.overflowing]
-                length = 2 + sum(sum(part.attention_mask) - 2 for part in parts)  # each part has its own start and end
+                around = 1 if self.start_token_id is None else 2  # each part has its own start and end
+                length = around + sum(sum(part.attention_mask) - around for part in parts)
                 raise TextError(
                     f"a text must fit {self.context_length} tokens, start and end included. Got {length} tokens: "
                     f"{_shorten(text)}. Shorten it, or ask for truncation (truncate=True)."
@@ -113,26 +128,38 @@ class Tokenizer:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Write the files that `Tokenizer.load` and the CLIP tokenizers of `transformers` read.
+        """Write the files that `Tokenizer.load` and the tokenizers of `transformers` read.
 
         Raises:
             DataError: the folder cannot be written.
         """
+        write_text(folder / "tokenizer.json", self._backend.to_str(pretty=True) + "\n")
+        config: dict[str, Any] = {"model_max_length": self.context_length}
+        if self.start_token_id is None:
+            config |= {
+                "tokenizer_class": "PreTrainedTokenizerFast",  # all is in tokenizer.json; theirs of SigLIP clean again
+                "eos_token": self._backend.id_to_token(self.end_token_id),
+                "pad_token": self._backend.id_to_token(self.pad_token_id),
+                "padding_side": "right",
+                "model_input_names": ["input_ids"],  # no attention mask: SigLIP reads the padding
+            }
+        else:
+            self._save_merges(folder)
+            config |= {
+                "tokenizer_class": "CLIPTokenizer",
+                "bos_token": START,
+                "eos_token": END,
+                "unk_token": END,
+                # Not the name of token 0, "!": transformers would then take every "!" of a text for padding.
+                "pad_token": END,
+            }
+        write_json(folder / "tokenizer_config.json", config)
+
+    def _save_merges(self, folder: Path) -> None:
         vocab = sorted(self._backend.get_vocab().items(), key=lambda item: item[1])
         merges = ["#version: 0.2", *map(" ".join, _merges_of(self._backend))]
-        write_text(folder / "tokenizer.json", self._backend.to_str(pretty=True) + "\n")
         write_text(folder / "vocab.json", json.dumps(dict(vocab), ensure_ascii=False) + "\n")
         write_text(folder / "merges.txt", "\n".join(merges) + "\n")
-        config = {
-            "tokenizer_class": "CLIPTokenizer",
-            "model_max_length": self.context_length,
-            "bos_token": START,
-            "eos_token": END,
-            "unk_token": END,
-            # Not the name of token 0, "!": transformers would then take every "!" of a text for padding.
-            "pad_token": END,
-        }
-        write_json(folder / "tokenizer_config.json", config)
 
     @classmethod
     def load(cls, folder: Path, *, context_length: int | None = None) -> "Tokenizer":
@@ -148,17 +175,18 @@ class Tokenizer:
         config_path = folder / "tokenizer_config.json"
         config = _read_object(config_path) if config_path.exists() else {}
         backend = _read_backend(folder)
+        padding = _complete_siglip(backend, lowers=config.get("do_lower_case", True))
         if context_length is None:
             context_length = config.get("model_max_length")
         if not isinstance(context_length, int) or context_length > _LONGEST_CONTEXT:
             raise WeightsError(
                 f"{config_path} must tell the context length (model_max_length), and it is missing there or endless. "
-                "Pass context_length: CLIP's is 77."
+                "Pass context_length: CLIP's is 77, SigLIP's 64."
             )
         if backend.padding:
             pad_token_id = backend.padding["pad_id"]
         else:
-            pad_token = config.get("pad_token") or ""
+            pad_token = config.get("pad_token") or padding
             pad_token_id = backend.token_to_id(pad_token["content"] if isinstance(pad_token, dict) else pad_token) or 0
         return cls(backend, context_length=context_length, pad_token_id=pad_token_id)
 
@@ -206,30 +234,36 @@ class Tokenizer:
             show_progress=False,
         )
         learner = _from_merges([])
-        learner.train_from_iterator(_cleaned(texts), trainer)
+        learner.train_from_iterator(_unescaped(texts), trainer)
         merges = _merges_of(learner)
         if not merges:
             raise DataError("a tokenizer needs texts to learn from, with pairs of letters that occur at least twice.")
         return cls(_from_merges(merges), context_length=context_length)
 
     def _encodings(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
-        return self._backend.encode_batch_fast(list(_cleaned(texts)))
+        is_siglip = self.start_token_id is None  # it leaves HTML as it is
+        return self._backend.encode_batch_fast(list(_checked(texts) if is_siglip else _unescaped(texts)))
 
 
-def _cleaned(texts: Iterable[str]) -> Iterable[str]:
+def _unescaped(texts: Iterable[str]) -> Iterable[str]:
+    # Twice, as CLIP does: scraped text is often escaped twice.
+    return (html.unescape(html.unescape(text)) for text in _checked(texts))
+
+
+def _checked(texts: Iterable[str]) -> Iterable[str]:
     if isinstance(texts, str):
         raise TextError(f"texts must be a list of strings. Got one string, {_shorten(texts)}: put it in a list.")
-    return map(_clean, texts)
+    return map(_check, texts)
 
 
-def _clean(text: str) -> str:
+def _check(text: str) -> str:
     if not isinstance(text, str):
         raise TextError(f"a text must be a string. Got {_shorten(text)}, {type(text).__name__}.")
     try:
         text.encode()
     except UnicodeEncodeError:
         raise TextError(f"a text must be valid Unicode. Got half a surrogate pair in {_shorten(text)}.") from None
-    return html.unescape(html.unescape(text))  # twice, as CLIP does: scraped text is often escaped twice
+    return text
 
 
 def _shorten(text: object) -> str:
@@ -248,9 +282,7 @@ def _assemble(vocab: dict[str, int], merges: list[tuple[str, str]]) -> tokenizer
         start_id, end_id = vocab[START], vocab[END]
     except Exception as error:  # the library raises bare Exceptions
         raise WeightsError(f"merges and vocabulary do not fit: {error}. Take both from the same model.") from error
-    backend.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Replace(tokenizers.Regex(r"\s+"), " "), normalizers.Lowercase()]
-    )
+    backend.normalizer = normalizers.Sequence([normalizers.NFC(), _SPACE, normalizers.Lowercase()])
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(_WORDS, behavior="removed", invert=True),
@@ -263,6 +295,31 @@ def _assemble(vocab: dict[str, int], merges: list[tuple[str, str]]) -> tokenizer
     )
     backend.add_special_tokens([START, END])
     return backend
+
+
+def _complete_siglip(backend: tokenizers.Tokenizer, *, lowers: bool) -> str:
+    """Give a SigLIP tokenizer the cleaning and the end token that its file left out; its pad token's name."""
+    if backend.token_to_id(START) is not None:
+        return ""  # CLIP's
+    cleaning: list[Any] = [normalizers.Lowercase()] if lowers else []
+    if backend.token_to_id(SIGLIP2_END) is not None:  # asked first: its vocabulary has "</s>" as well
+        end, pad = SIGLIP2_END, "<pad>"
+    elif backend.token_to_id(SIGLIP_END) is not None:
+        end = pad = SIGLIP_END
+        cleaning += [normalizers.Replace(_PUNCTUATION, ""), _SPACE, normalizers.Strip()]
+    else:
+        return ""
+    first = normalizers.Sequence(cleaning)
+    rest = backend.normalizer or normalizers.Sequence([])
+    sample = "A, B"
+    if rest.normalize_str(first.normalize_str(sample)) != rest.normalize_str(sample):
+        backend.normalizer = normalizers.Sequence([*cleaning, rest])
+    empty = backend.encode("")
+    if empty.tokens[: sum(empty.attention_mask)] != [end]:
+        end_id = backend.token_to_id(end)
+        assert end_id is not None
+        backend.post_processor = processors.TemplateProcessing(single=f"$A {end}", special_tokens=[(end, end_id)])
+    return pad
 
 
 def _from_merges(merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
@@ -285,6 +342,11 @@ def _read_backend(folder: Path) -> tokenizers.Tokenizer:
             raise WeightsError(f"{whole} is not a tokenizer: {error}. Copy or download it again.") from error
     if vocab.exists() and merges.exists():
         return _assemble(_read_object(vocab), _read_merges(merges))
+    if (folder / "spiece.model").exists():
+        raise WeightsError(
+            f"{folder} must hold tokenizer.json, and has the same as spiece.model alone, which is not read. Download "
+            "tokenizer.json from where the weights are from."
+        )
     raise WeightsError(f"{folder} must hold tokenizer.json, or vocab.json and merges.txt. Is it a bundle's folder?")
 
 

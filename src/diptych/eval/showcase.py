@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from diptych.data.labelled import LabelledImages
@@ -26,9 +25,8 @@ class Showcase:
 def showcase(
     data: LabelledImages,
     encoded: LabelledFeatures,
-    weights: Tensor,
+    probabilities: Tensor,
     *,
-    logit_scale: float,
     queries: Sequence[str],
     query_features: Tensor,
     seed: int = 0,
@@ -40,28 +38,26 @@ def showcase(
     Args:
         data: the labelled set.
         encoded: its pictures as features.
-        weights: [C, D], the classifier.
-        logit_scale: the factor, for probabilities.
+        probabilities: [N, C], of its classes.
         queries: Q sentences to search the set with; one that is a class name has its pictures as matches.
         query_features: [Q, D], unit length.
         seed: of the draw.
         cards: examples of each kind.
         hits: pictures a query.
     """
-    scores = logit_scale * encoded.image_features @ weights.T  # [N, C]
-    guessed = scores.argmax(dim=1)
+    guessed = probabilities.argmax(dim=1)
     correct = guessed == encoded.targets
     generator = np.random.Generator(np.random.PCG64(seed))
 
     def predictions(rows: Tensor) -> list[Prediction]:
         chosen = generator.permutation(rows.numpy())[:cards]
-        return [_prediction(data, encoded, scores, int(row)) for row in chosen]
+        return [_prediction(data, encoded, probabilities[row], int(row), data.classnames) for row in chosen]
 
     found = encoded.image_features @ query_features.T  # [N, Q]
     return Showcase(
         right=predictions(correct.nonzero()[:, 0]),
         wrong=predictions((~correct).nonzero()[:, 0]),
-        confusions=_confusions(data, encoded, scores, cards),
+        confusions=_confusions(data, encoded, probabilities, cards),
         retrievals=[
             (
                 query,
@@ -79,19 +75,18 @@ def showcase(
     )
 
 
-def _prediction(data: LabelledImages, encoded: LabelledFeatures, scores: Tensor, row: int) -> Prediction:
-    best = scores[row].softmax(dim=0).topk(min(3, scores.shape[1]))
-    guesses = tuple(
-        (data.classnames[int(index)], value.item()) for value, index in zip(best.values, best.indices, strict=True)
-    )
+def _prediction(
+    data: LabelledImages, encoded: LabelledFeatures, chances: Tensor, row: int, labels: Sequence[str]
+) -> Prediction:
+    best = chances.topk(min(3, len(labels)))
+    guesses = tuple((labels[int(index)], value.item()) for value, index in zip(best.values, best.indices, strict=True))
     truth = data.classnames[int(encoded.targets[row])]
     return Prediction(picture=data.open(encoded.kept[row]), truth=truth, guesses=guesses)
 
 
-def _confusions(data: LabelledImages, encoded: LabelledFeatures, scores: Tensor, count: int) -> list[Confusion]:
+def _confusions(data: LabelledImages, encoded: LabelledFeatures, probabilities: Tensor, count: int) -> list[Confusion]:
     """Pairs of classes taken for one another, the most frequent first; among equals, the surest mistake."""
-    sure = scores.softmax(dim=1).amax(dim=1)
-    guessed = scores.argmax(dim=1)
+    sure, guessed = probabilities.max(dim=1)
     pairs: Counter[tuple[int, int]] = Counter()
     surest: dict[tuple[int, int], float] = {}
     first_of = {int(target): row for row, target in reversed(list(enumerate(encoded.targets)))}
@@ -114,10 +109,9 @@ def _confusions(data: LabelledImages, encoded: LabelledFeatures, scores: Tensor,
 def free_labels(
     data: LabelledImages,
     encoded: LabelledFeatures,
-    label_features: Tensor,
+    probabilities: Tensor,
     labels: Sequence[str],
     *,
-    logit_scale: float,
     rows: Sequence[int],
 ) -> list[Prediction]:
     """Pictures described with labels that are nobody's class names.
@@ -125,18 +119,8 @@ def free_labels(
     Args:
         data: where the pictures are.
         encoded: the same as features.
-        label_features: [C, D], unit length.
+        probabilities: [N, C], of the labels.
         labels: C of them.
-        logit_scale: the factor.
         rows: of `encoded`.
     """
-    probabilities = torch.softmax(logit_scale * encoded.image_features[list(rows)] @ label_features.T, dim=1)
-    described = []
-    for row, chances in zip(rows, probabilities, strict=True):
-        best = chances.topk(min(3, len(labels)))
-        guesses = tuple(
-            (labels[int(index)], value.item()) for value, index in zip(best.values, best.indices, strict=True)
-        )
-        truth = data.classnames[int(encoded.targets[row])]
-        described.append(Prediction(picture=data.open(encoded.kept[row]), truth=truth, guesses=guesses))
-    return described
+    return [_prediction(data, encoded, probabilities[row], row, labels) for row in rows]

@@ -32,12 +32,13 @@ _ROWS_AT_ONCE = 8192  # of the [N, C] scores
 class Encoder(Protocol):
     """What zero-shot needs of a bundle."""
 
-    @property
-    def logit_scale(self) -> float: ...
-
     def encode_images(self, images: Sequence[Any], /) -> Tensor: ...  # [N, D], unit length
 
     def encode_texts(self, texts: Sequence[str], /) -> Tensor: ...  # [N, D], unit length
+
+    def logits_per_image(self, image_features: Tensor, text_features: Tensor, /) -> Tensor: ...  # [N, C]
+
+    def probabilities(self, logits_per_image: Tensor, /) -> Tensor: ...  # [N, C]
 
 
 class ZeroShotClassifier:
@@ -75,7 +76,7 @@ class ZeroShotClassifier:
         self._batch_size = batch_size
 
     def logits(self, image_features: Tensor) -> Tensor:
-        """The factor logit_scale times the cosine.
+        """What the model makes of the cosines: a factor times each, plus the bias of a sigmoid head.
 
         Args:
             image_features: [N, D], unit length.
@@ -86,11 +87,12 @@ class ZeroShotClassifier:
         Raises:
             ShapeError: the features have another D.
         """
-        return self._encoder.logit_scale * _cosines(image_features, self.weights)
+        _check_features(image_features, self.weights)
+        return self._encoder.logits_per_image(image_features.to(self.weights), self.weights)
 
     def probabilities(self, image_features: Tensor) -> Tensor:
-        """Softmax over the classes: [N, D] to [N, C]."""
-        return self.logits(image_features).softmax(dim=1)
+        """[N, D] to [N, C]: softmax over the classes, or of a model with a sigmoid head each class by itself."""
+        return self._encoder.probabilities(self.logits(image_features))
 
     def __call__(self, images: Sequence[ImageSource]) -> Tensor:
         """Probabilities [N, C] of N pictures.
@@ -263,10 +265,11 @@ def score_zero_shot(
         raise ShapeError(
             f"image_features {list(image_features.shape)} and targets {list(targets.shape)} must be [N, D] and [N]."
         )
+    _check_features(image_features, weights)
     has_top5 = len(weights) > 5
     first, fifth, predictions = [], [], []
     for rows, labels in zip(image_features.split(_ROWS_AT_ONCE), targets.split(_ROWS_AT_ONCE), strict=True):
-        scores = _cosines(rows, weights)  # [rows, C]; logit_scale changes no order
+        scores = rows.to(weights) @ weights.T  # [rows, C]; scale and bias change no order
         first.append(top_k_correct(scores, labels, 1).cpu())
         fifth.append(top_k_correct(scores, labels, 5).cpu() if has_top5 else first[-1])
         predictions.append(scores.argmax(dim=1).cpu())
@@ -293,13 +296,12 @@ def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _cosines(image_features: Tensor, weights: Tensor) -> Tensor:
+def _check_features(image_features: Tensor, weights: Tensor) -> None:
     if image_features.ndim != 2 or image_features.shape[1] != weights.shape[1]:
         raise ShapeError(
             f"image_features {list(image_features.shape)} and class weights {list(weights.shape)} must be [N, D] and "
             "[C, D], of the same model."
         )
-    return image_features.to(weights) @ weights.T
 
 
 def _opened(data: LabelledImages) -> Iterator[Image.Image | ImageError]:

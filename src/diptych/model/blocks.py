@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from diptych.config import unknown_name
 from diptych.errors import ConfigError
@@ -46,6 +47,16 @@ class Attention(nn.Module):
         qkv = self.in_projection(x).unflatten(-1, (3, self.heads, -1))  # [B, L, 3, H, W / H]
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind()  # [B, H, L, W / H] each
         x = F.scaled_dot_product_attention(query, key, value, is_causal=self.is_causal)
+        return self.out_projection(x.transpose(1, 2).flatten(2))
+
+    def pool(self, probe: Tensor, x: Tensor) -> Tensor:
+        """A probe [1, 1, W] asks and the positions [B, L, W] answer: [B, 1, W]."""
+        width = x.shape[-1]
+        weight, bias = self.in_projection.weight, self.in_projection.bias
+        query = F.linear(probe, weight[:width], bias[:width]).expand(len(x), -1, -1)  # [B, 1, W]
+        answers = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)  # [B, L, W] each
+        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, *answers))
+        x = F.scaled_dot_product_attention(query, key, value)  # [B, H, 1, W / H]
         return self.out_projection(x.transpose(1, 2).flatten(2))
 
 
@@ -89,6 +100,38 @@ class Block(nn.Module):
         """[B, L, W] to [B, L, W]."""
         x = x + self.attention(self.ln_attention(x))
         return x + self.mlp(self.ln_mlp(x))
+
+
+class Stack(nn.Sequential):
+    """Blocks, one after the other.
+
+    Attributes:
+        recomputes: for the backward pass keep the input of each block alone, and compute the block a second time.
+    """
+
+    recomputes = False
+
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """[B, L, W] to [B, L, W]."""
+        if not (self.recomputes and torch.is_grad_enabled()):
+            return super().forward(x)
+        for block in self:
+            # No block draws at random, so there is no generator's state to keep.
+            x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
+        return x
+
+
+def keep_patches(x: Tensor, kept: Tensor) -> Tensor:
+    """Some patches of each picture, for patch dropout (FLIP, arXiv:2212.00794, section 3).
+
+    Args:
+        x: [B, P, W].
+        kept: [B, K] int64, numbers of patches.
+
+    Returns:
+        [B, K, W].
+    """
+    return x.gather(1, kept[:, :, None].expand(-1, -1, x.shape[-1]))
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from diptych.errors import ConfigError, ShapeError
 from diptych.model.image_tower import ImageTower, ImageTowerConfig
 from diptych.model.resnet_tower import ResNetTower, ResNetTowerConfig
+from diptych.model.siglip import SigLIPImageTower, SigLIPImageTowerConfig, SigLIPTextTower, SigLIPTextTowerConfig
 from diptych.model.text_tower import TextTower, TextTowerConfig
 
 INITIAL_TEMPERATURE = 0.07
 MAX_LOG_LOGIT_SCALE = math.log(100)
+INITIAL_SIGMOID_SCALE, INITIAL_SIGMOID_BIAS = 10.0, -10.0  # SigLIP, arXiv:2303.15343, section 3.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,16 +24,24 @@ class CLIPConfig:
     """Sizes of a whole model.
 
     Raises:
-        ConfigError: `embed_dim` is below 1; the towers check themselves.
+        ConfigError: `embed_dim` is below 1, or not the width of a SigLIP image tower; the towers check themselves.
     """
 
     embed_dim: int  # D, shared by both towers
-    image: ImageTowerConfig | ResNetTowerConfig
-    text: TextTowerConfig
+    head: Literal["softmax", "sigmoid"] = "softmax"  # a picture's labels compete, or each is judged by itself
+    image: ImageTowerConfig | ResNetTowerConfig | SigLIPImageTowerConfig
+    text: TextTowerConfig | SigLIPTextTowerConfig
 
     def __post_init__(self) -> None:
         if self.embed_dim < 1:
             raise ConfigError(f"embed_dim must be at least 1. Got {self.embed_dim}.")
+        if self.head not in ("softmax", "sigmoid"):
+            raise ConfigError(f"head must be 'softmax' or 'sigmoid'. Got {self.head!r}.")
+        if isinstance(self.image, SigLIPImageTowerConfig) and self.image.width != self.embed_dim:
+            raise ConfigError(
+                "embed_dim must equal image.width: a siglip image tower has no projection. "
+                f"Got embed_dim={self.embed_dim}, image.width={self.image.width}."
+            )
 
 
 class CLIPOutput(NamedTuple):
@@ -39,16 +49,18 @@ class CLIPOutput(NamedTuple):
 
     image_features: Tensor  # [B, D], unit length
     text_features: Tensor  # [B, D], unit length
-    logit_scale: Tensor  # [], the factor, at most 100
+    logit_scale: Tensor  # [], the factor; at most 100 for softmax
+    logit_bias: Tensor | None  # [], added to each logit; None for softmax
 
 
 class CLIP(nn.Module):
     """Two towers, images and texts, into one space of unit vectors.
 
     The parameter `logit_scale` holds the logarithm, as released checkpoints keep it; `logit_scale_factor()` is the
-    factor itself.
+    factor itself. A sigmoid head has a second one, `logit_bias`.
 
-    Source: CLIP, arXiv:2103.00020, sections 2.3 to 2.5. Letters: B, S, L, D.
+    Source: CLIP, arXiv:2103.00020, sections 2.3 to 2.5; sigmoid: SigLIP, arXiv:2303.15343, section 3.2.
+    Letters: B, S, L, D, N, C.
 
     Args:
         config: sizes of both towers.
@@ -62,22 +74,20 @@ class CLIP(nn.Module):
         self.config = config
         device = torch.empty(0).device  # the default one, a surrounding `with torch.device(...)` included
         with torch.device("meta"):  # torch's own initialisation would take its time and move the global generator
-            self.image: ImageTower | ResNetTower = (
-                ImageTower(config.image, config.embed_dim)
-                if isinstance(config.image, ImageTowerConfig)
-                else ResNetTower(config.image, config.embed_dim)
-            )
-            self.text = TextTower(config.text, config.embed_dim)
+            self.image = _image_tower(config)
+            self.text = _text_tower(config)
             self.logit_scale = nn.Parameter(torch.empty(()))
+            self.logit_bias = nn.Parameter(torch.empty(())) if config.head == "sigmoid" else None
         if generator is not None:
             self.to_empty(device=device)
             self.reset_parameters(generator)
 
-    def encode_image(self, images: Tensor) -> Tensor:
+    def encode_image(self, images: Tensor, kept_patches: Tensor | None = None) -> Tensor:
         """Encode images.
 
         Args:
             images: [B, 3, S, S] float, normalised as the bundle's `preprocess` does.
+            kept_patches: [B, K] int64, for patch dropout in training: the patches that a vision transformer looks at.
 
         Returns:
             [B, D], unit length, float32 also when autocast computed them in less.
@@ -91,13 +101,13 @@ class CLIP(nn.Module):
                 f"images must be [B, 3, {side}, {side}] float. Got {list(images.shape)} {_name(images.dtype)}. "
                 "The model's preprocess makes them so."
             )
-        return _unit_length(self.image(images))
+        return _unit_length(self.image(images) if kept_patches is None else self.image(images, kept_patches))
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Encode texts.
 
         Args:
-            tokens: [B, L] int64, L at most the context length.
+            tokens: [B, L] int64, L at most the context length; for a SigLIP text tower, all of it.
 
         Returns:
             [B, D], unit length, float32 also when autocast computed them in less.
@@ -105,37 +115,87 @@ class CLIP(nn.Module):
         Raises:
             ShapeError: the tokens are not of the length or type that the tower takes.
         """
-        longest = self.config.text.context_length
-        if tokens.ndim != 2 or not 1 <= tokens.shape[1] <= longest or tokens.dtype != torch.int64:
+        text = self.config.text
+        longest = text.context_length
+        shortest = longest if isinstance(text, SigLIPTextTowerConfig) else 1
+        if tokens.ndim != 2 or not shortest <= tokens.shape[1] <= longest or tokens.dtype != torch.int64:
             raise ShapeError(
-                f"tokens must be [B, L] int64, L from 1 to {longest}. Got {list(tokens.shape)} {_name(tokens.dtype)}. "
-                "The model's tokenizer makes them so."
+                f"tokens must be [B, L] int64, L from {shortest} to {longest}. "
+                f"Got {list(tokens.shape)} {_name(tokens.dtype)}. The model's tokenizer makes them so."
             )
         return _unit_length(self.text(tokens))
 
     def logit_scale_factor(self) -> Tensor:
-        """[], the factor on cosines, 1 / temperature, at most 100 (CLIP, section 2.5)."""
+        """[], the factor on cosines, 1 / temperature; for softmax at most 100 (CLIP, section 2.5)."""
+        if self.config.head == "sigmoid":
+            return self.logit_scale.exp()
         # The logarithm is clamped, not the factor: exp(log 100) rounds to above 100 in float32, and a clamp there
         # would cut the gradient for good of a parameter that the trainer holds at the cap.
         return self.logit_scale.clamp(max=MAX_LOG_LOGIT_SCALE).exp()
 
-    def forward(self, images: Tensor, tokens: Tensor) -> CLIPOutput:
+    def logits_per_image(self, image_features: Tensor, text_features: Tensor) -> Tensor:
+        """The factor times the cosine, plus the bias of a sigmoid head.
+
+        Args:
+            image_features: [N, D], unit length.
+            text_features: [C, D], unit length.
+
+        Returns:
+            [N, C], of the type and on the device of the features.
+        """
+        logits = self.logit_scale_factor().to(image_features) * image_features @ text_features.T
+        return logits if self.logit_bias is None else logits + self.logit_bias.to(logits)
+
+    def probabilities(self, logits_per_image: Tensor) -> Tensor:
+        """What logits say of each picture's labels.
+
+        Args:
+            logits_per_image: [N, C].
+
+        Returns:
+            [N, C]. Softmax: a row adds up to 1. Sigmoid: the probability of each label by itself.
+        """
+        return logits_per_image.softmax(dim=1) if self.config.head == "softmax" else logits_per_image.sigmoid()
+
+    def forward(self, images: Tensor, tokens: Tensor, kept_patches: Tensor | None = None) -> CLIPOutput:
         """Encode a batch of pairs.
 
         Args:
             images: [B, 3, S, S] float.
             tokens: [B, L] int64.
+            kept_patches: see `encode_image`.
 
         Raises:
             ShapeError: see `encode_image` and `encode_text`.
         """
-        return CLIPOutput(self.encode_image(images), self.encode_text(tokens), self.logit_scale_factor())
+        image_features, text_features = self.encode_image(images, kept_patches), self.encode_text(tokens)
+        return CLIPOutput(image_features, text_features, self.logit_scale_factor(), self.logit_bias)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw all parameters anew, as the released code does; the global generator is not touched."""
         self.image.reset_parameters(generator)
         self.text.reset_parameters(generator)
-        nn.init.constant_(self.logit_scale, math.log(1 / INITIAL_TEMPERATURE))
+        if self.logit_bias is None:
+            nn.init.constant_(self.logit_scale, math.log(1 / INITIAL_TEMPERATURE))
+        else:
+            nn.init.constant_(self.logit_scale, math.log(INITIAL_SIGMOID_SCALE))
+            nn.init.constant_(self.logit_bias, INITIAL_SIGMOID_BIAS)
+
+
+def _image_tower(config: CLIPConfig) -> ImageTower | ResNetTower | SigLIPImageTower:
+    match config.image:
+        case ImageTowerConfig():
+            return ImageTower(config.image, config.embed_dim)
+        case ResNetTowerConfig():
+            return ResNetTower(config.image, config.embed_dim)
+        case SigLIPImageTowerConfig():
+            return SigLIPImageTower(config.image)
+
+
+def _text_tower(config: CLIPConfig) -> TextTower | SigLIPTextTower:
+    if isinstance(config.text, SigLIPTextTowerConfig):
+        return SigLIPTextTower(config.text, config.embed_dim)
+    return TextTower(config.text, config.embed_dim)
 
 
 def _unit_length(features: Tensor) -> Tensor:

@@ -7,7 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from diptych.errors import ConfigError
-from diptych.model.blocks import Activation, Block, check_blocks, check_sizes, draw_normal, reset_to_defaults
+from diptych.model.blocks import (
+    Activation,
+    Block,
+    Stack,
+    check_blocks,
+    check_sizes,
+    draw_normal,
+    keep_patches,
+    reset_to_defaults,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +74,7 @@ class ImageTower(nn.Module):
         self.class_embedding = nn.Parameter(torch.empty(config.width))
         self.position_embedding = nn.Parameter(torch.empty(1 + config.patches, config.width))
         self.ln_pre = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
-        self.blocks = nn.Sequential(
+        self.blocks = Stack(
             *(
                 Block(
                     width=config.width,
@@ -81,30 +90,35 @@ class ImageTower(nn.Module):
         self.ln_post = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
         self.projection = nn.Parameter(torch.empty(config.width, embed_dim))
 
-    def trunk(self, images: Tensor) -> Tensor:
+    def trunk(self, images: Tensor, kept_patches: Tensor | None = None) -> Tensor:
         """Features before the projection, which linear probes are fitted on (CLIP, section 3.2).
 
         Args:
             images: [B, 3, S, S] float, normalised as the bundle's `preprocess` does.
+            kept_patches: [B, K] int64, numbers of the patches that are looked at; all when not given.
 
         Returns:
             [B, W], not unit length.
         """
         x = self.patch_embedding(images).flatten(2).transpose(1, 2)  # [B, P, W]
         x = torch.cat([self.class_embedding.expand(len(x), 1, -1), x], dim=1)  # [B, 1 + P, W]
-        x = self.blocks(self.ln_pre(x + self.position_embedding))
+        x = x + self.position_embedding
+        if kept_patches is not None:
+            x = torch.cat([x[:, :1], keep_patches(x[:, 1:], kept_patches)], dim=1)  # [B, 1 + K, W]
+        x = self.blocks(self.ln_pre(x))
         return self.ln_post(x[:, 0])  # [B, W], read off the class token
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, kept_patches: Tensor | None = None) -> Tensor:
         """Encode images.
 
         Args:
             images: [B, 3, S, S] float, normalised as the bundle's `preprocess` does.
+            kept_patches: [B, K] int64, numbers of the patches that are looked at; all when not given.
 
         Returns:
             [B, D], not yet unit length; `CLIP.encode_image` makes it so.
         """
-        return self.trunk(images) @ self.projection
+        return self.trunk(images, kept_patches) @ self.projection
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw all parameters as the released code does: the blocks as torch does, the rest by width."""

@@ -30,6 +30,16 @@ def _vit(embed_dim: int, image_size: int, patch_size: int, width: int, layers: i
     return CLIPConfig(embed_dim=embed_dim, image=image, text=_text(text_width))
 
 
+def _large_vit(
+    embed_dim: int, width: int, layers: int, mlp_width: int, text_width: int, text_layers: int
+) -> CLIPConfig:
+    image = ImageTowerConfig(
+        patch_size=14, width=width, layers=layers, heads=16, mlp_width=mlp_width, activation="gelu"
+    )
+    text = TextTowerConfig(width=text_width, layers=text_layers, heads=text_width // 64, activation="gelu")
+    return CLIPConfig(embed_dim=embed_dim, image=image, text=text)
+
+
 def _resnet(
     embed_dim: int, image_size: int, width: int, layers: tuple[int, int, int, int], text_width: int
 ) -> CLIPConfig:
@@ -39,7 +49,8 @@ def _resnet(
 
 _TINY_TEXT = TextTowerConfig(context_length=16, vocab_size=512, width=32, layers=2, heads=2)
 
-# Published models: CLIP, arXiv:2103.00020, tables 19 and 20.
+# OpenAI's models: CLIP, arXiv:2103.00020, tables 19 and 20. LAION's H, g and bigG: the configuration files of these
+# names in open_clip 3.3.0, whose mlp_ratio gives the width of the MLP, rounded down.
 PRESETS: dict[str, CLIPConfig] = {
     "RN50": _resnet(1024, 224, 64, (3, 4, 6, 3), text_width=512),
     "RN101": _resnet(512, 224, 64, (3, 4, 23, 3), text_width=512),
@@ -50,6 +61,9 @@ PRESETS: dict[str, CLIPConfig] = {
     "ViT-B-16": _vit(512, 224, 16, 768, 12, text_width=512),
     "ViT-L-14": _vit(768, 224, 14, 1024, 24, text_width=768),
     "ViT-L-14-336": _vit(768, 336, 14, 1024, 24, text_width=768),
+    "ViT-H-14": _large_vit(1024, 1280, 32, mlp_width=5120, text_width=1024, text_layers=24),
+    "ViT-g-14": _large_vit(1024, 1408, 40, mlp_width=6144, text_width=1024, text_layers=24),
+    "ViT-bigG-14": _large_vit(1280, 1664, 48, mlp_width=8192, text_width=1280, text_layers=32),
     # Ours, for tests: 77,000 and 130,000 parameters.
     "tiny-vit": CLIPConfig(
         embed_dim=32,

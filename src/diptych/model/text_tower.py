@@ -1,12 +1,13 @@
 """TextTower, a causal transformer, and its config."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from diptych.errors import ConfigError
-from diptych.model.blocks import Activation, Block, check_blocks, check_sizes, draw_normal, reset_to_defaults
+from diptych.model.blocks import Activation, Block, Stack, check_blocks, check_sizes, draw_normal, reset_to_defaults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +18,7 @@ class TextTowerConfig:
         ConfigError: a size below 1, heads that do not divide the width, or an end token outside the vocabulary.
     """
 
+    kind: Literal["clip"] = "clip"
     context_length: int = 77  # tokens, start and end included
     vocab_size: int = 49_408
     width: int  # channels of the residual stream
@@ -59,7 +61,7 @@ class TextTower(nn.Module):
         self.end_token_id = config.end_token_id
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
         self.position_embedding = nn.Parameter(torch.empty(config.context_length, config.width))
-        self.blocks = nn.Sequential(
+        self.blocks = Stack(
             *(
                 Block(
                     width=config.width,

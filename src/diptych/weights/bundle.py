@@ -1,8 +1,9 @@
 """Bundle: a model with its preprocess and tokenizer, in memory and as a folder.
 
-The folder of a ViT model is a `transformers` CLIP folder; that of a ResNet, which `transformers` has no class for, has
-the same files with `model_type: diptych-clip`. In both, `config.json` holds a block of ours, "diptych": what the bundle
-is, the SHA-256 of its files, and what it makes of a few golden inputs.
+The folder of a ViT model is a `transformers` CLIP or SigLIP folder; that of a ResNet, which `transformers` has no class
+for, is an `open_clip` folder and has a `config.json` with `model_type: diptych-clip`; so have mixtures that neither
+library knows. In all, `config.json` holds a block of ours, "diptych": what the bundle is, the SHA-256 of its files, and
+what it makes of a few golden inputs.
 """
 
 import contextlib
@@ -11,11 +12,11 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import safetensors.torch
@@ -23,17 +24,21 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from diptych.config import to_dict
 from diptych.data.images import ImageSource, Preprocess
 from diptych.data.tokenizer import Tokenizer
-from diptych.errors import ConfigError, ImageError, WeightsError
+from diptych.errors import ConfigError, DataError, ImageError, WeightsError
 from diptych.files import atomic_folder, write_json
-from diptych.model.clip import CLIP, CLIPConfig
-from diptych.model.image_tower import ImageTowerConfig
+from diptych.model.blocks import Activation
+from diptych.model.clip import CLIP
 from diptych.model.resize import with_image_size
-from diptych.weights.adapters import HUGGING_FACE, OWN, config_to_hf
+from diptych.model.resnet_tower import ResNetTowerConfig
+from diptych.model.siglip import SigLIPTextTowerConfig
+from diptych.model.text_tower import TextTowerConfig
+from diptych.weights.adapters import OWN, Naming, config_to_own
 from diptych.weights.folder import (
     CONFIG,
+    OPEN_CLIP_CONFIG,
+    OPEN_CLIP_WEIGHTS,
     PREPROCESS,
     STATISTICS,
     TOKENIZER,
@@ -42,16 +47,19 @@ from diptych.weights.folder import (
     Block,
     Golden,
     digests,
-    read_config,
-    read_preprocess,
-    read_weights,
     write_config,
 )
+from diptych.weights.hugging_face import config_to_hf, hugging_face_naming
+from diptych.weights.open_clip import config_to_open_clip, naming_of
+from diptych.weights.source import fill, open_source
 
 GOLDEN_TEXTS = ("a photo of a cat", "two red kites, 3 blue boats & a dog", "naïve café ½ 🙂")
+SIGLIP_GOLDEN_TEXTS = ("A Photo of a CAT.", *GOLDEN_TEXTS[1:])  # with what its tokenizers clean away
 # Distance between unit vectors. Another processor moves features by about 1e-5, and rounding in the file by 1e-4;
 # GELU for QuickGELU moved those of an untrained 2-layer model by 3e-3, red for blue by 3e-3 to 0.3.
 GOLDEN_TOLERANCE = 2e-3
+Layout = Literal["bundle", "open_clip"]
+_CONFIGS = (CONFIG, OPEN_CLIP_CONFIG)
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -85,14 +93,29 @@ class Bundle:
                 f"vocab_size={text.vocab_size}, the tokenizer {tokenizer.context_length} and {tokenizer.vocab_size}. "
                 "Are they of the same model?"
             )
-        if text.end_token_id not in (None, tokenizer.end_token_id):
+        if isinstance(text, SigLIPTextTowerConfig):
+            if tokenizer.context_length != text.context_length:
+                raise ConfigError(
+                    "the tokenizer must pad to the context length of a siglip text tower, which reads the padding. "
+                    f"Got {tokenizer.context_length} and {text.context_length}: of the same model?"
+                )
+        elif text.end_token_id not in (None, tokenizer.end_token_id):
             ids = f"{text.end_token_id} and {tokenizer.end_token_id}"
             raise ConfigError(f"text tower and tokenizer must have the same end token. Got {ids}: of the same model?")
 
     @property
     def logit_scale(self) -> float:
-        """The factor on cosines, 1 / temperature, at most 100."""
+        """The factor on cosines, 1 / temperature; for softmax at most 100."""
         return self.model.logit_scale_factor().item()
+
+    @torch.no_grad()
+    def logits_per_image(self, image_features: Tensor, text_features: Tensor) -> Tensor:
+        """[N, D] and [C, D] to [N, C]; see `CLIP.logits_per_image`."""
+        return self.model.logits_per_image(image_features, text_features)
+
+    def probabilities(self, logits_per_image: Tensor) -> Tensor:
+        """[N, C] to [N, C]; see `CLIP.probabilities`."""
+        return self.model.probabilities(logits_per_image)
 
     def encode_images(self, images: Sequence[ImageSource], *, batch_size: int = 64) -> Tensor:
         """Encode pictures.
@@ -151,10 +174,11 @@ class Bundle:
         features = torch.empty(len(tokens), self.model.config.embed_dim)
         for rows in _batches(len(tokens), batch_size):
             batch = tokens[rows]
-            # What comes after the last end token of the batch costs time and changes nothing.
-            length = 1 + max(self._ends(batch))
+            if not isinstance(self.model.config.text, SigLIPTextTowerConfig):
+                # What comes after the last end token of the batch costs time and changes nothing.
+                batch = batch[:, : 1 + max(self._ends(batch))]
             with _encoding(self.model) as device:
-                features[rows] = self.model.encode_text(batch[:, :length].to(device)).float().cpu()
+                features[rows] = self.model.encode_text(batch.to(device)).float().cpu()
         return features
 
     def with_image_size(self, image_size: int) -> "Bundle":
@@ -177,40 +201,69 @@ class Bundle:
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
 
-    def save(self, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        layout: Layout = "bundle",
+    ) -> None:
         """Write the bundle's folder, whole or not at all; one that stood there is replaced.
 
         Args:
             folder: where to.
             dtype: what parameters are stored as; batch norm's statistics and the logit scale stay float32.
+            layout: "bundle", which `transformers` opens where it has a class for the model, and `open_clip` where it
+                has none (ResNets); or "open_clip", which `open_clip` opens.
 
         Raises:
-            ConfigError: dtype is none of float32, float16, bfloat16.
-            DataError: the folder cannot be written.
+            ConfigError: dtype is none of float32, float16, bfloat16, or open_clip has no such model.
+            DataError: the folder cannot be written, or what stands there is no model's.
             WeightsError: the features are not finite.
         """
-        if dtype not in _DTYPES:
-            raise ConfigError(f"weights are stored as {', '.join(map(str, _DTYPES))}. Got {dtype}.")
-        naming = HUGGING_FACE if isinstance(self.model.config.image, ImageTowerConfig) else OWN
-        weights = {name: _stored(name, tensor, dtype) for name, tensor in self.model.state_dict().items()}
+        folder = Path(folder)
+        if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).is_file() for name in _CONFIGS):
+            raise DataError(f"{folder} must be a model's folder, be empty or absent: what is in it would be replaced.")
+        weights = stored_weights(self.model, dtype)
         # Golden features are of the weights as stored, so that a check on load need not allow for their rounding.
-        stored = Bundle(model=_filled(self.model.config, weights), preprocess=self.preprocess, tokenizer=self.tokenizer)
-        golden = stored._golden()
-        config = self._config_file() | {"dtype": str(dtype).removeprefix("torch.")}
-        with atomic_folder(Path(folder)) as aside:
+        model = CLIP(self.model.config)
+        fill(model, weights)
+        golden = Bundle(model=model, preprocess=self.preprocess, tokenizer=self.tokenizer)._golden()
+        naming, weights_name, configs = self._files(layout, dtype)
+        with atomic_folder(folder) as aside:
             # Through bytes: the file writer of safetensors does not say that a disk is full.
-            (aside / WEIGHTS).write_bytes(safetensors.torch.save(naming.from_ours(weights), metadata={"format": "pt"}))
+            (aside / weights_name).write_bytes(
+                safetensors.torch.save(naming.from_ours(weights), metadata={"format": "pt"})
+            )
             self.tokenizer.save(aside)
             write_json(aside / PREPROCESS, self.preprocess.to_hf())
-            write_config(aside, config, Block(about=self.about, sha256=digests(aside, config), golden=golden))
+            for name, config in configs.items():
+                write_json(aside / name, config)
+            digest = digests(aside, (weights_name, TOKENIZER, PREPROCESS, *configs))
+            first = next(iter(configs))
+            write_config(aside / first, configs[first], Block(about=self.about, sha256=digest, golden=golden))
 
     @classmethod
-    def load(cls, folder: str | Path, *, verify: bool = True) -> "Bundle":
-        """Read a bundle's folder, or a CLIP folder of `transformers`. No code of the folder is run.
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        verify: bool = True,
+        weights: str = "",
+        activation: Activation | None = None,
+        heads: int | None = None,
+        tokenizer: str | Path | None = None,
+    ) -> "Bundle":
+        """Read a model from disk, whoever wrote it. No code of a file is run, and float32 weights are mapped, not read.
 
         Args:
-            folder: where from.
-            verify: check the SHA-256 of weights and tokenizer, and golden inputs' features, where the folder has them.
+            path: a bundle, a CLIP or SigLIP folder of `transformers`, an `open_clip` folder, a file of its tensors
+                (`.safetensors`, `.pt`, `.bin`), or one of OpenAI's archives.
+            verify: check the SHA-256 of weights and tokenizer, and golden inputs' features, where diptych wrote them.
+            weights: the name of the file of weights, where a folder may hold several.
+            activation: of a bare state dict, which does not tell it.
+            heads: of the image tower of a bare state dict, where they are not 64 channels wide.
+            tokenizer: a folder with one, or a file of CLIP's merges, instead of what lies beside the weights.
 
         Returns:
             A bundle with its model on the CPU, float32 whatever it is stored as, in eval mode.
@@ -219,25 +272,48 @@ class Bundle:
             WeightsError: a file is missing or damaged, the files do not fit together, or the golden features come out
                 otherwise than they were saved.
         """
-        folder = Path(folder)
-        config = read_config(folder)
-        weights = read_weights(folder, config)
-        tokenizer = Tokenizer.load(folder, context_length=config.model.text.context_length)
-        preprocess = read_preprocess(folder)
+        path = Path(path)
+        place = None if tokenizer is None else Path(tokenizer)
+        source = open_source(path, weights=weights, activation=activation, heads=heads, tokenizer=place)
         try:
-            model = _filled(config.model, weights)
-            about = config.block.about if config.block else About()
-            bundle = cls(model=model, preprocess=preprocess, tokenizer=tokenizer, about=about)
+            model, block = source.build(), source.block
+            about = block.about if block else About()
+            bundle = cls(model=model, preprocess=source.preprocess, tokenizer=source.read_tokenizer(), about=about)
         except ConfigError as error:
-            raise WeightsError(f"{folder}: {error}") from error
-        if verify and config.block:
-            bundle._check(folder, config.block)
+            raise WeightsError(f"{path}: {error}") from error
+        if verify and block:
+            bundle._check(path, block)
         return bundle
+
+    def _files(self, layout: Layout, dtype: torch.dtype) -> tuple[Naming, str, dict[str, dict[str, Any]]]:
+        """The names of the tensors, that of their file, and the config files; our block goes into the first."""
+        config = self.model.config
+        if layout == "open_clip":
+            foreign = config_to_open_clip(config, self.preprocess)
+            return naming_of(config), OPEN_CLIP_WEIGHTS, {OPEN_CLIP_CONFIG: foreign}
+        own = {CONFIG: self._config_file() | {"dtype": str(dtype).removeprefix("torch.")}}
+        if naming := self._hugging_face():
+            return naming, WEIGHTS, own
+        match config.image, config.text, config.head:
+            case ResNetTowerConfig(), TextTowerConfig(), "softmax":
+                foreign = config_to_open_clip(config, self.preprocess)
+                return naming_of(config), WEIGHTS, own | {OPEN_CLIP_CONFIG: foreign}
+            case _:
+                return OWN, WEIGHTS, own
+
+    def _hugging_face(self) -> Naming | None:
+        """The names with which `transformers` opens this model; None when it cannot."""
+        config, tokenizer = self.model.config, self.tokenizer
+        # A SigLIP text tower reads the padding, and CLIP's tokenizer there pads with the end token alone.
+        reads_padding = isinstance(config.text, SigLIPTextTowerConfig) and tokenizer.start_token_id is not None
+        if reads_padding and tokenizer.pad_token_id != tokenizer.end_token_id:
+            return None
+        return hugging_face_naming(config)
 
     def _config_file(self) -> dict[str, Any]:
         config, tokenizer = self.model.config, self.tokenizer
-        if not isinstance(config.image, ImageTowerConfig):
-            return {"model_type": "diptych-clip", "model": to_dict(config)}
+        if self._hugging_face() is None:
+            return {"model_type": "diptych-clip", "model": config_to_own(config)}
         return config_to_hf(
             config,
             start_token_id=tokenizer.start_token_id,
@@ -246,9 +322,11 @@ class Bundle:
         )
 
     def _golden(self) -> Golden:
-        tokens = self.tokenizer.encode(GOLDEN_TEXTS, truncate=True)
+        is_siglip = isinstance(self.model.config.text, SigLIPTextTowerConfig)
+        texts = SIGLIP_GOLDEN_TEXTS if is_siglip else GOLDEN_TEXTS
+        tokens = self.tokenizer.encode(texts, truncate=True)
         image_features = self.encode_images([golden_picture()])
-        text_features = self.encode_texts(GOLDEN_TEXTS, truncate=True)
+        text_features = self.encode_texts(texts, truncate=True)
         if not (image_features.isfinite().all() and text_features.isfinite().all()):
             raise WeightsError("a model must give finite features to be saved. Got NaN: has its training diverged?")
         return Golden(
@@ -261,12 +339,13 @@ class Bundle:
         return (tokens == self.tokenizer.end_token_id).int().argmax(dim=1).tolist()  # [B], the first end token of each
 
     def _check(self, folder: Path, block: Block) -> None:
-        changed = [name for name, digest in digests(folder).items() if digest != block.sha256.get(name)]
-        for name in (WEIGHTS, TOKENIZER):  # the golden inputs reach but a part of these
+        now_there = digests(folder, block.sha256)
+        changed = [name for name, digest in now_there.items() if digest != block.sha256[name]]
+        for name in (WEIGHTS, OPEN_CLIP_WEIGHTS, TOKENIZER):  # the golden inputs reach but a part of these
             if name in changed:
                 raise WeightsError(
                     f"{folder / name} must be the file that was saved with the bundle, and its SHA-256 differs. Copy "
-                    f"or download it again; if it was changed on purpose, remove the diptych block from {CONFIG}."
+                    "or download it again; if it was changed on purpose, remove the diptych block from the config."
                 )
         then, now = block.golden, self._golden()
         faults = [] if now.tokens == then.tokens else ["tokens differ"]
@@ -281,6 +360,24 @@ class Bundle:
                 else "No file was changed since: another version of diptych, torch or tokenizers computes otherwise."
             )
             raise WeightsError(f"{folder} must encode as it did when it was saved, and {', '.join(faults)}. {cause}")
+
+
+def stored_weights(model: CLIP, dtype: torch.dtype) -> dict[str, Tensor]:
+    """A model's state dict as it is stored; batch norm's statistics and the logit scale stay float32.
+
+    Raises:
+        ConfigError: dtype is none of float32, float16, bfloat16.
+    """
+    if dtype not in _DTYPES:
+        raise ConfigError(f"weights are stored as {', '.join(map(str, _DTYPES))}. Got {dtype}.")
+
+    def stored(name: str, tensor: Tensor) -> Tensor:
+        # Half a per cent of the logit scale is lost in bfloat16, and a variance may be beyond float16.
+        whole = name.endswith(STATISTICS) or tensor.ndim == 0
+        tensor = tensor.detach().cpu()
+        return tensor if not tensor.is_floating_point() else tensor.to(torch.float32 if whole else dtype)
+
+    return {name: stored(name, tensor) for name, tensor in model.state_dict().items()}
 
 
 def golden_picture() -> Image.Image:
@@ -330,22 +427,6 @@ def _encoding(model: nn.Module) -> Iterator[torch.device]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    # Half a per cent of the logit scale is lost in bfloat16, and a variance may be beyond float16.
-    whole = name.endswith(STATISTICS) or tensor.ndim == 0
-    tensor = tensor.detach().cpu()
-    return tensor if not tensor.is_floating_point() else tensor.to(torch.float32 if whole else dtype)
-
-
-def _filled(config: CLIPConfig, weights: Mapping[str, Tensor]) -> CLIP:
-    model = CLIP(config)
-    model.load_state_dict(
-        {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()},
-        assign=True,
-    )
-    return model.eval()
 
 
 def _rounded(features: Tensor) -> tuple[tuple[float, ...], ...]:

@@ -1,28 +1,19 @@
-"""The files of a bundle's folder: what `config.json` says, and the tensors of `model.safetensors`.
-
-No code of a folder is run: JSON and safetensors alone are read.
-"""
+"""The files of a model's folder besides its tensors: their names, the JSON ones, and our block in one of them."""
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors
-import safetensors.torch
-import torch
 from torch import Tensor
 
 from diptych.config import from_dict, to_dict
 from diptych.data.images import Preprocess
 from diptych.errors import ConfigError, WeightsError
 from diptych.files import sha256, write_text
-from diptych.model.clip import CLIP, CLIPConfig
-from diptych.weights.adapters import HUGGING_FACE, OWN, Naming, config_from_hf
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, PREPROCESS, TOKENIZER = (
@@ -31,6 +22,7 @@ CONFIG, WEIGHTS, PREPROCESS, TOKENIZER = (
     "preprocessor_config.json",
     "tokenizer.json",
 )
+OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm: buffers, not parameters
 
 
@@ -43,6 +35,7 @@ class About:
     data: str = ""  # what it was trained on, with its licence
     recipe: str = ""  # the whole recipe as TOML, or where it is
     created: str = ""  # a date
+    sha256: str = ""  # of the file of weights, when it came from a hub
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +49,7 @@ class Golden:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Our part of `config.json`."""
+    """Our part of `config.json`, or of `open_clip_config.json` in a folder that has that one alone."""
 
     version: int = FORMAT_VERSION
     about: About
@@ -64,42 +57,28 @@ class Block:
     golden: Golden
 
 
-@dataclass(frozen=True, kw_only=True)
-class BundleConfig:
-    """What a `config.json` says."""
+def read_block(path: Path, data: Mapping[str, Any]) -> Block | None:
+    """Our block in the content of a config file; None where another library wrote it.
 
-    model: CLIPConfig
-    naming: Naming  # of the tensors in model.safetensors
-    block: Block | None  # None in a folder of another library
-
-
-def read_config(folder: Path) -> BundleConfig:
-    """What the `config.json` of a folder says; the weights are not touched.
+    Args:
+        path: of the file, for messages.
+        data: its content.
 
     Raises:
-        WeightsError: the file is missing or damaged, or describes a model of another kind.
+        WeightsError: the block is damaged or of a later format.
     """
-    path = folder / CONFIG
-    data = _read_json(path)
-    kind, plain = data.get("model_type"), data.get("diptych")
+    plain = data.get("diptych")
     version = plain.get("version") if isinstance(plain, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise WeightsError(f"{path} has format {version}; this diptych reads up to {FORMAT_VERSION}. Update diptych.")
     try:
-        if kind == "clip":
-            model, naming = config_from_hf(data), HUGGING_FACE
-        elif kind == "diptych-clip":
-            model, naming = from_dict(CLIPConfig, data.get("model", {}), where="model"), OWN
-        else:
-            raise ConfigError(f"model_type must be clip or diptych-clip. Got {kind!r}: it is another kind of model.")
-        block = None if plain is None else from_dict(_Checked, {"diptych": plain}).diptych
+        return None if plain is None else from_dict(_Checked, {"diptych": plain}).diptych
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from error
-    return BundleConfig(model=model, naming=naming, block=block)
 
 
-def write_config(folder: Path, config: Mapping[str, Any], block: Block) -> None:
-    """Write `config.json`: the model as plain data, and our block.
+def write_config(path: Path, config: Mapping[str, Any], block: Block) -> None:
+    """Write a config file: the model as plain data, and our block.
 
     Raises:
         DataError: the file cannot be written.
@@ -108,47 +87,12 @@ def write_config(folder: Path, config: Mapping[str, Any], block: Block) -> None:
     compact = re.sub(
         r"\[\n([-\d\s.,e]+)\]", lambda match: f"[{' '.join(match[1].split())}]", text
     )  # one line a feature
-    write_text(folder / CONFIG, compact + "\n")
+    write_text(path, compact + "\n")
 
 
-def tensor_shapes(folder: Path) -> dict[str, list[int]]:
-    """The shape of each tensor in `model.safetensors`, from its header alone.
-
-    Raises:
-        WeightsError: the file is missing or damaged.
-    """
-    path = folder / WEIGHTS
-    if not path.is_file():
-        raise WeightsError(f"{folder} must hold {WEIGHTS}, one whole file: neither pickles nor parts of it are read.")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read: {error}. Copy or download it again.") from error
-
-
-def count_parameters(shapes: Mapping[str, Sequence[int]]) -> int:
-    """Parameters among tensors of these shapes, as `tensor_shapes` gives them: what is learned, not what is counted."""
-    learned = [shape for name, shape in shapes.items() if not name.endswith((*STATISTICS, "position_ids"))]
-    return sum(int(np.prod(shape)) for shape in learned)
-
-
-def read_weights(folder: Path, config: BundleConfig) -> dict[str, Tensor]:
-    """A state dict for `CLIP(config.model)`, of the types that are in the file.
-
-    Raises:
-        WeightsError: the file is missing or damaged, or its tensors are not those of the model.
-    """
-    ours = CLIP(config.model).state_dict()  # shapes alone
-    expected = config.naming.from_ours(ours)
-    _check_fit(folder, expected, tensor_shapes(folder), config.naming)
-    theirs = safetensors.torch.load_file(folder / WEIGHTS)
-    for name, shape in expected.items():
-        if name not in theirs:  # num_batches_tracked: some files leave it out, and nothing is computed from it
-            theirs[name] = torch.zeros_like(shape, device="cpu")
-        if theirs[name].is_floating_point() != shape.is_floating_point():
-            raise WeightsError(f"{folder / WEIGHTS}: {name} must be {shape.dtype} or alike. Got {theirs[name].dtype}.")
-    return config.naming.to_ours(theirs, ours)
+def count_parameters(tensors: Mapping[str, Tensor]) -> int:
+    """Parameters among tensors of any library's names: what is learned, not what is counted or constant."""
+    return sum(tensor.numel() for name, tensor in tensors.items() if not name.endswith((*STATISTICS, "position_ids")))
 
 
 def read_preprocess(folder: Path) -> Preprocess:
@@ -159,25 +103,16 @@ def read_preprocess(folder: Path) -> Preprocess:
     """
     newer = folder / "processor_config.json"  # where transformers puts it since version 5
     if not (folder / PREPROCESS).exists() and newer.exists():
-        return Preprocess.from_hf(_read_json(newer).get("image_processor") or {})
-    return Preprocess.from_hf(_read_json(folder / PREPROCESS))
+        return Preprocess.from_hf(read_json(newer).get("image_processor") or {})
+    return Preprocess.from_hf(read_json(folder / PREPROCESS))
 
 
-def digests(folder: Path, config: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """SHA-256 of each file that decides a feature, empty for one that is missing.
+def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of files of a folder, empty for one that is missing.
 
-    Args:
-        folder: where the files are.
-        config: content of `config.json`, read from there when not given; its digest is of a canonical form, without
-            our block.
+    That of a config file is of a canonical form, without our block, so that it can stand in the block.
     """
-    config = _read_json(folder / CONFIG) if config is None else config
-    files = {name: folder / name for name in (WEIGHTS, TOKENIZER, PREPROCESS)}
-    canonical = json.dumps({key: value for key, value in config.items() if key != "diptych"}, sort_keys=True)
-    return {
-        **{name: sha256(path) if path.is_file() else "" for name, path in files.items()},
-        CONFIG: hashlib.sha256(canonical.encode()).hexdigest(),
-    }
+    return {name: _digest(folder / name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,28 +120,21 @@ class _Checked:
     diptych: Block
 
 
-def _check_fit(
-    folder: Path, expected: Mapping[str, Tensor], found: Mapping[str, Sequence[int]], naming: Naming
-) -> None:
-    missing = [name for name in expected if name not in found and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in found if name not in expected and not re.fullmatch(naming.without_meaning, name)]
-    misshapen = [
-        f"{name} {list(found[name])} instead of {list(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in found and list(found[name]) != list(tensor.shape)
-    ]
-    faults = [
-        f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for names, kind in ((missing, "missing"), (unexpected, "unexpected"), (misshapen, "of another shape"))
-        if names
-    ]
-    if faults:
-        raise WeightsError(
-            f"{folder / WEIGHTS} does not fit {CONFIG}: {', '.join(faults)}. Was it saved from another architecture?"
-        )
+def _digest(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    if path.name not in (CONFIG, OPEN_CLIP_CONFIG):
+        return sha256(path)
+    plain = {key: value for key, value in read_json(path).items() if key != "diptych"}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model's folder.
+
+    Raises:
+        WeightsError: the file is missing or damaged.
+    """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

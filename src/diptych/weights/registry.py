@@ -1,14 +1,22 @@
-"""Models by name: the bundles that ship inside the package."""
+"""Models by name: those that ship inside the package, those on a hub, and anything by its path."""
 
+import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from diptych.config import unknown_name
 from diptych.errors import ConfigError
+from diptych.model.blocks import Activation
 from diptych.model.clip import CLIPConfig
 from diptych.model.image_tower import ImageTowerConfig
+from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.weights.bundle import Bundle
-from diptych.weights.folder import count_parameters, read_config, tensor_shapes
+from diptych.weights.folder import About, count_parameters
+from diptych.weights.hub import fetch
+from diptych.weights.published import published_models
+from diptych.weights.source import open_source
 
 DEFAULT_MODEL = "diptych-pictogram-small"
 
@@ -20,83 +28,147 @@ class ModelInfo:
     """What can be told of a model without building it."""
 
     name: str
+    kind: str  # whose layout its files have
     architecture: str  # one line
     parameters: int
     embed_dim: int  # D
     image_size: int  # S, pixels of one side
+    types: str  # what its parameters are stored as
+    tensors: int  # how many the file holds
+    tokenizer: str  # the file or folder of it, empty when there is none
+    source: str  # who made the weights, or where they are from
     licence: str
     data: str  # what it was trained on
-    size: int  # bytes on disk, all files of its folder
+    size: int  # bytes on disk of all files of its folder, or of the one file
 
 
 def list_models() -> list[ModelInfo]:
-    """The models that `load` knows by name, in alphabetical order.
+    """The models that ship in the package, in alphabetical order.
 
     Raises:
         WeightsError: the folder of one is damaged.
     """
-    return [describe(folder) for folder in _packaged().values()]
+    return [describe(folder) for folder in _packaged()]
 
 
-def describe(folder: Path) -> ModelInfo:
-    """The facts of one bundle, from its `config.json` and the header of its weights; its name is the folder's.
+def describe(
+    name_or_path: str | Path | None,
+    *,
+    revision: str | None = None,
+    activation: Activation | None = None,
+    heads: int | None = None,
+) -> ModelInfo:
+    """The facts of one model, from its files; nothing is built and no value is read.
+
+    Args:
+        name_or_path: as `load` takes it; so are the others.
+        revision: see `load`.
+        activation: see `load`.
+        heads: see `load`.
 
     Raises:
-        WeightsError: one of the two is missing or damaged.
+        ConfigError: there is neither such a model nor such a path.
+        WeightsError: a file is missing or damaged.
     """
-    config = read_config(folder)
+    place = _find(name_or_path, revision)
+    source = open_source(place.path, weights=place.weights, activation=activation, heads=heads)
+    path = source.path
+    files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
+    about = place.about or (source.block.about if source.block else About())
+    weights = {
+        name: tensor for name, tensor in source.tensors.items() if not re.fullmatch(source.naming.without_meaning, name)
+    }
+    types = {str(tensor.dtype).removeprefix("torch.") for tensor in weights.values() if tensor.ndim > 0}
     return ModelInfo(
-        name=folder.name,
-        architecture=_one_line(config.model),
-        parameters=count_parameters(tensor_shapes(folder)),
-        embed_dim=config.model.embed_dim,
-        image_size=config.model.image.image_size,
-        licence=config.block.about.licence if config.block else "",
-        data=config.block.about.data if config.block else "",
-        size=sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
+        name=place.name,
+        kind=source.kind,
+        architecture=_one_line(source.config),
+        parameters=count_parameters(weights),
+        embed_dim=source.config.embed_dim,
+        image_size=source.config.image.image_size,
+        types=", ".join(sorted(types)),
+        tensors=len(source.tensors),
+        tokenizer=str(source.tokenizer or ""),
+        source=about.source,
+        licence=about.licence,
+        data=about.data,
+        size=sum(file.stat().st_size for file in files),
     )
 
 
-def load(name_or_folder: str | Path | None = None, *, image_size: int | None = None) -> Bundle:
-    """A model by its name or its folder.
+def load(
+    name_or_path: str | Path | None = None,
+    *,
+    image_size: int | None = None,
+    revision: str | None = None,
+    activation: Activation | None = None,
+    heads: int | None = None,
+    tokenizer: str | Path | None = None,
+) -> Bundle:
+    """A model by its name or from its files, whoever wrote them.
 
     Args:
-        name_or_folder: a name from `list_models`, else a bundle's or a `transformers` CLIP folder; a name goes before
-            a folder of the same name, which a `Path` or "./" in front reaches. None is `DEFAULT_MODEL`.
+        name_or_path: a name from `list_models`; "hf:org/name" for one on the Hugging Face hub, which needs a network
+            the first time; else a path, see `Bundle.load`. A name goes before a folder of the same name, which a `Path`
+            or "./" in front reaches. None is `DEFAULT_MODEL`.
         image_size: S, pixels of one side; another one than the model's own stretches its position grid.
+        revision: of a hub name: a branch, a tag or a commit; "hf:org/name@revision" says the same.
+        activation: "quick_gelu", "gelu" or "gelu_tanh", for a bare state dict, which does not tell it.
+        heads: of the image tower of a bare state dict, where they are not 64 channels wide.
+        tokenizer: a folder with a tokenizer, or a file of CLIP's merges, where none lies beside the weights.
 
     Raises:
-        ConfigError: there is neither such a model nor such a folder; the nearest name is given. Or the model cannot
-            take this image size.
-        WeightsError: the folder is damaged or holds no model of ours.
+        ConfigError: there is neither such a model nor such a path; the nearest name is given. Or the model cannot take
+            this image size.
+        WeightsError: the files are missing, damaged, or of another kind of model, or the hub does not give them.
     """
-    bundle = Bundle.load(find(name_or_folder))
+    place = _find(name_or_path, revision)
+    bundle = Bundle.load(place.path, weights=place.weights, activation=activation, heads=heads, tokenizer=tokenizer)
+    if place.about:
+        bundle = dataclasses.replace(bundle, about=place.about)
     return bundle if image_size is None else bundle.with_image_size(image_size)
 
 
-def find(name_or_folder: str | Path | None) -> Path:
-    """The folder of a model, as `load` looks for it.
+class _Place(NamedTuple):
+    name: str
+    path: Path
+    weights: str = ""  # the name of the file of weights, where a folder may hold several
+    about: About | None = None  # what is known from elsewhere than the files
 
-    Raises:
-        ConfigError: there is neither such a model nor such a folder; the nearest name is given.
-    """
-    models = _packaged()
-    name = DEFAULT_MODEL if name_or_folder is None else name_or_folder
+
+def _find(name_or_path: str | Path | None, revision: str | None) -> _Place:
+    name = DEFAULT_MODEL if name_or_path is None else name_or_path
+    if isinstance(name, str) and name.startswith("hf:"):
+        snapshot = fetch(name, revision=revision)
+        known = next((model for model in published_models() if model.hub == snapshot.name), None)
+        about = About(
+            source=f"{snapshot.name}@{snapshot.revision}",
+            licence=known.licence if known else "",
+            data=known.data if known else "",
+            sha256=snapshot.sha256.get(snapshot.weights, ""),
+        )
+        return _Place(snapshot.name, snapshot.folder, snapshot.weights, about)
+    if revision is not None:
+        raise ConfigError(f"a revision is of a hub name, hf:org/name. Got {str(name)!r}.")
+    models = {path.name: path for path in _packaged()}
     if isinstance(name, str) and name in models:
-        return models[name]
-    if name_or_folder is not None and Path(name).is_dir():
-        return Path(name)
-    raise ConfigError(f"{unknown_name(str(name), '', models, 'a model')} Or give the folder of a bundle.")
+        return _Place(name, models[name])
+    if name_or_path is not None and Path(name).exists():
+        return _Place(Path(name).name, Path(name))
+    raise ConfigError(
+        f"{unknown_name(str(name), '', models, 'a model')} Or give the folder or file of one, or hf:org/name."
+    )
 
 
-def _packaged() -> dict[str, Path]:
-    return {config.parent.name: config.parent for config in sorted(_MODELS.glob("*/config.json"))}
+def _packaged() -> list[Path]:
+    return [config.parent for config in sorted(_MODELS.glob("*/config.json"))]
 
 
 def _one_line(config: CLIPConfig) -> str:
     image, text = config.image, config.text
-    if isinstance(image, ImageTowerConfig):
-        tower = f"ViT/{image.patch_size}, {image.layers} layers of {image.width}"
-    else:
+    if isinstance(image, ResNetTowerConfig):
         tower = f"ResNet, {'-'.join(map(str, image.layers))} bottlenecks, stem of {image.width}"
+    else:
+        kind = "ViT" if isinstance(image, ImageTowerConfig) else "SigLIP ViT"
+        tower = f"{kind}/{image.patch_size}, {image.layers} layers of {image.width}"
     return f"{tower}; text: {text.layers} layers of {text.width}, {text.vocab_size:,} x {text.context_length} tokens"

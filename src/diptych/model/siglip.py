@@ -1,0 +1,233 @@
+"""SigLIPImageTower and SigLIPTextTower, the transformers of SigLIP and SigLIP 2, and their configs.
+
+Source: SigLIP, arXiv:2303.15343, and SigLIP 2, arXiv:2502.14786 (fixed resolution), with the released code.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from diptych.errors import ConfigError
+from diptych.model.blocks import (
+    MLP,
+    Activation,
+    Attention,
+    Block,
+    Stack,
+    check_blocks,
+    check_sizes,
+    draw_normal,
+    draw_uniform,
+    keep_patches,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SigLIPImageTowerConfig:
+    """Sizes of SigLIP's vision transformer.
+
+    Raises:
+        ConfigError: a size below 1, a patch larger than the image, or heads that do not divide the width.
+    """
+
+    kind: Literal["siglip"] = "siglip"
+    image_size: int = 224  # pixels of one side; what is left over beyond whole patches is not looked at
+    patch_size: int  # pixels of one side
+    width: int  # channels of the residual stream, and of the feature: there is no projection
+    layers: int
+    heads: int
+    mlp_width: int = 0  # hidden channels of the MLP; 0 stands for 4 * width and is replaced by it
+    activation: Activation = "gelu_tanh"
+    layer_norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
+        check_sizes("image", image_size=self.image_size, patch_size=self.patch_size)
+        check_blocks(
+            "image",
+            width=self.width,
+            layers=self.layers,
+            heads=self.heads,
+            mlp_width=self.mlp_width,
+            activation=self.activation,
+        )
+        if self.patch_size > self.image_size:
+            raise ConfigError(
+                "image.patch_size must be at most image.image_size. "
+                f"Got patch_size={self.patch_size}, image_size={self.image_size}."
+            )
+
+    @property
+    def patches(self) -> int:
+        """P."""
+        return (self.image_size // self.patch_size) ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class SigLIPTextTowerConfig:
+    """Sizes of SigLIP's text transformer.
+
+    Raises:
+        ConfigError: a size below 1, or heads that do not divide the width.
+    """
+
+    kind: Literal["siglip"] = "siglip"
+    context_length: int = 64  # tokens, end and padding included
+    vocab_size: int = 32_000
+    width: int  # channels of the residual stream
+    layers: int
+    heads: int
+    mlp_width: int = 0  # hidden channels of the MLP; 0 stands for 4 * width and is replaced by it
+    activation: Activation = "gelu_tanh"
+    layer_norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
+        check_sizes("text", context_length=self.context_length, vocab_size=self.vocab_size)
+        check_blocks(
+            "text",
+            width=self.width,
+            layers=self.layers,
+            heads=self.heads,
+            mlp_width=self.mlp_width,
+            activation=self.activation,
+        )
+
+
+class SigLIPImageTower(nn.Module):
+    """Vision transformer without a class token: a learned probe pools the patches by attention.
+
+    Parameters that are not in a torch layer are empty until `reset_parameters` is called or weights are loaded.
+
+    Source: see the file. Letters: B, S, P, W; D is W.
+    """
+
+    def __init__(self, config: SigLIPImageTowerConfig) -> None:
+        super().__init__()
+        self.patch_embedding = nn.Conv2d(3, config.width, config.patch_size, stride=config.patch_size)
+        self.position_embedding = nn.Parameter(torch.empty(config.patches, config.width))
+        self.blocks = _blocks(config)
+        self.ln_post = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+        self.pool = _AttentionPool(config)
+
+    def trunk(self, images: Tensor) -> Tensor:
+        """Features that linear probes are fitted on: there is no projection, so they are those of `forward`.
+
+        Args:
+            images: [B, 3, S, S] float, normalised as the bundle's `preprocess` does.
+
+        Returns:
+            [B, W], not unit length.
+        """
+        return self(images)
+
+    def forward(self, images: Tensor, kept_patches: Tensor | None = None) -> Tensor:
+        """Encode images.
+
+        Args:
+            images: [B, 3, S, S] float, normalised as the bundle's `preprocess` does.
+            kept_patches: [B, K] int64, numbers of the patches that are looked at; all when not given.
+
+        Returns:
+            [B, W], not yet unit length; `CLIP.encode_image` makes it so.
+        """
+        x = self.patch_embedding(images).flatten(2).transpose(1, 2)  # [B, P, W]
+        x = x + self.position_embedding
+        x = self.blocks(x if kept_patches is None else keep_patches(x, kept_patches))
+        return self.pool(self.ln_post(x))
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw all parameters as the released code does."""
+        _reset(self, generator)
+        width = self.position_embedding.shape[1]
+        draw_normal(self.position_embedding, width**-0.5, generator)
+        draw_uniform(self.pool.probe, (6 / (1 + width)) ** 0.5, generator)  # Xavier
+
+
+class SigLIPTextTower(nn.Module):
+    """Transformer without a causal mask: tokens in, one feature out, read at the last position.
+
+    That position is padding in all but the longest texts, and all positions see it: the padding to the context length
+    is part of the model.
+    Parameters that are not in a torch layer are empty until `reset_parameters` is called or weights are loaded.
+
+    Source: see the file. Letters: B, L, W, D.
+    """
+
+    def __init__(self, config: SigLIPTextTowerConfig, embed_dim: int) -> None:
+        super().__init__()
+        self.token_embedding = nn.Embedding(config.vocab_size, config.width)
+        self.position_embedding = nn.Parameter(torch.empty(config.context_length, config.width))
+        self.blocks = _blocks(config)
+        self.ln_final = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+        self.projection = nn.Linear(config.width, embed_dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Encode texts.
+
+        Args:
+            tokens: [B, L] int64, L the context length, as the bundle's `tokenizer` pads them.
+
+        Returns:
+            [B, D], not yet unit length; `CLIP.encode_text` makes it so.
+        """
+        x = self.blocks(self.token_embedding(tokens) + self.position_embedding)  # [B, L, W]
+        return self.projection(self.ln_final(x[:, -1]))  # [B, D]
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw all parameters as the released code does."""
+        _reset(self, generator)
+        for embedding in (self.token_embedding.weight, self.position_embedding):
+            draw_normal(embedding, embedding.shape[1] ** -0.5, generator)
+
+
+class _AttentionPool(nn.Module):
+    """One attention step in which a learned probe asks and all positions answer, then an MLP."""
+
+    def __init__(self, config: SigLIPImageTowerConfig) -> None:
+        super().__init__()
+        self.probe = nn.Parameter(torch.empty(1, 1, config.width))
+        self.attention = Attention(config.width, config.heads, is_causal=False)
+        self.ln_mlp = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+        self.mlp = MLP(config.width, config.mlp_width, config.activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, P, W] to [B, W]."""
+        x = self.attention.pool(self.probe, x)  # [B, 1, W]
+        return (x + self.mlp(self.ln_mlp(x)))[:, 0]
+
+
+def _blocks(config: SigLIPImageTowerConfig | SigLIPTextTowerConfig) -> Stack:
+    return Stack(
+        *(
+            Block(
+                width=config.width,
+                heads=config.heads,
+                mlp_width=config.mlp_width,
+                activation=config.activation,
+                layer_norm_eps=config.layer_norm_eps,
+                is_causal=False,
+            )
+            for _ in range(config.layers)
+        )
+    )
+
+
+@torch.no_grad()
+def _reset(tower: nn.Module, generator: torch.Generator) -> None:
+    for module in reversed(list(tower.modules())):  # children first: Attention and MLP have the last word on theirs
+        if isinstance(module, nn.LayerNorm):
+            module.reset_parameters()  # ones and zeros: nothing is drawn
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            draw_normal(module.weight, module.weight[0].numel() ** -0.5, generator)  # LeCun
+            assert module.bias is not None
+            module.bias.zero_()
+        elif isinstance(module, Attention):
+            for weight in (*module.in_projection.weight.chunk(3), module.out_projection.weight):
+                draw_uniform(weight, (6 / sum(weight.shape)) ** 0.5, generator)  # Xavier
+        elif isinstance(module, MLP):
+            for layer in (module.up, module.down):
+                draw_uniform(layer.weight, (6 / sum(layer.weight.shape)) ** 0.5, generator)
+                draw_normal(layer.bias, 1e-6, generator)

@@ -1,0 +1,275 @@
+"""Models by hub name: what one model needs of a repository, downloaded once, cached and checked.
+
+huggingface-hub does the transport and owns the cache; it is imported when a name is asked for, and not before. Its
+progress bars show on a terminal; elsewhere nothing is printed.
+"""
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diptych.errors import ConfigError, WeightsError
+from diptych.files import sha256
+
+PREFIX = "hf:"
+
+_CONFIG, _OPEN_CLIP_CONFIG, _INDEX = "config.json", "open_clip_config.json", "model.safetensors.index.json"
+_MODEL_TYPES = ("clip", "siglip", "diptych-clip")  # of a config.json whose weights diptych opens
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "spiece.model")  # one of them is in every whole repository
+_SMALL = (
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+    *_TOKENIZERS,
+)
+# Weights, the best first, each with the config that describes them. timm's repositories have a model.safetensors that
+# is an image tower alone, and a config.json that is no model of ours: hence the pairs.
+_WEIGHTS = (
+    ("model.safetensors", _CONFIG),
+    (_INDEX, _CONFIG),
+    ("open_clip_model.safetensors", _OPEN_CLIP_CONFIG),
+    ("pytorch_model.bin", _CONFIG),
+    ("open_clip_pytorch_model.bin", _OPEN_CLIP_CONFIG),
+)
+_PLAIN = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]|\.(?!\.))*"  # no separator, no leading dot, no ".."
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SECONDS = 5.0  # to wait for the first answer; without a network, that is the whole delay
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """One revision of a repository, as far as a model needs it."""
+
+    name: str  # hf:org/name
+    revision: str  # the commit, 40 hexadecimal digits
+    folder: Path  # in the cache of huggingface-hub; it may hold files that others asked for
+    weights: str  # the weights file in `folder`, or the index of its parts
+    sha256: dict[str, str]  # of each file that a model needs, by its name
+
+
+class _UnreachableError(Exception):
+    """The hub gave no usable answer; the text says why."""
+
+
+def fetch(name: str, *, revision: str | None = None) -> Snapshot:
+    """The files of a model on the hub: from the cache where they are, else downloaded.
+
+    A commit whose files are all cached is opened without asking the network. A branch or tag is looked up each time;
+    without a network, what the cache knows of it is taken.
+
+    Args:
+        name: "hf:org/name" or "hf:org/name@revision".
+        revision: a branch, tag or commit, where `name` has none; by default "main".
+
+    Raises:
+        ConfigError: the name or the revision is not of this form.
+        WeightsError: the repository is missing, closed, or holds no model that diptych opens; a file is damaged or
+            cannot be written; or the hub cannot be reached and the cache has no such model.
+    """
+    repo, wanted = _parse(name, revision)
+    folder = _cached(repo, wanted)
+    if folder is None or not _COMMIT.fullmatch(wanted) or not _is_whole(folder):
+        try:
+            folder = _download(repo, wanted)
+        except _UnreachableError as error:
+            if folder is None or not _weights_files(folder, _names(folder)):
+                raise WeightsError(_what_to_bring(repo, str(error))) from None
+    files = _weights_files(folder, _names(folder))
+    small = [file for file in (_CONFIG, _OPEN_CLIP_CONFIG, *_SMALL) if file in _names(folder)]
+    return Snapshot(
+        name=PREFIX + repo,
+        revision=folder.name,
+        folder=folder,
+        weights=files[0],
+        sha256={file: _checked_sha256(folder / file) for file in (*small, *files)},
+    )
+
+
+def _parse(name: str, revision: str | None) -> tuple[str, str]:
+    match = re.fullmatch(rf"{PREFIX}({_PLAIN}/{_PLAIN})(?:@(.+))?", name)
+    if not match or "--" in match[1] or len(match[1]) > 96:  # the hub's own rule: its cache writes "/" as "--"
+        raise ConfigError(f"a hub name must be {PREFIX}org/name, of letters, digits, '.', '_' and '-'. Got {name!r}.")
+    if match[2] and revision and match[2] != revision:
+        raise ConfigError(f"{name} names a revision itself. Got revision={revision!r} too: give one of them.")
+    wanted: str = match[2] or revision or "main"
+    if not re.fullmatch(rf"{_PLAIN}(?:/{_PLAIN})*", wanted):
+        raise ConfigError(f"a revision must be a branch, a tag or a commit of {PREFIX}{match[1]}. Got {wanted!r}.")
+    return match[1], wanted
+
+
+def _download(repo: str, revision: str) -> Path:
+    """Get what is missing in the cache; the folder of the snapshot is returned."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(library_name="diptych")
+    with _sentences(repo, revision):
+        info = api.model_info(repo, revision=revision, timeout=_SECONDS)
+        listed = {sibling.rfilename for sibling in info.siblings or ()}
+        configs = [file for file in (_CONFIG, _OPEN_CLIP_CONFIG) if file in listed]
+        if not configs:
+            raise WeightsError(f"{PREFIX}{repo} must hold {_CONFIG} or {_OPEN_CLIP_CONFIG}. Is it a CLIP model?")
+        # Asked for by the revision's name, so that the cache learns which commit it stands for.
+        folder = Path(api.hf_hub_download(repo, configs[0], revision=revision)).parent
+
+        def get(file: str) -> None:
+            api.hf_hub_download(repo, file, revision=folder.name)
+
+        for file in configs[1:]:
+            get(file)
+        weights = _choose_weights(folder, listed)
+        if weights is None:
+            kind = _read_json(folder / _CONFIG).get("model_type") if _CONFIG in configs else None
+            raise WeightsError(
+                f"{PREFIX}{repo} must hold the weights of a CLIP or SigLIP model, as "
+                f"{', '.join(file for file, _ in _WEIGHTS)}. It has none that fit (model_type {kind!r})."
+            )
+        for file in _SMALL:
+            if file in listed:
+                get(file)
+        get(weights)
+        for file in _parts(folder, listed) if weights == _INDEX else ():
+            get(file)
+    return folder
+
+
+def _cached(repo: str, revision: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    for config in (_CONFIG, _OPEN_CLIP_CONFIG):
+        path = try_to_load_from_cache(repo, config, revision=revision)
+        if isinstance(path, str):
+            return Path(path).parent
+    return None
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_file()}
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether it has weights and a tokenizer, and no link to a file that was deleted."""
+    names = _names(folder)
+    has_dead_links = any(path.is_symlink() and not path.exists() for path in folder.iterdir())
+    return bool(_weights_files(folder, names)) and not names.isdisjoint(_TOKENIZERS) and not has_dead_links
+
+
+def _weights_files(folder: Path, names: Collection[str]) -> list[str]:
+    """The weights file, or the index and its parts; nothing when one of them is missing."""
+    weights = _choose_weights(folder, names)
+    if weights != _INDEX:
+        return [weights] if weights else []
+    parts = _parts(folder)
+    return [_INDEX, *parts] if all(part in names for part in parts) else []
+
+
+def _choose_weights(folder: Path, names: Collection[str]) -> str | None:
+    """The best weights file among `names` that a config in `folder` describes."""
+    described = {_OPEN_CLIP_CONFIG} & set(names)
+    if _CONFIG in names and _read_json(folder / _CONFIG).get("model_type") in _MODEL_TYPES:
+        described.add(_CONFIG)
+    return next((file for file, config in _WEIGHTS if file in names and config in described), None)
+
+
+def _parts(folder: Path, listed: Collection[str] | None = None) -> list[str]:
+    """The weights files that the index names; `listed`: the files of the repository, where they are known."""
+    path = folder / _INDEX
+    where = _read_json(path).get("weight_map")
+    parts = list(where.values()) if isinstance(where, dict) else []
+    for part in parts:
+        if not isinstance(part, str) or not re.fullmatch(rf"{_PLAIN}\.safetensors", part):
+            raise WeightsError(f"{path} must name .safetensors files beside it. Got {part!r}: do not trust this model.")
+        if listed is not None and part not in listed:
+            raise WeightsError(f"{path} names {part}, which the repository does not have. Ask its owner.")
+    if not parts:
+        raise WeightsError(f"{path} must say in which file each tensor is (weight_map). Ask its owner.")
+    return sorted(set(parts))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} must be JSON: {error}. Delete {path.resolve()} and try again.") from error
+    if not isinstance(data, dict):
+        raise WeightsError(f"{path} must hold a JSON object. Got {type(data).__name__}: it is no model's.")
+    return data
+
+
+def _checked_sha256(path: Path) -> str:
+    """The SHA-256 of a cached file, which must have the content that the hub announced.
+
+    The cache keeps a file under the name that was announced, the SHA-256 of a large file and git's SHA-1 of a small
+    one, and links to it. Where the file system has no links, there is nothing to compare.
+    """
+    digest = sha256(path)
+    announced = path.readlink().name if path.is_symlink() else ""
+    if re.fullmatch(r"[0-9a-f]{64}", announced):
+        found = digest
+    elif _COMMIT.fullmatch(announced):
+        content = path.read_bytes()
+        found = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    else:
+        return digest
+    if found != announced:
+        raise WeightsError(
+            f"{path} is damaged: its digest must be {announced[:12]}..., as the hub announced. Got {found[:12]}... "
+            f"Delete {path.resolve()} and try again."
+        )
+    return digest
+
+
+@contextlib.contextmanager
+def _sentences(repo: str, revision: str) -> Iterator[None]:
+    """Errors of huggingface-hub as ours."""
+    from huggingface_hub import constants, errors
+    from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]  # of its HTTP library
+
+    login = "log in with `hf auth login` or set HF_TOKEN"
+    try:
+        yield
+    except errors.OfflineModeIsEnabled:
+        raise _UnreachableError("offline mode is on (HF_HUB_OFFLINE)") from None
+    except errors.GatedRepoError:
+        raise WeightsError(f"{PREFIX}{repo} is gated: ask for access on its page at the hub, and {login}.") from None
+    except errors.RepositoryNotFoundError:
+        raise WeightsError(
+            f"{PREFIX}{repo} is not on the hub, or is private. Check the name; for a private one, {login}."
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise WeightsError(f"{PREFIX}{repo} has no revision {revision}. Give a branch, a tag or a commit.") from None
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        if status == 429 or status >= 500:
+            raise _UnreachableError(f"the hub answers {status}") from None
+        raise WeightsError(f"{PREFIX}{repo}: the hub answers {status}. If the model is not public, {login}.") from None
+    except (HTTPError, errors.LocalEntryNotFoundError, RuntimeError, ValueError) as error:
+        raise _UnreachableError(_first_line(error.__cause__ or error)) from None
+    except OSError as error:
+        if error.errno is None:  # fewer bytes than announced
+            raise _UnreachableError(_first_line(error)) from None
+        raise WeightsError(
+            f"{PREFIX}{repo} could not be written to {constants.HF_HUB_CACHE}: {error.strerror}. Make room there, or "
+            "set HF_HUB_CACHE to another folder."
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _what_to_bring(repo: str, reason: str) -> str:
+    folder = repo.rpartition("/")[2]
+    return (
+        f"{PREFIX}{repo} is not whole in the cache, and the hub cannot be reached: {reason}. Try again with a network, "
+        f"or bring its {_CONFIG}, preprocessor_config.json, tokenizer.json and model.safetensors (or, of an open_clip "
+        f"model, {_OPEN_CLIP_CONFIG}, tokenizer.json and open_clip_model.safetensors) in one folder, and give that: "
+        f'diptych.load("{folder}").'
+    )

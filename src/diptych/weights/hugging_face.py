@@ -1,0 +1,238 @@
+"""`transformers` folders: names of the tensors and sizes of CLIP and SigLIP models, both ways."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from diptych.config import from_dict, unknown_name
+from diptych.errors import ConfigError
+from diptych.model.blocks import Activation
+from diptych.model.clip import INITIAL_TEMPERATURE, CLIPConfig
+from diptych.model.image_tower import ImageTowerConfig
+from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
+from diptych.model.text_tower import TextTowerConfig
+from diptych.weights.adapters import Naming, Row
+
+_BLOCKS = tuple(
+    Row(
+        ours=f"{ours}.blocks.{{}}.{part}.{{}}",
+        theirs=tuple(f"{theirs}.encoder.layers.{{}}.{their_part}.{{}}" for their_part in their_parts),
+    )
+    for ours, theirs in (("image", "vision_model"), ("text", "text_model"))
+    for part, their_parts in (
+        ("ln_attention", ["layer_norm1"]),
+        ("attention.in_projection", ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
+        ("attention.out_projection", ["self_attn.out_proj"]),
+        ("ln_mlp", ["layer_norm2"]),
+        ("mlp.up", ["mlp.fc1"]),
+        ("mlp.down", ["mlp.fc2"]),
+    )
+)
+_BOTH = (
+    Row(ours="image.patch_embedding.{}", theirs=("vision_model.embeddings.patch_embedding.{}",)),
+    Row(ours="image.position_embedding", theirs=("vision_model.embeddings.position_embedding.weight",)),
+    Row(ours="image.ln_post.{}", theirs=("vision_model.post_layernorm.{}",)),
+    Row(ours="text.token_embedding.weight", theirs=("text_model.embeddings.token_embedding.weight",)),
+    Row(ours="text.position_embedding", theirs=("text_model.embeddings.position_embedding.weight",)),
+    Row(ours="text.ln_final.{}", theirs=("text_model.final_layer_norm.{}",)),
+    *_BLOCKS,
+)
+_WITHOUT_MEANING = r".*\.position_ids"  # 0, 1, 2, ...: older versions of the library saved them
+
+# transformers.CLIPModel; "layrnorm" is their spelling.
+HUGGING_FACE = Naming(
+    rows=(
+        *_BOTH,
+        Row(ours="logit_scale", theirs=("logit_scale",)),
+        Row(ours="image.projection", theirs=("visual_projection.weight",), transposed=True),
+        Row(ours="image.class_embedding", theirs=("vision_model.embeddings.class_embedding",)),
+        Row(ours="image.ln_pre.{}", theirs=("vision_model.pre_layrnorm.{}",)),
+        Row(ours="text.projection", theirs=("text_projection.weight",), transposed=True),
+    ),
+    without_meaning=_WITHOUT_MEANING,
+)
+# transformers.SiglipModel
+HUGGING_FACE_SIGLIP = Naming(
+    rows=(
+        *_BOTH,
+        Row(ours="logit_scale", theirs=("logit_scale",), boxed=True),
+        Row(ours="logit_bias", theirs=("logit_bias",), boxed=True),
+        Row(ours="image.pool.probe", theirs=("vision_model.head.probe",)),
+        Row(ours="image.pool.attention.in_projection.{}", theirs=("vision_model.head.attention.in_proj_{}",)),
+        Row(ours="image.pool.attention.out_projection.{}", theirs=("vision_model.head.attention.out_proj.{}",)),
+        Row(ours="image.pool.ln_mlp.{}", theirs=("vision_model.head.layernorm.{}",)),
+        Row(ours="image.pool.mlp.up.{}", theirs=("vision_model.head.mlp.fc1.{}",)),
+        Row(ours="image.pool.mlp.down.{}", theirs=("vision_model.head.mlp.fc2.{}",)),
+        Row(ours="text.projection.{}", theirs=("text_model.head.{}",)),
+    ),
+    without_meaning=_WITHOUT_MEANING,
+)
+
+_ACTIVATIONS: dict[Activation, str] = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
+_Table = tuple[tuple[str, str, Any], ...]
+# Our option, theirs, and what theirs is when config.json is silent.
+_CLIP_IMAGE: _Table = (
+    ("image_size", "image_size", 224),
+    ("patch_size", "patch_size", 32),
+    ("width", "hidden_size", 768),
+    ("layers", "num_hidden_layers", 12),
+    ("heads", "num_attention_heads", 12),
+    ("mlp_width", "intermediate_size", 3072),
+    ("activation", "hidden_act", "quick_gelu"),
+    ("layer_norm_eps", "layer_norm_eps", 1e-5),
+)
+_CLIP_TEXT: _Table = (
+    ("context_length", "max_position_embeddings", 77),
+    ("vocab_size", "vocab_size", 49_408),
+    ("width", "hidden_size", 512),
+    ("layers", "num_hidden_layers", 12),
+    ("heads", "num_attention_heads", 8),
+    ("mlp_width", "intermediate_size", 2048),
+    ("activation", "hidden_act", "quick_gelu"),
+    ("layer_norm_eps", "layer_norm_eps", 1e-5),
+)
+_SIGLIP_IMAGE: _Table = (
+    ("image_size", "image_size", 224),
+    ("patch_size", "patch_size", 16),
+    ("width", "hidden_size", 768),
+    ("layers", "num_hidden_layers", 12),
+    ("heads", "num_attention_heads", 12),
+    ("mlp_width", "intermediate_size", 3072),
+    ("activation", "hidden_act", "gelu_pytorch_tanh"),
+    ("layer_norm_eps", "layer_norm_eps", 1e-6),
+)
+_SIGLIP_TEXT: _Table = (
+    ("context_length", "max_position_embeddings", 64),
+    ("vocab_size", "vocab_size", 32_000),
+    *_SIGLIP_IMAGE[2:],  # from the width on, the two towers have the same defaults
+)
+_HIGHEST_ID = 2  # their way to say that the end token is the highest id of a text: a mistake of theirs, kept since
+
+
+def hugging_face_naming(config: CLIPConfig) -> Naming | None:
+    """The table for a model of these sizes; None when `transformers` has no class for it."""
+    match config.image, config.text, config.head:
+        case ImageTowerConfig(), TextTowerConfig(), "softmax":
+            return HUGGING_FACE
+        case SigLIPImageTowerConfig(), SigLIPTextTowerConfig(), "sigmoid":
+            return HUGGING_FACE_SIGLIP
+        case _:
+            return None
+
+
+def config_to_hf(
+    config: CLIPConfig, *, start_token_id: int | None, end_token_id: int, vocab_size: int
+) -> dict[str, Any]:
+    """The content of a `config.json` with which `transformers` gives the same features.
+
+    Args:
+        config: a model that `hugging_face_naming` has a table for.
+        start_token_id: of the tokenizer; SigLIP's has none.
+        end_token_id: of the tokenizer.
+        vocab_size: of the tokenizer; the model's may be larger.
+
+    Raises:
+        ConfigError: the end token of a CLIP has id 2, which `transformers` takes for another rule.
+    """
+    text: dict[str, Any] = {"bos_token_id": start_token_id, "eos_token_id": end_token_id}
+    if isinstance(config.text, SigLIPTextTowerConfig):
+        return {
+            "model_type": "siglip",
+            "architectures": ["SiglipModel"],
+            "text_config": {
+                "model_type": "siglip_text_model",
+                **_tower_to_hf(config.text, _SIGLIP_TEXT),
+                "projection_size": config.embed_dim,
+                **text,
+            },
+            "vision_config": {"model_type": "siglip_vision_model", **_tower_to_hf(config.image, _SIGLIP_IMAGE)},
+        }
+    if config.text.end_token_id == _HIGHEST_ID:
+        raise ConfigError("text.end_token_id must not be 2: transformers takes it to mean the highest id of a text.")
+    if config.text.end_token_id is None and end_token_id != vocab_size - 1:
+        text["eos_token_id"] = _HIGHEST_ID
+    shared = {"projection_dim": config.embed_dim}
+    return {
+        "model_type": "clip",
+        "architectures": ["CLIPModel"],
+        **shared,
+        "logit_scale_init_value": -math.log(INITIAL_TEMPERATURE),
+        "text_config": {
+            "model_type": "clip_text_model",
+            **_tower_to_hf(config.text, _CLIP_TEXT),
+            **shared,
+            **text,
+            "pad_token_id": end_token_id,
+        },
+        "vision_config": {"model_type": "clip_vision_model", **_tower_to_hf(config.image, _CLIP_IMAGE), **shared},
+    }
+
+
+def config_from_hf(data: Mapping[str, Any]) -> CLIPConfig:
+    """Sizes from the content of a `config.json` of CLIP or SigLIP; what it is silent about is as there.
+
+    Raises:
+        ConfigError: it describes a model that `CLIP` cannot be.
+    """
+    text, vision = _section(data, "text_config"), _section(data, "vision_config")
+    if vision.get("num_channels", 3) != 3:
+        raise ConfigError(f"vision_config.num_channels must be 3. Got {vision['num_channels']!r}.")
+    match data.get("model_type"):
+        case "clip":
+            return _clip_from_hf(data, text, vision)
+        case "siglip":
+            return _siglip_from_hf(text, vision)
+        case "siglip2":
+            raise ConfigError(
+                "model_type siglip2 is NaFlex, whose pictures keep their shape: diptych has no such tower. Take "
+                "SigLIP 2 of a fixed resolution, e.g. google/siglip2-base-patch16-224, whose model_type is siglip."
+            )
+        case kind:
+            raise ConfigError(f"model_type must be clip, siglip or diptych-clip. Got {kind!r}: it is another kind.")
+
+
+def _clip_from_hf(data: Mapping[str, Any], text: Mapping[str, Any], vision: Mapping[str, Any]) -> CLIPConfig:
+    image_sizes, text_sizes = _tower_from_hf(vision, _CLIP_IMAGE), _tower_from_hf(text, _CLIP_TEXT)
+    sizes = {"embed_dim": data.get("projection_dim", 512), "image": image_sizes, "text": text_sizes}
+    config = from_dict(CLIPConfig, sizes)
+    end_token_id = text.get("eos_token_id", 49_407)
+    if end_token_id in (_HIGHEST_ID, config.text.vocab_size - 1):  # the last of all is the highest, too
+        return config
+    return from_dict(CLIPConfig, sizes | {"text": {**text_sizes, "end_token_id": end_token_id}})
+
+
+def _siglip_from_hf(text: Mapping[str, Any], vision: Mapping[str, Any]) -> CLIPConfig:
+    if not vision.get("vision_use_head", True):
+        raise ConfigError("vision_config.vision_use_head must be true: features are read off the attention pool.")
+    image_sizes, text_sizes = _tower_from_hf(vision, _SIGLIP_IMAGE), _tower_from_hf(text, _SIGLIP_TEXT)
+    embed_dim = text.get("projection_size")
+    return from_dict(
+        CLIPConfig,
+        {
+            "embed_dim": text_sizes["width"] if embed_dim is None else embed_dim,
+            "head": "sigmoid",
+            "image": {"kind": "siglip", **image_sizes},
+            "text": {"kind": "siglip", **text_sizes},
+        },
+    )
+
+
+def _tower_to_hf(tower: Any, table: _Table) -> dict[str, Any]:
+    sizes = {theirs: getattr(tower, ours) for ours, theirs, _ in table}
+    return {**sizes, "hidden_act": _ACTIVATIONS[tower.activation]}
+
+
+def _tower_from_hf(section: Mapping[str, Any], table: _Table) -> dict[str, Any]:
+    sizes = {ours: section.get(theirs, default) for ours, theirs, default in table}
+    activations = {theirs: ours for ours, theirs in _ACTIVATIONS.items()}
+    if sizes["activation"] not in activations:
+        raise ConfigError(unknown_name(str(sizes["activation"]), "", activations, "a hidden_act that diptych has"))
+    return {**sizes, "activation": activations[sizes["activation"]]}
+
+
+def _section(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    older = data.get(f"{name}_dict")  # in early files; where it is there, the library reads it alone
+    section = (data.get(name) or {}) if older is None else older
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"{name} must be a JSON object. Got {section!r}.")
+    return section

@@ -1,0 +1,266 @@
+"""A model as it lies on disk: which library wrote it, its sizes, its tensors, and what goes with them.
+
+Nothing is built here and no value is read: tensors are mapped. Code that a file may hold is never run.
+"""
+
+import importlib.util
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from diptych.config import from_dict
+from diptych.data.images import Preprocess
+from diptych.data.tokenizer import Tokenizer
+from diptych.errors import ConfigError, WeightsError
+from diptych.model.blocks import Activation
+from diptych.model.clip import CLIP, CLIPConfig
+from diptych.weights.adapters import OWN, Naming
+from diptych.weights.folder import (
+    CONFIG,
+    OPEN_CLIP_CONFIG,
+    OPEN_CLIP_WEIGHTS,
+    WEIGHTS,
+    Block,
+    read_block,
+    read_json,
+    read_preprocess,
+)
+from diptych.weights.hugging_face import config_from_hf, hugging_face_naming
+from diptych.weights.open_clip import (
+    config_from_open_clip,
+    config_from_shapes,
+    naming_of,
+    plain_names,
+    preprocess_from_open_clip,
+)
+from diptych.weights.tensors import read_tensors
+
+_HF_WEIGHTS = (WEIGHTS, f"{WEIGHTS}.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_OPEN_CLIP_WEIGHTS = (OPEN_CLIP_WEIGHTS, "open_clip_pytorch_model.bin", WEIGHTS, "pytorch_model.bin")
+_HF_KINDS = ("clip", "siglip", "diptych-clip")
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model")
+_MERGES = "bpe_simple_vocab_16e6.txt.gz"  # CLIP's published merges, under the name that every peer gives them
+_CLIP_VOCABULARY = 49_408
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """All that the files of a model tell."""
+
+    path: Path  # the folder, or the one file
+    kind: str  # whose layout, in a few words
+    config: CLIPConfig
+    naming: Naming  # of the tensors
+    weights: Path  # the file that they are in; of split ones, the index
+    tensors: dict[str, Tensor]  # by their foreign names, mapped
+    preprocess: Preprocess
+    tokenizer: Path | None  # a folder or a file of merges; None when none was found
+    block: Block | None  # None where diptych did not write the files
+
+    def build(self) -> CLIP:
+        """The model on the CPU, float32 whatever it is stored as, in eval mode.
+
+        Raises:
+            WeightsError: the tensors are not those of the model.
+        """
+        model = CLIP(self.config)
+        shapes = model.state_dict()
+        expected = self.naming.from_ours(shapes)
+        self._check_fit(expected)
+        theirs = dict(self.tensors)
+        for name, shape in expected.items():
+            if name not in theirs:  # num_batches_tracked: some files leave it out, and nothing is computed from it
+                theirs[name] = torch.zeros_like(shape, device="cpu")
+            theirs[name] = theirs[name].reshape(shape.shape)  # open_clip may keep a scalar as [1]
+            if theirs[name].is_floating_point() != shape.is_floating_point():
+                raise WeightsError(f"{self.weights}: {name} must be {shape.dtype} or alike. Got {theirs[name].dtype}.")
+        fill(model, self.naming.to_ours(theirs, shapes))
+        return model
+
+    def read_tokenizer(self) -> Tokenizer:
+        """The tokenizer that was found with the weights.
+
+        Raises:
+            WeightsError: none was found, or it is damaged.
+        """
+        if self.tokenizer is None:
+            raise WeightsError(
+                f"{self.path} comes without a tokenizer. Put tokenizer.json or {_MERGES} beside the weights, or pass "
+                "tokenizer=, a folder with one or a file of CLIP's merges."
+            )
+        length = self.config.text.context_length
+        if self.tokenizer.is_dir():
+            return Tokenizer.load(self.tokenizer, context_length=length)
+        return Tokenizer.from_merges(self.tokenizer, context_length=length)
+
+    def _check_fit(self, expected: Mapping[str, Tensor]) -> None:
+        found = self.tensors
+        missing = [name for name in expected if name not in found and not name.endswith("num_batches_tracked")]
+        unexpected = [
+            name for name in found if name not in expected and not re.fullmatch(self.naming.without_meaning, name)
+        ]
+        misshapen = [
+            f"{name} {list(found[name].shape)} instead of {list(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name in found and not _same_shape(found[name], tensor)
+        ]
+        faults = [
+            f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for names, kind in ((missing, "missing"), (unexpected, "unexpected"), (misshapen, "of another shape"))
+            if names
+        ]
+        if faults:
+            raise WeightsError(
+                f"{self.weights} does not fit the model's sizes: {', '.join(faults)}. "
+                "Was it saved from another architecture?"
+            )
+
+
+def open_source(
+    path: Path,
+    *,
+    weights: str = "",
+    activation: Activation | None = None,
+    heads: int | None = None,
+    tokenizer: Path | None = None,
+) -> Source:
+    """What lies at a path.
+
+    Args:
+        path: a bundle, a CLIP or SigLIP folder of `transformers`, an `open_clip` folder, a file of its tensors, or one
+            of OpenAI's archives.
+        weights: the name of the file of weights, where a folder may hold several.
+        activation: of a bare state dict, which does not tell it.
+        heads: of the image tower of a bare state dict, where they are not 64 channels wide.
+        tokenizer: a folder with one, or a file of CLIP's merges, instead of what lies beside the weights.
+
+    Raises:
+        WeightsError: files are missing or damaged, or of a model that diptych does not have.
+    """
+    told = activation is not None or heads is not None
+    if path.is_dir() and told:
+        raise WeightsError(f"{path} tells its own activation and heads: pass neither.")
+    try:
+        found = _open_folder(path, weights) if path.is_dir() else _open_file(path, activation, heads)
+    except ConfigError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    folder = path if path.is_dir() else path.parent
+    return Source(
+        path=path, tokenizer=tokenizer or _find_tokenizer(folder, found.config.text.vocab_size), **found._asdict()
+    )
+
+
+def fill(model: CLIP, weights: Mapping[str, Tensor]) -> None:
+    """Give a model its weights, as float32 where they are numbers with a point; those are not copied that are it."""
+    whole = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+    model.load_state_dict(whole, assign=True)
+    model.eval()
+
+
+class _Found(NamedTuple):
+    """The part of a `Source` that each layout tells in its own way."""
+
+    kind: str
+    config: CLIPConfig
+    naming: Naming
+    weights: Path
+    tensors: dict[str, Tensor]
+    preprocess: Preprocess
+    block: Block | None
+
+
+def _open_folder(folder: Path, weights: str) -> _Found:
+    layouts = ((CONFIG, _HF_WEIGHTS, _open_hugging_face), (OPEN_CLIP_CONFIG, _OPEN_CLIP_WEIGHTS, _open_open_clip))
+    present = [(names, read) for config, names, read in layouts if (folder / config).is_file()]
+    if len(present) == 2 and read_json(folder / CONFIG).get("model_type") not in _HF_KINDS:
+        del present[0]  # on a hub, a config.json beside open_clip's may be another library's
+    for names, read in present:
+        for name in names:
+            if (folder / name).is_file() and weights in ("", name):
+                return read(folder, folder / name)
+    if present:
+        raise WeightsError(
+            f"{folder} must hold {WEIGHTS}, or weights under another of the published names. It has none."
+        )
+    raise WeightsError(
+        f"{folder} must hold {CONFIG} or {OPEN_CLIP_CONFIG}, and has neither. Is it a model's folder? Give a single "
+        "file of weights by its own path."
+    )
+
+
+def _open_hugging_face(folder: Path, weights: Path) -> _Found:
+    data = read_json(folder / CONFIG)
+    block = read_block(folder / CONFIG, data)
+    if data.get("model_type") == "diptych-clip":
+        config = from_dict(CLIPConfig, data.get("model", {}), where="model")
+        # The first bundles of ResNets were no open_clip folders, and had our own names.
+        naming = naming_of(config) if (folder / OPEN_CLIP_CONFIG).is_file() else OWN
+    else:
+        config = config_from_hf(data)
+        naming = hugging_face_naming(config)
+        assert naming is not None
+    return _Found(
+        kind="diptych bundle" if block else "transformers folder",
+        config=config,
+        naming=naming,
+        weights=weights,
+        tensors=read_tensors(weights).tensors,
+        preprocess=read_preprocess(folder),
+        block=block,
+    )
+
+
+def _open_open_clip(folder: Path, weights: Path) -> _Found:
+    data = read_json(folder / OPEN_CLIP_CONFIG)
+    model_cfg, preprocess_cfg = data.get("model_cfg"), data.get("preprocess_cfg") or {}
+    if not isinstance(model_cfg, dict) or not isinstance(preprocess_cfg, dict):
+        raise ConfigError(f"{OPEN_CLIP_CONFIG} must hold model_cfg and preprocess_cfg as JSON objects.")
+    config = config_from_open_clip(model_cfg)
+    return _Found(
+        kind="open_clip folder",
+        config=config,
+        naming=naming_of(config),
+        weights=weights,
+        tensors=plain_names(read_tensors(weights).tensors),
+        preprocess=preprocess_from_open_clip(preprocess_cfg, config.image.image_size),
+        block=read_block(folder / OPEN_CLIP_CONFIG, data),
+    )
+
+
+def _open_file(path: Path, activation: Activation | None, heads: int | None) -> _Found:
+    file = read_tensors(path)
+    tensors = plain_names(file.tensors)
+    by_openai = file.is_archive or "input_resolution" in tensors
+    shapes: dict[str, Any] = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if by_openai and activation is None:
+        activation = "quick_gelu"  # in all that OpenAI published
+    config = config_from_shapes(shapes, activation=activation, heads=heads)
+    return _Found(
+        kind="OpenAI archive" if file.is_archive else "OpenAI state dict" if by_openai else "open_clip state dict",
+        config=config,
+        naming=naming_of(config),
+        weights=path,
+        tensors=tensors,
+        preprocess=Preprocess(image_size=config.image.image_size),
+        block=None,
+    )
+
+
+def _find_tokenizer(folder: Path, vocab_size: int) -> Path | None:
+    if any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        return folder
+    if vocab_size != _CLIP_VOCABULARY:
+        return None
+    # The same file lies in the packages of those who publish the weights: it is read as data, nothing is imported.
+    specs = (importlib.util.find_spec(package) for package in ("open_clip", "clip"))
+    places = [Path(spec.origin).parent for spec in specs if spec and spec.origin]
+    return next((place / _MERGES for place in (folder, *places) if (place / _MERGES).is_file()), None)
+
+
+def _same_shape(found: Tensor, expected: Tensor) -> bool:
+    return found.shape == expected.shape or (expected.ndim == 0 and found.numel() == 1)

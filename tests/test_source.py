@@ -1,0 +1,438 @@
+import dataclasses
+import gzip
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from diptych.data.images import Preprocess
+from diptych.data.tokenizer import Tokenizer
+from diptych.errors import WeightsError
+from diptych.model.clip import CLIP, CLIPConfig
+from diptych.model.image_tower import ImageTowerConfig
+from diptych.model.presets import preset
+from diptych.model.text_tower import TextTowerConfig
+from diptych.runtime import generator
+from diptych.weights import source
+from diptych.weights.adapters import OWN
+from diptych.weights.folder import About, Block, Golden, write_config
+from diptych.weights.hugging_face import HUGGING_FACE, config_to_hf
+from diptych.weights.open_clip import RESNET, VIT, config_to_open_clip, naming_of
+from diptych.weights.registry import DEFAULT_MODEL, list_models
+from diptych.weights.source import Source, open_source
+
+IMAGE = ImageTowerConfig(image_size=32, patch_size=8, width=64, layers=2, heads=1, mlp_width=96)
+TEXT = TextTowerConfig(context_length=16, vocab_size=600, width=64, layers=1, heads=1, mlp_width=80)
+VIT_CONFIG = CLIPConfig(embed_dim=24, image=IMAGE, text=TEXT)  # heads of 64 channels, as in OpenAI's
+RESNET_CONFIG = dataclasses.replace(VIT_CONFIG, image=preset("tiny-resnet").image)
+BOTH = [VIT_CONFIG, RESNET_CONFIG]
+IDS = {"start_token_id": 598, "end_token_id": 599, "vocab_size": 600}
+BLOCK = Block(about=About(source="here"), sha256={}, golden=Golden(tokens=(), image_features=(), text_features=()))
+
+
+def weights_of(config: CLIPConfig, seed: int = 0) -> dict[str, Tensor]:
+    return CLIP(config, generator(seed)).state_dict()
+
+
+def write_json(path: Path, data: object) -> None:
+    path.write_text(json.dumps(data))
+
+
+def transformers_folder(folder: Path, seed: int = 0, weights: str = "model.safetensors") -> Path:
+    folder.mkdir(exist_ok=True)
+    write_json(folder / "config.json", config_to_hf(VIT_CONFIG, **IDS))
+    write_json(folder / "preprocessor_config.json", Preprocess(image_size=32).to_hf())
+    safetensors.torch.save_file(HUGGING_FACE.from_ours(weights_of(VIT_CONFIG, seed)), folder / weights)
+    return folder
+
+
+def open_clip_folder(
+    folder: Path, config: CLIPConfig = VIT_CONFIG, seed: int = 0, weights: str = "open_clip_model.safetensors"
+) -> Path:
+    folder.mkdir(exist_ok=True)
+    preprocess = Preprocess(image_size=32, mean=(0.5, 0.5, 0.5))
+    write_json(folder / "open_clip_config.json", config_to_open_clip(config, preprocess))
+    tensors = naming_of(config).from_ours(weights_of(config, seed))
+    if weights.endswith(".bin"):
+        torch.save(tensors, folder / weights)
+    else:
+        safetensors.torch.save_file(tensors, folder / weights)
+    return folder
+
+
+def archive(config: CLIPConfig, path: Path) -> Path:
+    """A TorchScript archive as OpenAI's: halves, and sizes among the tensors."""
+    root = nn.Module()
+    sizes = {"input_resolution": 32, "context_length": 16, "vocab_size": 600}
+    theirs = naming_of(config).from_ours(weights_of(config))
+    theirs = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in theirs.items()}
+    for name, tensor in (theirs | {name: torch.tensor(size) for name, size in sizes.items()}).items():
+        *parents, last = name.split(".")
+        module = root
+        for parent in parents:
+            if not hasattr(module, parent):
+                module.add_module(parent, nn.Module())
+            module = module.get_submodule(parent)
+        module.register_buffer(last, tensor)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
+        torch.jit.save(torch.jit.script(root), str(path))
+    return path
+
+
+def assert_built(found: Source, config: CLIPConfig, weights: dict[str, Tensor]) -> None:
+    model = found.build()
+    assert model.config == config
+    assert not model.training
+    built = model.state_dict()
+    assert built.keys() == weights.keys()
+    assert all(torch.equal(built[name], tensor) for name, tensor in weights.items())
+
+
+def edit(path: Path, change) -> None:
+    weights = safetensors.torch.load_file(path)
+    change(weights)
+    safetensors.torch.save_file({name: tensor.clone() for name, tensor in weights.items()}, path)
+
+
+# Layouts
+
+
+def test_a_transformers_folder_opens(tmp_path):
+    found = open_source(transformers_folder(tmp_path))
+    assert (found.kind, found.naming, found.block) == ("transformers folder", HUGGING_FACE, None)
+    assert found.weights == tmp_path / "model.safetensors"
+    assert_built(open_source(tmp_path), VIT_CONFIG, weights_of(VIT_CONFIG))
+
+
+@pytest.mark.parametrize("config", BOTH)
+@pytest.mark.parametrize(
+    "weights",
+    ["open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors", "pytorch_model.bin"],
+)
+def test_an_open_clip_folder_opens_whatever_its_weights_are_called(tmp_path, config, weights):
+    open_clip_folder(tmp_path, config, weights=weights)
+    found = open_source(tmp_path)
+    assert (found.kind, found.weights, found.block) == ("open_clip folder", tmp_path / weights, None)
+    assert found.preprocess == Preprocess(image_size=32, mean=(0.5, 0.5, 0.5))
+    assert_built(open_source(tmp_path), config, weights_of(config))
+
+
+def test_weights_in_parts_open(tmp_path):
+    transformers_folder(tmp_path)
+    theirs = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").rename(tmp_path / "all")
+    places = {name: f"model-{i % 2}.safetensors" for i, name in enumerate(theirs)}
+    for part in set(places.values()):
+        safetensors.torch.save_file({name: theirs[name] for name in theirs if places[name] == part}, tmp_path / part)
+    write_json(tmp_path / "model.safetensors.index.json", {"weight_map": places})
+    assert_built(open_source(tmp_path), VIT_CONFIG, weights_of(VIT_CONFIG))
+
+
+def test_of_two_layouts_in_a_folder_transformers_wins_where_it_has_weights(tmp_path):
+    transformers_folder(tmp_path, seed=1)
+    open_clip_folder(tmp_path, seed=2)
+    assert_built(open_source(tmp_path), VIT_CONFIG, weights_of(VIT_CONFIG, 1))
+    assert_built(open_source(tmp_path, weights="open_clip_model.safetensors"), VIT_CONFIG, weights_of(VIT_CONFIG, 2))
+    (tmp_path / "model.safetensors").unlink()
+    assert_built(open_source(tmp_path), VIT_CONFIG, weights_of(VIT_CONFIG, 2))
+
+
+@pytest.mark.parametrize("data", [{"model_type": "timm_wrapper"}, {"architecture": "vit_base"}])
+def test_a_config_of_another_library_beside_open_clips_is_left_alone(tmp_path, data):
+    open_clip_folder(tmp_path, weights="model.safetensors")
+    write_json(tmp_path / "config.json", data)
+    assert open_source(tmp_path).kind == "open_clip folder"
+    assert_built(open_source(tmp_path), VIT_CONFIG, weights_of(VIT_CONFIG))
+
+
+def test_a_block_of_ours_is_read_from_either_config(tmp_path):
+    write_config(transformers_folder(tmp_path / "hf") / "config.json", config_to_hf(VIT_CONFIG, **IDS), BLOCK)
+    found = open_source(tmp_path / "hf")
+    assert (found.kind, found.block) == ("diptych bundle", BLOCK)
+    path = open_clip_folder(tmp_path / "oc") / "open_clip_config.json"
+    write_config(path, json.loads(path.read_text()), BLOCK)
+    assert open_source(tmp_path / "oc").block == BLOCK
+
+
+def test_the_first_resnet_bundles_which_had_our_own_names_open(tmp_path):
+    plain = {"model_type": "diptych-clip", "model": dataclasses.asdict(RESNET_CONFIG)}
+    del plain["model"]["text"]["end_token_id"]  # None, which plain data leaves out
+    write_json(tmp_path / "config.json", plain)
+    write_json(tmp_path / "preprocessor_config.json", Preprocess(image_size=32).to_hf())
+    safetensors.torch.save_file(weights_of(RESNET_CONFIG), tmp_path / "model.safetensors")
+    assert open_source(tmp_path).naming == OWN
+    assert_built(open_source(tmp_path), RESNET_CONFIG, weights_of(RESNET_CONFIG))
+
+
+def test_newer_resnet_bundles_have_the_names_of_open_clip(tmp_path):
+    open_clip_folder(tmp_path, RESNET_CONFIG, weights="model.safetensors")
+    plain = {"model_type": "diptych-clip", "model": dataclasses.asdict(RESNET_CONFIG)}
+    del plain["model"]["text"]["end_token_id"]
+    write_json(tmp_path / "config.json", plain)
+    write_json(tmp_path / "preprocessor_config.json", Preprocess(image_size=32).to_hf())
+    assert open_source(tmp_path).naming == RESNET
+    assert_built(open_source(tmp_path), RESNET_CONFIG, weights_of(RESNET_CONFIG))
+
+
+@pytest.mark.skipif(not list_models(), reason="no model ships with this installation")
+def test_the_shipped_model_opens_and_lies_in_its_file():
+    folder = Path(source.__file__).with_name("models") / DEFAULT_MODEL
+    found = open_source(folder)
+    assert found.kind == "diptych bundle"
+    assert found.build().state_dict().keys() == CLIP(found.config).state_dict().keys()
+
+
+# Single files
+
+
+@pytest.mark.parametrize("config", BOTH)
+def test_a_bare_state_dict_opens_when_its_activation_is_said(tmp_path, config):
+    path = open_clip_folder(tmp_path, config) / "open_clip_model.safetensors"
+    found = open_source(path, activation="gelu")
+    assert (found.kind, found.preprocess) == ("open_clip state dict", Preprocess(image_size=32))
+    towers = {"text": dataclasses.replace(config.text, activation="gelu")}
+    if config is VIT_CONFIG:
+        towers["image"] = dataclasses.replace(config.image, activation="gelu")
+    assert_built(open_source(path, activation="gelu"), dataclasses.replace(config, **towers), weights_of(config))
+    with pytest.raises(WeightsError, match="a bare state dict does not tell its activation"):
+        open_source(path)
+
+
+def test_heads_of_another_width_are_taken_as_said(tmp_path):
+    path = open_clip_folder(tmp_path) / "open_clip_model.safetensors"
+    assert open_source(path, activation="gelu", heads=4).config.image.heads == 4
+    with pytest.raises(WeightsError, match=r"safetensors: image\.heads must divide image\.width"):
+        open_source(path, activation="gelu", heads=7)
+
+
+@pytest.mark.parametrize("config", BOTH)
+def test_an_archive_of_openai_opens_with_quick_gelu_and_nothing_said(tmp_path, config):
+    path = archive(config, tmp_path / "x.pt")
+    found = open_source(path)
+    assert (found.kind, found.naming) == ("OpenAI archive", naming_of(config))
+    rounded = {
+        name: tensor.half().float() if tensor.is_floating_point() else tensor
+        for name, tensor in weights_of(config).items()
+    }
+    assert_built(open_source(path), config, rounded)
+
+
+def test_a_state_dict_of_openai_is_known_by_the_sizes_in_it(tmp_path):
+    theirs = VIT.from_ours(weights_of(VIT_CONFIG)) | {"input_resolution": torch.tensor(32)}
+    torch.save(theirs, tmp_path / "x.pt")
+    assert open_source(tmp_path / "x.pt").kind == "OpenAI state dict"
+    assert_built(open_source(tmp_path / "x.pt"), VIT_CONFIG, weights_of(VIT_CONFIG))
+
+
+def test_newer_names_and_a_scale_of_one_dimension_are_read(tmp_path):
+    theirs = VIT.from_ours(weights_of(VIT_CONFIG))
+    theirs["logit_scale"] = theirs["logit_scale"][None]
+    text = ("token_embedding", "positional_embedding", "ln_final", "transformer", "text_projection", "attn_mask")
+    theirs["attn_mask"] = torch.zeros(16, 16)
+    theirs = {f"text.{name}" if name.startswith(text) else name: tensor for name, tensor in theirs.items()}
+    torch.save(
+        {"epoch": 1, "state_dict": {f"module.{name}": value for name, value in theirs.items()}}, tmp_path / "x.pt"
+    )
+    assert_built(open_source(tmp_path / "x.pt", activation="quick_gelu"), VIT_CONFIG, weights_of(VIT_CONFIG))
+
+
+def test_a_folder_tells_its_activation_and_heads_itself(tmp_path):
+    transformers_folder(tmp_path)
+    with pytest.raises(WeightsError, match="tells its own activation and heads: pass neither"):
+        open_source(tmp_path, activation="gelu")
+    with pytest.raises(WeightsError, match="tells its own activation and heads: pass neither"):
+        open_source(tmp_path, heads=1)
+
+
+# Memory
+
+
+def test_a_model_in_float32_keeps_the_memory_of_its_file(tmp_path):
+    path = open_clip_folder(tmp_path) / "open_clip_model.safetensors"
+    found = open_source(path, activation="gelu")
+    parameters = dict(found.build().named_parameters())
+    theirs = VIT.to_ours(found.tensors, parameters)
+    assert all(parameters[name].data_ptr() == tensor.data_ptr() for name, tensor in theirs.items())
+
+
+def test_a_model_in_half_becomes_float32(tmp_path):
+    halves = {name: tensor.bfloat16() for name, tensor in VIT.from_ours(weights_of(VIT_CONFIG)).items()}
+    safetensors.torch.save_file(halves, tmp_path / "x.safetensors")
+    rounded = {name: tensor.bfloat16().float() for name, tensor in weights_of(VIT_CONFIG).items()}
+    assert_built(open_source(tmp_path / "x.safetensors", activation="quick_gelu"), VIT_CONFIG, rounded)
+
+
+# Tensors that do not fit
+
+
+def test_missing_and_unexpected_tensors_are_counted_and_named(tmp_path):
+    def change(weights):
+        del weights["text_projection.weight"], weights["logit_scale"]
+        weights["head.weight"] = torch.zeros(3)
+
+    edit(transformers_folder(tmp_path) / "model.safetensors", change)
+    message = (
+        r"model\.safetensors does not fit the model's sizes: 2 missing \(logit_scale, text_projection\.weight\), "
+        r"1 unexpected \(head\.weight\)\. Was it saved from another architecture\?"
+    )
+    with pytest.raises(WeightsError, match=message):
+        open_source(tmp_path).build()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data["text_config"].update(num_hidden_layers=0), r"text\.layers must be at least 1"),
+        (lambda data: data["vision_config"].update(num_hidden_layers=1), r"16 unexpected \(.*, \.\.\.\)"),
+        (
+            lambda data: data.update(projection_dim=31),
+            r"2 of another shape \(visual_projection\.weight \[24, 64\] instead of \[31, 64\], text_pro",
+        ),
+        (lambda data: data.update(model_type="siglip"), r"missing"),
+        (lambda data: data.update(model_type="bert"), r"model_type"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_told_in_one_line(tmp_path, change, message):
+    path = transformers_folder(tmp_path) / "config.json"
+    data = json.loads(path.read_text())
+    change(data)
+    write_json(path, data)
+    with pytest.raises(WeightsError, match=message) as caught:
+        open_source(tmp_path).build()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tensor_of_another_shape_in_an_open_clip_folder_is_named(tmp_path):
+    path = open_clip_folder(tmp_path) / "open_clip_model.safetensors"
+    edit(path, lambda weights: weights.update({"visual.proj": torch.zeros(24, 64)}))
+    with pytest.raises(WeightsError, match=r"1 of another shape \(visual\.proj \[24, 64\] instead of \[64, 24\]\)"):
+        open_source(tmp_path).build()
+
+
+def test_weights_that_are_whole_numbers_are_refused(tmp_path):
+    path = transformers_folder(tmp_path) / "model.safetensors"
+    edit(path, lambda weights: weights.update(logit_scale=torch.tensor(3)))
+    with pytest.raises(WeightsError, match=r"logit_scale must be torch\.float32 or alike\. Got torch\.int64"):
+        open_source(tmp_path).build()
+
+
+def test_tensors_that_hold_no_weights_may_be_there_or_not(tmp_path):
+    path = transformers_folder(tmp_path / "vit") / "model.safetensors"
+    edit(path, lambda weights: weights.update({"text_model.embeddings.position_ids": torch.arange(16)[None]}))
+    assert_built(open_source(tmp_path / "vit"), VIT_CONFIG, weights_of(VIT_CONFIG))
+
+    def drop_counters(weights):
+        for name in [name for name in weights if name.endswith("num_batches_tracked")]:
+            del weights[name]
+
+    edit(open_clip_folder(tmp_path / "resnet", RESNET_CONFIG) / "open_clip_model.safetensors", drop_counters)
+    assert_built(open_source(tmp_path / "resnet"), RESNET_CONFIG, weights_of(RESNET_CONFIG))
+
+
+# Files that are missing or damaged
+
+
+def test_a_folder_without_a_config_or_weights_says_which(tmp_path):
+    with pytest.raises(WeightsError, match=r"must hold config\.json or open_clip_config\.json, and has neither"):
+        open_source(tmp_path)
+    write_json(tmp_path / "open_clip_config.json", {})
+    with pytest.raises(WeightsError, match=r"must hold model\.safetensors, or weights under another"):
+        open_source(tmp_path)
+
+
+def test_a_path_where_nothing_is_says_so(tmp_path):
+    with pytest.raises(WeightsError, match=r"none\.pt must be a file of weights, and there is none"):
+        open_source(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize("text", ["{'model_cfg': {}}", "[]", "", "{}", '{"model_cfg": 3}', '{"model_cfg": {}}'])
+def test_a_damaged_open_clip_config_is_named(tmp_path, text):
+    (open_clip_folder(tmp_path) / "open_clip_config.json").write_text(text)
+    with pytest.raises(WeightsError, match=rf"{tmp_path}.* must ") as caught:
+        open_source(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kept", [0, 7, 500, -1])
+def test_truncated_weights_in_a_folder_are_refused(tmp_path, kept):
+    path = transformers_folder(tmp_path) / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(WeightsError, match=r"model\.safetensors cannot be read: .* Copy or download it again"):
+        open_source(tmp_path)
+
+
+# Tokenizers
+
+
+def write_merges(path: Path) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(gzip.compress(b"#version\nc a\nca t</w>\n"))
+    return path
+
+
+def test_a_tokenizer_is_found_beside_the_weights_or_is_said(tmp_path, tokenizer: Tokenizer):
+    transformers_folder(tmp_path / "m")
+    with pytest.raises(
+        WeightsError, match=r"m comes without a tokenizer\. Put tokenizer\.json or bpe_simple_vocab_16e6"
+    ):
+        open_source(tmp_path / "m").read_tokenizer()
+    elsewhere = tmp_path / "tokenizer"
+    elsewhere.mkdir()
+    tokenizer.save(elsewhere)
+    found = open_source(tmp_path / "m", tokenizer=elsewhere)
+    assert found.read_tokenizer().fingerprint() == tokenizer.fingerprint()
+    tokenizer.save(tmp_path / "m")
+    found = open_source(tmp_path / "m")
+    assert found.tokenizer == tmp_path / "m"
+    assert found.read_tokenizer().fingerprint() == tokenizer.fingerprint()
+    merges = write_merges(tmp_path / "merges.txt.gz")
+    assert open_source(tmp_path / "m", tokenizer=merges).read_tokenizer().encode(["cat"])[0, 1] == 513
+
+
+def test_the_tokenizer_has_the_context_length_of_the_model(tmp_path, tokenizer: Tokenizer):
+    transformers_folder(tmp_path)
+    tokenizer.save(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    write_json(path, json.loads(path.read_text()) | {"model_max_length": 10**30})  # transformers' "not known"
+    assert open_source(tmp_path).read_tokenizer().context_length == 16
+
+
+def test_a_tokenizer_that_is_said_and_is_not_there_is_named(tmp_path):
+    transformers_folder(tmp_path)
+    with pytest.raises(WeightsError, match=r"gone\.txt"):
+        open_source(tmp_path, tokenizer=tmp_path / "gone.txt").read_tokenizer()
+
+
+@pytest.fixture
+def clip_sized(tmp_path) -> Path:
+    """A bare state dict with CLIP's vocabulary, alone in its folder."""
+    config = dataclasses.replace(VIT_CONFIG, text=dataclasses.replace(TEXT, vocab_size=49_408))
+    return open_clip_folder(tmp_path / "m", config) / "open_clip_model.safetensors"
+
+
+def test_clips_published_merges_beside_the_weights_are_taken(tmp_path, clip_sized):
+    assert open_source(clip_sized, activation="gelu").tokenizer is None
+    merges = write_merges(clip_sized.with_name("bpe_simple_vocab_16e6.txt.gz"))
+    found = open_source(clip_sized, activation="gelu")
+    assert found.tokenizer == merges
+    assert found.read_tokenizer().encode(["cat"])[0, 1] == 513  # 512 symbols, then the merges in their order
+    smaller = open_clip_folder(tmp_path / "small")
+    write_merges(smaller / "bpe_simple_vocab_16e6.txt.gz")
+    assert open_source(smaller).tokenizer is None  # not of this vocabulary
+
+
+@pytest.mark.parametrize("package", ["open_clip", "clip"])
+def test_the_merges_of_an_installed_package_are_taken_and_the_package_is_not_run(
+    tmp_path, clip_sized, package, monkeypatch
+):
+    place = tmp_path / "site" / package
+    place.mkdir(parents=True)
+    (place / "__init__.py").write_text("raise AssertionError('imported')")
+    merges = write_merges(place / "bpe_simple_vocab_16e6.txt.gz")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    assert open_source(clip_sized, activation="gelu").tokenizer == merges
