@@ -48,6 +48,7 @@ def test_attention_equals_its_plain_twin(is_causal):
 
 def test_a_block_normalises_before_each_part_and_adds_it_to_what_came_in():
     block = Block(width=8, heads=2, mlp_width=24, activation="gelu", layer_norm_eps=1e-3, is_causal=False)
+    reset_to_defaults(block, generator(1))
     x = torch.randn(2, 5, 8, generator=generator(2))
 
     def normalised(x: torch.Tensor) -> torch.Tensor:  # the scales are 1 and the shifts 0

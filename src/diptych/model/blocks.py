@@ -32,6 +32,30 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 }
 
 
+class Linear(nn.Linear):
+    """As torch's, but empty: `reset_to_defaults` fills it, or weights do.
+
+    On the meta device, torch's own start draws nothing and yet imports hundreds of modules, for more than a second.
+    """
+
+    def reset_parameters(self) -> None:
+        pass
+
+
+class Conv2d(nn.Conv2d):
+    """As torch's, but empty; see `Linear`."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+
+class Embedding(nn.Embedding):
+    """As torch's, but empty; see `Linear`."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with one fused projection to queries, keys and values."""
 
@@ -39,8 +63,8 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.is_causal = is_causal
-        self.in_projection = nn.Linear(width, 3 * width)
-        self.out_projection = nn.Linear(width, width)
+        self.in_projection = Linear(width, 3 * width)
+        self.out_projection = Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, W] to [B, L, W]; where causal, position i sees positions up to i."""
@@ -66,8 +90,8 @@ class MLP(nn.Module):
     def __init__(self, width: int, hidden_width: int, activation: Activation) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[activation]
-        self.up = nn.Linear(width, hidden_width)
-        self.down = nn.Linear(hidden_width, width)
+        self.up = Linear(width, hidden_width)
+        self.down = Linear(hidden_width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, W] to [B, L, W]."""

@@ -10,6 +10,7 @@ from diptych.errors import ConfigError
 from diptych.model.blocks import (
     Activation,
     Block,
+    Conv2d,
     Stack,
     check_blocks,
     check_sizes,
@@ -70,7 +71,7 @@ class ImageTower(nn.Module):
 
     def __init__(self, config: ImageTowerConfig, embed_dim: int) -> None:
         super().__init__()
-        self.patch_embedding = nn.Conv2d(3, config.width, config.patch_size, stride=config.patch_size, bias=False)
+        self.patch_embedding = Conv2d(3, config.width, config.patch_size, stride=config.patch_size, bias=False)
         self.class_embedding = nn.Parameter(torch.empty(config.width))
         self.position_embedding = nn.Parameter(torch.empty(1 + config.patches, config.width))
         self.ln_pre = nn.LayerNorm(config.width, eps=config.layer_norm_eps)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diptych.errors import ConfigError
-from diptych.model.blocks import check_sizes, draw_normal, reset_to_defaults
+from diptych.model.blocks import Conv2d, Linear, check_sizes, draw_normal, reset_to_defaults
 
 _EXPANSION = 4  # output channels of a bottleneck, in units of its inner ones
 _STRIDE = 32  # pixels of one side that become one position of the last grid
@@ -80,7 +80,7 @@ class ResNetTower(nn.Module):
                 channels = inner * _EXPANSION
             self.stages.append(nn.Sequential(*bottlenecks))
         self.pool = AttentionPool(config.patches, config.final_width, config.heads)
-        self.projection = nn.Linear(config.final_width, embed_dim)
+        self.projection = Linear(config.final_width, embed_dim)
 
     def trunk(self, images: Tensor) -> Tensor:
         """Features before the projection, which linear probes are fitted on (CLIP, section 3.2).
@@ -130,16 +130,16 @@ class Bottleneck(nn.Module):
     def __init__(self, channels: int, inner: int, *, shrink: int) -> None:
         super().__init__()
         out = inner * _EXPANSION
-        self.conv1 = nn.Conv2d(channels, inner, 1, bias=False)
+        self.conv1 = Conv2d(channels, inner, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(inner)
-        self.conv2 = nn.Conv2d(inner, inner, 3, padding=1, bias=False)
+        self.conv2 = Conv2d(inner, inner, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(inner)
         self.shrink = nn.AvgPool2d(shrink) if shrink > 1 else nn.Identity()
-        self.conv3 = nn.Conv2d(inner, out, 1, bias=False)
+        self.conv3 = Conv2d(inner, out, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out)
         self.shortcut = nn.Identity()
         if channels != out or shrink > 1:
-            self.shortcut = nn.Sequential(self.shrink, nn.Conv2d(channels, out, 1, bias=False), nn.BatchNorm2d(out))
+            self.shortcut = nn.Sequential(self.shrink, Conv2d(channels, out, 1, bias=False), nn.BatchNorm2d(out))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, channels, s, s] to [B, 4 * inner, s / shrink, s / shrink]."""
@@ -159,9 +159,9 @@ class AttentionPool(nn.Module):
         super().__init__()
         self.heads = heads
         self.position_embedding = nn.Parameter(torch.empty(patches + 1, width))
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
+        self.query = Linear(width, width)
+        self.key = Linear(width, width)
+        self.value = Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, W, S / 32, S / 32] to [B, W]."""
@@ -175,5 +175,5 @@ class AttentionPool(nn.Module):
 
 
 def _convolution(channels: int, out: int, *, kernel: int, stride: int = 1) -> list[nn.Module]:
-    convolution = nn.Conv2d(channels, out, kernel, stride=stride, padding=kernel // 2, bias=False)
+    convolution = Conv2d(channels, out, kernel, stride=stride, padding=kernel // 2, bias=False)
     return [convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True)]

@@ -15,6 +15,9 @@ from diptych.model.blocks import (
     Activation,
     Attention,
     Block,
+    Conv2d,
+    Embedding,
+    Linear,
     Stack,
     check_blocks,
     check_sizes,
@@ -106,7 +109,7 @@ class SigLIPImageTower(nn.Module):
 
     def __init__(self, config: SigLIPImageTowerConfig) -> None:
         super().__init__()
-        self.patch_embedding = nn.Conv2d(3, config.width, config.patch_size, stride=config.patch_size)
+        self.patch_embedding = Conv2d(3, config.width, config.patch_size, stride=config.patch_size)
         self.position_embedding = nn.Parameter(torch.empty(config.patches, config.width))
         self.blocks = _blocks(config)
         self.ln_post = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
@@ -158,11 +161,11 @@ class SigLIPTextTower(nn.Module):
 
     def __init__(self, config: SigLIPTextTowerConfig, embed_dim: int) -> None:
         super().__init__()
-        self.token_embedding = nn.Embedding(config.vocab_size, config.width)
+        self.token_embedding = Embedding(config.vocab_size, config.width)
         self.position_embedding = nn.Parameter(torch.empty(config.context_length, config.width))
         self.blocks = _blocks(config)
         self.ln_final = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
-        self.projection = nn.Linear(config.width, embed_dim)
+        self.projection = Linear(config.width, embed_dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Encode texts.

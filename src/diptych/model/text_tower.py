@@ -7,7 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from diptych.errors import ConfigError
-from diptych.model.blocks import Activation, Block, Stack, check_blocks, check_sizes, draw_normal, reset_to_defaults
+from diptych.model.blocks import (
+    Activation,
+    Block,
+    Embedding,
+    Stack,
+    check_blocks,
+    check_sizes,
+    draw_normal,
+    reset_to_defaults,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +68,7 @@ class TextTower(nn.Module):
     def __init__(self, config: TextTowerConfig, embed_dim: int) -> None:
         super().__init__()
         self.end_token_id = config.end_token_id
-        self.token_embedding = nn.Embedding(config.vocab_size, config.width)
+        self.token_embedding = Embedding(config.vocab_size, config.width)
         self.position_embedding = nn.Parameter(torch.empty(config.context_length, config.width))
         self.blocks = Stack(
             *(

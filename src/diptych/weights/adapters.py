@@ -1,5 +1,6 @@
 """Names for our tensors in other libraries: one table a library, read both ways. And our own, for what none has."""
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -54,10 +55,14 @@ class Naming:
 
     def _look_up(self, name: str) -> tuple[Row, list[str]]:
         for row in self.rows:
-            pattern = re.escape(row.ours).replace(r"\{\}", "(.+)")
-            if match := re.fullmatch(pattern, name):
+            if match := _pattern(row.ours).fullmatch(name):
                 return row, [theirs.format(*match.groups()) for theirs in row.theirs]
         raise AssertionError(f"{name} is in no row of the table")
+
+
+@functools.cache
+def _pattern(ours: str) -> re.Pattern[str]:
+    return re.compile(re.escape(ours).replace(r"\{\}", "(.+)"))
 
 
 OWN = Naming(rows=(Row(ours="{}", theirs=("{}",)),))
