@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from diptych.errors import DiptychError
     from diptych.eval.zero_shot import ZeroShotClassifier
     from diptych.model.clip import CLIP
-    from diptych.train.loss import clip_loss
+    from diptych.train.loss import clip_loss, siglip_loss
     from diptych.weights.bundle import Bundle
     from diptych.weights.registry import list_models, load
 
@@ -28,6 +28,7 @@ __all__ = [
     "embed_images",
     "list_models",
     "load",
+    "siglip_loss",
 ]
 
 _HOMES = {
@@ -39,6 +40,7 @@ _HOMES = {
     "embed_images": "diptych.embed",
     "list_models": "diptych.weights.registry",
     "load": "diptych.weights.registry",
+    "siglip_loss": "diptych.train.loss",
 }
 
 

@@ -222,6 +222,8 @@ class Bundle:
             WeightsError: the features are not finite.
         """
         folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise DataError(f"{folder} must be a folder or absent. It is a file: choose another name.")
         if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).is_file() for name in _CONFIGS):
             raise DataError(f"{folder} must be a model's folder, be empty or absent: what is in it would be replaced.")
         weights = stored_weights(self.model, dtype)
