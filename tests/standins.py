@@ -14,6 +14,23 @@ from diptych.runtime import generator
 
 Tower = TypeVar("Tower", ImageTowerConfig, TextTowerConfig)
 
+UNEVEN = CLIPConfig(  # no two sizes are the same
+    embed_dim=20,
+    image=ImageTowerConfig(
+        image_size=24, patch_size=8, width=48, layers=3, heads=4, mlp_width=112, activation="gelu", layer_norm_eps=1e-6
+    ),
+    text=TextTowerConfig(
+        context_length=9,
+        vocab_size=600,
+        width=36,
+        layers=2,
+        heads=3,
+        mlp_width=80,
+        activation="gelu_tanh",
+        layer_norm_eps=1e-4,
+        end_token_id=400,
+    ),
+)
 GAIN = 1.5  # standard deviation of a layer's outputs for inputs of 1: softmax and activations work off their middle
 
 

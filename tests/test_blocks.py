@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -101,10 +102,10 @@ def test_layers_start_as_torch_starts_them():
     ],
 )
 def test_impossible_blocks_are_refused(wrong, message):
-    sizes = {"width": 8, "layers": 1, "heads": 2, "mlp_width": 32, "activation": "gelu"}
-    check_blocks("text", **sizes)
+    sizes = {"width": 8, "layers": 1, "heads": 2, "mlp_width": 32, "activation": "gelu", "layer_norm_eps": 1e-5}
+    check_blocks("text", SimpleNamespace(**sizes))
     with pytest.raises(ConfigError, match=message):
-        check_blocks("text", **(sizes | wrong))
+        check_blocks("text", SimpleNamespace(**(sizes | wrong)))
 
 
 def test_the_first_size_below_one_is_named():

@@ -12,13 +12,11 @@ from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError, WeightsError
 from diptych.files import sha256
-from diptych.model import siglip as siglip_module
+from diptych.model import blocks as blocks_module
 from diptych.model.blocks import Block
 from diptych.model.clip import CLIP, CLIPConfig
-from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.presets import preset
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
-from diptych.model.text_tower import TextTowerConfig
 from diptych.runtime import generator
 from diptych.weights.bundle import Bundle, golden_picture
 from diptych.weights.hugging_face import (
@@ -29,24 +27,8 @@ from diptych.weights.hugging_face import (
     hugging_face_naming,
 )
 from siglip_standins import siglip_twin, write_siglip2_tokenizer, write_siglip_tokenizer
+from standins import UNEVEN
 
-UNEVEN = CLIPConfig(  # no two sizes are the same
-    embed_dim=20,
-    image=ImageTowerConfig(
-        image_size=24, patch_size=8, width=48, layers=3, heads=4, mlp_width=112, activation="gelu", layer_norm_eps=1e-6
-    ),
-    text=TextTowerConfig(
-        context_length=9,
-        vocab_size=600,
-        width=36,
-        layers=2,
-        heads=3,
-        mlp_width=80,
-        activation="gelu_tanh",
-        layer_norm_eps=1e-4,
-        end_token_id=400,
-    ),
-)
 IDS = {"start_token_id": 399, "end_token_id": 400, "vocab_size": 401}
 
 
@@ -267,7 +249,7 @@ def test_a_siglip_folder_opens_and_what_is_saved_opens_in_transformers(foreign, 
 
 def test_golden_features_find_a_causal_mask(foreign, tmp_path, monkeypatch):
     Bundle.load(foreign[0]).save(tmp_path / "ours")
-    monkeypatch.setattr(siglip_module, "Block", lambda **options: Block(**{**options, "is_causal": True}))
+    monkeypatch.setattr(blocks_module, "Block", lambda **options: Block(**{**options, "is_causal": True}))
     with pytest.raises(WeightsError, match=r"image_features are .* off.* text_features are .* off"):
         Bundle.load(tmp_path / "ours")
 

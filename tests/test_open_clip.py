@@ -7,14 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import standins
 from diptych.data.images import Preprocess
 from diptych.errors import ConfigError, WeightsError
 from diptych.model.clip import CLIP, CLIPConfig
-from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.presets import PRESETS, preset
 from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.siglip import SigLIPTextTowerConfig
-from diptych.model.text_tower import TextTowerConfig
 from diptych.runtime import generator
 from diptych.weights.open_clip import (
     RESNET,
@@ -28,30 +27,7 @@ from diptych.weights.open_clip import (
 )
 
 PUBLISHED = [name for name in PRESETS if not name.startswith("tiny")]
-UNEVEN = CLIPConfig(  # no two sizes are the same
-    embed_dim=20,
-    image=ImageTowerConfig(
-        image_size=24,
-        patch_size=8,
-        width=48,
-        layers=3,
-        heads=4,
-        mlp_width=112,
-        activation="gelu_tanh",
-        layer_norm_eps=1e-6,
-    ),
-    text=TextTowerConfig(
-        context_length=9,
-        vocab_size=600,
-        width=36,
-        layers=2,
-        heads=3,
-        mlp_width=80,
-        activation="gelu_tanh",
-        layer_norm_eps=1e-4,
-        end_token_id=400,
-    ),
-)
+UNEVEN = dataclasses.replace(standins.UNEVEN, image=dataclasses.replace(standins.UNEVEN.image, activation="gelu_tanh"))
 # Theirs, written out from the model classes of OpenAI's released code.
 BLOCK = (
     "attn.in_proj_weight", "attn.in_proj_bias", "attn.out_proj.weight", "attn.out_proj.bias", "ln_1.weight",

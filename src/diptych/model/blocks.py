@@ -1,7 +1,7 @@
 """Attention and MLP, shared by both towers, and how their parameters start."""
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
 import torch.nn.functional as F
@@ -126,6 +126,23 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_mlp(x))
 
 
+class BlockSizes(Protocol):
+    """What the config of a transformer tower tells of its blocks."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def mlp_width(self) -> int: ...
+    @property
+    def activation(self) -> Activation: ...
+    @property
+    def layer_norm_eps(self) -> float: ...
+
+
 class Stack(nn.Sequential):
     """Blocks, one after the other.
 
@@ -134,6 +151,23 @@ class Stack(nn.Sequential):
     """
 
     recomputes = False
+
+    @classmethod
+    def of(cls, sizes: BlockSizes, *, is_causal: bool) -> "Stack":
+        """The blocks of a tower."""
+        return cls(
+            *(
+                Block(
+                    width=sizes.width,
+                    heads=sizes.heads,
+                    mlp_width=sizes.mlp_width,
+                    activation=sizes.activation,
+                    layer_norm_eps=sizes.layer_norm_eps,
+                    is_causal=is_causal,
+                )
+                for _ in range(sizes.layers)
+            )
+        )
 
     def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """[B, L, W] to [B, L, W]."""
@@ -202,14 +236,15 @@ def check_sizes(tower: str, **sizes: int) -> None:
             raise ConfigError(f"{tower}.{name} must be at least 1. Got {size}.")
 
 
-def check_blocks(tower: str, *, width: int, layers: int, heads: int, mlp_width: int, activation: str) -> None:
+def check_blocks(tower: str, sizes: BlockSizes) -> None:
     """Refuse sizes that no stack of blocks can have.
 
     Raises:
         ConfigError: a size below 1, heads that do not divide the width, or an unknown activation.
     """
-    check_sizes(tower, width=width, layers=layers, heads=heads, mlp_width=mlp_width)
-    if width % heads:
-        raise ConfigError(f"{tower}.heads must divide {tower}.width. Got heads={heads}, width={width}.")
-    if activation not in get_args(Activation):
-        raise ConfigError(f"{tower}.activation: {unknown_name(activation, '', get_args(Activation), 'an activation')}")
+    check_sizes(tower, width=sizes.width, layers=sizes.layers, heads=sizes.heads, mlp_width=sizes.mlp_width)
+    if sizes.width % sizes.heads:
+        raise ConfigError(f"{tower}.heads must divide {tower}.width. Got heads={sizes.heads}, width={sizes.width}.")
+    if sizes.activation not in get_args(Activation):
+        known = unknown_name(sizes.activation, "", get_args(Activation), "an activation")
+        raise ConfigError(f"{tower}.activation: {known}")

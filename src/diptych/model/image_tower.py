@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from diptych.errors import ConfigError
 from diptych.model.blocks import (
     Activation,
-    Block,
     Conv2d,
     Stack,
     check_blocks,
@@ -41,14 +40,7 @@ class ImageTowerConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
         check_sizes("image", image_size=self.image_size, patch_size=self.patch_size)
-        check_blocks(
-            "image",
-            width=self.width,
-            layers=self.layers,
-            heads=self.heads,
-            mlp_width=self.mlp_width,
-            activation=self.activation,
-        )
+        check_blocks("image", self)
         if self.image_size % self.patch_size:
             raise ConfigError(
                 "image.patch_size must divide image.image_size. "
@@ -75,19 +67,7 @@ class ImageTower(nn.Module):
         self.class_embedding = nn.Parameter(torch.empty(config.width))
         self.position_embedding = nn.Parameter(torch.empty(1 + config.patches, config.width))
         self.ln_pre = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
-        self.blocks = Stack(
-            *(
-                Block(
-                    width=config.width,
-                    heads=config.heads,
-                    mlp_width=config.mlp_width,
-                    activation=config.activation,
-                    layer_norm_eps=config.layer_norm_eps,
-                    is_causal=False,
-                )
-                for _ in range(config.layers)
-            )
-        )
+        self.blocks = Stack.of(config, is_causal=False)
         self.ln_post = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
         self.projection = nn.Parameter(torch.empty(config.width, embed_dim))
 

@@ -14,7 +14,6 @@ from diptych.model.blocks import (
     MLP,
     Activation,
     Attention,
-    Block,
     Conv2d,
     Embedding,
     Linear,
@@ -48,14 +47,7 @@ class SigLIPImageTowerConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
         check_sizes("image", image_size=self.image_size, patch_size=self.patch_size)
-        check_blocks(
-            "image",
-            width=self.width,
-            layers=self.layers,
-            heads=self.heads,
-            mlp_width=self.mlp_width,
-            activation=self.activation,
-        )
+        check_blocks("image", self)
         if self.patch_size > self.image_size:
             raise ConfigError(
                 "image.patch_size must be at most image.image_size. "
@@ -89,14 +81,7 @@ class SigLIPTextTowerConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
         check_sizes("text", context_length=self.context_length, vocab_size=self.vocab_size)
-        check_blocks(
-            "text",
-            width=self.width,
-            layers=self.layers,
-            heads=self.heads,
-            mlp_width=self.mlp_width,
-            activation=self.activation,
-        )
+        check_blocks("text", self)
 
 
 class SigLIPImageTower(nn.Module):
@@ -111,7 +96,7 @@ class SigLIPImageTower(nn.Module):
         super().__init__()
         self.patch_embedding = Conv2d(3, config.width, config.patch_size, stride=config.patch_size)
         self.position_embedding = nn.Parameter(torch.empty(config.patches, config.width))
-        self.blocks = _blocks(config)
+        self.blocks = Stack.of(config, is_causal=False)
         self.ln_post = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
         self.pool = _AttentionPool(config)
 
@@ -163,7 +148,7 @@ class SigLIPTextTower(nn.Module):
         super().__init__()
         self.token_embedding = Embedding(config.vocab_size, config.width)
         self.position_embedding = nn.Parameter(torch.empty(config.context_length, config.width))
-        self.blocks = _blocks(config)
+        self.blocks = Stack.of(config, is_causal=False)
         self.ln_final = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
         self.projection = Linear(config.width, embed_dim)
 
@@ -200,22 +185,6 @@ class _AttentionPool(nn.Module):
         """[B, P, W] to [B, W]."""
         x = self.attention.pool(self.probe, x)  # [B, 1, W]
         return (x + self.mlp(self.ln_mlp(x)))[:, 0]
-
-
-def _blocks(config: SigLIPImageTowerConfig | SigLIPTextTowerConfig) -> Stack:
-    return Stack(
-        *(
-            Block(
-                width=config.width,
-                heads=config.heads,
-                mlp_width=config.mlp_width,
-                activation=config.activation,
-                layer_norm_eps=config.layer_norm_eps,
-                is_causal=False,
-            )
-            for _ in range(config.layers)
-        )
-    )
 
 
 @torch.no_grad()

@@ -41,14 +41,7 @@ class TextTowerConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
         check_sizes("text", context_length=self.context_length, vocab_size=self.vocab_size)
-        check_blocks(
-            "text",
-            width=self.width,
-            layers=self.layers,
-            heads=self.heads,
-            mlp_width=self.mlp_width,
-            activation=self.activation,
-        )
+        check_blocks("text", self)
         if self.end_token_id is not None and not 0 <= self.end_token_id < self.vocab_size:
             raise ConfigError(
                 "text.end_token_id must be an id of the vocabulary, 0 to text.vocab_size - 1. "
@@ -70,19 +63,7 @@ class TextTower(nn.Module):
         self.end_token_id = config.end_token_id
         self.token_embedding = Embedding(config.vocab_size, config.width)
         self.position_embedding = nn.Parameter(torch.empty(config.context_length, config.width))
-        self.blocks = Stack(
-            *(
-                Block(
-                    width=config.width,
-                    heads=config.heads,
-                    mlp_width=config.mlp_width,
-                    activation=config.activation,
-                    layer_norm_eps=config.layer_norm_eps,
-                    is_causal=True,
-                )
-                for _ in range(config.layers)
-            )
-        )
+        self.blocks = Stack.of(config, is_causal=True)
         self.ln_final = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
         self.projection = nn.Parameter(torch.empty(config.width, embed_dim))
 
