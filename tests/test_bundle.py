@@ -341,12 +341,3 @@ def test_golden_features_of_another_size_are_no_match(folder):
     edit_config(folder, lambda data: data["diptych"]["golden"].update(text_features=[[1.0]]))
     with pytest.raises(WeightsError, match="text_features are inf off"):
         Bundle.load(folder)
-
-
-def test_a_file_is_not_replaced_by_a_folder(tmp_path, bundle):
-    path = tmp_path / "notes.txt"
-    path.write_text("mine")
-    with pytest.raises(DataError, match="must be a folder or absent"):
-        bundle.save(path)
-    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
-    assert path.read_text() == "mine"

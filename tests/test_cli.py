@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 from unittest.mock import Mock
 
 import numpy as np
@@ -17,6 +18,7 @@ import safetensors
 import torch
 from PIL import Image
 
+from diptych.cli import models
 from diptych.cli.console import one_line, print_table
 from diptych.cli.main import main
 from diptych.data.images import Preprocess
@@ -24,9 +26,12 @@ from diptych.data.prompts import TEMPLATES
 from diptych.data.tokenizer import Tokenizer
 from diptych.eval.zero_shot import ZeroShotClassifier
 from diptych.files import sha256
+from diptych.model.blocks import Activation
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
 from diptych.runtime import generator
+from diptych.weights import bundle as bundle_module
+from diptych.weights import convert
 from diptych.weights.bundle import About, Bundle
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (40, 60, 210)}
@@ -514,3 +519,9 @@ def test_show_tells_what_a_folder_holds_without_touching_its_weights(run: Run, f
     assert json.loads(run("models", "show", model, "--json")[1])["embed_dim"] == 32
     assert sha256(Path(model) / "model.safetensors") == digest
     assert fails("models", "show", "no-model").startswith("no-model is not a model.")
+
+
+def test_choices_that_are_written_out_are_those_of_the_library():
+    assert get_args(models.Activation) == get_args(Activation)
+    assert get_args(models.Format) == get_args(convert.Format)
+    assert tuple(f"torch.{name}" for name in get_args(models.StoredType)) == tuple(map(str, bundle_module._DTYPES))

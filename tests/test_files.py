@@ -224,3 +224,12 @@ def test_natural_order_counts():
 def test_sha256_of_a_file_is_the_published_one(tmp_path):
     write_text(tmp_path / "abc", "abc")  # FIPS 180-2, appendix B.1
     assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_folder_does_not_take_the_place_of_a_file(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("mine")
+    with pytest.raises(DataError, match=r"notes\.txt must be a folder, or absent"), atomic_folder(path):
+        pass
+    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+    assert path.read_text() == "mine"

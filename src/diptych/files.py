@@ -49,8 +49,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     back.
 
     Raises:
-        DataError: the disk is full or the folder cannot be written.
+        DataError: the disk is full, the folder cannot be written, or `path` is there and no folder.
     """
+    if path.exists() and not path.is_dir():
+        raise DataError(f"{path} must be a folder, or absent. It is something else; choose another name.")
     with _sentence_for_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         aside, old = _beside(path, "part"), _beside(path, "old")

@@ -93,7 +93,9 @@ def open_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Im
 class Preprocess:
     """From a picture to a tower's input: resize, centre crop, normalise.
 
-    Equal to the Pillow image processor of `transformers`. Source: CLIP, arXiv:2103.00020, released code.
+    Equal to the Pillow image processor of `transformers`. The recipe is that of CLIP's released code, whose crop
+    lies one pixel further for some sizes: torchvision rounds a middle between two pixels to the even one
+    (docs/parity.md).
     """
 
     image_size: int  # S, pixels of one side

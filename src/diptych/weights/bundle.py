@@ -222,8 +222,6 @@ class Bundle:
             WeightsError: the features are not finite.
         """
         folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise DataError(f"{folder} must be a folder or absent. It is a file: choose another name.")
         if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).is_file() for name in _CONFIGS):
             raise DataError(f"{folder} must be a model's folder, be empty or absent: what is in it would be replaced.")
         weights = stored_weights(self.model, dtype)
@@ -294,7 +292,7 @@ class Bundle:
             foreign = config_to_open_clip(config, self.preprocess)
             return naming_of(config), OPEN_CLIP_WEIGHTS, {OPEN_CLIP_CONFIG: foreign}
         own = {CONFIG: self._config_file() | {"dtype": str(dtype).removeprefix("torch.")}}
-        if naming := self._hugging_face():
+        if naming := self.hugging_face_naming():
             return naming, WEIGHTS, own
         match config.image, config.text, config.head:
             case ResNetTowerConfig(), TextTowerConfig(), "softmax":
@@ -303,7 +301,7 @@ class Bundle:
             case _:
                 return OWN, WEIGHTS, own
 
-    def _hugging_face(self) -> Naming | None:
+    def hugging_face_naming(self) -> Naming | None:
         """The names with which `transformers` opens this model; None when it cannot."""
         config, tokenizer = self.model.config, self.tokenizer
         # A SigLIP text tower reads the padding, and CLIP's tokenizer there pads with the end token alone.
@@ -314,7 +312,7 @@ class Bundle:
 
     def _config_file(self) -> dict[str, Any]:
         config, tokenizer = self.model.config, self.tokenizer
-        if self._hugging_face() is None:
+        if self.hugging_face_naming() is None:
             return {"model_type": "diptych-clip", "model": config_to_own(config)}
         return config_to_hf(
             config,

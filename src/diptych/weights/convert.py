@@ -14,7 +14,6 @@ from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.text_tower import TextTowerConfig
 from diptych.weights.bundle import Bundle, stored_weights
-from diptych.weights.hugging_face import hugging_face_naming
 from diptych.weights.open_clip import naming_of
 
 Format = Literal["huggingface", "open_clip", "openai"]
@@ -42,10 +41,10 @@ def save_as(bundle: Bundle, out: str | Path, *, format: Format, dtype: torch.dty
     if format == "open_clip":
         bundle.save(out, dtype=dtype, layout="open_clip")
     elif format == "huggingface":
-        if hugging_face_naming(config) is None:
+        if bundle.hugging_face_naming() is None:
             raise ConfigError(
-                "transformers has no class for CLIP's ResNets, nor for parts of CLIP and SigLIP mixed. Use the format "
-                "open_clip or openai."
+                "transformers has no class for CLIP's ResNets, nor for parts of CLIP and SigLIP mixed, tokenizers "
+                "included. Use the format open_clip or openai."
             )
         bundle.save(out, dtype=dtype)
     else:

@@ -19,7 +19,7 @@ from diptych.files import sha256
 PREFIX = "hf:"
 
 _CONFIG, _OPEN_CLIP_CONFIG, _INDEX = "config.json", "open_clip_config.json", "model.safetensors.index.json"
-_MODEL_TYPES = ("clip", "siglip", "diptych-clip")  # of a config.json whose weights diptych opens
+MODEL_TYPES = ("clip", "siglip", "diptych-clip")  # of a config.json whose weights diptych opens
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "spiece.model")  # one of them is in every whole repository
 _SMALL = (
     "preprocessor_config.json",
@@ -173,7 +173,7 @@ def _weights_files(folder: Path, names: Collection[str]) -> list[str]:
 def _choose_weights(folder: Path, names: Collection[str]) -> str | None:
     """The best weights file among `names` that a config in `folder` describes."""
     described = {_OPEN_CLIP_CONFIG} & set(names)
-    if _CONFIG in names and _read_json(folder / _CONFIG).get("model_type") in _MODEL_TYPES:
+    if _CONFIG in names and _read_json(folder / _CONFIG).get("model_type") in MODEL_TYPES:
         described.add(_CONFIG)
     return next((file for file, config in _WEIGHTS if file in names and config in described), None)
 

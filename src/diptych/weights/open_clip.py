@@ -255,7 +255,7 @@ def config_to_open_clip(config: CLIPConfig, preprocess: Preprocess) -> dict[str,
             "layers": image.layers,
             "patch_size": image.patch_size,
             "head_width": image.width // image.heads,
-            **_ratio("image", image.mlp_width, image.width),
+            **_ratio(image),
             **_options(image),
         }
     else:
@@ -273,7 +273,7 @@ def config_to_open_clip(config: CLIPConfig, preprocess: Preprocess) -> dict[str,
                 "width": text.width,
                 "heads": text.heads,
                 "layers": text.layers,
-                **_ratio("text", text.mlp_width, text.width),
+                **_ratio(text),
                 **_options(text),
                 **pool,
             },
@@ -294,13 +294,8 @@ def preprocess_from_open_clip(preprocess_cfg: Mapping[str, Any], image_size: int
     Raises:
         ConfigError: it asks for what `Preprocess` does not do.
     """
-    recipe = {
-        ours: preprocess_cfg[theirs]
-        for ours, theirs in (("mean", "mean"), ("std", "std"), ("interpolation", "interpolation"))
-        if preprocess_cfg.get(theirs)
-    }
-    if preprocess_cfg.get("resize_mode"):
-        recipe["resize"] = preprocess_cfg["resize_mode"]
+    names = {"mean": "mean", "std": "std", "interpolation": "interpolation", "resize_mode": "resize"}
+    recipe = {ours: preprocess_cfg[theirs] for theirs, ours in names.items() if preprocess_cfg.get(theirs)}
     return from_dict(Preprocess, {"image_size": image_size, **recipe}, where="preprocess_cfg")
 
 
@@ -323,11 +318,11 @@ def _options(tower: ImageTowerConfig | TextTowerConfig) -> dict[str, Any]:
     return options
 
 
-def _ratio(tower: str, mlp_width: int, width: int) -> dict[str, float]:
-    ratio = mlp_width / width
-    if int(width * ratio) != mlp_width:
+def _ratio(tower: ImageTowerConfig | TextTowerConfig) -> dict[str, float]:
+    ratio = tower.mlp_width / tower.width
+    if int(tower.width * ratio) != tower.mlp_width:
         ratio = math.nextafter(ratio, math.inf)  # they cut the product to a whole number
-    assert int(width * ratio) == mlp_width, f"{tower}.mlp_width"
+    assert int(tower.width * ratio) == tower.mlp_width
     return {} if ratio == 4 else {"mlp_ratio": ratio}
 
 

@@ -30,6 +30,7 @@ from diptych.weights.folder import (
     read_json,
     read_preprocess,
 )
+from diptych.weights.hub import MODEL_TYPES
 from diptych.weights.hugging_face import config_from_hf, hugging_face_naming
 from diptych.weights.open_clip import (
     config_from_open_clip,
@@ -42,7 +43,6 @@ from diptych.weights.tensors import read_tensors
 
 _HF_WEIGHTS = (WEIGHTS, f"{WEIGHTS}.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _OPEN_CLIP_WEIGHTS = (OPEN_CLIP_WEIGHTS, "open_clip_pytorch_model.bin", WEIGHTS, "pytorch_model.bin")
-_HF_KINDS = ("clip", "siglip", "diptych-clip")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model")
 _MERGES = "bpe_simple_vocab_16e6.txt.gz"  # CLIP's published merges, under the name that every peer gives them
 _CLIP_VOCABULARY = 49_408
@@ -177,7 +177,7 @@ class _Found(NamedTuple):
 def _open_folder(folder: Path, weights: str) -> _Found:
     layouts = ((CONFIG, _HF_WEIGHTS, _open_hugging_face), (OPEN_CLIP_CONFIG, _OPEN_CLIP_WEIGHTS, _open_open_clip))
     present = [(names, read) for config, names, read in layouts if (folder / config).is_file()]
-    if len(present) == 2 and read_json(folder / CONFIG).get("model_type") not in _HF_KINDS:
+    if len(present) == 2 and read_json(folder / CONFIG).get("model_type") not in MODEL_TYPES:
         del present[0]  # on a hub, a config.json beside open_clip's may be another library's
     for names, read in present:
         for name in names:
