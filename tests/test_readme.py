@@ -79,7 +79,7 @@ def test_a_command_of_the_readme_runs(workplace: Path, command: str, capsys: pyt
 
 
 @needs_default_model
-@pytest.mark.parametrize("page", ["classify", "embed", "evaluate", "python"])
+@pytest.mark.parametrize("page", ["classify", "embed", "evaluate", "probe", "python"])
 def test_a_how_to_runs_from_top_to_bottom(workplace: Path, page: str, capsys: pytest.CaptureFixture[str]):
     text = (DOCS / "how-to" / f"{page}.md").read_text(encoding="utf-8")
     for command in shell_lines(text, "diptych"):
