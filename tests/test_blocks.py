@@ -6,7 +6,16 @@ import torch
 from torch import nn
 
 from diptych.errors import ConfigError
-from diptych.model.blocks import ACTIVATIONS, Attention, Block, check_blocks, check_sizes, reset_to_defaults
+from diptych.model.blocks import (
+    ACTIVATIONS,
+    Attention,
+    Block,
+    Stack,
+    check_blocks,
+    check_sizes,
+    keep_patches,
+    reset_to_defaults,
+)
 from diptych.runtime import generator
 
 
@@ -111,3 +120,40 @@ def test_impossible_blocks_are_refused(wrong, message):
 def test_the_first_size_below_one_is_named():
     with pytest.raises(ConfigError, match=r"image\.b must be at least 1\. Got -2"):
         check_sizes("image", a=1, b=-2, c=0)
+
+
+def make_stack() -> Stack:
+    sizes = {"width": 16, "heads": 2, "mlp_width": 64, "activation": "gelu", "layer_norm_eps": 1e-5, "is_causal": True}
+    stack = Stack(*(Block(**sizes) for _ in range(3)))  # pyright: ignore[reportArgumentType]
+    reset_to_defaults(stack, generator(0))
+    return stack
+
+
+def test_recomputed_blocks_keep_less_and_have_the_same_gradients_to_the_bit():
+    x = torch.randn(2, 5, 16, generator=generator(1))
+    results, kept = [], []
+    for recomputes in (False, True):
+        stack, sizes = make_stack(), []
+        stack.recomputes = recomputes
+        start = x.clone().requires_grad_()
+
+        def keep(t: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(t.numel())
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            out = stack(start)
+            kept.append(sum(sizes))
+        out.square().sum().backward()
+        results.append([out, start.grad, *(p.grad for p in stack.parameters())])
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*results, strict=True))
+    assert kept[1] < 0.1 * kept[0]
+
+
+def test_a_stack_is_named_as_a_sequence_is():
+    assert make_stack().state_dict().keys() == nn.Sequential(*make_stack()).state_dict().keys()
+
+
+def test_kept_patches_are_picked_for_each_picture_by_itself():
+    x = torch.arange(12.0).view(2, 3, 2)
+    assert keep_patches(x, torch.tensor([[2, 0], [1, 1]])).tolist() == [[[4, 5], [0, 1]], [[8, 9], [8, 9]]]

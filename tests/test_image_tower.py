@@ -63,3 +63,20 @@ def test_the_mlp_is_four_times_as_wide_unless_told():
 def test_impossible_sizes_are_refused(wrong, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(CONFIG, **wrong)
+
+
+def test_patches_that_are_not_kept_are_not_looked_at(tower):
+    images = torch.randn(2, 3, 16, 16, generator=generator(1))
+    kept = torch.tensor([[0, 5], [3, 15]])  # of 16, by rows of 4
+    mask = torch.zeros(2, 16)
+    mask.scatter_(1, kept, 1.0)
+    visible = mask.view(2, 1, 4, 4).repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+    other = torch.randn(2, 3, 16, 16, generator=generator(2))
+    torch.testing.assert_close(tower(images, kept), tower(images * visible + other * (1 - visible), kept))
+    assert (tower(images, kept) - tower(images)).abs().max() > 1e-2
+
+
+def test_all_patches_in_any_order_are_the_whole_picture(tower):
+    images = torch.randn(2, 3, 16, 16, generator=generator(1))
+    every = torch.stack([torch.randperm(16, generator=generator(3, row)) for row in range(2)])
+    torch.testing.assert_close(tower(images, every), tower(images))

@@ -1,11 +1,13 @@
+import dataclasses
 import math
 
 import pytest
 import torch
+from torch import nn
 
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
-from diptych.train.optim import clamp_logit_scale, parameter_groups
+from diptych.train.optim import CompactAdamW, adamw, clamp_logit_scale, parameter_groups
 
 
 @pytest.fixture(params=["tiny-vit", "tiny-resnet"])
@@ -50,3 +52,46 @@ def test_the_factor_is_held_between_1_and_100(model, factor, expected):
         model.logit_scale.fill_(math.log(factor))
     clamp_logit_scale(model)
     assert model.logit_scale.exp().item() == pytest.approx(expected)
+
+
+def test_a_sigmoid_factor_is_free(model):
+    config = dataclasses.replace(model.config, head="sigmoid")
+    model = CLIP(config, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        model.logit_scale.fill_(6.0)
+    clamp_logit_scale(model)
+    assert model.logit_scale.item() == 6.0
+
+
+def updates(state: str, steps: int) -> tuple[list[torch.Tensor], torch.optim.Optimizer]:
+    """Steps of gradients that are a function of their number."""
+    generator = torch.Generator().manual_seed(0)
+    parameters = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((64, 32), (16,))]
+    groups = [{"params": parameters[:1], "weight_decay": 0.2}, {"params": parameters[1:], "weight_decay": 0.0}]
+    optimizer = adamw(groups, betas=(0.9, 0.98), epsilon=1e-6, state=state)  # pyright: ignore[reportArgumentType]
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-2
+    for _ in range(steps):
+        for parameter in parameters:
+            parameter.grad = torch.randn(parameter.shape, generator=generator) + 0.5
+        optimizer.step()
+    return [parameter.detach() for parameter in parameters], optimizer
+
+
+def test_compact_moments_take_half_the_memory_and_the_first_step_is_adamws():
+    (ours, compact), (theirs, plain) = updates("bfloat16", 1), updates("float32", 1)
+    assert isinstance(compact, CompactAdamW)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)  # both moments are used before they are rounded
+
+    def size(optimizer: torch.optim.Optimizer) -> int:
+        return sum(t.nbytes for state in optimizer.state.values() for name, t in state.items() if name != "step")
+
+    assert 2 * size(compact) == size(plain)
+
+
+def test_compact_moments_go_where_adamw_goes():
+    (ours, _), (theirs, _) = updates("bfloat16", 200), updates("float32", 200)
+    start, _ = updates("float32", 0)
+    for our, their, first in zip(ours, theirs, start, strict=True):
+        moved = (their - first).norm()
+        assert (our - their).norm() < 0.01 * moved

@@ -29,7 +29,9 @@ def numbered(folder: Path, count: int, captions: str = "a thing", first: int = 0
 
 @pytest.fixture
 def read(tokenizer):
-    def read(config: DataConfig, start: int, stop: int, *, side=4, batch_size=4, seed=0, threads=1) -> list[Batch]:
+    def read(
+        config: DataConfig, start: int, stop: int, *, side=4, batch_size=4, seed=0, threads=1, part=0, parts=1
+    ) -> list[Batch]:
         stream = batches(
             pair_sources(config),
             config,
@@ -40,6 +42,8 @@ def read(tokenizer):
             start=start,
             stop=stop,
             threads=threads,
+            part=part,
+            parts=parts,
         )
         return list(stream)
 
@@ -60,8 +64,9 @@ def grain_threads_that_stay() -> list[str]:
 def assert_same(one: list[Batch], other: list[Batch]) -> None:
     assert len(one) == len(other)
     for a, b in zip(one, other, strict=True):
-        for name in ("images", "tokens", "text_ids"):
+        for name in ("images", "tokens", "text_ids", "noise"):
             assert torch.equal(getattr(a, name), getattr(b, name)), name
+        assert a.keys == b.keys
 
 
 def test_each_epoch_visits_every_sample_once_in_an_order_of_its_own(tmp_path, read):
@@ -285,3 +290,23 @@ def test_an_embedded_set_is_found_by_name_and_an_unknown_one_is_named():
     (emoji,) = pair_sources(DataConfig(sources=(Source(path="embedded:emoji"),)))
     assert len(emoji) > 1000
     assert captions_of(emoji[0])
+
+
+def test_parts_of_a_batch_one_after_the_other_are_the_batch(pair_shards, read):
+    config = DataConfig(sources=(Source(path=str(pair_shards)),), augment=Augment(rotate=10.0))
+    undisturbed = read(config, 3, 7, side=8, batch_size=12)
+    for parts in (2, 3):
+        pieces = [read(config, 3, 7, side=8, batch_size=12, part=part, parts=parts) for part in range(parts)]
+        for whole, together in zip(undisturbed, zip(*pieces, strict=True), strict=True):
+            for name in ("images", "text_ids", "noise"):
+                assert torch.equal(torch.cat([getattr(piece, name) for piece in together]), getattr(whole, name)), name
+            assert [key for piece in together for key in piece.keys] == whole.keys
+            longest = max(piece.tokens.shape[1] for piece in together)
+            assert longest == whole.tokens.shape[1]
+
+
+def test_each_visit_has_a_number_of_its_own(pair_shards, read):
+    config = DataConfig(sources=(Source(path=str(pair_shards)),))
+    noise = torch.cat([batch.noise for batch in read(config, 0, 25)])  # two and a half epochs
+    assert len(set(noise.tolist())) == 100
+    assert noise.min() >= 0

@@ -39,7 +39,14 @@ def test_options_go_over_the_file(tiny_recipe, recipe_file):
         ("train.weight_decay=-0.1", r"train\.weight_decay must not be negative\. Got -0\.1\."),
         ("train.max_gradient_norm=nan", r"train\.max_gradient_norm must not be negative\. Got nan\."),
         ("train.beta2=1.0", r"train\.beta2 must be at least 0 and below 1\. Got 1\.0\."),
-        ("train.precision=float16", r"train\.precision must be one of 'auto', 'bfloat16', 'float32'\."),
+        ("train.precision=int8", r"train\.precision must be one of 'auto', 'bfloat16', 'float16', 'float32'\."),
+        ("train.parallel=pipeline", r"train\.parallel must be one of 'ddp', 'fsdp'\."),
+        ("train.loss_exchange=star", r"train\.loss_exchange must be one of 'gather', 'ring'\."),
+        ("train.stall_seconds=0", r"train\.stall_seconds must be above 0\."),
+        ("train.micro_batch_size=-1", r"train\.micro_batch_size must not be negative\. Got -1\."),
+        ("train.micro_batch_size=4", r"train\.micro_batch_size must be 0 for a ResNet: .* Got 4\."),
+        ("train.patch_dropout=1.0", r"train\.patch_dropout must be at least 0 and below 1\. Got 1\.0\."),
+        ("train.patch_dropout=0.5", r"train\.patch_dropout must be 0 unless model\.image is a vision transformer\."),
         ("seed=-1", r"seed must be at least 0 and below 2\*\*31\. Got -1\."),
         ("preprocess.image_size=64", r"preprocess\.image_size must equal model\.image\.image_size\. Got 64 and 32\."),
         ("tokenizer.vocab_size=601", r"tokenizer\.vocab_size must equal model\.text\.vocab_size\. Got 601 and 600\."),
@@ -50,6 +57,15 @@ def test_an_option_that_cannot_be_is_named(recipe_file, option, message):
     with pytest.raises(DiptychError, match=message) as caught:
         read_recipe(recipe_file, [option])
     assert "\n" not in str(caught.value)
+
+
+def test_compact_moments_want_betas_that_they_can_follow(tiny_recipe):
+    train = dataclasses.replace(tiny_recipe.train, optimizer_state="bfloat16")
+    assert train.beta2 == 0.98
+    with pytest.raises(
+        ConfigError, match=r"train\.beta1 and train\.beta2 must be at most 0\.99 .* Got 0\.9 and 0\.999\."
+    ):
+        dataclasses.replace(train, beta2=0.999)
 
 
 def test_what_has_no_default_must_be_given(recipe_file):

@@ -189,3 +189,13 @@ def test_impossible_sizes_are_refused(part, wrong, message):
 def test_a_feature_of_another_width_than_the_tower_is_refused():
     with pytest.raises(ConfigError, match=r"no projection\. Got embed_dim=20, image\.width=48"):
         dataclasses.replace(config_of("base"), embed_dim=20)
+
+
+def test_all_patches_in_any_order_are_the_whole_picture():
+    config = SigLIPImageTowerConfig(image_size=16, patch_size=4, width=64, layers=2, heads=4)
+    tower = SigLIPImageTower(config)
+    tower.reset_parameters(generator(0))
+    images = torch.randn(2, 3, 16, 16, generator=generator(1))
+    every = torch.randperm(16, generator=generator(2)).expand(2, -1)
+    torch.testing.assert_close(tower(images, every), tower(images))
+    assert (tower(images, every[:, :4]) - tower(images)).abs().max() > 1e-2

@@ -22,13 +22,14 @@ from diptych.errors import ConfigError, DataError, DiptychError, TrainingError
 from diptych.files import folder_lock
 from diptych.model.clip import CLIP
 from diptych.runtime import generator
-from diptych.train import trainer
+from diptych.train import exchange, trainer
 from diptych.train.checkpoint import Checkpoint
 from diptych.train.log import read_log
 from diptych.train.recipe import TrainRecipe, read_recipe
 from diptych.train.schedule import learning_rate
 from diptych.train.trainer import Progress, TrainResult, train
 from diptych.weights.bundle import Bundle
+from test_distributed import vit
 from test_files import names
 from test_loss import pair_by_pair_loss
 
@@ -283,7 +284,7 @@ def test_the_precision_that_auto_came_to_is_kept(tiny_recipe, tmp_path, monkeypa
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_what_is_not_finite_ends_the_run_with_nothing_saved_after(tiny_recipe, tmp_path, monkeypatch, what):
-    loss_of, calls = trainer.clip_loss, []
+    loss_of, calls = exchange.clip_loss, []
 
     def spoiled(image_features: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
         calls.append(None)
@@ -293,7 +294,7 @@ def test_what_is_not_finite_ends_the_run_with_nothing_saved_after(tiny_recipe, t
         # 0, with an infinite slope: the root of 0.
         return loss * torch.nan if what == "loss" else loss + (image_features - image_features.detach()).sum().sqrt()
 
-    monkeypatch.setattr(trainer, "clip_loss", spoiled)
+    monkeypatch.setattr(exchange, "clip_loss", spoiled)
     with pytest.raises(TrainingError, match=rf"the {what} must be finite, and is (nan|inf) at step 5\. ") as caught:
         train(tiny_recipe, tmp_path)
     assert "\n" not in str(caught.value)
@@ -417,6 +418,119 @@ def test_a_batch_without_two_good_samples_is_one_sentence(tiny_recipe, tmp_path)
 def test_a_source_that_is_not_there_is_one_sentence(tiny_recipe, tmp_path):
     with pytest.raises(DiptychError, match=r"nowhere must be a folder with \.tar shards"):
         train(with_source(tiny_recipe, tmp_path / "nowhere"), tmp_path / "run")
+
+
+# Savers of memory, each off unless a recipe asks for it.
+
+
+def losses(recipe: TrainRecipe, out: Path, **options: Any) -> list[float]:
+    _, seen = watched(vit(recipe, steps=6, checkpoint_every=100, **options), out)
+    return [progress.loss for progress in seen]
+
+
+@pytest.mark.parametrize("options", [{"micro_batch_size": 3}, {"activation_checkpointing": True}], ids=str)
+def test_what_is_computed_twice_comes_out_the_same(tiny_recipe, tmp_path, options):
+    plain = losses(tiny_recipe, tmp_path / "plain")
+    assert losses(tiny_recipe, tmp_path / "saving", **options) == pytest.approx(plain, rel=1e-5)
+    saved, twin = (Bundle.load(tmp_path / name / "bundle").model.state_dict() for name in ("saving", "plain"))
+    assert max((saved[name] - twin[name]).abs().max().item() for name in twin) < 1e-3
+
+
+def test_a_run_may_go_on_with_more_memory_saved(tiny_recipe, tmp_path):
+    for steps_in, options in ((3, {}), (0, {"micro_batch_size": 3, "activation_checkpointing": True})):
+
+        def fail(progress: Progress, last: int = steps_in) -> None:
+            if progress.step == last:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        result = train(vit(tiny_recipe, steps=6, **options), tmp_path / "run", on_progress=fail)
+    assert result.finished
+    plain = losses(tiny_recipe, tmp_path / "plain")
+    assert [line["loss"] for line in read_log(tmp_path / "run" / "log.jsonl")] == pytest.approx(plain, rel=1e-5)
+
+
+def test_dropped_patches_are_drawn_anew_each_step_and_are_back_for_evaluation(tiny_recipe, tmp_path, monkeypatch):
+    draw, drawn = trainer.draw_kept_patches, []
+
+    def listen(noise: torch.Tensor, **options: Any) -> torch.Tensor:
+        drawn.append(draw(noise, **options))
+        return drawn[-1]
+
+    monkeypatch.setattr(trainer, "draw_kept_patches", listen)
+    half = losses(tiny_recipe, tmp_path / "half", patch_dropout=0.5)
+    assert {tuple(kept.shape) for kept in drawn} == {(8, 8)}  # of 16
+    assert not torch.equal(drawn[0], drawn[1])
+    assert half != losses(tiny_recipe, tmp_path / "plain")
+    micro = losses(tiny_recipe, tmp_path / "micro", patch_dropout=0.5, micro_batch_size=3)
+    assert micro == pytest.approx(half, rel=1e-5)
+    bundle = Bundle.load(tmp_path / "half" / "bundle")  # its golden features are those of all patches
+    assert bundle.model.image.position_embedding.shape[0] == 17
+
+
+def test_float16_finds_a_factor_that_fits_and_loses_no_batch(tiny_recipe, tmp_path, monkeypatch):
+    recipe = vit(tiny_recipe, steps=6, precision="float16")
+    _, seen = watched(recipe, tmp_path / "run")
+    plain = losses(tiny_recipe, tmp_path / "plain")
+    assert [progress.loss for progress in seen] == pytest.approx(plain, rel=0.05)
+    assert [progress.gradient_norm for progress in seen] != plain
+    assert [progress.pairs for progress in seen] == list(range(8, 49, 8))
+    factor = Checkpoint.load(tmp_path / "run" / "checkpoints" / "step-00000006").loss_scale["factor"]
+    assert 1 <= factor <= 2**16
+    assert math.log2(factor).is_integer()
+
+    def fail(progress: Progress) -> None:
+        if progress.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    train(recipe, tmp_path / "again", on_progress=fail)
+    train(recipe, tmp_path / "again")
+    assert_same_run(tmp_path / "again", tmp_path / "run")
+
+
+def test_the_factor_of_float16_halves_until_it_fits_and_grows_after_2000_steps():
+    scale = trainer._LossScale({}, wanted=True)
+    tries = scale.tries()
+    assert [next(tries), next(tries)] == [2.0**16, 2.0**15]
+    for _ in range(1999):
+        assert next(scale.tries()) == 2.0**15
+    again = trainer._LossScale(scale.plain(), wanted=True)
+    assert next(again.tries()) == next(scale.tries()) == 2.0**16
+    assert next(trainer._LossScale({"factor": 1.0, "steps": 5}, wanted=True).tries()) == 1.0
+    assert list(trainer._LossScale({}, wanted=False).tries()) == [1.0]
+
+
+def test_compact_moments_are_saved_as_they_are_and_go_on_to_the_bit(tiny_recipe, tmp_path):
+    recipe = vit(tiny_recipe, steps=6, optimizer_state="bfloat16")
+    train(recipe, tmp_path / "undisturbed")
+
+    def fail(progress: Progress) -> None:
+        if progress.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    train(recipe, tmp_path / "run", on_progress=fail)
+    train(recipe, tmp_path / "run")
+    assert_same_run(tmp_path / "run", tmp_path / "undisturbed")
+    memory = Checkpoint.load(tmp_path / "run" / "checkpoints" / "step-00000006").optimizer
+    assert {t.dtype for name, t in memory.items() if not name.endswith(".step")} == {torch.bfloat16}
+
+
+def test_blocks_are_compiled_where_the_recipe_says_so(tiny_recipe, tmp_path, monkeypatch):
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
+    plain = losses(tiny_recipe, tmp_path / "plain")
+    assert not compiled
+    assert losses(tiny_recipe, tmp_path / "run", compile=True) == plain
+    sizes = vit(tiny_recipe).model
+    assert len(compiled) == sizes.image.layers + sizes.text.layers  # pyright: ignore[reportOperatorIssue]
+
+
+def test_a_sigmoid_head_learns_by_the_sigmoid_loss(tiny_recipe, tmp_path):
+    recipe = vit(tiny_recipe, steps=1)
+    recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, head="sigmoid"))
+    _, (progress,) = watched(recipe, tmp_path)
+    assert progress.logit_scale == pytest.approx(10, rel=0.01)
+    # At bias -10 all answers are "no", and 8 pictures have one match each: about 10 nats a picture, less the cosines.
+    assert 5 < progress.loss < 20
 
 
 # Runs that are killed. Each life is a process of its own, forked from a server that has imported all there is.

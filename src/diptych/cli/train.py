@@ -14,6 +14,8 @@ def train(
 ) -> None:
     """Train a model as a recipe says; go on where a run in the same folder was stopped.
 
+    Several processes share the work when torchrun starts them: torchrun --nproc-per-node 4 -m diptych train RECIPE.
+
     Parameters
     ----------
     recipe
@@ -24,15 +26,20 @@ def train(
         Folder of the run, runs/NAME by default: recipe.toml, log.jsonl, checkpoints/, bundle/, results.json.
     """
     import diptych.train.trainer as trainer
+    from diptych.cli.console import complain
     from diptych.cli.training import TrainingView, zero_shot_evaluators
     from diptych.files import write_json
     from diptych.runtime import hardware
+    from diptych.train.distributed import launched_rank
     from diptych.train.recipe import read_recipe
 
     plan = read_recipe(recipe, set_ or ())
     out = out or Path("runs") / plan.name
+    if launched_rank() != 0:  # the first process measures, shows and writes for all
+        trainer.train(plan, out, on_alarm=complain)
+        return
     with TrainingView() as view:
-        result = trainer.train(plan, out, evaluators=zero_shot_evaluators(plan), on_progress=view)
+        result = trainer.train(plan, out, evaluators=zero_shot_evaluators(plan), on_progress=view, on_alarm=complain)
     if not result.finished:
         print(f"stopped and saved at step {result.step:,} of {plan.train.steps:,}; the same command goes on from there")
         raise SystemExit(130)

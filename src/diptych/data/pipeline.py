@@ -6,6 +6,7 @@ grain does the shuffling, mixing, worker threads and prefetching; ours is what h
 
 import collections
 import functools
+import hashlib
 import logging
 import math
 from collections.abc import Generator, Mapping, Sequence
@@ -62,7 +63,9 @@ class Batch:
 
     images: Tensor  # [B, S, S, 3] uint8
     tokens: Tensor  # [B, L] int64, L cut to the longest text of the batch
-    text_ids: Tensor  # [B] int64, equal for equal captions; letter case and spaces do not count, as in tokens
+    text_ids: Tensor  # [B] int64, equal for equal captions, also of other batches; case and spaces do not count
+    noise: Tensor  # [B] int64, of each pair and visit, for what the model draws at random
+    keys: Sequence[str]  # [B], of the samples
     bad: Mapping[str, int]  # samples left out, by cause
     truncated: int  # texts cut to the context length
 
@@ -72,6 +75,8 @@ class _Pair:
     pixels: np.ndarray  # [S, S, 3] uint8
     caption: str  # before the template: what makes two texts the same
     text: str
+    noise: int
+    key: str
 
 
 def pair_sources(config: DataConfig) -> list[ShardSet]:
@@ -112,6 +117,8 @@ def batches(
     start: int,
     stop: int,
     threads: int = 1,
+    part: int = 0,
+    parts: int = 1,
 ) -> Generator[Batch]:
     """Batches number `start` to `stop - 1` of a run. To be closed when it is not read to its end: its threads go on.
 
@@ -125,6 +132,9 @@ def batches(
         start: number of the first batch, from 0.
         stop: number of the first batch that is not wanted.
         threads: that prepare batches ahead of time; they have no part in what a batch holds.
+        part: where several processes share the batches, the number of this one, from 0; it gets that part of each
+            batch, and all parts one after the other are the whole batch.
+        parts: how many share them; a divisor of `batch_size`.
 
     Raises:
         MissingExtraError: grain is not installed.
@@ -137,7 +147,9 @@ def batches(
     mixed = grain.MapDataset.mix(streams, weights=[source.weight for source in config.sources])
     pairs = mixed.seed(seed).random_map(functools.partial(_draw_pair, config=config, preprocess=preprocess))
     wanted = pairs.slice(slice(start * batch_size, stop * batch_size))
-    stream = wanted.batch(batch_size, batch_fn=functools.partial(_collate, tokenizer=tokenizer))
+    stream = wanted.batch(batch_size // parts, batch_fn=functools.partial(_collate, tokenizer=tokenizer))
+    if parts > 1:
+        stream = stream.slice(slice(part, None, parts))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
     return _closing(iter(stream.to_iter_dataset(options)))
 
@@ -182,7 +194,8 @@ def _draw_pair(
     first = generator.random() < config.first_caption
     caption = captions[0 if first else generator.integers(len(captions))]
     template = config.templates[generator.integers(len(config.templates))]
-    return _Pair(pixels, caption, *fill([template], caption))
+    (text,) = fill([template], caption)
+    return _Pair(pixels, caption, text, int(generator.integers(2**63)), sample.key)
 
 
 def _collate(drawn: Sequence[_Pair | str], *, tokenizer: Tokenizer) -> Batch:
@@ -190,12 +203,17 @@ def _collate(drawn: Sequence[_Pair | str], *, tokenizer: Tokenizer) -> Batch:
     texts = [pair.text for pair in pairs]
     tokens = tokenizer.encode(texts, truncate=True)
     longest = int((tokens == tokenizer.end_token_id).int().argmax(dim=1).max()) + 1 if pairs else 0
-    captions = [" ".join(pair.caption.lower().split()) for pair in pairs]
-    number_of = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
     return Batch(
         images=torch.from_numpy(np.stack([pair.pixels for pair in pairs])) if pairs else _NO_IMAGES,
         tokens=tokens[:, :longest],
-        text_ids=torch.tensor([number_of[caption] for caption in captions], dtype=torch.int64),
+        text_ids=torch.tensor([_id_of(pair.caption) for pair in pairs], dtype=torch.int64),
+        noise=torch.tensor([pair.noise for pair in pairs], dtype=torch.int64),
+        keys=[pair.key for pair in pairs],
         bad=collections.Counter(cause for cause in drawn if isinstance(cause, str)),
         truncated=tokenizer.count_too_long(texts),
     )
+
+
+def _id_of(caption: str) -> int:
+    digest = hashlib.blake2b(" ".join(caption.lower().split()).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

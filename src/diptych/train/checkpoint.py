@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diptych.errors import WeightsError
 from diptych.files import atomic_folder, remove_folder, write_json
+from diptych.train.distributed import share_of, whole
 from diptych.weights.bundle import Bundle
 
 _NAME = re.compile(r"step-\d{8}")
@@ -34,6 +35,7 @@ class Checkpoint:
     recipe: Mapping[str, Any]  # plain data
     precision: str  # that "auto" came to
     data: list[str]  # fingerprints of the sources
+    loss_scale: Mapping[str, float] = field(default_factory=dict)  # of float16: the factor, and steps since it changed
 
     def save(self, folder: Path, *, keep: int) -> Path:
         """Write into `folder` and remove all but the newest `keep` checkpoints there.
@@ -47,7 +49,7 @@ class Checkpoint:
             self.bundle.save(aside)
             # Through bytes: the file writer of safetensors wraps what the disk said.
             (aside / _TENSORS).write_bytes(save({name: t.contiguous() for name, t in self.optimizer.items()}))
-            names = ("step", "counts", "metrics", "recipe", "precision", "data")
+            names = ("step", "counts", "metrics", "recipe", "precision", "data", "loss_scale")
             write_json(aside / _STATE, {name: getattr(self, name) for name in names})
         for old in list_checkpoints(folder)[:-keep]:
             remove_folder(old)
@@ -78,9 +80,12 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's memory: PARAMETER.step, PARAMETER.exp_avg, PARAMETER.exp_avg_sq."""
+    """The optimizer's memory: PARAMETER.step, PARAMETER.exp_avg, PARAMETER.exp_avg_sq.
+
+    Whole tensors, also where each process holds a share; then all processes must call.
+    """
     return {
-        f"{name}.{key}": optimizer.state[parameter][key]
+        f"{name}.{key}": whole(optimizer.state[parameter][key])
         for name, parameter in model.named_parameters()
         for key in _MEMORY
     }
@@ -98,5 +103,8 @@ def restore_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer, 
             if value is None or value.shape != shape:
                 raise WeightsError(f"{_TENSORS} must hold {name}.{key} {list(shape)}. Is it of another model?")
             # On the device and in the memory order of the parameter, as the optimizer makes it itself.
-            like = torch.empty((), device=parameter.device) if key == "step" else torch.empty_like(parameter)
-            optimizer.state[parameter][key] = like.copy_(value)
+            if key == "step":
+                optimizer.state[parameter][key] = torch.empty((), device=parameter.device).copy_(value)
+            else:
+                like = torch.empty_like(parameter, dtype=value.dtype)
+                optimizer.state[parameter][key] = like.copy_(share_of(value, like))

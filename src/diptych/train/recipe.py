@@ -11,9 +11,24 @@ from diptych.data.images import Preprocess
 from diptych.data.pipeline import DataConfig
 from diptych.errors import ConfigError
 from diptych.model.clip import CLIPConfig
+from diptych.model.image_tower import ImageTowerConfig
+from diptych.model.resnet_tower import ResNetTowerConfig
+from diptych.model.siglip import SigLIPImageTowerConfig
 
-# Options that may change when a run goes on: neither its weights nor its log come out otherwise.
-_FREE = ("train.threads", "train.checkpoint_every", "train.keep_checkpoints", "data.max_bad")
+# Options that may change when a run goes on: neither its weights nor its log come out otherwise, but for the rounding
+# of sums that some of them take in another order, as another number of processes does too.
+_FREE = (
+    "data.max_bad",
+    "train.activation_checkpointing",
+    "train.checkpoint_every",
+    "train.compile",
+    "train.keep_checkpoints",
+    "train.loss_exchange",
+    "train.micro_batch_size",
+    "train.parallel",
+    "train.stall_seconds",
+    "train.threads",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +36,7 @@ class TrainConfig:
     """The loop: how many steps of what size, and what is done every so many of them."""
 
     steps: int  # updates of the whole run; pairs drawn = steps * batch_size
-    batch_size: int = 256  # pairs an update, bad ones included
+    batch_size: int = 256  # pairs an update, bad ones included, over all processes
     learning_rate: float = 5e-4  # at the end of the warm-up; then half a cosine down to 0
     warmup_steps: int = 100  # steps
     weight_decay: float = 0.2  # on matrices alone
@@ -30,7 +45,18 @@ class TrainConfig:
     epsilon: float = 1e-6
     max_gradient_norm: float = 0.0  # 0: gradients are not clipped
     same_text_is_positive: bool = True  # one caption in two templates is a positive, not a negative; else no difference
-    precision: Literal["auto", "bfloat16", "float32"] = "auto"  # auto: bfloat16 where it is measured to be faster
+    # auto: bfloat16 where it is measured to be faster; float16: with a factor on the loss that adapts itself
+    precision: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    # How several processes hold the model (torchrun starts them). ddp: each has all of it; fsdp: each has its share.
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    # How texts get to the pictures of other processes. gather: all at once; ring: those of one process at a time.
+    loss_exchange: Literal["gather", "ring"] = "gather"
+    stall_seconds: float = 45.0  # of several processes: without progress, after which the run says where, and ends
+    micro_batch_size: int = 0  # pairs a process has activations of at a time; all stay negatives; 0: all of its pairs
+    activation_checkpointing: bool = False  # compute transformer blocks a second time instead of keeping what they made
+    patch_dropout: float = 0.0  # share of the patches that a vision transformer does not look at in training (FLIP)
+    optimizer_state: Literal["float32", "bfloat16"] = "float32"  # AdamW's two moments: 8 or 4 bytes a parameter
+    compile: bool = False  # transformer blocks by torch.compile: minutes at the start, and a C++ compiler on a CPU
     threads: int = 1  # that prepare batches ahead of time
     log_every: int = 10  # steps
     evaluate_every: int = 0  # steps; 0: only at the end
@@ -51,15 +77,21 @@ class TrainConfig:
             "log_every",
             "checkpoint_every",
             "keep_checkpoints",
+            "stall_seconds",
         ):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"train.{name} must be above 0. Got {getattr(self, name)}.")
-        for name in ("warmup_steps", "weight_decay", "max_gradient_norm", "evaluate_every"):
+        for name in ("warmup_steps", "weight_decay", "max_gradient_norm", "evaluate_every", "micro_batch_size"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"train.{name} must not be negative. Got {getattr(self, name)}.")
-        for name in ("beta1", "beta2"):
+        for name in ("beta1", "beta2", "patch_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"train.{name} must be at least 0 and below 1. Got {getattr(self, name)}.")
+        if self.optimizer_state == "bfloat16" and max(self.beta1, self.beta2) > 0.99:
+            raise ConfigError(
+                "train.beta1 and train.beta2 must be at most 0.99 with train.optimizer_state=bfloat16, which cannot "
+                f"tell smaller steps apart. Got {self.beta1} and {self.beta2}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +128,16 @@ class TrainRecipe:
             raise ConfigError(
                 "tokenizer.vocab_size must equal model.text.vocab_size. "
                 f"Got {self.tokenizer.vocab_size} and {self.model.text.vocab_size}."
+            )
+        if self.train.patch_dropout and not isinstance(self.model.image, ImageTowerConfig | SigLIPImageTowerConfig):
+            raise ConfigError(
+                "train.patch_dropout must be 0 unless model.image is a vision transformer. "
+                f"Got {self.train.patch_dropout}."
+            )
+        if self.train.micro_batch_size and isinstance(self.model.image, ResNetTowerConfig):
+            raise ConfigError(
+                "train.micro_batch_size must be 0 for a ResNet: its batch norm needs the whole batch. "
+                f"Got {self.train.micro_batch_size}. Use a vision transformer."
             )
 
 

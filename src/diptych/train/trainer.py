@@ -2,15 +2,18 @@
 
 import collections
 import contextlib
+import dataclasses
+import itertools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
+import torch.distributed as dist
+from torch import Tensor
 
 from diptych.config import to_dict, to_toml
 from diptych.data.pipeline import Batch, batches, captions_of, pair_sources
@@ -19,14 +22,21 @@ from diptych.data.shards import ShardSet
 from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError, DataError, TrainingError
 from diptych.files import folder_lock, remove_leftovers, write_text
-from diptych.model.clip import CLIP
-from diptych.runtime import default_device, fast_dtype, generator, stop_request
+from diptych.model.blocks import Block, Stack
+from diptych.model.clip import CLIP, CLIPOutput
+from diptych.model.image_tower import ImageTowerConfig
+from diptych.model.resnet_tower import ResNetTowerConfig
+from diptych.model.siglip import SigLIPImageTowerConfig
+from diptych.runtime import fast_dtype, generator, stop_request
 from diptych.train.checkpoint import Checkpoint, list_checkpoints, optimizer_tensors, restore_optimizer
+from diptych.train.distributed import Ranks, Spread, clip_gradients, launched_ranks, whole
+from diptych.train.exchange import contrastive_loss
 from diptych.train.log import RunLog
-from diptych.train.loss import clip_loss
-from diptych.train.optim import clamp_logit_scale, parameter_groups
+from diptych.train.optim import adamw, clamp_logit_scale, parameter_groups
 from diptych.train.recipe import TrainRecipe, difference
 from diptych.train.schedule import learning_rate
+from diptych.train.step import Inputs, cached_gradients, draw_kept_patches, fast_attention, whole_gradients
+from diptych.train.watchdog import Watchdog
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About
 
@@ -75,6 +85,7 @@ def train(
     *,
     evaluators: Mapping[str, Evaluator] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    on_alarm: Callable[[str], None] | None = None,
 ) -> TrainResult:
     """Train one model; go on from the newest checkpoint when `out` holds one of the same recipe.
 
@@ -82,12 +93,18 @@ def train(
     (same machine, same number of torch threads). SIGINT and SIGTERM end it after the step in hand, saved. On the way
     `data.max_bad`, `train.threads` and how often it is saved may change.
 
+    Where torchrun started several processes, all call this; each computes its part of every batch, the first one
+    alone measures, writes and calls back. Another number of processes may go on with a run: it sees the same batches,
+    and its weights differ by rounding.
+
     Args:
         recipe: everything that decides the run.
         out: gets `recipe.toml`, `log.jsonl`, `checkpoints/` and at the end `bundle/`; one run at a time.
         evaluators: each is given the model as a bundle and returns named finite numbers, logged as `NAME/number`;
             called once before the first step, then as the recipe says, and at the end.
         on_progress: called after each step.
+        on_alarm: called when another process died or stands still, in the one that found it, with a sentence; this
+            process then ends with exit code 1, as no Python code can end a wait for others.
 
     Raises:
         ConfigError: `out` holds a run of another recipe or of other data, or another process works in it.
@@ -95,25 +112,62 @@ def train(
         TrainingError: the loss or its gradient is not finite.
         WeightsError: the newest checkpoint is damaged.
     """
-    with folder_lock(out):
-        remove_leftovers(out)
-        remove_leftovers(out / "checkpoints")
+    with contextlib.ExitStack() as stack:
+        ranks = stack.enter_context(launched_ranks())
+        _check_ranks(recipe, ranks)
+
+        def claim() -> Path | None:
+            stack.enter_context(folder_lock(out))
+            remove_leftovers(out)
+            remove_leftovers(out / "checkpoints")
+            return next(reversed(list_checkpoints(out / "checkpoints")), None)
+
+        newest = ranks.share(claim)
         sources = pair_sources(recipe.data)
-        run = _Run(recipe, sources, _newest_checkpoint(out, recipe, sources))
-        write_text(out / "recipe.toml", to_toml(recipe))
-        _go_on(run, out, evaluators or {}, on_progress)
-        run.model.eval()
-        finished = run.step == recipe.train.steps
-        if finished:
-            run.bundle.save(out / "bundle")
-        return TrainResult(run.bundle, run.step, finished, run.metrics, run.counts.plain())
+        run = _Run(recipe, sources, _saved(newest, out, recipe, sources), ranks)
+        stack.callback(run.spread.close)
+        ranks.share(lambda: write_text(out / "recipe.toml", to_toml(recipe)))
+        watchdog = Watchdog(
+            ranks, out / "stall", seconds=recipe.train.stall_seconds, on_alarm=on_alarm or (lambda _: None)
+        )
+        with watchdog:
+            try:
+                _go_on(run, out, evaluators or {}, on_progress, watchdog)
+                bundle = run.whole_bundle()
+                bundle.model.eval()
+                finished = run.step == recipe.train.steps
+                if finished:
+                    watchdog.at("save", run.step)
+                    ranks.share(lambda: bundle.save(out / "bundle"))
+            except RuntimeError as error:
+                if ranks.count > 1 and _is_of_exchange(error):
+                    watchdog.wait_for_verdict()
+                raise
+        return TrainResult(bundle, run.step, finished, run.metrics, run.counts.plain())
 
 
-def _newest_checkpoint(out: Path, recipe: TrainRecipe, sources: Sequence[ShardSet]) -> Checkpoint | None:
-    saved = list_checkpoints(out / "checkpoints")
-    if not saved:
+def _check_ranks(recipe: TrainRecipe, ranks: Ranks) -> None:
+    if recipe.train.batch_size % ranks.count:
+        raise ConfigError(
+            "train.batch_size must be a multiple of the number of processes, which share it. "
+            f"Got {recipe.train.batch_size} pairs for {ranks.count} processes."
+        )
+    if ranks.count > 1 and isinstance(recipe.model.image, ResNetTowerConfig):
+        raise ConfigError(
+            "model.image must be a vision transformer where several processes train: a ResNet's batch norm needs the "
+            f"whole batch in one. Got a ResNet and {ranks.count} processes."
+        )
+
+
+def _is_of_exchange(error: RuntimeError) -> bool:
+    # gloo raises plain RuntimeErrors, which name it.
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower() or "connection" in str(error).lower()
+
+
+def _saved(newest: Path | None, out: Path, recipe: TrainRecipe, sources: Sequence[ShardSet]) -> Checkpoint | None:
+    if newest is None:
         return None
-    checkpoint = Checkpoint.load(saved[-1])
+    checkpoint = Checkpoint.load(newest)
     cure = "Choose another folder, or remove this one to start over."
     if change := difference(checkpoint.recipe, to_dict(recipe)):
         raise ConfigError(f"{out} holds a run of another recipe ({change}). {cure}")
@@ -126,40 +180,61 @@ def _newest_checkpoint(out: Path, recipe: TrainRecipe, sources: Sequence[ShardSe
 class _Run:
     """What changes from step to step, from scratch or from a checkpoint."""
 
-    def __init__(self, recipe: TrainRecipe, sources: Sequence[ShardSet], saved: Checkpoint | None) -> None:
+    def __init__(
+        self, recipe: TrainRecipe, sources: Sequence[ShardSet], saved: Checkpoint | None, ranks: Ranks
+    ) -> None:
         self.recipe = recipe
         self.sources = sources
+        self.ranks = ranks
         self.data = [source.fingerprint() for source in sources]  # as it was at the start
         self.step = saved.step if saved else 0  # updates done
-        self.bundle = saved.bundle if saved else _new_bundle(recipe, sources)
+        self.bundle = saved.bundle if saved else _new_bundle(recipe, sources, ranks)
         self.metrics: Mapping[str, float] = saved.metrics if saved else {}
         self.counts = _Counts(saved.counts if saved else {})
-        self.device = default_device()
+        self.device = ranks.device
         # From the checkpoint: a second measurement may come to another type, and to other weights.
-        self.precision = saved.precision if saved else _precision(recipe, self.device)
+        self.precision = saved.precision if saved else ranks.share(lambda: _precision(recipe, self.device))
         self.model: CLIP = self.bundle.model.to(device=self.device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
-        self.optimizer = torch.optim.AdamW(
+        for module in self.model.modules():
+            if isinstance(module, Stack):
+                module.recomputes = recipe.train.activation_checkpointing
+            if isinstance(module, Block) and recipe.train.compile:
+                module.compile()
+        self.spread = Spread(self.model, ranks, recipe.train.parallel)
+        self.loss_scale = _LossScale(saved.loss_scale if saved else {}, wanted=self.precision == "float16")
+        self.optimizer = adamw(
             parameter_groups(self.model, weight_decay=recipe.train.weight_decay),
             betas=(recipe.train.beta1, recipe.train.beta2),
-            eps=recipe.train.epsilon,
-            fused=True,
+            epsilon=recipe.train.epsilon,
+            state=recipe.train.optimizer_state,
         )
         if saved:
             restore_optimizer(self.model, self.optimizer, saved.optimizer)
 
-    def update(self, batch: Batch) -> "_Update":
+    def update(self, batch: Batch, sizes: Sequence[int]) -> "_Update":
         """One optimizer step on one batch.
+
+        Args:
+            batch: this process's part of it.
+            sizes: pairs of all processes.
 
         Raises:
             TrainingError: the loss or its gradient is not finite; no parameter has changed.
         """
         settings = self.recipe.train
-        loss = self._loss(batch)
-        value = loss.item()
-        self._must_be_finite("loss", value)
-        self.optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.max_gradient_norm or math.inf).item()
+        value = norm = math.nan
+        for factor in self.loss_scale.tries():
+            self.optimizer.zero_grad()
+            # Every process has a part of the gradients, and `Spread` takes the average where the sum is wanted.
+            with fast_attention(self.device, text_length=batch.tokens.shape[1]):
+                value = self._gradients(batch, sizes, scale_by=factor * self.ranks.count)
+            parameters = [p for p in self.model.parameters() if p.grad is not None]
+            if factor != 1:
+                for parameter in parameters:
+                    parameter.grad.mul_(1 / factor)  # pyright: ignore[reportOptionalMemberAccess]
+            norm = clip_gradients(parameters, settings.max_gradient_norm or math.inf).item()
+            if math.isfinite(norm):
+                break
         self._must_be_finite("gradient", norm)
         rate = learning_rate(
             self.step, peak=settings.learning_rate, warmup_steps=settings.warmup_steps, steps=settings.steps
@@ -171,19 +246,51 @@ class _Run:
         self.step += 1
         return _Update(value, norm, rate)
 
-    def _loss(self, batch: Batch) -> torch.Tensor:
-        pixels = self.recipe.preprocess.normalise(batch.images.to(self.device))
-        tokens = batch.tokens.to(self.device)
-        # On a CPU the plain attention kernel is the faster one for texts of about 16 tokens, and about even with the
-        # fused one at 8 and 32 (benchmarks/attention.py).
-        short = self.device.type == "cpu" and tokens.shape[1] <= 32
-        with (
-            sdpa_kernel(SDPBackend.MATH) if short else contextlib.nullcontext(),
-            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"),
-        ):
-            output = self.model(pixels.contiguous(memory_format=torch.channels_last), tokens)
-        text_ids = batch.text_ids.to(self.device) if self.recipe.train.same_text_is_positive else None
-        return clip_loss(output.image_features, output.text_features, output.logit_scale, text_ids=text_ids)
+    def _gradients(self, batch: Batch, sizes: Sequence[int], *, scale_by: float) -> float:
+        settings = self.recipe.train
+        text_ids = batch.text_ids.to(self.device) if settings.same_text_is_positive else None
+
+        def loss_of(output: CLIPOutput) -> Tensor:
+            return contrastive_loss(output, text_ids, ranks=self.ranks, sizes=sizes, exchange=settings.loss_exchange)
+
+        def check(loss: float) -> None:
+            self._must_be_finite("loss", loss)
+
+        inputs = self._inputs(batch)
+        if not settings.micro_batch_size:
+            return whole_gradients(self.spread, self._forward, inputs, loss_of, scale_by=scale_by, check=check)
+        count = math.ceil(max(sizes) / settings.micro_batch_size)  # the same in all processes
+        bounds = [round(len(batch.images) * number / count) for number in range(count + 1)]
+        return cached_gradients(
+            self.spread,
+            self._forward,
+            inputs,
+            loss_of,
+            scale_by=scale_by,
+            check=check,
+            micro_batches=[slice(*pair) for pair in itertools.pairwise(bounds)],
+        )
+
+    def _inputs(self, batch: Batch) -> Inputs:
+        image, dropout, kept = self.recipe.model.image, self.recipe.train.patch_dropout, None
+        if dropout and isinstance(image, ImageTowerConfig | SigLIPImageTowerConfig):
+            kept = draw_kept_patches(batch.noise, patches=image.patches, dropout=dropout).to(self.device)
+        return Inputs(batch.images.to(self.device), batch.tokens.to(self.device), kept)
+
+    def _forward(self, inputs: Inputs) -> CLIPOutput:
+        count = len(inputs.images)
+        if not count:  # all of this process's samples are bad; it still takes part, with a blank that counts nothing
+            side = self.recipe.preprocess.image_size
+            blank = inputs.images.new_zeros(1, side, side, 3)
+            kept = inputs.kept_patches if inputs.kept_patches is None else inputs.kept_patches.new_zeros(1, 1)
+            inputs = Inputs(blank, inputs.tokens.new_zeros(1, 1), kept)
+        pixels = self.recipe.preprocess.normalise(inputs.images).contiguous(memory_format=torch.channels_last)
+        dtype = getattr(torch, self.precision)
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            output = self.spread(pixels, inputs.tokens, inputs.kept_patches)
+        if not count:
+            output = output._replace(image_features=output.image_features[:0], text_features=output.text_features[:0])
+        return output
 
     def _must_be_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
@@ -192,17 +299,52 @@ class _Run:
                 "a lower train.learning_rate or with train.max_gradient_norm=1.0."
             )
 
+    def whole_bundle(self) -> Bundle:
+        """The bundle, where processes hold shares put together; to be called by all."""
+        if self.ranks.count == 1 or self.recipe.train.parallel == "ddp":
+            return self.bundle
+        model = CLIP(self.recipe.model)
+        model.load_state_dict({name: whole(value) for name, value in self.model.state_dict().items()}, assign=True)
+        return dataclasses.replace(self.bundle, model=model.train())
+
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(
             step=self.step,
-            bundle=self.bundle,
+            bundle=self.whole_bundle(),
             optimizer=optimizer_tensors(self.model, self.optimizer),
             counts=self.counts.plain(),
             metrics=self.metrics,
             recipe=to_dict(self.recipe),
             precision=self.precision,
             data=self.data,
+            loss_scale=self.loss_scale.plain(),
         )
+
+
+class _LossScale:
+    """The factor on the loss that keeps float16 gradients from vanishing; 1 for the other types.
+
+    It is halved where the gradients overflow, and the batch is taken again; after 2,000 steps without, it is doubled
+    (arXiv:1710.03740, section 3.2; numbers as torch's GradScaler has them, which leaves the batch out).
+    """
+
+    def __init__(self, saved: Mapping[str, float], *, wanted: bool) -> None:
+        self._factor = saved.get("factor", 2.0**16 if wanted else 1.0)
+        self._steps = int(saved.get("steps", 0))  # since the factor changed
+        self._wanted = wanted
+
+    def tries(self) -> Iterator[float]:
+        """Factors for one batch, until one fits."""
+        self._steps += 1
+        if self._wanted and self._steps > 2000:
+            self._factor, self._steps = 2 * self._factor, 1
+        yield self._factor
+        while self._factor > 1:
+            self._factor, self._steps = self._factor / 2, 1
+            yield self._factor
+
+    def plain(self) -> dict[str, float]:
+        return {"factor": self._factor, "steps": self._steps} if self._wanted else {}
 
 
 class _Update(NamedTuple):
@@ -212,10 +354,14 @@ class _Update(NamedTuple):
 
 
 def _go_on(
-    run: _Run, out: Path, evaluators: Mapping[str, Evaluator], on_progress: Callable[[Progress], None] | None
+    run: _Run,
+    out: Path,
+    evaluators: Mapping[str, Evaluator],
+    on_progress: Callable[[Progress], None] | None,
+    watchdog: Watchdog,
 ) -> None:
     """From the step where the run is to its last one, or to a stop request."""
-    settings = run.recipe.train
+    settings, ranks = run.recipe.train, run.ranks
     stream = batches(
         run.sources,
         run.recipe.data,
@@ -226,21 +372,34 @@ def _go_on(
         start=run.step,
         stop=settings.steps,
         threads=settings.threads,
+        part=ranks.rank,
+        parts=ranks.count,
     )
-    log = RunLog(out / "log.jsonl", resume_step=run.step)
-    with contextlib.closing(stream), contextlib.closing(log), stop_request() as stop_requested:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(stream))
+        log = None
+        if ranks.is_first:
+            log = stack.enter_context(contextlib.closing(RunLog(out / "log.jsonl", resume_step=run.step)))
+        stop_requested = stack.enter_context(stop_request())
         if run.step == 0:  # an evaluator that cannot run says so now, not after an hour
-            run.metrics = _evaluate(run.bundle, evaluators)
+            run.metrics = _evaluate(run, evaluators)
+        is_first_step = True
         lap_start = time.perf_counter()
+        watchdog.at("data", run.step + 1)
         for batch in stream:
-            run.counts.add(batch, max_bad=run.recipe.data.max_bad)
-            update = run.update(batch)
+            watchdog.at("first step" if is_first_step else "step", run.step + 1, batch.keys)
+            is_first_step = False
+            parts = ranks.collect((len(batch.images), batch.truncated, dict(batch.bad)))
+            run.counts.add(parts, max_bad=run.recipe.data.max_bad)
+            sizes = [size for size, _, _ in parts]
+            update = run.update(batch, sizes)
             lap = time.perf_counter() - lap_start
             run.counts.train_seconds += lap
             is_last = run.step == settings.steps
             evaluates = is_last or _is_due(run.step, settings.evaluate_every)
             if evaluates:
-                run.metrics = _evaluate(run.bundle, evaluators)
+                watchdog.at("evaluate", run.step)
+                run.metrics = _evaluate(run, evaluators)
             progress = Progress(
                 step=run.step,
                 steps=settings.steps,
@@ -248,22 +407,34 @@ def _go_on(
                 logit_scale=run.bundle.logit_scale,
                 pairs=run.counts.pairs,
                 seconds=run.counts.train_seconds,
-                pairs_per_second=len(batch.images) / lap,
+                pairs_per_second=sum(sizes) / lap,
                 metrics=run.metrics,
             )
-            if evaluates or _is_due(run.step, settings.log_every):
+            if log and (evaluates or _is_due(run.step, settings.log_every)):
                 log.write(**progress.logged(with_metrics=evaluates))
-            if on_progress:
+            if on_progress and ranks.is_first:
                 on_progress(progress)
-            stops = is_last or stop_requested()
+            stops = is_last or any(ranks.collect(stop_requested()))
             if stops or _is_due(run.step, settings.checkpoint_every):
-                run.checkpoint().save(out / "checkpoints", keep=settings.keep_checkpoints)
+                watchdog.at("save", run.step)
+                checkpoint = run.checkpoint()
+                ranks.share(lambda: checkpoint.save(out / "checkpoints", keep=settings.keep_checkpoints))  # noqa: B023
             if stops:
                 break
+            watchdog.at("data", run.step + 1)
             lap_start = time.perf_counter()
 
 
-def _new_bundle(recipe: TrainRecipe, sources: Sequence[ShardSet]) -> Bundle:
+def _new_bundle(recipe: TrainRecipe, sources: Sequence[ShardSet], ranks: Ranks) -> Bundle:
+    tokenizer = ranks.share(lambda: _new_tokenizer(recipe, sources))
+    about = About(
+        source=f"diptych recipe {recipe.name}", licence=recipe.licence, data=recipe.about_data, recipe=to_toml(recipe)
+    )
+    model = CLIP(recipe.model, generator(recipe.seed))
+    return Bundle(model=model, preprocess=recipe.preprocess, tokenizer=tokenizer, about=about)
+
+
+def _new_tokenizer(recipe: TrainRecipe, sources: Sequence[ShardSet]) -> Tokenizer:
     texts = (
         text
         for source in sources
@@ -271,14 +442,9 @@ def _new_bundle(recipe: TrainRecipe, sources: Sequence[ShardSet]) -> Bundle:
         for caption in _captions_or_none(source, index)
         for text in fill(recipe.data.templates, caption)
     )
-    tokenizer = Tokenizer.train(
+    return Tokenizer.train(
         texts, vocab_size=recipe.tokenizer.vocab_size, context_length=recipe.model.text.context_length
     )
-    about = About(
-        source=f"diptych recipe {recipe.name}", licence=recipe.licence, data=recipe.about_data, recipe=to_toml(recipe)
-    )
-    model = CLIP(recipe.model, generator(recipe.seed))
-    return Bundle(model=model, preprocess=recipe.preprocess, tokenizer=tokenizer, about=about)
 
 
 def _captions_or_none(source: ShardSet, index: int) -> list[str]:
@@ -294,15 +460,20 @@ def _precision(recipe: TrainRecipe, device: torch.device) -> str:
     return str(fast_dtype(device)).removeprefix("torch.") if auto else recipe.train.precision
 
 
-def _evaluate(bundle: Bundle, evaluators: Mapping[str, Evaluator]) -> dict[str, float]:
-    bundle.model.eval()
-    numbers = {
-        f"{name}/{number}": value
-        for name, evaluator in evaluators.items()
-        for number, value in evaluator(bundle).items()
-    }
-    bundle.model.train()
-    return numbers
+def _evaluate(run: _Run, evaluators: Mapping[str, Evaluator]) -> dict[str, float]:
+    bundle = run.whole_bundle()
+
+    def numbers() -> dict[str, float]:
+        bundle.model.eval()
+        numbers = {
+            f"{name}/{number}": value
+            for name, evaluator in evaluators.items()
+            for number, value in evaluator(bundle).items()
+        }
+        bundle.model.train()
+        return numbers
+
+    return run.ranks.share(numbers)
 
 
 def _is_due(step: int, every: int) -> bool:
@@ -318,15 +489,21 @@ class _Counts:
         self.train_seconds: float = saved.get("train_seconds", 0.0)
         self.bad = collections.Counter(saved.get("bad", {}))
 
-    def add(self, batch: Batch, *, max_bad: float) -> None:
+    def add(self, parts: Sequence[tuple[int, int, Mapping[str, int]]], *, max_bad: float) -> None:
         """Count one batch.
+
+        Args:
+            parts: of each process pairs, truncated texts, and bad samples by cause.
+            max_bad: share of bad samples that is borne.
 
         Raises:
             DataError: too many samples are bad, in all or in this batch.
         """
-        self.pairs += len(batch.images)
-        self.truncated += batch.truncated
-        self.bad.update(batch.bad)
+        pairs = sum(size for size, _, _ in parts)
+        self.pairs += pairs
+        for _, truncated, bad in parts:
+            self.truncated += truncated
+            self.bad.update(bad)
         bad, drawn = self.bad.total(), self.pairs + self.bad.total()
         causes = ", ".join(f"{cause} {count:,}" for cause, count in self.bad.most_common())
         if bad > max_bad * max(drawn, _JUDGED_AS):
@@ -334,9 +511,9 @@ class _Counts:
                 f"at most {max_bad:.2%} of the samples may be bad (data.max_bad). {bad:,} of {drawn:,} are: {causes}. "
                 "Mend the shards, or raise the limit."
             )
-        if len(batch.images) < 2:
+        if pairs < 2:
             raise DataError(
-                f"a batch must have at least two good samples, and one has {len(batch.images)}. Bad so far: {causes}. "
+                f"a batch must have at least two good samples, and one has {pairs}. Bad so far: {causes}. "
                 "Mend the shards, or raise train.batch_size."
             )
 
