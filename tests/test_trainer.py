@@ -423,6 +423,15 @@ def test_a_source_that_is_not_there_is_one_sentence(tiny_recipe, tmp_path):
 # Savers of memory, each off unless a recipe asks for it.
 
 
+def train_in_two_parts(recipe: TrainRecipe, out: Path, *, then: TrainRecipe | None = None) -> TrainResult:
+    def stop_at_3(progress: Progress) -> None:
+        if progress.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert train(recipe, out, on_progress=stop_at_3).step == 3
+    return train(then or recipe, out)
+
+
 def losses(recipe: TrainRecipe, out: Path, **options: Any) -> list[float]:
     _, seen = watched(vit(recipe, steps=6, checkpoint_every=100, **options), out)
     return [progress.loss for progress in seen]
@@ -437,13 +446,8 @@ def test_what_is_computed_twice_comes_out_the_same(tiny_recipe, tmp_path, option
 
 
 def test_a_run_may_go_on_with_more_memory_saved(tiny_recipe, tmp_path):
-    for steps_in, options in ((3, {}), (0, {"micro_batch_size": 3, "activation_checkpointing": True})):
-
-        def fail(progress: Progress, last: int = steps_in) -> None:
-            if progress.step == last:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-        result = train(vit(tiny_recipe, steps=6, **options), tmp_path / "run", on_progress=fail)
+    saving = {"micro_batch_size": 3, "activation_checkpointing": True}
+    result = train_in_two_parts(vit(tiny_recipe, steps=6), tmp_path / "run", then=vit(tiny_recipe, steps=6, **saving))
     assert result.finished
     plain = losses(tiny_recipe, tmp_path / "plain")
     assert [line["loss"] for line in read_log(tmp_path / "run" / "log.jsonl")] == pytest.approx(plain, rel=1e-5)
@@ -477,13 +481,7 @@ def test_float16_finds_a_factor_that_fits_and_loses_no_batch(tiny_recipe, tmp_pa
     factor = Checkpoint.load(tmp_path / "run" / "checkpoints" / "step-00000006").loss_scale["factor"]
     assert 1 <= factor <= 2**16
     assert math.log2(factor).is_integer()
-
-    def fail(progress: Progress) -> None:
-        if progress.step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    train(recipe, tmp_path / "again", on_progress=fail)
-    train(recipe, tmp_path / "again")
+    train_in_two_parts(recipe, tmp_path / "again")
     assert_same_run(tmp_path / "again", tmp_path / "run")
 
 
@@ -502,13 +500,7 @@ def test_the_factor_of_float16_halves_until_it_fits_and_grows_after_2000_steps()
 def test_compact_moments_are_saved_as_they_are_and_go_on_to_the_bit(tiny_recipe, tmp_path):
     recipe = vit(tiny_recipe, steps=6, optimizer_state="bfloat16")
     train(recipe, tmp_path / "undisturbed")
-
-    def fail(progress: Progress) -> None:
-        if progress.step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    train(recipe, tmp_path / "run", on_progress=fail)
-    train(recipe, tmp_path / "run")
+    train_in_two_parts(recipe, tmp_path / "run")
     assert_same_run(tmp_path / "run", tmp_path / "undisturbed")
     memory = Checkpoint.load(tmp_path / "run" / "checkpoints" / "step-00000006").optimizer
     assert {t.dtype for name, t in memory.items() if not name.endswith(".step")} == {torch.bfloat16}

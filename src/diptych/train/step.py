@@ -16,9 +16,9 @@ Forward = Callable[["Inputs"], CLIPOutput]
 
 
 class Inputs(NamedTuple):
-    """What the towers are given."""
+    """Some pairs of a batch, row by row, as the forward function takes them; it makes of them what the towers take."""
 
-    images: Tensor  # [B, 3, S, S] float, normalised
+    images: Tensor  # [B, ...]; the trainer's are uint8 [B, S, S, 3]
     tokens: Tensor  # [B, L] int64
     kept_patches: Tensor | None  # [B, K] int64, for patch dropout
 

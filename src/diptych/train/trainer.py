@@ -42,9 +42,8 @@ from diptych.weights.folder import About
 
 Evaluator = Callable[[Bundle], Mapping[str, float]]
 
-_JUDGED_AS = (
-    1000  # samples; the share of bad ones is taken of at least so many, or one of the first ten would stop a run
-)
+# Samples; the share of bad ones is taken of at least so many, or one of the first ten would stop a run.
+_JUDGED_AS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,10 +227,10 @@ class _Run:
             # Every process has a part of the gradients, and `Spread` takes the average where the sum is wanted.
             with fast_attention(self.device, text_length=batch.tokens.shape[1]):
                 value = self._gradients(batch, sizes, scale_by=factor * self.ranks.count)
-            parameters = [p for p in self.model.parameters() if p.grad is not None]
+            parameters = list(self.model.parameters())
             if factor != 1:
-                for parameter in parameters:
-                    parameter.grad.mul_(1 / factor)  # pyright: ignore[reportOptionalMemberAccess]
+                for gradient in [p.grad for p in parameters if p.grad is not None]:
+                    gradient.mul_(1 / factor)
             norm = clip_gradients(parameters, settings.max_gradient_norm or math.inf).item()
             if math.isfinite(norm):
                 break
@@ -439,7 +438,7 @@ def _new_tokenizer(recipe: TrainRecipe, sources: Sequence[ShardSet]) -> Tokenize
         text
         for source in sources
         for index in range(len(source))
-        for caption in _captions_or_none(source, index)
+        for caption in _readable_captions(source, index)
         for text in fill(recipe.data.templates, caption)
     )
     return Tokenizer.train(
@@ -447,7 +446,7 @@ def _new_tokenizer(recipe: TrainRecipe, sources: Sequence[ShardSet]) -> Tokenize
     )
 
 
-def _captions_or_none(source: ShardSet, index: int) -> list[str]:
+def _readable_captions(source: ShardSet, index: int) -> list[str]:
     sample = source[index]
     try:
         return captions_of(sample)
