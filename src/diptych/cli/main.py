@@ -35,6 +35,7 @@ app.command("diptych.cli.demo:demo")
 app.command("diptych.cli.embed:embed")
 app.command("diptych.cli.evaluate:evaluate", name="evaluate")
 app.command("diptych.cli.models:models", name="models")
+app.command("diptych.cli.plan:plan")
 app.command("diptych.cli.train:train")
 
 

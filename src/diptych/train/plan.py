@@ -1,0 +1,297 @@
+"""What a run will cost before it starts: FLOPs, memory, bytes on the wire and time, from the recipe alone.
+
+No data is opened, and no model is built but on the meta device. One multiply-add counts as 2 FLOPs.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+from torch import nn
+
+from diptych.errors import ConfigError
+from diptych.model.blocks import Block
+from diptych.model.clip import CLIP
+from diptych.model.cost import TowerCost, tower_cost
+from diptych.model.image_tower import ImageTowerConfig
+from diptych.model.resnet_tower import ResNetTowerConfig
+from diptych.train.devices import Device, Precision
+from diptych.train.recipe import TrainRecipe
+
+Sharding = Literal["ddp", "fsdp"]
+
+# Share of the peak that forward and backward passes reach. A guess between what the published runs of
+# recipes/published/ imply, 0.11 to 0.28 (docs/scale.md).
+DEFAULT_UTILISATION = 0.2
+
+_FLOAT = 4  # bytes; weights, gradients, moments, the residual stream and the features are float32
+_USABLE = 0.9  # of a device's memory; the rest goes to its context, workspaces and gaps between blocks
+_TILE = 1024  # rows and columns of the logits that train/loss.py holds at once
+_TILE_BUFFERS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """On what a recipe runs, and how it is spread.
+
+    Raises:
+        ConfigError: devices below 1 or several where there is one, a precision that the device has no unit for, or a
+            utilisation outside 0 to 1.
+    """
+
+    device: Device
+    devices: int = 1
+    precision: Precision  # of matrix products; the rest is float32
+    sharding: Sharding = "ddp"  # ddp: all state on every device; fsdp: each holds its share
+    checkpointing: bool = False  # transformer blocks are computed a second time in the backward pass, instead of kept
+    utilisation: float = DEFAULT_UTILISATION  # share of the peak that forward and backward passes reach
+
+    def __post_init__(self) -> None:
+        if self.devices < 1 or (self.device.node == 1 and self.devices > 1):
+            limit = "1: --device here is this machine alone" if self.device.node == 1 else "at least 1"
+            raise ConfigError(f"--devices must be {limit}. Got {self.devices}.")
+        if self.precision not in self.device.flops:
+            options = ", ".join(self.device.flops)
+            raise ConfigError(f"{self.device.name} does not compute in {self.precision}. Choose from {options}.")
+        if not 0 < self.utilisation <= 1:
+            raise ConfigError(f"--utilisation must be above 0 and at most 1. Got {self.utilisation}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The cost of a run. Memory and wire are of the device that has most to do."""
+
+    recipe: str  # name
+    setup: Setup
+    steps: int
+    batch_size: int  # pairs an update, over all devices
+    pairs_per_device: int  # of one batch, rounded up
+    parameters: dict[str, int]  # image, text, total
+    flops: dict[str, int]  # a pair: image, text, loss, all three forward, a step (backward and recomputation included)
+    memory: dict[str, int]  # bytes by part
+    memory_total: int  # bytes
+    memory_otherwise: dict[str, int]  # bytes in total, by sharding, with and without checkpointing
+    fits: bool
+    advice: str  # what to turn on when it does not fit
+    wire: dict[str, int]  # bytes sent a step, by part
+    seconds: dict[str, float]  # of a step: compute, update, communication that nothing hides; then step and run
+    pairs_per_second: float
+    mfu: float  # FLOPs of the model, recomputation left out, as a share of the peak during the whole step
+
+
+def plan_run(recipe: TrainRecipe, setup: Setup) -> Plan:
+    """Cost of a recipe's run on a stated machine.
+
+    Texts are counted at full context length, so batches whose texts are short take less. Not counted: reading and
+    decoding pictures, evaluation, saving. Gradients travel while the backward pass computes, weights (fsdp) during the
+    whole step; what is left over, and the features, add to the step.
+
+    Raises:
+        ConfigError: fewer pairs in a batch than devices, or a tower whose cost is not known.
+    """
+    batch_size = recipe.train.batch_size
+    if batch_size < setup.devices:
+        raise ConfigError(
+            f"train.batch_size must give each device at least one pair. Got {batch_size} pairs for "
+            f"{setup.devices} devices."
+        )
+    sizes = _sizes(recipe, setup)
+    memory = _memory(sizes, setup)
+    total = sum(memory.values())
+    flops = _flops(sizes, setup)
+    wire = _wire(sizes, setup)
+    seconds = _seconds(sizes, setup, flops, wire)
+    useful = flops["step"] - _repeated(sizes, setup)
+    peak = setup.device.flops[setup.precision] * setup.devices
+    return Plan(
+        recipe=recipe.name,
+        setup=setup,
+        steps=recipe.train.steps,
+        batch_size=batch_size,
+        pairs_per_device=sizes.pairs,
+        parameters={"image": sizes.image_parameters, "text": sizes.text_parameters, "total": sizes.parameters},
+        flops=flops,
+        memory=memory,
+        memory_total=total,
+        memory_otherwise={
+            f"{other.sharding}{', checkpointing' if other.checkpointing else ''}": sum(_memory(sizes, other).values())
+            for other in _alternatives(setup)
+        },
+        fits=total <= _USABLE * setup.device.memory,
+        advice=_advice(recipe, setup),
+        wire=wire,
+        seconds=seconds | {"run": seconds["step"] * recipe.train.steps},
+        pairs_per_second=batch_size / seconds["step"],
+        mfu=useful * batch_size / (seconds["step"] * peak),
+    )
+
+
+def choose_precision(recipe: TrainRecipe, device: Device) -> Precision:
+    """The recipe's precision; for "auto" the fastest of the device."""
+    return device.fastest_precision if recipe.train.precision == "auto" else recipe.train.precision
+
+
+class _Sizes(NamedTuple):
+    """What a recipe holds, counted once."""
+
+    pairs: int  # a device
+    pairs_at_a_time: int  # a device has activations of
+    is_cached: bool  # features come first, by micro-batches; the towers' forward pass is done twice
+    batch_size: int
+    embed_dim: int
+    image: TowerCost
+    text: TowerCost
+    image_parameters: int
+    text_parameters: int
+    parameters: int
+    weight_bytes: int  # parameters and buffers
+    moment_bytes: int  # AdamW's two moments
+    matrix_parameters: int  # of which autocast makes copies
+    gathered_parameters: int  # that fsdp holds whole at a time: two blocks and what is in none
+
+
+def _sizes(recipe: TrainRecipe, setup: Setup) -> _Sizes:
+    config = recipe.model
+    kept = None
+    if recipe.train.patch_dropout and isinstance(config.image, ImageTowerConfig):
+        kept = max(1, round(config.image.patches * (1 - recipe.train.patch_dropout)))
+    pairs = math.ceil(recipe.train.batch_size / setup.devices)
+    micro_batch_size = recipe.train.micro_batch_size
+    model = CLIP(config)  # on the meta device
+    blocks = [_count(module) for module in model.modules() if isinstance(module, Block)]
+    looked_up = ("token_embedding.weight", "position_embedding")  # added, never multiplied
+    matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim >= 2 and not name.endswith(looked_up))
+    return _Sizes(
+        pairs=pairs,
+        pairs_at_a_time=min(pairs, micro_batch_size or pairs),
+        is_cached=micro_batch_size > 0,
+        batch_size=recipe.train.batch_size,
+        embed_dim=config.embed_dim,
+        image=tower_cost(config.image, config.embed_dim, element=_element(setup), kept_patches=kept),
+        text=tower_cost(config.text, config.embed_dim, element=_element(setup)),
+        image_parameters=_count(model.image),
+        text_parameters=_count(model.text),
+        parameters=_count(model),
+        weight_bytes=sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())),
+        moment_bytes=2 * _count(model) * (_FLOAT if recipe.train.optimizer_state == "float32" else 2),
+        matrix_parameters=matrices,
+        gathered_parameters=_count(model) - sum(blocks) + 2 * max(blocks),
+    )
+
+
+def _element(setup: Setup) -> int:
+    """Bytes of one number in matrix products."""
+    return _FLOAT if setup.precision == "float32" else 2
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _memory(sizes: _Sizes, setup: Setup) -> dict[str, int]:
+    shares = setup.devices if setup.sharding == "fsdp" else 1
+    element = _element(setup)
+    copies = element * sizes.matrix_parameters if element < _FLOAT else 0  # of autocast, kept for the backward pass
+    if shares > 1:
+        copies += _FLOAT * sizes.gathered_parameters
+    image, text = (
+        tower.checkpointed if setup.checkpointing else tower.activations for tower in (sizes.image, sizes.text)
+    )
+    return {
+        "weights": math.ceil(sizes.weight_bytes / shares),
+        "copies of weights": copies,
+        "gradients": math.ceil(_FLOAT * sizes.parameters / shares),
+        "optimizer": math.ceil(sizes.moment_bytes / shares),
+        "image activations": sizes.pairs_at_a_time * image,
+        "text activations": sizes.pairs_at_a_time * text,
+        # Own pictures, texts of all devices, and their gradients.
+        "features": 2 * _FLOAT * (sizes.pairs + sizes.batch_size) * sizes.embed_dim,
+        "loss tile": _TILE_BUFFERS * _FLOAT * min(_TILE, sizes.pairs) * min(_TILE, sizes.batch_size),
+    }
+
+
+def _flops(sizes: _Sizes, setup: Setup) -> dict[str, int]:
+    loss = 2 * sizes.batch_size * sizes.embed_dim  # a row of logits; its softmax serves both directions
+    towers = sum(3 * tower.forward - tower.first for tower in (sizes.image, sizes.text))
+    # The loss: a tile is computed for its sums, again for its gradients, and takes part in two products then.
+    return {
+        "image": sizes.image.forward,
+        "text": sizes.text.forward,
+        "loss": loss,
+        "forward": sizes.image.forward + sizes.text.forward + loss,
+        "step": towers + _repeated(sizes, setup) + 4 * loss,
+    }
+
+
+def _repeated(sizes: _Sizes, setup: Setup) -> int:
+    """FLOPs of a pair that are done a second time to save memory."""
+    blocks = sizes.image.blocks + sizes.text.blocks if setup.checkpointing else 0
+    return blocks + (sizes.image.forward + sizes.text.forward if sizes.is_cached else 0)
+
+
+def _wire(sizes: _Sizes, setup: Setup) -> dict[str, int]:
+    share = (setup.devices - 1) / setup.devices
+    # fsdp: weights gathered for both passes, gradients scattered. ddp: a ring's all-reduce, which sends all twice.
+    state = share * sizes.parameters * _FLOAT * (3 if setup.sharding == "fsdp" else 2)
+    # Texts are gathered, their gradients scattered; pictures stay. Passing them round a ring sends as much.
+    features = share * 2 * _FLOAT * sizes.batch_size * sizes.embed_dim
+    return {"weights and gradients": round(state), "features": round(features)}
+
+
+def _seconds(sizes: _Sizes, setup: Setup, flops: dict[str, int], wire: dict[str, int]) -> dict[str, float]:
+    device = setup.device
+    compute = sizes.pairs * flops["step"] / (device.flops[setup.precision] * setup.utilisation)
+    shares = setup.devices if setup.sharding == "fsdp" else 1
+    # Weight, gradient and moments read; weight and moments written.
+    update = (3 * _FLOAT * sizes.parameters + 2 * sizes.moment_bytes) / shares / device.bandwidth
+    # ddp: the backward pass, what it computes again included.
+    hides = compute if setup.sharding == "fsdp" else compute * (1 - flops["forward"] / flops["step"])
+    communication = 0.0
+    if setup.devices > 1:
+        rate = device.link if setup.devices <= device.node else device.network
+        communication = max(0.0, wire["weights and gradients"] / rate - hides) + wire["features"] / rate
+    step = compute + update + communication
+    return {"compute": compute, "update": update, "communication": communication, "step": step}
+
+
+def _alternatives(setup: Setup) -> list[Setup]:
+    shardings: tuple[Sharding, ...] = ("ddp", "fsdp") if setup.devices > 1 else ("ddp",)
+    return [
+        replace(setup, sharding=sharding, checkpointing=checkpointing)
+        for sharding in shardings
+        for checkpointing in (False, True)
+    ]
+
+
+def _advice(recipe: TrainRecipe, setup: Setup) -> str:
+    """The least that makes a run fit, in one sentence; nothing when it fits as it is."""
+    usable = _USABLE * setup.device.memory
+    precisions = dict.fromkeys((setup.precision, setup.device.fastest_precision))
+    tries = [replace(option, precision=p) for p in precisions for option in (setup, *_alternatives(setup))]
+    for option in tries:
+        total = sum(_memory(_sizes(recipe, option), option).values())
+        if total <= usable:
+            words = " ".join(_turned_on(setup, option))
+            return words and f"turn on {words}: then it takes {total / 2**30:.1f} GiB."
+    leanest = tries[-1]
+    sizes = _sizes(recipe, leanest)
+    fixed = sum(_memory(sizes._replace(pairs_at_a_time=0), leanest).values())
+    pairs = int((usable - fixed) / (sizes.image.checkpointed + sizes.text.checkpointed))
+    if pairs < 1:
+        return f"weights, their state and features alone take {fixed / 2**30:.1f} GiB. Choose a larger device."
+    options = " ".join(_turned_on(setup, leanest))
+    first = f"turn on {options}, then " if options else ""
+    cure = "spread the batch over more devices"
+    if not isinstance(recipe.model.image, ResNetTowerConfig):
+        cure = f"set train.micro_batch_size={pairs} or {cure}"
+    return f"{first}{cure}: {pairs:,} pairs a device fit at a time."
+
+
+def _turned_on(before: Setup, after: Setup) -> list[str]:
+    """The options of the command that lead from one setup to another."""
+    changes = (
+        f"--precision {after.precision}" if after.precision != before.precision else "",
+        f"--sharding {after.sharding}" if after.sharding != before.sharding else "",
+        "--checkpointing" if after.checkpointing and not before.checkpointing else "",
+    )
+    return [change for change in changes if change]

@@ -1,0 +1,164 @@
+"""Costs of towers: FLOPs against torch's own counter and published figures, bytes against what autograd keeps."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from diptych.errors import ConfigError
+from diptych.model.blocks import Block
+from diptych.model.clip import CLIP
+from diptych.model.cost import tower_cost
+from diptych.model.presets import preset
+from diptych.model.siglip import SigLIPImageTowerConfig
+from diptych.runtime import generator
+
+BATCH = 5  # no activation has the shape of a parameter, then
+SIDES = ("image", "text")
+NAMES = ("tiny-vit", "tiny-resnet", "ViT-B-32")
+
+
+def counted(model: CLIP, side: str, *, backward: bool) -> int:
+    """FLOPs of one sample by torch's own counter."""
+    with FlopCounterMode(display=False) as counter:
+        features = run(model, side)
+        if backward:
+            features.sum().backward()
+    return counter.get_total_flops() // BATCH
+
+
+def run(model: CLIP, side: str) -> torch.Tensor:
+    device = model.logit_scale.device
+    if side == "image":
+        size = model.config.image.image_size
+        return model.image(torch.rand(BATCH, 3, size, size, device=device))
+    return model.text(torch.zeros(BATCH, model.config.text.context_length, dtype=torch.int64, device=device))
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("name", NAMES)
+def test_flops_equal_those_of_torchs_counter_exactly(name: str, side: str):
+    config = preset(name)
+    cost = tower_cost(getattr(config, side), config.embed_dim, element=4)
+    model = CLIP(config)  # on the meta device
+    assert cost.forward == counted(model, side, backward=False)
+    assert 3 * cost.forward - cost.first == counted(model, side, backward=True)
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("name", NAMES)
+def test_flops_of_blocks_are_what_is_counted_inside_of_them(name: str, side: str):
+    config = preset(name)
+    model = CLIP(config)
+    inside = 0
+    counter = FlopCounterMode(display=False)
+
+    def total(*_: object) -> None:
+        nonlocal inside
+        inside += counter.get_total_flops()
+
+    def less(*_: object) -> None:
+        nonlocal inside
+        inside -= counter.get_total_flops()
+
+    for module in model.modules():
+        if isinstance(module, Block):
+            module.register_forward_pre_hook(less)
+            module.register_forward_hook(total)
+    with counter:
+        run(model, side)
+    assert tower_cost(getattr(config, side), config.embed_dim, element=4).blocks == inside // BATCH
+
+
+# Billions of multiply-adds of one image: CLIP's figure 9 (ResNets) and open_clip's profile (vision transformers).
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("ViT-B-32", 4.4),
+        ("ViT-B-16", 17.6),
+        ("ViT-L-14", 81.0),
+        ("ViT-L-14-336", 191.0),
+        ("RN50", 6.1),
+        ("RN101", 9.9),
+        ("RN50x4", 21.5),
+        ("RN50x16", 75.3),
+        ("RN50x64", 265.9),
+    ],
+)
+def test_image_towers_cost_what_was_published(name: str, published: float):
+    config = preset(name)
+    found = tower_cost(config.image, config.embed_dim, element=2).forward / 2e9
+    # The released attention pool computes queries and outputs of all positions, and reads one: ours, 5 % less at most.
+    assert found == pytest.approx(published, rel=0.06 if name.startswith("RN") else 0.01)
+    assert name.startswith("ViT") or found < published
+
+
+def kept_bytes(model: CLIP, side: str) -> int:
+    """Bytes a sample that autograd keeps: each storage once, parameters and their copies left out."""
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    shapes = {shape for p in model.parameters() for shape in (p.shape, p.T.shape if p.ndim == 2 else p.shape)}
+    kept: dict[int, int] = {}
+    alive = []  # or another tensor might come to lie at the same address
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in parameters and x.shape not in shapes:
+            kept[storage.data_ptr()] = storage.nbytes()
+            alive.append(x)
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        features = run(model, side)
+    assert features.requires_grad
+    return sum(kept.values()) // BATCH
+
+
+@pytest.mark.parametrize("element", [4, 2])
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("name", ["tiny-vit", "tiny-resnet"])
+def test_activations_are_what_autograd_keeps(name: str, side: str, element: int):
+    config = preset(name)
+    model = CLIP(config, generator(0)).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=element == 2):
+        measured = kept_bytes(model, side)
+    cost = tower_cost(getattr(config, side), config.embed_dim, element=element)
+    assert cost.activations == pytest.approx(measured, rel=0.03)
+
+
+def test_checkpointing_keeps_the_inputs_of_blocks_and_one_block():
+    config = preset("ViT-L-14")
+    cost = tower_cost(config.image, config.embed_dim, element=2)
+    stream = 257 * 1024 * 4
+    one_block = (cost.activations - (cost.checkpointed - 24 * stream)) / 23
+    # 36 bytes a channel and token, plus mean and deviation of two layer norms, and a float for each of 16 heads.
+    assert one_block == 257 * (36 * 1024 + 16 + 64)
+    assert cost.checkpointed < cost.activations / 5
+
+
+def test_a_tower_of_another_family_is_named():
+    config = SigLIPImageTowerConfig(patch_size=16, width=64, layers=1, heads=1)
+    with pytest.raises(ConfigError, match="Got SigLIPImageTowerConfig"):
+        tower_cost(config, 64, element=2)
+
+
+def test_dropped_patches_pass_no_block():
+    config = preset("tiny-vit")
+    model = CLIP(config)
+    with FlopCounterMode(display=False) as counter:
+        model.image(
+            torch.zeros(BATCH, 3, 32, 32, device="meta"), torch.zeros(BATCH, 4, dtype=torch.int64, device="meta")
+        )
+    cost = tower_cost(config.image, config.embed_dim, element=4, kept_patches=4)
+    assert cost.forward == counter.get_total_flops() // BATCH
+
+
+def test_a_resnet_has_no_blocks_to_recompute():
+    config = preset("RN50")
+    cost = tower_cost(config.image, config.embed_dim, element=2)
+    assert (cost.blocks, cost.checkpointed) == (0, cost.activations)
+
+
+def test_a_block_is_counted_by_hand():
+    text = preset("tiny-vit").text  # 16 tokens, width 32, 2 layers, MLP 128
+    projections = 2 * 16 * (32 * 96 + 32 * 32 + 2 * 32 * 128)
+    attention = 2 * 2 * 16 * 16 * 32
+    assert tower_cost(text, 32, element=4).forward == 2 * (projections + attention) + 2 * 32 * 32
