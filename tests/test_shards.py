@@ -1,4 +1,5 @@
 import dataclasses
+import gzip
 import json
 import shutil
 import tarfile
@@ -6,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from diptych.data.shards import MANIFEST, ShardSet, ShardWriter
-from diptych.errors import ShardError
+from diptych.data.shards import MANIFEST, Sample, ShardSet, ShardWriter, captions_of, write_manifest
+from diptych.data.tar import TarReader
+from diptych.errors import DataError, ShardError
 
 SAMPLES = {f"set/{n:02d}": {"png": bytes([n]) * (n + 1), "txt": f"thing {n}".encode()} for n in range(7)}
 
@@ -141,8 +143,6 @@ def test_a_shard_that_vanishes_is_one_sentence(tmp_path):
     (tmp_path / "set" / "shard-00001.tar").unlink()
     with pytest.raises(ShardError, match=r"shard-00001\.tar cannot be opened: No such file"):
         shards[3]
-    with pytest.raises(ShardError, match=r"shard-00001\.tar cannot be read: No such file"):
-        shards.fingerprint()
 
 
 def test_a_folder_that_is_written_anew_is_not_read_by_old_offsets(tmp_path):
@@ -167,3 +167,66 @@ def test_the_fingerprint_holds_for_a_copy_and_changes_with_the_samples(tmp_path)
 def test_a_sample_is_plain_data(tmp_path):
     sample = ShardSet(write(tmp_path / "set"))[2]
     assert dataclasses.asdict(sample) == {"key": "set/02", "parts": {"png": b"\x02\x02\x02", "txt": b"thing 2"}}
+
+
+def test_captions_are_the_lines_of_the_text():
+    assert captions_of(Sample("a", {"txt": "a cat\r\n\n  un café \n".encode()})) == ["a cat", "un café"]
+    with pytest.raises(DataError, match=r"^no caption$"):
+        captions_of(Sample("a", {"png": b""}))
+
+
+def test_captions_are_read_without_the_picture(tmp_path, monkeypatch):
+    shards = ShardSet(write(tmp_path / "set"))
+    sizes, read = [], TarReader.read
+    monkeypatch.setattr(TarReader, "read", lambda self, *span: sizes.append(span[1]) or read(self, *span))
+    assert [shards.captions(n) for n in (0, 6)] == [["thing 0"], ["thing 6"]]
+    assert sizes == [len("thing 0")] * 2
+
+
+def test_a_key_in_two_shards_is_named(tmp_path):
+    for number in (0, 1):
+        write(tmp_path / "set", {"same": {"txt": b""}, f"own-{number}": {"txt": b""}}, name=f"part-{number}-{{}}")
+        (tmp_path / "set" / MANIFEST).unlink()
+        (tmp_path / "set" / f"part-{number}-0.tar").rename(tmp_path / "set" / f"{number}.tar_")
+    for path in (tmp_path / "set").iterdir():
+        path.rename(path.with_suffix(".tar"))
+    with pytest.raises(ShardError, match=r"a key must come once\. 'same' is in 0\.tar and 1\.tar"):
+        ShardSet(tmp_path / "set")
+
+
+def test_a_manifest_is_written_for_shards_of_another_tool(tmp_path):
+    folder = write(tmp_path / "set")
+    ours = (folder / MANIFEST).read_bytes()
+    with pytest.raises(ShardError, match=r"must have no manifest\.json yet"):
+        write_manifest(folder)
+    (folder / MANIFEST).unlink()
+    write_manifest(folder)
+    assert (folder / MANIFEST).read_bytes() == ours
+
+
+def test_damaged_shards_are_borne_up_to_the_limit_and_their_samples_say_why(tmp_path):
+    folder = write(tmp_path / "set")  # 3 + 3 + 1 samples
+    (folder / "shard-00002.tar").unlink()
+    with pytest.raises(ShardError, match=r"shard-00002\.tar is missing"):
+        ShardSet(folder, max_bad=0.1)
+    shards = ShardSet(folder, max_bad=0.2)
+    assert len(shards) == 7
+    assert shards[5].key == "set/05"
+    with pytest.raises(ShardError, match="is missing") as caught:
+        shards[6]
+    assert caught.value.cause == "shard-00002.tar is missing"
+
+
+def test_a_manifest_does_not_lead_out_of_its_folder(tmp_path):
+    folder = write(tmp_path / "set")
+    (folder / MANIFEST).write_text((folder / MANIFEST).read_text().replace("shard-00000.tar", "../shard-00000.tar"))
+    with pytest.raises(ShardError, match=r"must be a manifest of diptych-shards-1"):
+        ShardSet(folder)
+
+
+def test_a_compressed_shard_is_inflated_once(tmp_path, monkeypatch):
+    folder = write(tmp_path / "set", compress=True, samples_per_shard=10)
+    calls, decompress = [], gzip.decompress
+    monkeypatch.setattr(gzip, "decompress", lambda content: calls.append(None) or decompress(content))
+    assert read(folder) == SAMPLES
+    assert len(calls) == 1

@@ -1,5 +1,6 @@
 import gzip
 import io
+import os
 import pickle
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
@@ -159,3 +160,16 @@ def test_a_reader_serves_many_threads_and_travels_by_pickle(tmp_path, name):
 def test_a_span_beyond_the_end_is_an_error_and_not_a_short_answer(tmp_path, name):
     with pytest.raises(ShardError, match="shorter than when it was indexed"):
         TarReader(pack(tmp_path / name, MEMBERS)).read(10_000, 5_000)
+
+
+def test_a_disk_that_fails_while_reading_is_one_sentence(tmp_path, monkeypatch):
+    reader = TarReader(pack(tmp_path / "0.tar", MEMBERS))
+    span = reader.index().samples[0].parts["jpg"]
+
+    def fail(*_: int) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(ShardError, match=r"0\.tar cannot be read: Input/output error") as caught:
+        reader.read(*span)
+    assert caught.value.cause == "0.tar cannot be read"

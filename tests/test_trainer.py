@@ -335,7 +335,7 @@ def test_a_run_does_not_go_on_with_other_data(tiny_recipe, tmp_path):
     recipe = with_source(change(tiny_recipe, steps=1, batch_size=2), folder)
     train(recipe, tmp_path / "run")
     write(5)
-    with pytest.raises(ConfigError, match=r"run holds a run of other data: the shards of .*pairs were changed\."):
+    with pytest.raises(ConfigError, match=r"run holds a run of other data: the pairs of .*pairs were changed\."):
         train(recipe, tmp_path / "run")
 
 

@@ -46,7 +46,16 @@ class TextError(DataError):
 
 
 class ShardError(DataError):
-    """A tar shard, its index or its manifest cannot be used."""
+    """A tar shard, its index or its manifest cannot be used.
+
+    Args:
+        message: the sentence for the user.
+        cause: short and countable, names the shard; the ledger counts the samples that are lost with it by this.
+    """
+
+    def __init__(self, message: str, cause: str = "shard unreadable") -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class ShapeError(DiptychError):

@@ -3,10 +3,12 @@
 A sample is a run of members that share a key: `KEY.webp` (or jpg, png, ...) and `KEY.txt`, one caption a line.
 The writer ends a folder with `manifest.json`: counts, sizes and SHA-256 of all shards. A folder without one is foreign
 (or unfinished) and is counted by reading every shard's headers. Shards may be `.tar.gz`: those are inflated whole,
-in memory, which suits the small sets that travel inside a package.
+in memory, which suits the small sets that travel inside a package. A folder behind a URL needs a manifest; its shards
+are fetched whole, when their first sample is asked for.
 """
 
 import bisect
+import contextlib
 import functools
 import gzip
 import hashlib
@@ -14,20 +16,29 @@ import io
 import itertools
 import json
 import tarfile
-from collections.abc import Mapping
+import threading
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from diptych.data.tar import TarReader, scan_tar
-from diptych.errors import ShardError
+import numpy as np
+
+from diptych.data.images import PICTURE_ENDINGS
+from diptych.data.remote import RemoteConfig, RemoteFolder, is_remote
+from diptych.data.tar import TarReader, TarSample
+from diptych.errors import DataError, ShardError
 from diptych.files import atomic_file, sha256, write_json
 
 MANIFEST = "manifest.json"
 FORMAT = "diptych-shards-1"
 
+PICTURE = "picture"  # in place of an ending, where no file name tells what kind the picture is
+
 _OPEN_SHARDS = 256  # files that one set holds open
+_OPEN_REMOTE_SHARDS = 32  # an open file keeps its place on the disk, also when the cache has let go of it
 
 
 class ShardWriter:
@@ -105,10 +116,41 @@ class ShardWriter:
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample as it lies in a shard."""
+    """One sample as it lies in a shard, or as other sources put it."""
 
     key: str
     parts: Mapping[str, bytes]  # content by ending, e.g. {"webp": ..., "txt": ...}
+
+    @property
+    def picture(self) -> bytes | None:
+        """The first part that is a picture by its ending."""
+        return next((part for ending, part in self.parts.items() if ending in (*PICTURE_ENDINGS, PICTURE)), None)
+
+
+def captions_of(sample: Sample) -> list[str]:
+    """The captions of a sample, one a line of its `txt` part.
+
+    Raises:
+        DataError: there is no caption, or it is not UTF-8; the message is the cause.
+    """
+    try:
+        lines = sample.parts["txt"].decode("utf-8").splitlines()
+    except KeyError:
+        raise DataError("no caption") from None
+    except UnicodeDecodeError:
+        raise DataError("caption not UTF-8") from None
+    captions = [line.strip() for line in lines if line.strip()]
+    if not captions:
+        raise DataError("no caption")
+    return captions
+
+
+@dataclass(frozen=True)
+class _Shard:
+    name: str  # of the file
+    samples: int
+    size: int  # bytes
+    sha256: str  # empty where no manifest tells it
 
 
 class ShardSet:
@@ -117,74 +159,196 @@ class ShardSet:
     The headers of a shard are read when its first sample is asked for, and are kept.
 
     Args:
-        path: a folder with `*.tar` or `*.tar.gz` files, or one such file.
+        path: a folder with `*.tar` or `*.tar.gz` files, one such file, or the URL of a folder with a manifest.
+        max_bad: share of the samples that may lie in shards that are missing or of another size than the manifest
+            says; reading one of those samples is an error.
+        remote: how a URL is read.
 
     Raises:
-        ShardError: no shard is there, or one is missing, cut short or not a tar file.
+        ShardError: no shard is there, or one is missing, cut short or not a tar file, or a key comes twice. Behind a
+            URL: the manifest cannot be fetched.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str, *, max_bad: float = 0.0, remote: RemoteConfig | None = None) -> None:
         self.path = path
+        self._remote = RemoteFolder(str(path), remote or RemoteConfig()) if is_remote(str(path)) else None
+        is_one = self._remote is None and Path(path).is_file()
+        self._folder = Path(path).parent if is_one else Path(path)
+        self._lost: dict[int, ShardError] = {}  # shards that cannot be read, and why: no use in trying again and again
         # Of this set, not of the process: a folder that is written anew must not be read by old offsets.
-        self._scan = functools.cache(lambda shard: scan_tar(shard).samples)
-        self._reader = functools.lru_cache(maxsize=_OPEN_SHARDS)(TarReader)
-        self._paths, self._counts = _listed(path) if (path / MANIFEST).is_file() else self._found()
-        self._ends = list(itertools.accumulate(self._counts))
+        kept = _OPEN_REMOTE_SHARDS if self._remote else _OPEN_SHARDS
+        self._reader = functools.lru_cache(maxsize=kept)(self._open)
+        self._index = functools.lru_cache(maxsize=kept if self._remote else None)(
+            lambda number: self._reader(number).index().samples
+        )
+        self._shards: list[_Shard] = []
+        if self._remote:
+            self._shards = _listed(f"{path}/{MANIFEST}", self._remote.read(MANIFEST))
+        elif not is_one and (self._folder / MANIFEST).is_file():
+            self._shards = _listed(str(self._folder / MANIFEST), (self._folder / MANIFEST).read_bytes())
+            self._check_sizes(max_bad)
+        else:
+            self._find([Path(path)] if is_one else _shard_files(self._folder))
+        self.shard_ends: Sequence[int] = list(itertools.accumulate(shard.samples for shard in self._shards))
         if not len(self):
             raise ShardError(f"{path} must be a folder with .tar shards of pairs, or one shard. It holds no sample.")
 
     def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        return self.shard_ends[-1] if self.shard_ends else 0
 
     def __getitem__(self, index: int) -> Sample:
         """One sample.
 
         Raises:
-            ShardError: its shard is missing or cut short by now, or is not what the manifest says.
+            ShardError: its shard is missing or cut short by now, is not what the manifest says, or cannot be fetched.
         """
-        if not 0 <= index < len(self):
-            raise IndexError(f"index must lie in 0 to {len(self) - 1}. Got {index}.")
-        number = bisect.bisect_right(self._ends, index)
-        path, count = self._paths[number], self._counts[number]
-        samples = self._scan(path)
-        if len(samples) != count:
-            raise ShardError(f"{path} must hold {count:,} samples, as {MANIFEST} says. It holds {len(samples):,}.")
-        entry = samples[index - self._ends[number] + count]
-        return Sample(entry.key, {ending: self._reader(path).read(*span) for ending, span in entry.parts.items()})
+        number, entry = self._entry(index)
+        return self._read(number, entry, entry.parts)
 
-    def fingerprint(self) -> str:
-        """SHA-256 of the names, sizes and counts of all shards; where it changes, so do the samples or their order.
+    def captions(self, index: int) -> list[str]:
+        """The captions of one sample, without reading its picture.
 
         Raises:
-            ShardError: a shard is missing by now.
+            ShardError: as for the sample.
+            DataError: there is no caption, or it is not UTF-8; the message is the cause.
         """
-        try:
-            facts = [(path.name, path.stat().st_size, n) for path, n in zip(self._paths, self._counts, strict=True)]
-        except OSError as error:
-            raise ShardError(f"{error.filename} cannot be read: {error.strerror}.") from error
+        number, entry = self._entry(index)
+        return captions_of(self._read(number, entry, [ending for ending in entry.parts if ending == "txt"]))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the names, sizes and counts of all shards; where it changes, so do the samples or their order."""
+        facts = [(shard.name, shard.size, shard.samples) for shard in self._shards]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
-    def _found(self) -> tuple[list[Path], list[int]]:
-        paths = [self.path] if self.path.is_file() else _shard_files(self.path)
-        return paths, [len(self._scan(path)) for path in paths]
+    def bytes_at_once(self, shards: int) -> int:
+        """Bytes at most of so many shards; of all for 0."""
+        sizes = sorted((shard.size for shard in self._shards), reverse=True)
+        return sum(sizes[:shards] if shards else sizes)
+
+    def fetch_ahead(self, shards: Sequence[int]) -> None:
+        """Begin to fetch some shards by their numbers; what goes wrong is told when a sample of one is asked for."""
+
+        def fetch() -> None:
+            for number in shards:
+                with contextlib.suppress(ShardError):
+                    self._local(number)
+
+        if self._remote:
+            threading.Thread(target=fetch, name="diptych-fetch", daemon=True).start()
+
+    def _entry(self, index: int) -> tuple[int, TarSample]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"index must lie in 0 to {len(self) - 1}. Got {index}.")
+        number = bisect.bisect_right(self.shard_ends, index)
+        if error := self._lost.get(number):
+            raise ShardError(str(error), error.cause)
+        shard = self._shards[number]
+        try:
+            samples = self._index(number)
+            if len(samples) != shard.samples:
+                raise ShardError(
+                    f"{self._folder / shard.name} must hold {shard.samples:,} samples, as {MANIFEST} says. "
+                    f"It holds {len(samples):,}.",
+                    f"{shard.name} is not what {MANIFEST} says",
+                )
+        except ShardError as error:
+            self._lost[number] = error
+            raise
+        return number, samples[index - self.shard_ends[number] + shard.samples]
+
+    def _read(self, number: int, entry: TarSample, endings: Iterable[str]) -> Sample:
+        reader = self._reader(number)
+        return Sample(entry.key, {ending: reader.read(*entry.parts[ending]) for ending in endings})
+
+    def _open(self, number: int) -> TarReader:
+        return TarReader(self._local(number))
+
+    def _local(self, number: int) -> Path:
+        shard = self._shards[number]
+        return self._remote.fetch(shard.name, shard.size, shard.sha256) if self._remote else self._folder / shard.name
+
+    def _check_sizes(self, max_bad: float) -> None:
+        for number, shard in enumerate(self._shards):
+            path = self._folder / shard.name
+            found = path.stat().st_size if path.is_file() else None
+            if found != shard.size:
+                state, cause = (
+                    ("is missing", "is missing")
+                    if found is None
+                    else (f"is cut short or was changed: {found:,} bytes, not {shard.size:,}", "ended early")
+                )
+                self._lost[number] = ShardError(
+                    f"{path} {state}. Copy it again, or remove {MANIFEST} to read what is there.",
+                    f"{shard.name} {cause}",
+                )
+        if sum(self._shards[number].samples for number in self._lost) > max_bad * sum(s.samples for s in self._shards):
+            raise next(iter(self._lost.values()))
+
+    def _find(self, paths: Sequence[Path]) -> None:
+        hashes = array("q")
+        for number, path in enumerate(paths):
+            self._shards.append(_Shard(path.name, 0, 0, ""))
+            samples = self._index(number)
+            hashes.extend(key_hash(sample.key) for sample in samples)
+            self._shards[-1] = _Shard(path.name, len(samples), path.stat().st_size, "")
+        if len(np.unique(np.asarray(hashes))) < len(hashes):
+            self._name_twice()
+
+    def _name_twice(self) -> None:
+        home: dict[str, str] = {}
+        for number, shard in enumerate(self._shards):
+            for sample in self._index(number):
+                if sample.key in home:
+                    raise ShardError(
+                        f"{self.path}: a key must come once. {sample.key!r} is in {home[sample.key]} and {shard.name}. "
+                        "Pack them anew, or give each shard as a source of its own."
+                    )
+                home[sample.key] = shard.name
 
 
-def _listed(folder: Path) -> tuple[list[Path], list[int]]:
-    path = folder / MANIFEST
+def write_manifest(folder: Path) -> None:
+    """Count and hash the shards of a folder that another tool wrote, so that it opens without a scan, also remotely.
+
+    Raises:
+        ShardError: a shard is damaged, there is none, or a manifest is there already.
+        DataError: the manifest cannot be written.
+    """
+    if (folder / MANIFEST).exists():
+        raise ShardError(f"{folder} must have no {MANIFEST} yet. Remove it to have it written anew.")
+    found = ShardSet(folder)
+    shards = [
+        {"file": shard.name, "samples": shard.samples, "bytes": shard.size, "sha256": sha256(folder / shard.name)}
+        for shard in found._shards
+    ]
+    write_json(folder / MANIFEST, {"format": FORMAT, "samples": len(found), "shards": shards})
+
+
+def key_hash(key: str) -> int:
+    """64 bits of a key, the same on any machine."""
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def _listed(name: str, content: bytes) -> list[_Shard]:
+    """The shards of a manifest.
+
+    Args:
+        name: of the manifest, for messages.
+        content: of the file.
+    """
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        shards = [(folder / shard["file"], int(shard["samples"]), int(shard["bytes"])) for shard in manifest["shards"]]
-        known = manifest["format"] == FORMAT
-    except (OSError, ValueError, KeyError, TypeError):
+        manifest = json.loads(content)
+        shards = [
+            _Shard(str(shard["file"]), int(shard["samples"]), int(shard["bytes"]), str(shard["sha256"]))
+            for shard in manifest["shards"]
+        ]
+        # A manifest from elsewhere must not lead out of its folder.
+        known = manifest["format"] == FORMAT and all(Path(shard.name).name == shard.name for shard in shards)
+    except (ValueError, KeyError, TypeError):
         known, shards = False, []
     if not known:
-        raise ShardError(f"{path} must be a manifest of {FORMAT}. Remove it to read the folder without.")
-    for shard, _, size in shards:
-        found = shard.stat().st_size if shard.is_file() else None
-        if found != size:
-            state = "is missing" if found is None else f"is cut short or was changed: {found:,} bytes, not {size:,}"
-            raise ShardError(f"{shard} {state}. Copy it again, or remove {MANIFEST} to read what is there.")
-    return [shard for shard, _, _ in shards], [samples for _, samples, _ in shards]
+        raise ShardError(f"{name} must be a manifest of {FORMAT}. Remove it to read the folder without.")
+    return shards
 
 
 def _shard_files(folder: Path) -> list[Path]:

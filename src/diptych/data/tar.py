@@ -10,7 +10,6 @@ import os
 import tarfile
 import weakref
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -47,11 +46,15 @@ def scan_tar(path: Path) -> TarIndex:
         ShardError: the file is missing, is no tar, is cut short or joined from two; a part comes twice, or the parts of
             a sample do not lie next to each other.
     """
+    return TarReader(path).index()
+
+
+def _scan(path: Path, file: BinaryIO) -> TarIndex:
     samples: list[TarSample] = []
     keys: set[str] = set()
     position = -1
     try:
-        with _open(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 if member.offset_data <= position:  # a negative size would make tarfile walk in circles
                     raise tarfile.ReadError(f"{member.name} has an impossible size")
@@ -77,48 +80,69 @@ def scan_tar(path: Path) -> TarIndex:
             _check_end(file, tar.offset)
     except _DAMAGED as error:
         if position < 0:
-            raise ShardError(f"{path} must be a tar file, and is not a readable one ({error}).") from error
+            raise ShardError(
+                f"{path} must be a tar file, and is not a readable one ({error}).", f"{path.name} is no tar file"
+            ) from error
         raise ShardError(
             f"{path} is cut short or damaged ({error}): {max(len(samples) - 1, 0):,} whole samples come before. "
-            "Fetch it or write it again."
+            "Fetch it or write it again.",
+            _ended_early(path),
         ) from error
+    except OSError as error:  # after those above, of which one is its child
+        raise _unreadable(path, error) from error
     return TarIndex(path, tuple(samples))
 
 
 class TarReader:
     """The content of members of one tar file. Safe in many threads, cheap to pickle: it travels as its path.
 
-    A `.tar` is read where it lies; a `.tar.gz` is inflated into memory by the first read.
+    A `.tar` is read where it lies; a `.tar.gz` is inflated into memory, once, when it is first asked for anything.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = Lock()
-        self._read_at: Callable[[int, int], bytes] | None = None
+        self._opened: BinaryIO | None = None
+
+    def index(self) -> TarIndex:
+        """Where each sample lies, as `scan_tar` tells it.
+
+        Raises:
+            ShardError: as `scan_tar` does.
+        """
+        file = self._file()
+        with self._lock:
+            file.seek(0)
+            return _scan(self.path, file)
 
     def read(self, offset: int, size: int) -> bytes:
         """The bytes of one span.
 
         Raises:
-            ShardError: the file is missing, or ends before the span does.
+            ShardError: the file is missing or cannot be read, or ends before the span does.
         """
-        with self._lock:
-            if self._read_at is None:
-                self._read_at = self._open()
-        content = self._read_at(offset, size)
+        file = self._file()
+        try:
+            content = (
+                bytes(file.getbuffer()[offset : offset + size])
+                if isinstance(file, io.BytesIO)
+                else os.pread(file.fileno(), size, offset)
+            )
+        except OSError as error:  # a disk or a network mount that fails
+            raise _unreadable(self.path, error) from error
         if len(content) != size:
-            raise ShardError(f"{self.path} is shorter than when it was indexed. Fetch it or write it again.")
+            raise ShardError(
+                f"{self.path} is shorter than when it was indexed. Fetch it or write it again.",
+                _ended_early(self.path),
+            )
         return content
 
-    def _open(self) -> Callable[[int, int], bytes]:
-        file = _open(self.path)
-        if isinstance(file, io.BytesIO):
-            content = file.getbuffer()
-            return lambda offset, size: bytes(content[offset : offset + size])
-        with file:
-            handle = os.dup(file.fileno())
-        weakref.finalize(self, os.close, handle)
-        return lambda offset, size: os.pread(handle, size, offset)
+    def _file(self) -> BinaryIO:
+        with self._lock:
+            if self._opened is None:
+                self._opened = _open(self.path)
+                weakref.finalize(self, self._opened.close)
+            return self._opened
 
     def __reduce__(self) -> tuple[type["TarReader"], tuple[Path]]:
         return TarReader, (self.path,)
@@ -133,9 +157,21 @@ def _open(path: Path) -> BinaryIO:
         with file:
             return io.BytesIO(gzip.decompress(file.read()))
     except _DAMAGED as error:  # before OSError, which is a parent of BadGzipFile
-        raise ShardError(f"{path} is cut short or damaged ({error}). Fetch it or write it again.") from error
+        raise ShardError(
+            f"{path} is cut short or damaged ({error}). Fetch it or write it again.", _ended_early(path)
+        ) from error
+    except FileNotFoundError as error:
+        raise ShardError(f"{path} cannot be opened: {error.strerror}.", f"{path.name} is missing") from error
     except OSError as error:
-        raise ShardError(f"{path} cannot be opened: {error.strerror}.") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> ShardError:
+    return ShardError(f"{path} cannot be read: {error.strerror or error}.", f"{path.name} cannot be read")
+
+
+def _ended_early(path: Path) -> str:
+    return f"{path.name} ended early"
 
 
 def _check_end(file: BinaryIO, offset: int) -> None:

@@ -19,6 +19,7 @@ from diptych.model.siglip import SigLIPImageTowerConfig
 # of sums that some of them take in another order, as another number of processes does too.
 _FREE = (
     "data.max_bad",
+    "data.remote",
     "train.activation_checkpointing",
     "train.checkpoint_every",
     "train.compile",

@@ -16,9 +16,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from diptych.config import to_dict, to_toml
-from diptych.data.pipeline import Batch, batches, captions_of, pair_sources
-from diptych.data.prompts import fill
-from diptych.data.shards import ShardSet
+from diptych.data.pairs import Pairs
+from diptych.data.pipeline import Batch, batches, pair_sources, vocabulary_texts
 from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError, DataError, TrainingError
 from diptych.files import folder_lock, remove_leftovers, write_text
@@ -26,7 +25,7 @@ from diptych.model.blocks import Block, Stack
 from diptych.model.clip import CLIP, CLIPOutput
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
-from diptych.model.siglip import SigLIPImageTowerConfig
+from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.runtime import fast_dtype, generator, stop_request
 from diptych.train.checkpoint import Checkpoint, list_checkpoints, optimizer_tensors, restore_optimizer
 from diptych.train.distributed import Ranks, Spread, clip_gradients, launched_ranks, whole
@@ -163,7 +162,7 @@ def _is_of_exchange(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower() or "connection" in str(error).lower()
 
 
-def _saved(newest: Path | None, out: Path, recipe: TrainRecipe, sources: Sequence[ShardSet]) -> Checkpoint | None:
+def _saved(newest: Path | None, out: Path, recipe: TrainRecipe, sources: Sequence[Pairs]) -> Checkpoint | None:
     if newest is None:
         return None
     checkpoint = Checkpoint.load(newest)
@@ -172,16 +171,14 @@ def _saved(newest: Path | None, out: Path, recipe: TrainRecipe, sources: Sequenc
         raise ConfigError(f"{out} holds a run of another recipe ({change}). {cure}")
     for source, fingerprint in zip(sources, checkpoint.data, strict=True):
         if source.fingerprint() != fingerprint:
-            raise ConfigError(f"{out} holds a run of other data: the shards of {source.path} were changed. {cure}")
+            raise ConfigError(f"{out} holds a run of other data: the pairs of {source.path} were changed. {cure}")
     return checkpoint
 
 
 class _Run:
     """What changes from step to step, from scratch or from a checkpoint."""
 
-    def __init__(
-        self, recipe: TrainRecipe, sources: Sequence[ShardSet], saved: Checkpoint | None, ranks: Ranks
-    ) -> None:
+    def __init__(self, recipe: TrainRecipe, sources: Sequence[Pairs], saved: Checkpoint | None, ranks: Ranks) -> None:
         self.recipe = recipe
         self.sources = sources
         self.ranks = ranks
@@ -282,7 +279,7 @@ class _Run:
             side = self.recipe.preprocess.image_size
             blank = inputs.images.new_zeros(1, side, side, 3)
             kept = inputs.kept_patches if inputs.kept_patches is None else inputs.kept_patches.new_zeros(1, 1)
-            inputs = Inputs(blank, inputs.tokens.new_zeros(1, 1), kept)
+            inputs = Inputs(blank, inputs.tokens.new_zeros(1, inputs.tokens.shape[1] or 1), kept)
         pixels = self.recipe.preprocess.normalise(inputs.images).contiguous(memory_format=torch.channels_last)
         dtype = getattr(torch, self.precision)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
@@ -373,6 +370,7 @@ def _go_on(
         threads=settings.threads,
         part=ranks.rank,
         parts=ranks.count,
+        cut_tokens=not isinstance(run.recipe.model.text, SigLIPTextTowerConfig),
     )
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(stream))
@@ -424,7 +422,7 @@ def _go_on(
             lap_start = time.perf_counter()
 
 
-def _new_bundle(recipe: TrainRecipe, sources: Sequence[ShardSet], ranks: Ranks) -> Bundle:
+def _new_bundle(recipe: TrainRecipe, sources: Sequence[Pairs], ranks: Ranks) -> Bundle:
     tokenizer = ranks.share(lambda: _new_tokenizer(recipe, sources))
     about = About(
         source=f"diptych recipe {recipe.name}", licence=recipe.licence, data=recipe.about_data, recipe=to_toml(recipe)
@@ -433,25 +431,12 @@ def _new_bundle(recipe: TrainRecipe, sources: Sequence[ShardSet], ranks: Ranks) 
     return Bundle(model=model, preprocess=recipe.preprocess, tokenizer=tokenizer, about=about)
 
 
-def _new_tokenizer(recipe: TrainRecipe, sources: Sequence[ShardSet]) -> Tokenizer:
-    texts = (
-        text
-        for source in sources
-        for index in range(len(source))
-        for caption in _readable_captions(source, index)
-        for text in fill(recipe.data.templates, caption)
-    )
+def _new_tokenizer(recipe: TrainRecipe, sources: Sequence[Pairs]) -> Tokenizer:
     return Tokenizer.train(
-        texts, vocab_size=recipe.tokenizer.vocab_size, context_length=recipe.model.text.context_length
+        vocabulary_texts(sources, recipe.data),
+        vocab_size=recipe.tokenizer.vocab_size,
+        context_length=recipe.model.text.context_length,
     )
-
-
-def _readable_captions(source: ShardSet, index: int) -> list[str]:
-    sample = source[index]
-    try:
-        return captions_of(sample)
-    except DataError:  # counted when the sample is drawn
-        return []
 
 
 def _precision(recipe: TrainRecipe, device: torch.device) -> str:
