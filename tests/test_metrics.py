@@ -1,20 +1,51 @@
 import math
 
+import hypothesis
 import numpy as np
 import pytest
+import sklearn.metrics
 import torch
+from hypothesis import given, strategies
+from hypothesis.extra import numpy as arrays
+from torch import Tensor
 
 from diptych.errors import ConfigError, DataError, ShapeError
 from diptych.eval.metrics import (
     Interval,
+    accuracy_by_fold,
+    average_precision,
+    average_precision_11_point,
+    best_match_rank,
     bootstrap_interval,
+    mean_of_top1_and_top5,
     mean_per_class,
     recall_at_k,
+    roc_auc,
     top_k_accuracy,
     top_k_correct,
 )
 
 NAN = math.nan
+
+quick = hypothesis.settings(max_examples=40, deadline=None, derandomize=True)
+
+
+@strategies.composite
+def scored(draw: strategies.DrawFn) -> tuple[Tensor, Tensor]:
+    """Scores [N, C] of few different values, so that many tie, and targets [N]."""
+    rows, classes = draw(strategies.integers(1, 12)), draw(strategies.integers(5, 8))
+    scores = draw(arrays.arrays(np.float64, (rows, classes), elements=strategies.integers(-3, 3)))
+    targets = draw(arrays.arrays(np.int64, rows, elements=strategies.integers(0, classes - 1)))
+    return torch.tensor(scores), torch.tensor(targets)
+
+
+@strategies.composite
+def ranked(draw: strategies.DrawFn) -> tuple[Tensor, Tensor]:
+    """Different scores [N] and targets [N] bool, of both kinds."""
+    rows = draw(strategies.integers(2, 20))
+    scores = draw(strategies.permutations(range(rows)))
+    positives = draw(strategies.sets(strategies.integers(0, rows - 1), min_size=1, max_size=rows - 1))
+    return torch.tensor(scores, dtype=torch.float64), torch.tensor([row in positives for row in range(rows)])
 
 
 def test_a_tie_and_a_nan_count_against_us():
@@ -110,6 +141,176 @@ def test_interval_of_what_never_varies_is_a_point():
     assert bootstrap_interval(np.full(5, 0.25), seed=0) == Interval(0.25, 0.25, 0.95)
 
 
+def test_mean_of_top1_and_top5_is_worked_by_hand():
+    scores = torch.tensor([[6, 5, 4, 3, 2, 1], [1, 6, 5, 4, 3, 2], [2, 6, 5, 4, 3, 1]])
+    assert mean_of_top1_and_top5(scores, torch.zeros(3)) == pytest.approx((1 / 3 + 2 / 3) / 2)  # first, sixth, fifth
+
+
+def test_folds_weigh_alike_whatever_their_size():
+    correct = torch.tensor([1, 1, 1, 0, 0, 1]).bool()
+    folds = accuracy_by_fold(correct, torch.tensor([0, 0, 0, 0, 1, 1]))
+    assert folds.by_fold == (0.75, 0.5)
+    assert folds.mean == 0.625  # not 4 / 6
+
+
+RANKING = torch.tensor([[0.9], [0.8], [0.7], [0.6], [0.5]])
+SHOWN = torch.tensor([[1], [0], [1], [0], [1]]).bool()  # precision at the three positives: 1, 2 / 3, 3 / 5
+
+
+def test_average_precision_is_worked_by_hand():
+    assert average_precision(RANKING, SHOWN) == pytest.approx((1 + 2 / 3 + 3 / 5) / 3)
+    # Recall 0, .1, .2, .3 are reached with the first positive, .4 to .6 with the second, .7 to 1 with the third.
+    assert average_precision_11_point(RANKING, SHOWN) == pytest.approx((4 * 1 + 3 * 2 / 3 + 4 * 3 / 5) / 11)
+
+
+def test_eleven_points_take_the_best_precision_from_there_on():
+    shown = torch.tensor([[0], [1], [1], [1], [0]]).bool()  # precision 1/2, 2/3, 3/4: from everywhere on 3/4
+    assert average_precision_11_point(RANKING, shown) == pytest.approx(3 / 4)
+    assert average_precision(RANKING, shown) == pytest.approx((1 / 2 + 2 / 3 + 3 / 4) / 3)
+
+
+def test_eleven_points_reach_a_tenth_exactly():
+    # Ten positives, a negative behind the third: recall 0.3 is reached before it, although 0.3 * 10 > 3 in floats.
+    shown = torch.tensor([True] * 3 + [False] + [True] * 7)[:, None]
+    scores = torch.arange(11, 0, -1.0)[:, None]
+    assert average_precision_11_point(scores, shown) == pytest.approx((4 * 1 + 7 * 10 / 11) / 11)
+
+
+def test_average_precision_counts_ties_and_nan_against_us():
+    shown = torch.tensor([[1], [0], [0]]).bool()
+    for scores in ([0.5, 0.5, 0.1], [0.5, NAN, 0.1]):
+        assert average_precision(torch.tensor(scores)[:, None], shown) == 1 / 2
+    assert average_precision(torch.tensor([NAN, 0.5, 0.1])[:, None], shown) == 1 / 3
+    assert average_precision(torch.zeros(3, 1), shown) == pytest.approx(1 / 3)
+    assert average_precision_11_point(torch.zeros(3, 1), shown) == pytest.approx(1 / 3)
+
+
+def test_a_class_without_a_positive_has_no_say_and_what_is_not_counted_no_place():
+    scores, shown = torch.cat([RANKING, RANKING], dim=1), torch.cat([SHOWN, torch.zeros_like(SHOWN)], dim=1)
+    assert average_precision(scores, shown) == average_precision(RANKING, SHOWN)
+    counted = torch.tensor([[1], [0], [1], [1], [1]]).bool()  # the first negative is too difficult
+    assert average_precision(RANKING, SHOWN, counted=counted) == pytest.approx((1 + 1 + 3 / 4) / 3)
+
+
+def test_average_precision_equals_scikit_learn_where_nothing_ties():
+    rng = np.random.default_rng(0)
+    scores, shown = rng.normal(size=(300, 4)), rng.random((300, 4)) < 0.2
+    twin = sklearn.metrics.average_precision_score(shown, scores, average="macro")
+    assert average_precision(scores, shown) == pytest.approx(twin)
+
+
+def test_auc_is_worked_by_hand_with_ties_and_nan_against_us():
+    shown = torch.tensor([1, 1, 0, 0])
+    assert roc_auc(torch.tensor([0.9, 0.4, 0.6, 0.1]), shown) == 3 / 4
+    assert roc_auc(torch.tensor([0.9, 0.6, 0.6, 0.1]), shown) == 3 / 4  # the usual AUC has 7 / 8
+    assert roc_auc(torch.tensor([0.9, 0.4, NAN, 0.1]), shown) == 2 / 4
+    assert roc_auc(torch.tensor([NAN, 0.4, 0.6, 0.1]), shown) == 1 / 4
+    assert roc_auc(torch.zeros(4), shown) == 0
+
+
+def test_auc_equals_scikit_learn_where_nothing_ties():
+    rng = np.random.default_rng(0)
+    scores, shown = rng.normal(size=500), rng.random(500) < 0.3
+    assert roc_auc(scores, shown) == pytest.approx(sklearn.metrics.roc_auc_score(shown, scores))
+
+
+def test_a_match_that_scores_nan_does_not_hide_a_better_one():
+    is_match = torch.tensor([[1, 1, 0], [1, 0, 0]]).bool()
+    assert best_match_rank(torch.tensor([[NAN, 0.9, 0.1], [NAN, 0.9, 0.1]]), is_match).tolist() == [1, 3]
+
+
+def test_rows_of_a_group_are_drawn_together():
+    values = np.random.default_rng(0).random(200) < 0.5
+    alone = bootstrap_interval(values, seed=0)
+    doubled = np.repeat(values, 4)  # the same information, four times
+    together = bootstrap_interval(doubled, seed=0, group=np.repeat(np.arange(200), 4))
+    assert together.high - together.low == pytest.approx(alone.high - alone.low, rel=0.05)
+    as_if_independent = bootstrap_interval(doubled, seed=0)
+    assert as_if_independent.high - as_if_independent.low < 0.6 * (together.high - together.low)
+    assert bootstrap_interval([1.0, 0.0], seed=0, group=[5, 5]) == Interval(0.5, 0.5, 0.95)
+
+
+@quick
+@given(scored())
+def test_more_candidates_never_find_less(case: tuple[Tensor, Tensor]):
+    shares = [top_k_accuracy(*case, k) for k in range(1, case[0].shape[1] + 1)]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
+@quick
+@given(scored())
+def test_a_rising_map_of_the_scores_changes_nothing(case: tuple[Tensor, Tensor]):
+    scores, targets = case
+    shown = torch.nn.functional.one_hot(targets, scores.shape[1]).bool()
+    for metric, truth in ((mean_of_top1_and_top5, targets), (average_precision, shown)):
+        assert metric(scores.exp(), truth) == metric(scores, truth)
+
+
+@quick
+@given(scored(), strategies.randoms(use_true_random=False))
+def test_rows_may_come_in_any_order(case: tuple[Tensor, Tensor], random):
+    scores, targets = case
+    order = random.sample(range(len(scores)), len(scores))
+    correct = top_k_correct(scores, targets, 1)
+    assert top_k_correct(scores[order], targets[order], 1).tolist() == correct[order].tolist()
+    assert mean_per_class(correct[order], targets[order]) == pytest.approx(mean_per_class(correct, targets))
+    shown = torch.nn.functional.one_hot(targets, scores.shape[1])
+    assert average_precision_11_point(scores[order], shown[order]) == average_precision_11_point(scores, shown)
+
+
+@quick
+@given(scored(), strategies.randoms(use_true_random=False))
+def test_classes_may_come_in_any_order(case: tuple[Tensor, Tensor], random):
+    scores, targets = case
+    order = torch.tensor(random.sample(range(scores.shape[1]), scores.shape[1]))
+    assert mean_of_top1_and_top5(scores[:, order], order.argsort()[targets]) == mean_of_top1_and_top5(scores, targets)
+
+
+@quick
+@given(scored(), strategies.data())
+def test_a_nan_never_helps(case: tuple[Tensor, Tensor], data: strategies.DataObject):
+    scores, targets = case
+    broken = scores.masked_fill(torch.tensor(data.draw(arrays.arrays(bool, scores.shape))), NAN)
+    assert mean_of_top1_and_top5(broken, targets) <= mean_of_top1_and_top5(scores, targets)
+
+
+@quick
+@given(scored())
+def test_a_tie_is_worth_no_more_than_a_miss(case: tuple[Tensor, Tensor]):
+    scores, targets = case
+    hit = scores.gather(1, targets[:, None])
+    pushed = torch.where(scores == hit, scores + 0.5, scores).scatter(1, targets[:, None], hit)  # ties become misses
+    assert top_k_correct(pushed, targets, 1).tolist() == top_k_correct(scores, targets, 1).tolist()
+
+
+@quick
+@given(ranked())
+def test_auc_of_the_opposite_is_the_rest(case: tuple[Tensor, Tensor]):
+    scores, shown = case
+    assert roc_auc(scores, shown) + roc_auc(-scores, shown) == pytest.approx(1)
+    assert roc_auc(scores, shown) == pytest.approx(roc_auc(-scores, ~shown))
+
+
+@quick
+@given(ranked())
+def test_eleven_points_lie_between_the_last_precision_and_one(case: tuple[Tensor, Tensor]):
+    scores, shown = (column[:, None] for column in case)
+    share = shown.double().mean().item()
+    assert share - 1e-12 <= average_precision_11_point(scores, shown) <= 1
+    perfect = shown.double()
+    assert average_precision(perfect, shown) == average_precision_11_point(perfect, shown) == 1
+
+
+@quick
+@given(strategies.lists(strategies.booleans(), min_size=1, max_size=20), strategies.integers(1, 4))
+def test_folds_of_one_size_have_the_mean_of_all(correct: list[bool], folds: int):
+    rows = torch.tensor(correct).repeat(folds)
+    fold = torch.arange(folds).repeat_interleave(len(correct))
+    assert accuracy_by_fold(rows, fold).mean == pytest.approx(rows.double().mean().item())
+    assert mean_per_class(rows, fold) == pytest.approx(accuracy_by_fold(rows, fold).mean)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "sentence"),
     [
@@ -129,6 +330,13 @@ def test_interval_of_what_never_varies_is_a_point():
             DataError,
             "1 of 2 have none",
         ),
+        (lambda: mean_of_top1_and_top5(torch.zeros(2, 4), torch.zeros(2)), ShapeError, "number of classes, 4. Got 5"),
+        (lambda: accuracy_by_fold(torch.ones(2), torch.tensor([0, 2])), DataError, "Fold 1 of 3 has none"),
+        (lambda: average_precision(torch.zeros(2, 3), torch.ones(3, 2)), ShapeError, r"targets \[3, 2\] and counted"),
+        (lambda: average_precision(torch.zeros(2, 3), torch.zeros(2, 3)), DataError, "at least one positive"),
+        (lambda: roc_auc(torch.zeros(2), torch.ones(2)), DataError, "2 positive and 0 negative"),
+        (lambda: roc_auc(torch.zeros(2), torch.tensor([0, 2])), DataError, "Got 0 to 2"),
+        (lambda: bootstrap_interval(torch.ones(2), seed=0, group=torch.ones(3)), ShapeError, r"group \[3\]"),
         (lambda: bootstrap_interval(torch.ones(2, 2), seed=0), ShapeError, r"\[2, 2\] must be \[N\]"),
         (lambda: bootstrap_interval(torch.ones(0), seed=0), DataError, "at least one row"),
         (lambda: bootstrap_interval(torch.tensor([1, NAN]), seed=0), DataError, "1 are not"),
