@@ -1,0 +1,83 @@
+import math
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, strategies
+from scipy import stats
+
+from diptych.errors import DataError, ShapeError
+from diptych.eval.compare import compare_correct, holm, mcnemar
+from diptych.eval.metrics import bootstrap_interval
+
+A = torch.tensor([1, 1, 1, 0, 0, 0, 0, 1, 1, 1]).bool()
+B = torch.tensor([1, 1, 0, 1, 1, 1, 1, 1, 1, 1]).bool()
+
+
+def test_a_comparison_is_worked_by_hand():
+    found = compare_correct(A, B)
+    assert (found.n, found.a, found.b, found.only_a, found.only_b) == (10, 0.6, 0.9, 1, 4)
+    assert found.difference == pytest.approx(0.3)
+    assert found.p_value == pytest.approx(2 * (1 + 5) / 2**5)  # a coin falls 4 or 5 times of 5 on one side
+    assert found.interval.low < 0.3 < found.interval.high
+    assert found.to_dict()["interval"]["level"] == 0.95
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (3, 3), (0, 1), (0, 6), (4, 11), (420, 500), (9000, 9300)])
+def test_mcnemar_is_a_fair_coin(only_a: int, only_b: int):
+    twin = stats.binomtest(only_a, only_a + only_b, 0.5).pvalue if only_a + only_b else 1
+    assert mcnemar(only_a, only_b) == pytest.approx(twin, rel=1e-9)
+
+
+def test_mcnemar_counts_every_way_of_few_coins():
+    ways = [math.comb(9, heads) for heads in range(10)]
+    assert mcnemar(2, 7) == pytest.approx(2 * sum(ways[7:]) / 2**9)
+
+
+def test_the_paired_interval_is_narrower_than_that_of_two_separate_ones():
+    rng = np.random.default_rng(0)
+    a = torch.tensor(rng.random(1000) < 0.7)
+    b = a ^ torch.tensor(rng.random(1000) < 0.04)  # nearly the same model
+    paired = compare_correct(a, b).interval
+    alone = [bootstrap_interval(rows, seed=0) for rows in (a, b)]
+    assert paired.high - paired.low < 0.4 * math.hypot(*(one.high - one.low for one in alone))
+
+
+@hypothesis.settings(max_examples=30, deadline=None, derandomize=True)
+@given(strategies.lists(strategies.tuples(strategies.booleans(), strategies.booleans()), min_size=1, max_size=30))
+def test_models_may_change_places(rows: list[tuple[bool, bool]]):
+    a, b = torch.tensor(rows).unbind(dim=1)
+    found, turned = compare_correct(a, b), compare_correct(b, a)
+    assert found.difference == pytest.approx(-turned.difference)
+    assert found.difference == pytest.approx(found.b - found.a)
+    assert found.p_value == turned.p_value
+    assert 0 < found.p_value <= 1
+    assert compare_correct(a, a).p_value == 1
+
+
+def test_holm_is_worked_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    assert holm([0.9, 0.8]) == [1, 1]
+    assert holm([]) == []
+
+
+@hypothesis.settings(max_examples=30, deadline=None, derandomize=True)
+@given(strategies.lists(strategies.floats(0, 1), min_size=1, max_size=8))
+def test_a_corrected_p_value_lies_between_the_plain_one_and_bonferroni(p_values: list[float]):
+    for plain, corrected in zip(p_values, holm(p_values), strict=True):
+        assert plain <= corrected <= min(1, len(p_values) * max(plain, max(q for q in p_values if q <= plain)))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "sentence"),
+    [
+        (lambda: compare_correct(torch.ones(2), torch.ones(3)), ShapeError, r"a \[2\] and of b \[3\]"),
+        (lambda: compare_correct(torch.ones(0), torch.ones(0)), DataError, "at least one row"),
+        (lambda: mcnemar(-1, 2), DataError, "Got -1 and 2"),
+        (lambda: holm([0.5, 1.5]), DataError, "between 0 and 1"),
+    ],
+)
+def test_misfits_are_named(call, error, sentence):
+    with pytest.raises(error, match=sentence):
+        call()
