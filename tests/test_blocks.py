@@ -78,7 +78,10 @@ def test_layer_norm_of_bfloat16_takes_its_statistics_in_float32():
 
 
 def test_layers_start_as_torch_starts_them():
-    theirs = nn.MultiheadAttention(64, 4)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)  # torch draws its own start from the global state
+        theirs = nn.MultiheadAttention(64, 4)
+        linear, conv = nn.Linear(100, 400), nn.Conv2d(4, 400, 5)
     layers = nn.ModuleDict(
         {"attention": Attention(64, 4, is_causal=False), "linear": nn.Linear(100, 400), "conv": nn.Conv2d(4, 400, 5)}
     )
@@ -90,9 +93,9 @@ def test_layers_start_as_torch_starts_them():
     pairs = [
         (attention.in_projection.weight, theirs.in_proj_weight),
         (attention.out_projection.weight, theirs.out_proj.weight),
-        (layers["linear"].weight, nn.Linear(100, 400).weight),
-        (layers["linear"].bias, nn.Linear(100, 400).bias),
-        (layers["conv"].weight, nn.Conv2d(4, 400, 5).weight),
+        (layers["linear"].weight, linear.weight),
+        (layers["linear"].bias, linear.bias),
+        (layers["conv"].weight, conv.weight),
     ]
     for ours, reference in pairs:  # uniform: the largest value tells the bound, the mean that both signs come
         assert ours.abs().max().item() == pytest.approx(reference.abs().max().item(), rel=0.02)
