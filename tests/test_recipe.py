@@ -88,3 +88,16 @@ def test_what_neither_weights_nor_log_depend_on_is_no_difference(tiny_recipe):
     data = dataclasses.replace(tiny_recipe.data, max_bad=0.5)
     changed = dataclasses.replace(tiny_recipe, train=train, data=data)
     assert difference(to_dict(tiny_recipe), to_dict(changed)) == ""
+
+
+@pytest.mark.parametrize(
+    ("start", "options", "message"),
+    [
+        ("", {"freeze": ("image",)}, r"train\.freeze must be empty without start_from"),
+        ("x", {"freeze": ("image", "text")}, r"train\.freeze must leave a tower to train\. Got image and text\."),
+        ("x", {"freeze": ("image",), "parallel": "fsdp"}, r'Use train\.parallel="ddp"'),
+    ],
+)
+def test_what_cannot_be_frozen_is_refused(tiny_recipe, start, options, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(tiny_recipe, start_from=start, train=dataclasses.replace(tiny_recipe.train, **options))

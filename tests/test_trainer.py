@@ -590,3 +590,82 @@ def test_a_run_that_is_killed_20_times_comes_out_the_same(start, tiny_recipe, tm
         lines = len(read_log(log))
         kill_when(start(), lambda lines=lines: len(read_log(log)) > lines, wait=moments.uniform(0, 0.3))
     finish(start, tmp_path)
+
+
+# Starting from a model that is trained.
+
+
+def starting_from(recipe: TrainRecipe, bundle: Path, **options: Any) -> TrainRecipe:
+    return change(dataclasses.replace(recipe, start_from=str(bundle)), **options)
+
+
+def test_a_run_may_start_from_a_bundle(undisturbed, tiny_recipe, tmp_path):
+    before, _, _ = undisturbed
+    recipe = starting_from(tiny_recipe, before / "bundle", steps=1, warmup_steps=0, learning_rate=1e-12)
+    after = train(recipe, tmp_path / "run").bundle
+    start = Bundle.load(before / "bundle")
+    learned = after.model.state_dict()
+    for name, value in start.model.named_parameters():
+        torch.testing.assert_close(learned[name], value, rtol=0, atol=1e-9, msg=name)
+    assert after.tokenizer.encode(["red square"]).equal(start.tokenizer.encode(["red square"]))
+    assert 'start_from = "' in after.about.recipe
+
+
+@pytest.mark.parametrize(("locked", "other"), [("image", "text"), ("text", "image")])
+def test_a_frozen_tower_keeps_weights_and_batch_statistics_while_the_other_learns(
+    undisturbed, tiny_recipe, tmp_path, locked, other
+):
+    before, _, _ = undisturbed
+    recipe = starting_from(tiny_recipe, before / "bundle", freeze=(locked,))
+    result = train(recipe, tmp_path / "run", evaluators={"set": count_pairs})
+    start, end = Bundle.load(before / "bundle").model.state_dict(), result.bundle.model.state_dict()
+    moved = {name for name, value in start.items() if not torch.equal(end[name].cpu(), value)}
+    assert not [name for name in moved if name.startswith(f"{locked}.")]
+    assert [name for name in moved if name.startswith(f"{other}.")]
+    kept = Checkpoint.load(tmp_path / "run" / "checkpoints" / "step-00000008").optimizer
+    assert {name.split(".")[0] for name in kept} == {other, "logit_scale"}
+
+
+def test_a_run_with_a_frozen_tower_goes_on_to_the_same_end(undisturbed, tiny_recipe, tmp_path):
+    before, _, _ = undisturbed
+    recipe = starting_from(tiny_recipe, before / "bundle", freeze=("image",))
+    train(recipe, tmp_path / "whole")
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert not train(recipe, tmp_path / "broken", on_progress=stop).finished
+    train(recipe, tmp_path / "broken")
+    assert_same_run(tmp_path / "broken", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("frozen", ["image", "text"])
+def test_micro_batches_with_a_frozen_tower_learn_what_the_whole_batch_does(tiny_recipe, tmp_path, frozen):
+    plain = vit(tiny_recipe)
+    train(change(plain, steps=1), tmp_path / "start")
+    whole = starting_from(plain, tmp_path / "start" / "bundle", freeze=(frozen,))
+    ends = [train(r, tmp_path / str(n)).bundle for n, r in enumerate((whole, change(whole, micro_batch_size=3)))]
+    for name, value in ends[0].model.state_dict().items():
+        torch.testing.assert_close(ends[1].model.state_dict()[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_run_may_start_from_a_model_for_smaller_pictures(tiny_recipe, tmp_path):
+    small = vit(tiny_recipe)
+    train(change(small, steps=1), tmp_path / "small")
+    image = dataclasses.replace(small.model.image, image_size=64)
+    large = dataclasses.replace(
+        small,
+        model=dataclasses.replace(small.model, image=image),
+        preprocess=dataclasses.replace(small.preprocess, image_size=64),
+    )
+    result = train(starting_from(large, tmp_path / "small" / "bundle"), tmp_path / "large")
+    assert result.finished
+    assert result.bundle.preprocess.image_size == 64
+
+
+def test_a_start_of_other_sizes_is_refused(undisturbed, tiny_recipe, tmp_path):
+    before, _, _ = undisturbed
+    recipe = starting_from(vit(tiny_recipe), before / "bundle")
+    with pytest.raises(ConfigError, match=r"must be those of start_from=.*, but for the image size: model\."):
+        train(recipe, tmp_path / "run")

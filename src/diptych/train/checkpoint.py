@@ -86,7 +86,7 @@ def optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) 
     """
     return {
         f"{name}.{key}": whole(optimizer.state[parameter][key])
-        for name, parameter in model.named_parameters()
+        for name, parameter in _trained(model)
         for key in _MEMORY
     }
 
@@ -97,7 +97,7 @@ def restore_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer, 
     Raises:
         WeightsError: it is not of this model.
     """
-    for name, parameter in model.named_parameters():
+    for name, parameter in _trained(model):
         for key in _MEMORY:
             value, shape = tensors.get(f"{name}.{key}"), () if key == "step" else parameter.shape
             if value is None or value.shape != shape:
@@ -108,3 +108,7 @@ def restore_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer, 
             else:
                 like = torch.empty_like(parameter, dtype=value.dtype)
                 optimizer.state[parameter][key] = like.copy_(share_of(value, like))
+
+
+def _trained(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]

@@ -57,6 +57,7 @@ class TrainConfig:
     activation_checkpointing: bool = False  # compute transformer blocks a second time instead of keeping what they made
     patch_dropout: float = 0.0  # share of the patches that a vision transformer does not look at in training (FLIP)
     optimizer_state: Literal["float32", "bfloat16"] = "float32"  # AdamW's two moments: 8 or 4 bytes a parameter
+    freeze: tuple[Literal["image", "text"], ...] = ()  # towers that keep the weights of `start_from` (LiT)
     compile: bool = False  # transformer blocks by torch.compile: minutes at the start, and a C++ compiler on a CPU
     threads: int = 1  # that prepare batches ahead of time
     log_every: int = 10  # steps
@@ -88,6 +89,10 @@ class TrainConfig:
         for name in ("beta1", "beta2", "patch_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"train.{name} must be at least 0 and below 1. Got {getattr(self, name)}.")
+        if len(set(self.freeze)) > 1:
+            raise ConfigError(f"train.freeze must leave a tower to train. Got {' and '.join(self.freeze)}.")
+        if self.freeze and self.parallel == "fsdp":
+            raise ConfigError('train.freeze must be empty with train.parallel="fsdp". Use train.parallel="ddp".')
         if self.optimizer_state == "bfloat16" and max(self.beta1, self.beta2) > 0.99:
             raise ConfigError(
                 "train.beta1 and train.beta2 must be at most 0.99 with train.optimizer_state=bfloat16, which cannot "
@@ -113,6 +118,9 @@ class TrainRecipe:
     preprocess: Preprocess
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     seed: int = 0
+    # What the first step starts from, instead of chance: a name, "hf:org/name" or a folder, as `diptych.load` takes it.
+    # Its sizes must be those of `model`, but for the image size, for which positions are stretched.
+    start_from: str = ""
     evaluate: tuple[str, ...] = ()  # labelled sets for zero-shot accuracy during the run, "embedded:NAME" or folders
     licence: str = ""  # of the weights that come out, as an SPDX identifier; goes into the bundle
     about_data: str = ""  # one sentence on the training data; goes into the bundle
@@ -130,6 +138,8 @@ class TrainRecipe:
                 "tokenizer.vocab_size must equal model.text.vocab_size. "
                 f"Got {self.tokenizer.vocab_size} and {self.model.text.vocab_size}."
             )
+        if self.train.freeze and not self.start_from:
+            raise ConfigError("train.freeze must be empty without start_from: a tower frozen by chance learns nothing.")
         if self.train.patch_dropout and not isinstance(self.model.image, ImageTowerConfig | SigLIPImageTowerConfig):
             raise ConfigError(
                 "train.patch_dropout must be 0 unless model.image is a vision transformer. "

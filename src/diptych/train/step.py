@@ -1,6 +1,7 @@
 """One update's gradients: a batch in, the gradient of its loss in every parameter out; whole or in micro-batches."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -108,7 +109,11 @@ def cached_gradients(
             # Scale and bias are not of any pair: their gradients come once, along with the last.
             numbers = [leaf for leaf in leaves[2:] if leaf is not None]
             given += [leaf.grad if number == last else torch.zeros_like(leaf) for leaf in numbers]
-            torch.autograd.backward([value for value in output if value is not None], given)
+            values = [value for value in output if value is not None]
+            learning = [value.requires_grad for value in values]  # not of a frozen tower
+            torch.autograd.backward(
+                list(itertools.compress(values, learning)), list(itertools.compress(given, learning))
+            )
     return value
 
 

@@ -38,6 +38,7 @@ from diptych.train.step import Inputs, cached_gradients, draw_kept_patches, fast
 from diptych.train.watchdog import Watchdog
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About
+from diptych.weights.registry import load
 
 Evaluator = Callable[[Bundle], Mapping[str, float]]
 
@@ -105,10 +106,11 @@ def train(
             process then ends with exit code 1, as no Python code can end a wait for others.
 
     Raises:
-        ConfigError: `out` holds a run of another recipe or of other data, or another process works in it.
+        ConfigError: `out` holds a run of another recipe or of other data, or another process works in it; or
+            `start_from` holds a model of other sizes.
         DataError: a source cannot be read, `out` cannot be written, or too many samples are bad.
         TrainingError: the loss or its gradient is not finite.
-        WeightsError: the newest checkpoint is damaged.
+        WeightsError: the newest checkpoint is damaged, or `start_from` cannot be read.
     """
     with contextlib.ExitStack() as stack:
         ranks = stack.enter_context(launched_ranks())
@@ -184,13 +186,20 @@ class _Run:
         self.ranks = ranks
         self.data = [source.fingerprint() for source in sources]  # as it was at the start
         self.step = saved.step if saved else 0  # updates done
-        self.bundle = saved.bundle if saved else _new_bundle(recipe, sources, ranks)
+        self.bundle = saved.bundle if saved else _first_bundle(recipe, sources, ranks)
+        if saved or recipe.start_from:
+            # Mapped weights lie where the file has them; the last bits of a product depend on where its factors begin.
+            weights = {name: value.clone() for name, value in self.bundle.model.state_dict().items()}
+            self.bundle.model.load_state_dict(weights, assign=True)
         self.metrics: Mapping[str, float] = saved.metrics if saved else {}
         self.counts = _Counts(saved.counts if saved else {})
         self.device = ranks.device
         # From the checkpoint: a second measurement may come to another type, and to other weights.
         self.precision = saved.precision if saved else ranks.share(lambda: _precision(recipe, self.device))
-        self.model: CLIP = self.bundle.model.to(device=self.device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
+        self.model: CLIP = self.bundle.model.to(device=self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        for tower in self._frozen():
+            tower.requires_grad_(False)
+        self.train_mode()
         for module in self.model.modules():
             if isinstance(module, Stack):
                 module.recomputes = recipe.train.activation_checkpointing
@@ -206,6 +215,15 @@ class _Run:
         )
         if saved:
             restore_optimizer(self.model, self.optimizer, saved.optimizer)
+
+    def train_mode(self) -> None:
+        """What differs in training is on, but in frozen towers: their batch statistics stay as well."""
+        self.model.train()
+        for tower in self._frozen():
+            tower.eval()
+
+    def _frozen(self) -> list[torch.nn.Module]:
+        return [getattr(self.model, name) for name in self.recipe.train.freeze]
 
     def update(self, batch: Batch, sizes: Sequence[int]) -> "_Update":
         """One optimizer step on one batch.
@@ -422,13 +440,29 @@ def _go_on(
             lap_start = time.perf_counter()
 
 
-def _new_bundle(recipe: TrainRecipe, sources: Sequence[Pairs], ranks: Ranks) -> Bundle:
-    tokenizer = ranks.share(lambda: _new_tokenizer(recipe, sources))
+def _first_bundle(recipe: TrainRecipe, sources: Sequence[Pairs], ranks: Ranks) -> Bundle:
     about = About(
         source=f"diptych recipe {recipe.name}", licence=recipe.licence, data=recipe.about_data, recipe=to_toml(recipe)
     )
+    if recipe.start_from:
+        return dataclasses.replace(_loaded(recipe), about=about)
+    tokenizer = ranks.share(lambda: _new_tokenizer(recipe, sources))
     model = CLIP(recipe.model, generator(recipe.seed))
     return Bundle(model=model, preprocess=recipe.preprocess, tokenizer=tokenizer, about=about)
+
+
+def _loaded(recipe: TrainRecipe) -> Bundle:
+    bundle = load(recipe.start_from, image_size=recipe.model.image.image_size)
+    theirs = {"model": to_dict(bundle.model.config), "preprocess": to_dict(bundle.preprocess)}
+    ours = {"model": to_dict(recipe.model), "preprocess": to_dict(recipe.preprocess)}
+    for sizes in (theirs, ours):
+        sizes["model"]["text"].pop("end_token_id", None)  # a fact of the vocabulary, which comes with the bundle
+    if change := difference(theirs, ours):
+        raise ConfigError(
+            f"model and preprocess must be those of start_from={recipe.start_from}, but for the image size: {change}."
+        )
+    bundle.model.float()
+    return bundle
 
 
 def _new_tokenizer(recipe: TrainRecipe, sources: Sequence[Pairs]) -> Tokenizer:
@@ -454,7 +488,7 @@ def _evaluate(run: _Run, evaluators: Mapping[str, Evaluator]) -> dict[str, float
             for name, evaluator in evaluators.items()
             for number, value in evaluator(bundle).items()
         }
-        bundle.model.train()
+        run.train_mode()
         return numbers
 
     return run.ranks.share(numbers)
