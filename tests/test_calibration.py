@@ -17,8 +17,7 @@ from diptych.eval.calibration import (
 
 def test_the_expected_error_is_worked_by_hand():
     # Two bins. Lower: sure 0.5, right. Upper: sure 0.8, 0.9, 0.7, of which one is right.
-    probabilities = torch.tensor([[0.5, 0.3, 0.2], [0.8, 0.1, 0.1], [0.9, 0.1, 0.0], [0.7, 0.2, 0.1]])
-    found = reliability(probabilities, torch.tensor([0, 0, 1, 2]), bins=2)
+    found = reliability(torch.tensor([0.5, 0.8, 0.9, 0.7]), torch.tensor([1, 1, 0, 0]).bool(), bins=2)
     low, high = found.bins
     assert (low.rows, low.confidence, low.accuracy) == (1, 0.5, 1)  # 0.5 is an edge: the lower bin
     assert (high.rows, high.confidence, high.accuracy) == (3, pytest.approx(0.8), pytest.approx(1 / 3))
@@ -28,15 +27,20 @@ def test_the_expected_error_is_worked_by_hand():
 
 
 def test_a_model_that_is_as_sure_as_right_has_no_error_and_an_empty_bin_no_say():
-    probabilities = torch.tensor([[0.75, 0.25]] * 4)
-    found = reliability(probabilities, torch.tensor([0, 0, 0, 1]))
+    found = reliability(torch.full((4,), 0.75), torch.tensor([1, 1, 1, 0]).bool())
     assert found.expected_error == found.largest_error == pytest.approx(0)
     assert sum(some.rows for some in found.bins) == 4
     assert len(found.bins) == 15
 
 
-def test_certainty_about_ties_is_an_error():
-    assert reliability(torch.ones(3, 2), torch.tensor([0, 0, 0])).expected_error == 1
+@hypothesis.settings(max_examples=40, deadline=None, derandomize=True)
+@given(strategies.lists(strategies.tuples(strategies.floats(0, 1), strategies.booleans()), min_size=1, max_size=30))
+def test_the_error_lies_between_that_of_the_whole_and_that_of_the_worst_bin(rows: list[tuple[float, bool]]):
+    sure, right = torch.tensor([row[0] for row in rows]), torch.tensor([row[1] for row in rows])
+    found = reliability(sure, right)
+    assert abs(found.confidence - found.accuracy) - 1e-9 <= found.expected_error <= found.largest_error + 1e-9
+    whole = reliability(sure, right, bins=1)
+    assert whole.expected_error == pytest.approx(abs(found.confidence - found.accuracy))
 
 
 def plain_loss(logits: torch.Tensor, targets: torch.Tensor, temperature: float) -> float:
@@ -117,9 +121,11 @@ def test_none_of_these_is_an_answer_of_its_own():
 @pytest.mark.parametrize(
     ("call", "error", "sentence"),
     [
-        (lambda: reliability(torch.ones(2, 3), torch.ones(3)), ShapeError, r"\[2, 3\] and targets \[3\]"),
-        (lambda: reliability(torch.ones(2, 3) * 5, torch.ones(2)), DataError, "Are these logits"),
-        (lambda: reliability(torch.ones(2, 3), torch.ones(2), bins=0), ConfigError, "Got 0"),
+        (lambda: reliability(torch.ones(2), torch.ones(3)), ShapeError, r"\[2\] and correct \[3\]"),
+        (lambda: reliability(torch.ones(0), torch.ones(0)), DataError, "at least one row"),
+        (lambda: reliability(torch.ones(2) * 5, torch.ones(2)), DataError, "Are these logits"),
+        (lambda: reliability(torch.tensor([0.5, math.nan]), torch.ones(2)), DataError, "between 0 and 1"),
+        (lambda: reliability(torch.ones(2), torch.ones(2), bins=0), ConfigError, "Got 0"),
         (lambda: fit_temperature(torch.ones(2, 3), torch.ones(3)), ShapeError, r"\[2, 3\] and targets \[3\]"),
         (lambda: fit_temperature(torch.full((2, 3), math.inf), torch.ones(2)), DataError, "finite logits"),
         (lambda: choose_threshold(torch.ones(2), torch.ones(2)), DataError, "2 positive and 0 negative"),

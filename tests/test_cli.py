@@ -453,6 +453,107 @@ def test_evaluate_says_what_to_do(fails, words: list[str], message: str):
     assert message in fails("evaluate", "zero-shot", *words)
 
 
+def test_a_result_file_tells_what_became_of_each_picture(
+    run: Run, bundle: Bundle, model: str, labelled: Path, tmp_path
+):
+    run("evaluate", "zero-shot", "--data", labelled, "--model", model, "--out", tmp_path / "out.json")
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["classnames"] == sorted(COLOURS)
+    columns = {name: column.split() for name, column in result["pictures"].items()}
+    assert columns["positions"] == ["0", "1", "2", "3", "4"]  # the last could not be read
+    assert columns["targets"] == ["0", "0", "1", "1", "2"]
+    assert columns["correct"].count("1") / 5 == result["top1"]
+    sure = ZeroShotClassifier(bundle, sorted(COLOURS))([labelled / "blue" / "0.png"]).max().item()
+    assert float(columns["confidences"][0]) == pytest.approx(sure, abs=1e-3)
+    assert sum(some["rows"] for some in result["reliability"]["bins"]) == 5
+
+
+def test_compare_pairs_two_results(run: Run, fails, model: str, labelled: Path, tmp_path: Path):
+    for name, words in (("a", ()), ("b", ("--templates", "no {} at all"))):
+        run("evaluate", "zero-shot", "--data", labelled, "--model", model, *words, "--out", tmp_path / f"{name}.json")
+    code, shown, err = run(
+        "evaluate", "compare", tmp_path / "a.json", tmp_path / "b.json", "--out", tmp_path / "c.json"
+    )
+    assert (code, err) == (0, "")
+    header, row = shown.splitlines()
+    a, b = (json.loads((tmp_path / f"{name}.json").read_text()) for name in "ab")
+    assert header.split()[-2:] == ["B", "p"]
+    assert row.split()[:4] == ["set", "5", f"{a['top1']:.2%}", f"{b['top1']:.2%}"]
+    found = json.loads((tmp_path / "c.json").read_text())["data"]["set"]
+    assert found["difference"] == pytest.approx(b["top1"] - a["top1"])
+    assert found["only_b"] - found["only_a"] == round(5 * found["difference"])
+
+    (tmp_path / "both").mkdir()
+    for name in ("a.json", "b.json"):
+        (tmp_path / "both" / name).write_text((tmp_path / "a.json").read_text().replace('"set"', f'"{name[0]}"'))
+    _, shown, _ = run("evaluate", "compare", tmp_path / "both", tmp_path / "both")
+    assert [line.split()[0] for line in shown.splitlines()] == ["data", "a", "b"]
+    assert shown.splitlines()[1].split()[-2:] == ["1", "1"]  # p, and p corrected for two tests
+    assert "none in common" in fails("evaluate", "compare", tmp_path / "both", tmp_path / "a.json")
+    assert "must be a result file" in fails("evaluate", "compare", tmp_path / "a.json", tmp_path / "none.json")
+
+
+@pytest.fixture
+def splits(tmp_path: Path) -> Path:
+    """Three colours, four pictures each in train and test."""
+    for split in ("train", "test"):
+        for name, colour in COLOURS.items():
+            (tmp_path / "splits" / split / name).mkdir(parents=True)
+            for i in range(4):
+                shade = tuple(min(255, value + 9 * i) for value in colour)
+                Image.new("RGB", (40, 30 + i), shade).save(tmp_path / "splits" / split / name / f"{i}.png")
+    return tmp_path / "splits"
+
+
+def test_prompts_chooses_on_one_half_and_measures_on_the_other(run: Run, model: str, splits: Path, tmp_path: Path):
+    words = ("evaluate", "prompts", "--data", splits, "--model", model, "--templates", "{}", "--templates", "a {} kite")
+    code, shown, err = run(*words, "--templates", "stl10", "--collision", -1, "--out", tmp_path / "out.json")
+    assert (code, err) == (0, "")
+    found = json.loads((tmp_path / "out.json").read_text())
+    scores = {row["template"]: row["top1"] for row in found["templates"]}
+    assert scores.keys() == {"{}", "a {} kite", "a photo of a {}.", "a photo of the {}."}
+    assert list(scores.values()) == sorted(scores.values(), reverse=True)
+    assert {one["images"] for one in found["measured"].values()} == {6}
+    assert list(found["measured"]) == ["class name alone", "all 4 templates", f"the {len(found['chosen'])} chosen"]
+    assert found["chosen"][0]["template"] == found["templates"][0]["template"]
+    assert len(found["collisions"]) == 3  # from a cosine of -1 on all pairs collide
+    assert "4 templates on 6 pictures: top-1" in shown
+    assert "hard to tell from" in shown
+
+    _, shown, _ = run(*words, "--choose-split", "train", "--most", 1, "--out", tmp_path / "out.json")
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert "2 templates on 12 pictures: top-1" in shown
+    assert {one["images"] for one in found["measured"].values()} == {12}
+    assert len(found["chosen"]) == 1
+
+
+def test_probe_fits_on_one_split_and_measures_on_another(run: Run, model: str, splits: Path, tmp_path: Path):
+    words = ("evaluate", "probe", "--data", splits, "--model", model, "--shots", 1, "--shots", 2, "--repeats", 2)
+    code, shown, err = run(*words, "--out", tmp_path / "out.json")
+    assert (code, err) == (0, "")
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["pictures"] == {"train": 9, "validation": 3, "test": 12}
+    assert found["probe"]["top1"] == 1  # colours are easy
+    assert found["probe"]["l2"] in map(float, found["probe"]["tried"])
+    assert [point["shots"] for point in found["few_shot"]] == [1, 2]
+    assert [line.split()[0] for line in shown.splitlines()[:5]] == ["splits", "zero-shot", "1-shot", "2-shot", "linear"]
+    assert "labelled pictures a class" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["probe", "--split", "train"], "The splits of a probe must differ. Got train, train."),
+        (["probe", "--shots", "9"], "Each class needs 9 examples for 9 shots."),
+        (["probe", "--validation-split", "val"], "has no split 'val'. It has: test, train."),
+        (["prompts", "--choose-split", "val"], "has no split 'val'. It has: test, train."),
+        (["prompts", "--most", "0"], 'Invalid value "0" for --most.'),
+    ],
+)
+def test_probe_and_prompts_say_what_to_do(fails, model: str, splits: Path, words: list[str], message: str):
+    assert message in fails("evaluate", *words, "--data", splits, "--model", model)
+
+
 # embed
 
 

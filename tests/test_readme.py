@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from diptych.cli.main import main
 from diptych.data.embedded import HELD_OUT, data_path
@@ -52,6 +53,15 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for folder, name in (("photos", "apple"), ("more", "apple"), ("animals/red_panda", "1"), ("animals/barn_owl", "1")):
         (tmp_path / folder).mkdir(parents=True)
         shutil.copy(EXAMPLES / "red-apple.png", tmp_path / folder / f"{name}.png")
+    for folder, name in (("shapes/apple", "red-apple"), ("shapes/boat", "sailboat")):
+        (tmp_path / folder).mkdir(parents=True)
+        for number in range(2):
+            shutil.copy(EXAMPLES / f"{name}.png", tmp_path / folder / f"{number}.png")
+    for split in ("train", "test"):
+        for number in range(6):
+            for colour in ("red", "blue"):
+                (tmp_path / "splits" / split / colour).mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (64, 60 + number), colour).save(tmp_path / "splits" / split / colour / f"{number}.png")
     shutil.copy(EXAMPLES / "red-apple.png", tmp_path / "more" / "apple.jpg")
     shutil.copy(EXAMPLES / "sailboat.png", tmp_path / "photos" / "boat.png")
     (tmp_path / "labels.txt").write_text("a red apple\na sailboat\n")
@@ -79,7 +89,7 @@ def test_a_command_of_the_readme_runs(workplace: Path, command: str, capsys: pyt
 
 
 @needs_default_model
-@pytest.mark.parametrize("page", ["classify", "embed", "evaluate", "probe", "python"])
+@pytest.mark.parametrize("page", ["classify", "compare", "embed", "evaluate", "probe", "prompts", "python"])
 def test_a_how_to_runs_from_top_to_bottom(workplace: Path, page: str, capsys: pytest.CaptureFixture[str]):
     text = (DOCS / "how-to" / f"{page}.md").read_text(encoding="utf-8")
     for command in shell_lines(text, "diptych"):

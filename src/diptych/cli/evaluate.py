@@ -14,8 +14,12 @@ from diptych.files import sha256, write_json
 
 if TYPE_CHECKING:
     from diptych.eval.zero_shot import ZeroShotResult
+    from diptych.weights.bundle import Bundle
 
 evaluate = App(name="evaluate", help="Measure a model on labelled pictures.")
+evaluate.command("diptych.cli.compare:compare", name="compare")
+evaluate.command("diptych.cli.probe:probe", name="probe")
+evaluate.command("diptych.cli.prompts:prompts", name="prompts")
 
 
 @evaluate.command
@@ -58,21 +62,30 @@ def zero_shot(
     prompts = read_templates(templates, templates_file)
 
     from diptych.data.labelled import read_labelled
-    from diptych.eval.zero_shot import evaluate_zero_shot
-    from diptych.weights.registry import DEFAULT_MODEL, load
+    from diptych.data.prompts import PLAIN, check_templates
+    from diptych.eval.calibration import reliability
+    from diptych.eval.outcomes import zero_shot_outcomes
+    from diptych.eval.zero_shot import class_weights, encode_labelled, score_zero_shot
+    from diptych.weights.registry import load
 
     folder = data_path(data)
     labelled = read_labelled(folder, split=split)
     bundle = load(model)
-    result = evaluate_zero_shot(bundle, labelled, templates=prompts, batch_size=batch_size, seed=seed)
+    prompts = check_templates(prompts or labelled.templates or PLAIN)
+    weights = class_weights(bundle, labelled.classnames, prompts, batch_size=batch_size)
+    encoded = encode_labelled(bundle, labelled, batch_size=batch_size)
+    result = score_zero_shot(
+        encoded.image_features, encoded.targets, weights, templates=prompts, skipped=encoded.skipped, seed=seed
+    )
     _print_result(labelled.name, result)
     if out:
-        conditions = {
-            "task": "zero-shot",
-            "model": {"name": model or DEFAULT_MODEL, "fingerprint": bundle.fingerprint()},
-            "data": {"name": labelled.name, "split": split, "sha256": _digest(folder, split)},
+        outcomes = zero_shot_outcomes(bundle, encoded, weights)
+        values = result.to_dict() | {
+            "reliability": reliability(outcomes.confidences, outcomes.correct).to_dict(),
+            "classnames": list(labelled.classnames),
+            "pictures": outcomes.to_dict(),
         }
-        write_json(out, conditions | result.to_dict() | {"seed": seed} | _surroundings())
+        write_json(out, conditions("zero-shot", bundle, model, folder, split, seed) | values)
 
 
 def _print_result(name: str, result: "ZeroShotResult") -> None:
@@ -88,6 +101,27 @@ def _print_result(name: str, result: "ZeroShotResult") -> None:
         "skipped": f"{sum(result.skipped.values()):,}",
     }
     print_table([list(facts.values())], header=list(facts), numbers=range(1, len(facts)))
+
+
+def conditions(task: str, bundle: "Bundle", model: str | None, folder: Path, split: str, seed: int) -> dict[str, Any]:
+    """What every result file says beside its numbers.
+
+    Args:
+        task: what was measured.
+        bundle: the model, and
+        model: what it was called; None for the default.
+        folder: of the data.
+        split: its subfolder.
+        seed: of whatever was drawn.
+    """
+    from diptych.weights.registry import DEFAULT_MODEL
+
+    return {
+        "task": task,
+        "model": {"name": model or DEFAULT_MODEL, "fingerprint": bundle.fingerprint()},
+        "data": {"name": folder.resolve().name, "split": split, "sha256": _digest(folder, split)},
+        "seed": seed,
+    } | _surroundings()
 
 
 def _digest(folder: Path, split: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diptych.errors import ConfigError, DataError
+from diptych.errors import ConfigError, DataError, ShapeError
 from diptych.eval.metrics import roc_auc, top_k_correct
 
 BINS = 15  # as in Guo et al.
@@ -41,39 +41,42 @@ class Reliability:
         return asdict(self)
 
 
-def reliability(probabilities: Tensor, targets: Tensor, *, bins: int = BINS) -> Reliability:
+def reliability(confidences: Tensor, correct: Tensor, *, bins: int = BINS) -> Reliability:
     """Compare how sure a model is with how often it is right.
 
     Bins have equal width; a value on an edge lies in the lower one. The error depends on the number of bins and on N:
     compare only what has both in common.
 
     Args:
-        probabilities: [N, C], between 0 and 1.
-        targets: [N], class numbers from 0 to C - 1.
+        confidences: [N], the highest probability of each row, between 0 and 1.
+        correct: [N] bool, whether its class is the right one.
         bins: how many.
 
     Raises:
-        ShapeError: the two do not fit.
-        DataError: there is no row, or a probability is none.
+        ShapeError: the two differ in N.
+        DataError: there is no row, or a confidence does not lie between 0 and 1.
         ConfigError: there is no bin.
     """
     if bins < 1:
         raise ConfigError(f"bins must be 1 or more. Got {bins}.")
-    correct = top_k_correct(probabilities, targets, 1).double().cpu()
-    sure = probabilities.amax(dim=1).double().cpu()
+    if confidences.ndim != 1 or confidences.shape != correct.shape:
+        raise ShapeError(f"confidences {list(confidences.shape)} and correct {list(correct.shape)} must both be [N].")
+    if not len(correct):
+        raise DataError("There must be at least one row to compare confidence and accuracy. Got none.")
+    sure, right = confidences.double().cpu(), correct.double().cpu()
     if not ((sure >= 0) & (sure <= 1)).all():  # NaN is caught too
-        raise DataError("Probabilities must lie between 0 and 1. Are these logits? Take their softmax.")
+        raise DataError("Confidences must lie between 0 and 1. Are these logits? Take their softmax.")
     number = (sure * bins).ceil().long().sub(1).clamp(0, bins - 1)
     rows = torch.bincount(number, minlength=bins)
     some = rows.clamp(min=1)
     confidence = torch.bincount(number, weights=sure, minlength=bins) / some
-    accuracy = torch.bincount(number, weights=correct, minlength=bins) / some
+    accuracy = torch.bincount(number, weights=right, minlength=bins) / some
     gaps = (confidence - accuracy).abs()
     return Reliability(
         expected_error=(gaps * rows).sum().item() / len(sure),
         largest_error=gaps.max().item(),
         confidence=sure.mean().item(),
-        accuracy=correct.mean().item(),
+        accuracy=right.mean().item(),
         bins=tuple(
             Bin(index / bins, (index + 1) / bins, *values)
             for index, values in enumerate(zip(rows.tolist(), confidence.tolist(), accuracy.tolist(), strict=True))

@@ -4,20 +4,26 @@ Source: CLIP, arXiv:2103.00020, section 3.2 and appendix A.3. Features are the i
 (`ImageTower.trunk`), neither scaled nor augmented. Letters: N, W, C.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from PIL import Image
 from torch import Tensor
 
+from diptych.data.labelled import LabelledImages
 from diptych.errors import ConfigError, ShapeError
 from diptych.eval.logistic import Examples, LogisticFits, LogisticProblem
 from diptych.eval.metrics import top_k_accuracy
+from diptych.eval.zero_shot import labelled_features
 from diptych.runtime import generator
+from diptych.weights.bundle import Bundle
 
 _STEPS_A_DECADE = 8
 _DECADES = (-6, 6)
 _FIRST_SPACING = 16  # steps: 1e-6, 1e-4, 1e-2, 1, 1e2, 1e4, 1e6
+
+_PICTURES_AT_ONCE = 64
 
 Metric = Callable[[Tensor, Tensor], float]  # scores [N, C] and targets -> higher is better
 
@@ -55,6 +61,32 @@ class ChosenProbe:
 
     probe: LinearProbe
     tried: Mapping[float, float]  # strength -> score on the validation examples, weakest first
+
+
+def trunk_examples(
+    bundle: Bundle, data: LabelledImages, *, batch_size: int = _PICTURES_AT_ONCE
+) -> tuple[Examples, Mapping[str, int]]:
+    """Pictures of a labelled set as examples for a probe.
+
+    Args:
+        bundle: its model in eval mode, as `load` gives it.
+        data: one split of the set.
+        batch_size: pictures in one forward pass.
+
+    Returns:
+        Features before the projection [N, W], on the CPU, with the targets; and the pictures left out, by cause.
+
+    Raises:
+        DataError: no picture can be read.
+    """
+
+    def trunk(pictures: Sequence[Image.Image]) -> Tensor:
+        with torch.no_grad():
+            pixels = torch.stack([bundle.preprocess(picture) for picture in pictures])
+            return bundle.model.image.trunk(pixels.to(next(bundle.model.parameters()).device)).float().cpu()
+
+    features = labelled_features(trunk, data, batch_size=batch_size)
+    return Examples(features.image_features, features.targets), features.skipped
 
 
 def train_linear_probe(

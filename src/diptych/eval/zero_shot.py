@@ -4,7 +4,7 @@ Source: CLIP, arXiv:2103.00020, sections 3.1.2 and 3.1.4. Letters: B, C, D, N, T
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeVar
@@ -142,7 +142,7 @@ def class_weights(
 class LabelledFeatures:
     """The pictures of a labelled set as features, without those that could not be read."""
 
-    image_features: Tensor  # [N, D], unit length
+    image_features: Tensor  # [N, D], of unit length from `encode_labelled`
     targets: Tensor  # [N] int64, on the CPU
     kept: tuple[int, ...]  # N positions in the labelled set
     skipped: Mapping[str, int]  # pictures left out, by cause
@@ -213,6 +213,17 @@ def encode_labelled(encoder: Encoder, data: LabelledImages, *, batch_size: int =
     Raises:
         DataError: no picture can be read.
     """
+    return labelled_features(encoder.encode_images, data, batch_size=batch_size)
+
+
+def labelled_features(
+    encode: Callable[[Sequence[Image.Image]], Tensor], data: LabelledImages, *, batch_size: int = 256
+) -> LabelledFeatures:
+    """The same with any function from pictures to rows of features, e.g. those before the projection.
+
+    Raises:
+        DataError: no picture can be read.
+    """
     kept: list[int] = []
     skipped: Counter[str] = Counter()
     features: list[Tensor] = []
@@ -226,10 +237,10 @@ def encode_labelled(encoder: Encoder, data: LabelledImages, *, batch_size: int =
         batch.append(picture)
         pixels += picture.width * picture.height
         if len(batch) == batch_size or pixels >= _PIXELS_AT_ONCE:
-            features.append(encoder.encode_images(batch))
+            features.append(encode(batch))
             batch, pixels = [], 0
     if batch:
-        features.append(encoder.encode_images(batch))
+        features.append(encode(batch))
     if not features:
         causes = ", ".join(f"{cause} {count:,}" for cause, count in skipped.items())
         raise DataError(f"{data.name} must have a picture that can be read. It has none of {len(data):,} ({causes}).")
