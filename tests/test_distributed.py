@@ -14,7 +14,7 @@ from torch import nn
 from conftest import drawing, png
 from diptych.config import to_toml
 from diptych.data.images import Preprocess
-from diptych.data.pipeline import Source
+from diptych.data.pipeline import DataConfig, Source
 from diptych.data.shards import ShardWriter
 from diptych.errors import ConfigError, DataError
 from diptych.model.clip import CLIP
@@ -313,7 +313,33 @@ def test_what_several_processes_cannot_do_is_one_sentence_in_each(tiny_recipe, t
     sentences = run_ranks(refused, 2, tmp_path / "resnet.toml", tmp_path / "run")
     assert sentences == [sentences[0]] * 2
     assert sentences[0].startswith("model.image must be a vision transformer where several processes train: ")
+    plain = vit(tiny_recipe)
+    taught = dataclasses.replace(
+        plain,
+        data=DataConfig(sources=(Source(path=plain.data.sources[0].path, teacher_images="a", teacher_texts="b"),)),
+        train=dataclasses.replace(plain.train, distillation=1.0),
+    )
+    (tmp_path / "taught.toml").write_text(to_toml(taught))
+    sentences = run_ranks(refused, 2, tmp_path / "taught.toml", tmp_path / "run")
+    assert sentences[0].startswith("train.distillation must be 0 where several processes train: ")
     (tmp_path / "odd.toml").write_text(to_toml(vit(tiny_recipe, batch_size=9)))
     sentences = run_ranks(refused, 2, tmp_path / "odd.toml", tmp_path / "run")
     assert sentences[0].startswith("train.batch_size must be a multiple of the number of processes, which share it. ")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("frozen", ["image", "text"])
+def test_a_frozen_tower_stays_in_several_processes_too(tiny_recipe, tmp_path, frozen):
+    train(vit(tiny_recipe, steps=1), tmp_path / "start")
+    start = str(tmp_path / "start" / "bundle")
+    recipe = vit(dataclasses.replace(tiny_recipe, start_from=start), freeze=(frozen,), steps=6)
+    (tmp_path / "recipe.toml").write_text(to_toml(recipe))
+    train(recipe, tmp_path / "alone")
+    run_ranks(learn, 2, tmp_path / "recipe.toml", tmp_path / "run", False)
+    before, alone, after = (
+        Bundle.load(path).model.state_dict()
+        for path in (start, tmp_path / "alone" / "bundle", tmp_path / "run" / "bundle")
+    )
+    assert max((after[name] - alone[name]).abs().max().item() for name in alone) < 2e-4
+    assert all(torch.equal(before[name], after[name]) for name in before if name.startswith(f"{frozen}."))
+    assert any(not torch.equal(before[name], after[name]) for name in before if not name.startswith(f"{frozen}."))

@@ -28,7 +28,7 @@ every_kind_of_ids = pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
 @pytest.fixture(params=[1, 4, 1024], ids="tile {}".format)
 def tile(request, monkeypatch) -> None:
     """Six rows are six tiles, two of unequal size, or one."""
-    monkeypatch.setattr(loss_module, "_TILE", request.param)
+    monkeypatch.setattr(loss_module, "TILE", request.param)
 
 
 def random_inputs(images: int, texts: int, width: int = 4, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -154,7 +154,7 @@ def test_a_batch_of_one_has_nothing_to_choose_from():
 @pytest.mark.parametrize("scale", [1.0, 20.0, 100.0])
 @pytest.mark.parametrize("agreement", [0.0, 1.0, 20.0])  # from chance to a loss near 0
 def test_float32_is_as_near_to_the_truth_as_the_twin_in_float32(monkeypatch, scale, agreement):
-    monkeypatch.setattr(loss_module, "_TILE", 128)
+    monkeypatch.setattr(loss_module, "TILE", 128)
     images, noise, _, _ = random_inputs(300, 300, width=32)
     texts = F.normalize(agreement * images + noise).detach().requires_grad_()
     exact_inputs = images, texts, torch.tensor(scale, dtype=torch.float64, requires_grad=True)
@@ -311,7 +311,7 @@ class _LargestTensor(TorchDispatchMode):
 
 
 def test_no_tensor_is_larger_than_the_features_or_a_tile(monkeypatch):
-    monkeypatch.setattr(loss_module, "_TILE", 16)
+    monkeypatch.setattr(loss_module, "TILE", 16)
     inputs = random_inputs(200, 200)
     for loss_of, arguments in ((clip_loss, inputs[:3]), (siglip_loss, inputs)):
         with _LargestTensor() as largest:

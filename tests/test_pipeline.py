@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 import threading
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from diptych.data.images import Preprocess
 from diptych.data.pairs import Source
 from diptych.data.pipeline import Batch, DataConfig, batches, pair_sources, shares, vocabulary_texts
 from diptych.data.shards import ShardWriter, captions_of
+from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError, DataError, MissingExtraError, ShardError
 
 AS_IT_IS = Augment(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
@@ -32,24 +34,36 @@ def numbered(folder: Path, count: int, captions: str = "a thing", first: int = 0
     return Source(path=str(folder))
 
 
+def stream(
+    config: DataConfig,
+    tokenizer: Tokenizer,
+    start: int,
+    stop: int,
+    *,
+    side=4,
+    batch_size=4,
+    seed=0,
+    sources=None,
+    **options,
+) -> Generator[Batch]:
+    """`batches` with small defaults."""
+    return batches(
+        sources or pair_sources(config),
+        config,
+        preprocess=Preprocess(image_size=side),
+        tokenizer=tokenizer,
+        batch_size=batch_size,
+        seed=seed,
+        start=start,
+        stop=stop,
+        **options,
+    )
+
+
 @pytest.fixture
 def read(tokenizer):
-    def read(
-        config: DataConfig, start: int, stop: int, *, side=4, batch_size=4, seed=0, threads=1, sources=None, **options
-    ) -> list[Batch]:
-        stream = batches(
-            sources or pair_sources(config),
-            config,
-            preprocess=Preprocess(image_size=side),
-            tokenizer=tokenizer,
-            batch_size=batch_size,
-            seed=seed,
-            start=start,
-            stop=stop,
-            threads=threads,
-            **options,
-        )
-        return list(stream)
+    def read(config: DataConfig, start: int, stop: int, **options: Any) -> list[Batch]:
+        return list(stream(config, tokenizer, start, stop, **options))
 
     return read
 
@@ -230,19 +244,7 @@ def test_a_failure_of_ours_ends_the_stream_and_its_threads(tmp_path, tokenizer):
 
     config = DataConfig(sources=(numbered(tmp_path / "set", 30),), augment=Broken())
     with pytest.raises(ZeroDivisionError):
-        list(
-            batches(
-                pair_sources(config),
-                config,
-                preprocess=Preprocess(image_size=4),
-                tokenizer=tokenizer,
-                batch_size=1,
-                seed=0,
-                start=0,
-                stop=100,
-                threads=3,
-            )
-        )
+        list(stream(config, tokenizer, 0, 100, batch_size=1, threads=3))
     assert grain_threads_that_stay() == []
 
 
@@ -256,38 +258,20 @@ def test_a_closed_stream_gives_nothing_more_and_prepares_nothing_more(pair_shard
             return super().__call__(*arguments)
 
     config = DataConfig(sources=(Source(path=str(pair_shards)),), augment=Slow())
-    stream = batches(
-        pair_sources(config),
-        config,
-        preprocess=Preprocess(image_size=4),
-        tokenizer=tokenizer,
-        batch_size=1,
-        seed=0,
-        start=0,
-        stop=10**9,
-    )
-    next(stream)
-    stream.close()
+    endless = stream(config, tokenizer, 0, 10**9, batch_size=1)
+    next(endless)
+    endless.close()
     may_go_on.set()
     assert grain_threads_that_stay() == []
     assert len(calls) <= 2  # the second was in hand
-    assert list(stream) == []
+    assert list(endless) == []
 
 
 def test_training_without_grain_names_the_extra(pair_shards, tokenizer, monkeypatch):
     monkeypatch.setitem(sys.modules, "grain", None)
     config = DataConfig(sources=(Source(path=str(pair_shards)),))
     with pytest.raises(MissingExtraError, match=r"training needs an extra: pip install 'diptych\[train\]'"):
-        batches(
-            pair_sources(config),
-            config,
-            preprocess=Preprocess(image_size=4),
-            tokenizer=tokenizer,
-            batch_size=4,
-            seed=0,
-            start=0,
-            stop=1,
-        )
+        stream(config, tokenizer, 0, 1)
 
 
 @pytest.mark.parametrize(
@@ -340,16 +324,7 @@ def test_the_demo_draws_what_it_drew_when_its_result_was_measured(tokenizer):
     emoji, icons = Source(path="embedded:emoji", weight=9.0), Source(path="embedded:icons", weight=1.0)
     config = DataConfig(sources=(emoji, icons), templates=("{}", "a {}"), first_caption=0.9, augment=AS_IT_IS)
     digest = hashlib.sha256()
-    for batch in batches(
-        pair_sources(config),
-        config,
-        preprocess=Preprocess(image_size=8),
-        tokenizer=tokenizer,
-        batch_size=64,
-        seed=0,
-        start=400,  # in the second epoch of the emoji
-        stop=402,
-    ):
+    for batch in stream(config, tokenizer, 400, 402, side=8, batch_size=64):  # in the second epoch of the emoji
         digest.update("\n".join(batch.keys).encode())
         digest.update(batch.noise.numpy().tobytes() + batch.text_ids.numpy().tobytes())
     assert digest.hexdigest()[:16] == "d70a2b10b136efb0"

@@ -101,3 +101,22 @@ def test_what_neither_weights_nor_log_depend_on_is_no_difference(tiny_recipe):
 def test_what_cannot_be_frozen_is_refused(tiny_recipe, start, options, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(tiny_recipe, start_from=start, train=dataclasses.replace(tiny_recipe.train, **options))
+
+
+@pytest.mark.parametrize(
+    ("teacher", "weight"),
+    [
+        ({"teacher_images": "a", "teacher_texts": "b"}, 0.0),
+        ({"teacher_images": "a"}, 0.0),
+        ({"teacher_images": "a"}, 1.0),
+        ({}, 1.0),
+    ],
+)
+def test_a_teacher_and_the_weight_of_its_loss_need_each_other(tiny_recipe, teacher, weight):
+    source = dataclasses.replace(tiny_recipe.data.sources[0], **teacher)
+    with pytest.raises(ConfigError, match=r"train\.distillation must be above 0 where all of data\.sources name"):
+        dataclasses.replace(
+            tiny_recipe,
+            data=dataclasses.replace(tiny_recipe.data, sources=(source,)),
+            train=dataclasses.replace(tiny_recipe.train, distillation=weight),
+        )

@@ -16,13 +16,13 @@ from PIL import Image
 import diptych.data.remote as remote
 from conftest import png
 from diptych.data.augment import Augment
-from diptych.data.images import Preprocess
 from diptych.data.pairs import Source
-from diptych.data.pipeline import DataConfig, batches, pair_sources
+from diptych.data.pipeline import DataConfig
 from diptych.data.remote import RemoteConfig, RemoteFolder
 from diptych.data.shards import MANIFEST, ShardSet, ShardWriter
 from diptych.errors import ConfigError, ShardError
 from diptych.files import sha256
+from test_pipeline import stream
 
 pytest.importorskip("fsspec", reason="the extra remote is not installed")
 pytest.importorskip("aiohttp", reason="the extra remote is not installed")
@@ -195,16 +195,7 @@ def test_samples_that_cannot_be_fetched_are_counted_and_the_run_goes_on(server, 
     data = DataConfig(sources=(Source(path=server.url, shuffle_shards=2),), augment=Augment(), remote=impatient)
     bad: collections.Counter[str] = collections.Counter()
     keys: list[str] = []
-    for batch in batches(
-        pair_sources(data),
-        data,
-        preprocess=Preprocess(image_size=4),
-        tokenizer=tokenizer,
-        batch_size=4,
-        seed=0,
-        start=0,
-        stop=4,
-    ):
+    for batch in stream(data, tokenizer, 0, 4):
         bad.update(batch.bad)
         keys += batch.keys
     assert bad == {"shard-00002.tar timed out": 4}  # 2 samples, 2 epochs

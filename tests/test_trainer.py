@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import math
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from conftest import drawing, png
 from diptych.config import to_toml
@@ -669,3 +671,51 @@ def test_a_start_of_other_sizes_is_refused(undisturbed, tiny_recipe, tmp_path):
     recipe = starting_from(vit(tiny_recipe), before / "bundle")
     with pytest.raises(ConfigError, match=r"must be those of start_from=.*, but for the image size: model\."):
         train(recipe, tmp_path / "run")
+
+
+# Distillation.
+
+
+def stored_features(path: Path, keys: Sequence[str], seed: int) -> str:
+    features = torch.randn(len(keys), 5, generator=torch.Generator().manual_seed(seed))
+    save_file({"features": features}, path, metadata={"keys": json.dumps(list(keys))})
+    return str(path)
+
+
+@pytest.fixture
+def taught(tiny_recipe, tmp_path) -> TrainRecipe:
+    """The tiny recipe with a teacher in five dimensions."""
+    source = tiny_recipe.data.sources[0]
+    (pairs,) = pair_sources(tiny_recipe.data)
+    captions = dict.fromkeys(text for index in range(len(pairs)) for text in pairs.captions(index))
+    source = dataclasses.replace(
+        source,
+        teacher_images=stored_features(tmp_path / "images.safetensors", [pairs[n].key for n in range(len(pairs))], 0),
+        teacher_texts=stored_features(tmp_path / "texts.safetensors", list(captions), 1),
+    )
+    return dataclasses.replace(
+        tiny_recipe,
+        data=dataclasses.replace(tiny_recipe.data, sources=(source,)),
+        train=dataclasses.replace(tiny_recipe.train, distillation=0.5, teacher_logit_scale=20.0, steps=1),
+    )
+
+
+def test_the_loss_of_a_teacher_is_added_with_its_weight(taught, tiny_recipe, tmp_path):
+    _, (with_teacher,) = watched(taught, tmp_path / "taught")
+    _, (without,) = watched(change(tiny_recipe, steps=1), tmp_path / "plain")
+    model = CLIP(taught.model, generator(taught.seed)).train()
+    bundle = Bundle.load(tmp_path / "taught" / "bundle")
+    (batch,) = batches(
+        pair_sources(taught.data), taught.data, preprocess=taught.preprocess, tokenizer=bundle.tokenizer,
+        batch_size=8, seed=0, start=0, stop=1,
+    )  # fmt: skip
+    output = model(taught.preprocess.normalise(batch.images), batch.tokens)
+    ours = output.logit_scale * output.image_features @ output.text_features.T
+    assert batch.teacher_image_features is not None
+    assert batch.teacher_text_features is not None
+    theirs = 20 * batch.teacher_image_features @ batch.teacher_text_features.T
+    divergences = [
+        torch.nn.functional.kl_div(a.log_softmax(1), b.log_softmax(1), log_target=True, reduction="batchmean").item()
+        for a, b in ((ours, theirs), (ours.T, theirs.T))
+    ]
+    assert with_teacher.loss - without.loss == pytest.approx(0.5 * sum(divergences) / 2, rel=1e-4)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from cyclopts.types import NonNegativeInt, PositiveInt
 
+from diptych.cli.conditions import conditions
 from diptych.cli.console import complain, print_table
-from diptych.cli.evaluate import conditions
 from diptych.cli.options import read_templates
 from diptych.errors import DataError
 from diptych.files import write_json

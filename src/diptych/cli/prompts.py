@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from cyclopts.types import NonNegativeInt, PositiveInt
 
+from diptych.cli.conditions import conditions
 from diptych.cli.console import print_table
-from diptych.cli.evaluate import conditions
 from diptych.cli.options import read_templates
 from diptych.data.prompts import PLAIN, TEMPLATES, check_templates
 from diptych.errors import DataError

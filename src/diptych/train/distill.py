@@ -2,35 +2,12 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, log_softmax
+from torch.nn.functional import log_softmax
 from torch.utils.checkpoint import checkpoint
 
 from diptych.errors import ShapeError
 
 _ROWS = 1024  # of a similarity matrix, held at once
-
-
-def feature_distillation(features: Tensor, teacher_features: Tensor) -> Tensor:
-    """Mean of 1 - cosine between each feature and the teacher's of the same picture or text.
-
-    For unit-length features it is half the squared distance, the feature distillation of CLIP-KD (arXiv:2307.12732),
-    which found it the strongest single term. Widths must agree; a projection is the caller's.
-
-    Args:
-        features: [B, D], of the student.
-        teacher_features: [B, D].
-
-    Returns:
-        [], from 0 (same direction) to 2.
-
-    Raises:
-        ShapeError: the two differ in B or D.
-    """
-    if features.shape != teacher_features.shape or features.ndim != 2:
-        raise ShapeError(
-            f"features {list(features.shape)} and teacher_features {list(teacher_features.shape)} must both be [B, D]."
-        )
-    return (1 - cosine_similarity(features.float(), teacher_features.float(), dim=1)).mean()
 
 
 def affinity_distillation(

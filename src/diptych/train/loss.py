@@ -16,7 +16,7 @@ from torch import Tensor
 from diptych.errors import DataError, ShapeError, TrainingError
 
 # Rows and columns of a tile. The three buffers of one tile, 12 MB, stay in a processor's cache (benchmarks/loss.py).
-_TILE = 1024
+TILE = 1024
 
 
 def clip_loss(
@@ -249,7 +249,7 @@ class Block:
         return loss.sum() / batch, (*self._times_scale(image_gradient, text_gradient), bias_gradient.sum())
 
     def _tiles(self) -> Iterator[_Tile]:
-        size = min(_TILE, len(self._images)) * min(_TILE, len(self._texts))
+        size = min(TILE, len(self._images)) * min(TILE, len(self._texts))
         buffers = [self._images.new_empty(size) for _ in range(3)]  # of all tiles, one after the other
         for images in _slices(len(self._images)):
             scaled = self._images[images] * self._scale
@@ -266,7 +266,7 @@ class Block:
 
 
 def _slices(length: int) -> Iterator[slice]:
-    return (slice(start, min(start + _TILE, length)) for start in range(0, length, _TILE))
+    return (slice(start, min(start + TILE, length)) for start in range(0, length, TILE))
 
 
 def _no_sums(features: Tensor) -> LogSums:

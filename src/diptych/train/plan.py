@@ -16,7 +16,9 @@ from diptych.model.cost import TowerCost, tower_cost
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.train.devices import Device, Precision
+from diptych.train.loss import TILE
 from diptych.train.recipe import TrainRecipe
+from diptych.train.step import count_kept_patches
 
 Sharding = Literal["ddp", "fsdp"]
 
@@ -26,7 +28,6 @@ DEFAULT_UTILISATION = 0.2
 
 _FLOAT = 4  # bytes; weights, gradients, moments, the residual stream and the features are float32
 _USABLE = 0.9  # of a device's memory; the rest goes to its context, workspaces and gaps between blocks
-_TILE = 1024  # rows and columns of the logits that train/loss.py holds at once
 _TILE_BUFFERS = 3
 
 
@@ -154,7 +155,7 @@ def _sizes(recipe: TrainRecipe, setup: Setup) -> _Sizes:
     config = recipe.model
     kept = None
     if recipe.train.patch_dropout and isinstance(config.image, ImageTowerConfig):
-        kept = max(1, round(config.image.patches * (1 - recipe.train.patch_dropout)))
+        kept = count_kept_patches(config.image.patches, recipe.train.patch_dropout)
     pairs = math.ceil(recipe.train.batch_size / setup.devices)
     micro_batch_size = recipe.train.micro_batch_size
     model = CLIP(config)  # on the meta device
@@ -206,7 +207,7 @@ def _memory(sizes: _Sizes, setup: Setup) -> dict[str, int]:
         "text activations": sizes.pairs_at_a_time * text,
         # Own pictures, texts of all devices, and their gradients.
         "features": 2 * _FLOAT * (sizes.pairs + sizes.batch_size) * sizes.embed_dim,
-        "loss tile": _TILE_BUFFERS * _FLOAT * min(_TILE, sizes.pairs) * min(_TILE, sizes.batch_size),
+        "loss tile": _TILE_BUFFERS * _FLOAT * min(TILE, sizes.pairs) * min(TILE, sizes.batch_size),
     }
 
 

@@ -59,6 +59,8 @@ class TrainConfig:
     optimizer_state: Literal["float32", "bfloat16"] = "float32"  # AdamW's two moments: 8 or 4 bytes a parameter
     freeze: tuple[Literal["image", "text"], ...] = ()  # towers that keep the weights of `start_from` (LiT)
     compile: bool = False  # transformer blocks by torch.compile: minutes at the start, and a C++ compiler on a CPU
+    distillation: float = 0.0  # weight of the teacher's softmax beside the loss; sources name its stored features
+    teacher_logit_scale: float = 100.0  # the factor, of the teacher
     threads: int = 1  # that prepare batches ahead of time
     log_every: int = 10  # steps
     evaluate_every: int = 0  # steps; 0: only at the end
@@ -83,7 +85,15 @@ class TrainConfig:
         ):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"train.{name} must be above 0. Got {getattr(self, name)}.")
-        for name in ("warmup_steps", "weight_decay", "max_gradient_norm", "evaluate_every", "micro_batch_size"):
+        for name in (
+            "warmup_steps",
+            "weight_decay",
+            "max_gradient_norm",
+            "evaluate_every",
+            "micro_batch_size",
+            "distillation",
+            "teacher_logit_scale",
+        ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"train.{name} must not be negative. Got {getattr(self, name)}.")
         for name in ("beta1", "beta2", "patch_dropout"):
@@ -140,6 +150,14 @@ class TrainRecipe:
             )
         if self.train.freeze and not self.start_from:
             raise ConfigError("train.freeze must be empty without start_from: a tower frozen by chance learns nothing.")
+        has_teacher = all(source.teacher_images and source.teacher_texts for source in self.data.sources)
+        if bool(self.train.distillation) != has_teacher or any(
+            bool(source.teacher_images) != bool(source.teacher_texts) for source in self.data.sources
+        ):
+            raise ConfigError(
+                "train.distillation must be above 0 where all of data.sources name teacher_images and teacher_texts, "
+                f"and 0 where none does. Got {self.train.distillation}."
+            )
         if self.train.patch_dropout and not isinstance(self.model.image, ImageTowerConfig | SigLIPImageTowerConfig):
             raise ConfigError(
                 "train.patch_dropout must be 0 unless model.image is a vision transformer. "

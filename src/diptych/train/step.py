@@ -117,6 +117,11 @@ def cached_gradients(
     return value
 
 
+def count_kept_patches(patches: int, dropout: float) -> int:
+    """Patches less the share that is dropped, rounded, and at least 1."""
+    return max(1, round(patches * (1 - dropout)))
+
+
 def draw_kept_patches(noise: Tensor, *, patches: int, dropout: float) -> Tensor:
     """Which patches of each picture are looked at; a function of its own number alone.
 
@@ -126,9 +131,9 @@ def draw_kept_patches(noise: Tensor, *, patches: int, dropout: float) -> Tensor:
         dropout: share of the patches that are not looked at.
 
     Returns:
-        [B, K] int64, in ascending order; K is P less the share, rounded, and at least 1.
+        [B, K] int64, in ascending order.
     """
-    kept = max(1, round(patches * (1 - dropout)))
+    kept = count_kept_patches(patches, dropout)
     generator = torch.Generator()
     rows = [torch.randperm(patches, generator=generator.manual_seed(seed))[:kept] for seed in noise.tolist()]
     return torch.stack(rows).sort(dim=1).values

@@ -28,6 +28,7 @@ from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.runtime import fast_dtype, generator, stop_request
 from diptych.train.checkpoint import Checkpoint, list_checkpoints, optimizer_tensors, restore_optimizer
+from diptych.train.distill import affinity_distillation
 from diptych.train.distributed import Ranks, Spread, clip_gradients, launched_ranks, whole
 from diptych.train.exchange import contrastive_loss
 from diptych.train.log import RunLog
@@ -152,6 +153,11 @@ def _check_ranks(recipe: TrainRecipe, ranks: Ranks) -> None:
             "train.batch_size must be a multiple of the number of processes, which share it. "
             f"Got {recipe.train.batch_size} pairs for {ranks.count} processes."
         )
+    if ranks.count > 1 and recipe.train.distillation:
+        raise ConfigError(
+            "train.distillation must be 0 where several processes train: the teacher's softmax is over a whole batch. "
+            f"Got {recipe.train.distillation} and {ranks.count} processes."
+        )
     if ranks.count > 1 and isinstance(recipe.model.image, ResNetTowerConfig):
         raise ConfigError(
             "model.image must be a vision transformer where several processes train: a ResNet's batch norm needs the "
@@ -265,7 +271,18 @@ class _Run:
         text_ids = batch.text_ids.to(self.device) if settings.same_text_is_positive else None
 
         def loss_of(output: CLIPOutput) -> Tensor:
-            return contrastive_loss(output, text_ids, ranks=self.ranks, sizes=sizes, exchange=settings.loss_exchange)
+            loss = contrastive_loss(output, text_ids, ranks=self.ranks, sizes=sizes, exchange=settings.loss_exchange)
+            images, texts = batch.teacher_image_features, batch.teacher_text_features
+            if images is None or texts is None:
+                return loss
+            return loss + settings.distillation * affinity_distillation(
+                output.image_features,
+                output.text_features,
+                images.to(self.device),
+                texts.to(self.device),
+                logit_scale=output.logit_scale,
+                teacher_logit_scale=settings.teacher_logit_scale,
+            )
 
         def check(loss: float) -> None:
             self._must_be_finite("loss", loss)
