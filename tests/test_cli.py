@@ -493,6 +493,21 @@ def test_compare_pairs_two_results(run: Run, fails, model: str, labelled: Path, 
     assert "must be a result file" in fails("evaluate", "compare", tmp_path / "a.json", tmp_path / "none.json")
 
 
+def test_report_takes_only_pictures_that_were_measured(run: Run, fails, model: str, labelled: Path, tmp_path: Path):
+    run("evaluate", "zero-shot", "--data", labelled, "--model", model, "--out", tmp_path / "a.json")
+    words = ("evaluate", "report", tmp_path / "a.json", "--out", tmp_path / "report.html")
+    for data in (labelled, labelled.parent):  # the set, and the folder that holds it
+        code, shown, err = run(*words, "--data", data)
+        assert (code, err, shown) == (0, "", f"1 result -> {tmp_path / 'report.html'}\n")
+        assert (tmp_path / "report.html").read_text().count("<img") > 0
+    run(*words)
+    assert (tmp_path / "report.html").read_text().count("<img") == 0
+    (labelled / "blue" / "0.png").rename(labelled / "blue" / "9.png")
+    code, _, err = run(*words, "--data", labelled)
+    assert (code, err) == (0, f"diptych: set is not in {labelled} as it was measured: its pictures are left out.\n")
+    assert "must be a result file" in fails("evaluate", "report", tmp_path / "none.json")
+
+
 @pytest.fixture
 def splits(tmp_path: Path) -> Path:
     """Three colours, four pictures each in train and test."""

@@ -26,12 +26,12 @@ def conditions(task: str, bundle: "Bundle", model: str | None, folder: Path, spl
     return {
         "task": task,
         "model": {"name": model or DEFAULT_MODEL, "fingerprint": bundle.fingerprint()},
-        "data": {"name": folder.resolve().name, "split": split, "sha256": _digest(folder, split)},
+        "data": {"name": folder.resolve().name, "split": split, "sha256": digest(folder, split)},
         "seed": seed,
     } | _surroundings()
 
 
-def _digest(folder: Path, split: str) -> str:
+def digest(folder: Path, split: str) -> str:
     """SHA-256 of the shards of a split, else of the names and sizes of its files."""
     base = folder / split if (folder / split).is_dir() else folder
     files = {path.relative_to(base).as_posix(): path for path in base.rglob("[!.]*") if path.is_file()}

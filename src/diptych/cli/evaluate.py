@@ -19,6 +19,7 @@ evaluate = App(name="evaluate", help="Measure a model on labelled pictures.")
 evaluate.command("diptych.cli.compare:compare", name="compare")
 evaluate.command("diptych.cli.probe:probe", name="probe")
 evaluate.command("diptych.cli.prompts:prompts", name="prompts")
+evaluate.command("diptych.cli.report:report", name="report")
 
 
 @evaluate.command

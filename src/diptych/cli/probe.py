@@ -107,7 +107,7 @@ def probe(
     points = [(float(point.shots), point.mean) for point in curve if point.shots < a_class]
     worth = shots_to_match([*points, (a_class, top1)], zero_shot.top1) if points else None
     if worth is not None:
-        print(f"\nThe class names are worth {_number(worth, points[0][0], a_class)} labelled pictures a class.")
+        print(f"\nIn labelled pictures a class, the class names are worth {_number(worth, points[0][0], a_class)}.")
     if out:
         values = {
             "templates": list(zero_shot.templates),

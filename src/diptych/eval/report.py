@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -18,6 +19,10 @@ from PIL import Image
 from diptych.data.images import open_image
 from diptych.errors import missing_extra
 from diptych.files import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Picture = Image.Image | np.ndarray  # [S, S, 3] uint8
 Headline = tuple[str, str, str]  # label, value, note
@@ -44,12 +49,40 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Table:
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]  # the first cell of each names it
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bars:
+    """Shares side by side, e.g. the accuracy of each class."""
+
+    title: str
+    note: str = ""
+    bars: Sequence[tuple[str, float]]  # label and share in [0, 1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReliabilityPlot:
+    """How sure a model was, against how often it was right."""
+
+    title: str
+    note: str = ""
+    points: Sequence[tuple[float, float, int]]  # confidence, accuracy and number of pictures of each bin that has some
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportPage:
     """What a report says, as plain data. A part that is empty is left out."""
 
     title: str
     summary: str  # one sentence
     headline: Sequence[Headline] = ()
+    table: Table | None = None
+    bars: Sequence[Bars] = ()
+    reliability: Sequence[ReliabilityPlot] = ()
     conditions: Mapping[str, str] = field(default_factory=dict)  # model, data, pairs seen, seed, hardware, versions
     loss_curve: Sequence[Point] = ()  # step, nats
     accuracy_curve: Sequence[Point] = ()  # position on accuracy_axis, top-1 in [0, 1]
@@ -80,8 +113,9 @@ def render_report(page: ReportPage) -> str:
         MissingExtraError: there are curves, and matplotlib is not installed.
         ImageError: a picture cannot be used.
     """
-    marked = "The three likeliest labels with their probabilities; ✓&nbsp;marks the true one."
+    marked = "The likeliest labels with their probabilities; ✓&nbsp;marks the true one."
     sections = [
+        ("numbers", "Numbers", escape(page.table.note) if page.table else "", "", _table(page.table)),
         ("search", "Found by words", _RETRIEVAL_NOTE, "queries", [_retrieval(*r) for r in page.retrievals]),
         ("right", "Right", marked, "cards", [_prediction(p) for p in page.right]),
         ("wrong", "Wrong", marked, "cards", [_prediction(p) for p in page.wrong]),
@@ -93,6 +127,8 @@ def render_report(page: ReportPage) -> str:
             "cards",
             [_prediction(p, "guesses free") for p in page.classified],
         ),
+        ("classes", "Class by class", _CLASS_NOTE, "plots", [_bars(some) for some in page.bars]),
+        ("sure", "Is it as sure as it is right?", _SURE_NOTE, "plots", _reliability_plots(page.reliability)),
         ("learned", "How it learned", "", "plots", _plots(page)),
         ("conditions", "Conditions", "Every number above holds under these.", "", _conditions(page.conditions)),
         ("credits", "Credits", "", "", [f'<p class="credits">{escape(page.credits)}</p>'] if page.credits else []),
@@ -192,6 +228,23 @@ def _hit(rank: int, picture: Picture, is_match: bool, score: float) -> str:
     return f'<li{kind}>{_img(picture, f"Result {rank}, {verdict}")}<span class="score">{mark}{score:.2f}</span></li>'
 
 
+def _table(table: Table | None) -> list[str]:
+    if not table:
+        return []
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.header)
+    body = "".join(
+        f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
+        for row in table.rows
+    )
+    return [f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>']
+
+
+def _bars(bars: Bars) -> str:
+    rows = "".join(_guess(label, share, is_truth=False) for label, share in bars.bars)
+    caption = f"<figcaption><b>{escape(bars.title)}</b> {escape(bars.note)}</figcaption>"
+    return f'<figure class="plot">{caption}<ol class="guesses">{rows}</ol></figure>'
+
+
 def _conditions(conditions: Mapping[str, str]) -> list[str]:
     rows = "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in conditions.items())
     return [f'<dl class="conditions">{rows}</dl>'] if rows else []
@@ -230,33 +283,43 @@ def _plot(name: str, note: str, svg: str) -> str:
     return f'<figure class="plot"><figcaption><b>{name}</b> {escape(note)}</figcaption>{svg}</figure>'
 
 
+def _reliability_plots(plots: Sequence[ReliabilityPlot]) -> list[str]:
+    return [_plot(escape(plot.title), plot.note, _reliability(number, plot)) for number, plot in enumerate(plots)]
+
+
+def _reliability(number: int, plot: ReliabilityPlot) -> str:
+    """Bins as dots, the larger the more pictures; on the diagonal a model is as sure as it is right."""
+    figure, axes = _figure()
+    sure, right, rows = np.asarray(plot.points, dtype=float).T
+    axes.plot([0, 1], [0, 1], color=_GRID, linewidth=1.2)
+    axes.plot(sure, right, color=_CURVE, linewidth=0.8, alpha=0.5)
+    axes.scatter(sure, right, s=8 + 120 * np.sqrt(rows / rows.max()), color=_CURVE, linewidths=0)
+    axes.set_xlabel("confidence", color=_TEXT, fontsize=12)
+    axes.set_ylabel("accuracy", color=_TEXT, fontsize=12)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.04, 1.04)
+    return _svg(figure, f"reliability-{number}")
+
+
 def _curve(key: str, points: Sequence[Point], axis: str, window: int) -> str:
     """One curve as inline SVG in the page's own colours and font.
 
     Args:
-        key: "loss" or "accuracy"; keeps the ids of two plots on one page apart.
+        key: "loss" or "accuracy".
         points: x and y.
         axis: what x is.
         window: how many neighbours the firm line averages; above 1 the points themselves stay as a pale line.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import FuncFormatter, MaxNLocator, StrMethodFormatter
-    except ImportError as error:
-        raise missing_extra("the report's curves", "eval", "A page without curves works without it.") from error
+    figure, axes = _figure()
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, StrMethodFormatter
+
     x, y = np.asarray(points, dtype=float).T
-    figure = Figure(figsize=(5.2, 2.9), layout="constrained")  # a Figure of its own: pyplot keeps none
-    axes = figure.subplots()
     if window > 1:
         axes.plot(x, y, color=_CURVE, linewidth=0.8, alpha=0.3)
         x, y = (np.convolve(values, np.full(window, 1 / window), mode="valid") for values in (x, y))
     axes.plot(x, y, color=_CURVE, linewidth=2)
     axes.plot(x[-1:], y[-1:], color=_CURVE, marker="o", markersize=5)
     axes.set_xlabel(axis, color=_TEXT, fontsize=12)
-    axes.tick_params(colors=_TEXT, labelsize=12, length=0, pad=7)
-    axes.spines[:].set_visible(False)
-    axes.grid(axis="y", color=_GRID, linewidth=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.yaxis.set_major_locator(MaxNLocator(5))
@@ -264,6 +327,32 @@ def _curve(key: str, points: Sequence[Point], axis: str, window: int) -> str:
     axes.set_ylim(bottom=0)
     if key == "accuracy":
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g}%"))
+    return _svg(figure, key)
+
+
+def _figure() -> tuple["Figure", "Axes"]:
+    try:
+        import matplotlib  # noqa: F401, says that it is missing where a part of it would say less
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise missing_extra("the report's curves", "eval", "A page without curves works without it.") from error
+    figure = Figure(figsize=(5.2, 2.9), layout="constrained")  # a Figure of its own: pyplot keeps none
+    axes = figure.subplots()
+    axes.tick_params(colors=_TEXT, labelsize=12, length=0, pad=7)
+    axes.spines[:].set_visible(False)
+    axes.grid(axis="y", color=_GRID, linewidth=0.8)
+    return figure, axes
+
+
+def _svg(figure: "Figure", key: str) -> str:
+    """The figure for the page.
+
+    Args:
+        figure: drawn in the stand-in colours.
+        key: keeps the ids of two plots on one page apart.
+    """
+    import matplotlib
+
     drawn = io.StringIO()
     silent = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # no clock, and no addresses in the page
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"diptych-{key}"}):
@@ -285,6 +374,8 @@ def _for_the_page(svg: str) -> str:
 
 _RETRIEVAL_NOTE = "Words, looked for among the pictures; best first, with scores. ✓&nbsp;marks a match."
 _CONFUSION_NOTE = "On the left what a picture shows, on the right what it was taken for."
+_CLASS_NOTE = "Share of the pictures of each class that are named right; where there are many, the worst and the best."
+_SURE_NOTE = "On the line a model is as sure as it is right; below it, surer. A larger dot stands for more pictures."
 _FREE_NOTE = "Labels chosen freely, and the probability the model gives to each."
 
 # Mid-tones, so that it can also be the icon of a tab of either colour.
@@ -397,6 +488,13 @@ section > :last-child { margin-top: 1.25rem; }
 .plot figcaption b { color: var(--ink); font-weight: 600; display: block; }
 .plot svg { display: block; width: 100%; height: auto; stroke-linejoin: round; }
 .plot text { font-family: var(--sans) !important; }
+
+.table { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .925rem; }
+th, td { text-align: right; padding: .45rem .6rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th { font-weight: 400; color: var(--muted); }
+tbody th { color: var(--ink); }
+th:first-child { text-align: left; padding-left: 0; }
 
 .conditions { border-top: 1px solid var(--line); }
 .conditions > div {

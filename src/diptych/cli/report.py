@@ -1,0 +1,41 @@
+"""`diptych evaluate report`: result files in, a page out."""
+
+from pathlib import Path
+
+from diptych.cli.conditions import digest
+
+
+def report(results: Path, *, data: Path | None = None, out: Path = Path("report.html")) -> None:
+    """Lay out results as one HTML page that needs no network.
+
+    The table stands beside the published figures of the model where there are some; then each class, the surest
+    failures, the worst confusions, and how far confidence can be trusted.
+
+    Parameters
+    ----------
+    results
+        A result file of `diptych evaluate zero-shot --out`, or a folder of them, of one model.
+    data
+        The folder with the data sets, for pictures: DATA/NAME, or DATA itself. Without it the page has none.
+    out
+        The page.
+    """
+    from diptych.cli.console import complain
+    from diptych.data.labelled import read_labelled
+    from diptych.eval.outcomes import read_results
+    from diptych.eval.report import write_report
+    from diptych.eval.results_page import results_page
+
+    found = read_results(results)
+    sets = {}
+    for result in found:
+        if not data:
+            break
+        places = [place for place in (data / result.data, data) if place.is_dir()]
+        place = next((place for place in places if digest(place, result.split) == result.data_sha256), None)
+        if place:
+            sets[result.title] = read_labelled(place, split=result.split)
+        else:
+            complain(f"{result.title} is not in {data} as it was measured: its pictures are left out.")
+    write_report(results_page(found, sets), out)
+    print(f"{len(found)} {'results' if len(found) > 1 else 'result'} -> {out}")
