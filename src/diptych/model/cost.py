@@ -5,7 +5,6 @@ One multiply-add counts as 2 FLOPs.
 
 from typing import NamedTuple
 
-from diptych.errors import ConfigError
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
@@ -18,10 +17,15 @@ class TowerCost(NamedTuple):
     """What one sample costs in one tower."""
 
     forward: int  # FLOPs
-    first: int  # FLOPs among them of the layer that pixels enter: its input needs no gradient
-    blocks: int  # FLOPs among them of transformer blocks, which checkpointing computes twice
+    backward: int  # FLOPs: twice the forward pass, but for the layer that pixels enter, whose input needs no gradient
+    blocks: int  # FLOPs of the forward pass in transformer blocks, which checkpointing computes twice
     activations: int  # bytes kept for the backward pass
     checkpointed: int  # the same when such blocks keep their inputs alone, and one of them at a time the rest
+
+
+def frozen(cost: TowerCost) -> TowerCost:
+    """What a tower costs that does not learn: its forward pass."""
+    return TowerCost(cost.forward, backward=0, blocks=0, activations=0, checkpointed=0)
 
 
 def tower_cost(
@@ -43,8 +47,6 @@ def tower_cost(
         element: bytes of one number in matrix products, 4 or 2; layer norms and the residual stream stay float32.
         kept_patches: of a vision transformer under patch dropout; all when not given.
 
-    Raises:
-        ConfigError: the tower is of a kind whose cost is not known.
     """
     if isinstance(config, ImageTowerConfig):
         tokens = 1 + (config.patches if kept_patches is None else kept_patches)
@@ -53,30 +55,53 @@ def tower_cost(
         outside = element * 3 * config.image_size**2 + tokens * (
             _layer_norm_bytes(config.width) + _FLOAT * config.width
         )
-        return _transformer(config, tokens, embed_dim, element, first=first, outside=outside)
-    if isinstance(config, TextTowerConfig):
-        return _transformer(config, config.context_length, embed_dim, element, first=0, outside=0)
-    if isinstance(config, ResNetTowerConfig):
-        return _resnet(config, embed_dim, element)
-    raise ConfigError(f"costs are known of CLIP's towers alone: vit, resnet and text. Got {type(config).__name__}.")
+        last = 2 * config.width * embed_dim
+        return _transformer(config, tokens, element, first=first, last=last, outside=outside)
+    if isinstance(config, TextTowerConfig | SigLIPTextTowerConfig):
+        last = 2 * config.width * embed_dim
+        # SigLIP reads the last position through a view of the whole stream.
+        outside = _FLOAT * config.context_length * config.width if isinstance(config, SigLIPTextTowerConfig) else 0
+        return _transformer(config, config.context_length, element, first=0, last=last, outside=outside)
+    if isinstance(config, SigLIPImageTowerConfig):
+        return _siglip_image(config, config.patches if kept_patches is None else kept_patches, element)
+    return _resnet(config, embed_dim, element)
 
 
 def _transformer(
-    config: ImageTowerConfig | TextTowerConfig, tokens: int, embed_dim: int, element: int, *, first: int, outside: int
+    config: ImageTowerConfig | TextTowerConfig | SigLIPImageTowerConfig | SigLIPTextTowerConfig,
+    tokens: int,
+    element: int,
+    *,
+    first: int,
+    last: int,
+    outside: int,
 ) -> TowerCost:
+    """Blocks of a transformer, with FLOPs before (`first`) and behind them (`last`), and bytes kept outside of them."""
     width, hidden = config.width, config.mlp_width
     block = 2 * tokens * width * (4 * width + 2 * hidden) + 4 * tokens**2 * width
     # Of each token: inputs of both layer norms; in the matrix type, inputs of the attention, query, key, value, its
     # output and the input of the MLP, then both sides of the activation; one float a head of the fused attention.
     kept = tokens * (2 * _layer_norm_bytes(width) + element * (6 * width + 2 * hidden) + _FLOAT * config.heads)
     blocks = config.layers * block
+    forward = first + blocks + last
     return TowerCost(
-        forward=first + blocks + 2 * width * embed_dim,
-        first=first,
+        forward=forward,
+        backward=2 * forward - first,
         blocks=blocks,
         activations=outside + config.layers * kept,
         checkpointed=outside + config.layers * tokens * width * _FLOAT + kept,
     )
+
+
+def _siglip_image(config: SigLIPImageTowerConfig, tokens: int, element: int) -> TowerCost:
+    width, hidden = config.width, config.mlp_width
+    first = 2 * config.patches * width * 3 * config.patch_size**2
+    # The pool: keys and values of all, what one query makes of them, and an MLP. The query is the same for a batch.
+    pool = 4 * tokens * width**2 + 4 * tokens * width + 2 * width**2 + 4 * width * hidden
+    # Pixels; of each token the last layer norm, the stream it leaves in the matrix type, keys and values; the MLP.
+    outside = element * 3 * config.image_size**2 + tokens * (_layer_norm_bytes(width) + element * 3 * width)
+    outside += _layer_norm_bytes(width) + element * (4 * width + 2 * hidden)
+    return _transformer(config, tokens, element, first=first, last=pool, outside=outside)
 
 
 def _resnet(config: ResNetTowerConfig, embed_dim: int, element: int) -> TowerCost:
@@ -103,9 +128,10 @@ def _resnet(config: ResNetTowerConfig, embed_dim: int, element: int) -> TowerCos
     pool = 2 * final**2 * (1 + 2 * tokens) + 4 * tokens * final  # one query, keys and values of all
     kept += 4 * tokens * final  # inputs and outputs of keys and values
     activations = element * kept
+    forward = stem + bottlenecks + pool + 2 * final * embed_dim
     return TowerCost(
-        forward=stem + bottlenecks + pool + 2 * final * embed_dim,
-        first=first,
+        forward=forward,
+        backward=2 * forward - first,
         blocks=0,
         activations=activations,
         checkpointed=activations,

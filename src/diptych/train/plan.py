@@ -12,9 +12,10 @@ from torch import nn
 from diptych.errors import ConfigError
 from diptych.model.blocks import Block
 from diptych.model.clip import CLIP
-from diptych.model.cost import TowerCost, tower_cost
+from diptych.model.cost import TowerCost, frozen, tower_cost
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
+from diptych.model.siglip import SigLIPImageTowerConfig
 from diptych.train.devices import Device, Precision
 from diptych.train.loss import TILE
 from diptych.train.recipe import TrainRecipe
@@ -88,7 +89,7 @@ def plan_run(recipe: TrainRecipe, setup: Setup) -> Plan:
     whole step; what is left over, and the features, add to the step.
 
     Raises:
-        ConfigError: fewer pairs in a batch than devices, or a tower whose cost is not known.
+        ConfigError: fewer pairs in a batch than devices.
     """
     batch_size = recipe.train.batch_size
     if batch_size < setup.devices:
@@ -145,6 +146,7 @@ class _Sizes(NamedTuple):
     image_parameters: int
     text_parameters: int
     parameters: int
+    trained: int  # parameters that are not frozen: those have gradients and moments
     weight_bytes: int  # parameters and buffers
     moment_bytes: int  # AdamW's two moments
     matrix_parameters: int  # of which autocast makes copies
@@ -154,11 +156,18 @@ class _Sizes(NamedTuple):
 def _sizes(recipe: TrainRecipe, setup: Setup) -> _Sizes:
     config = recipe.model
     kept = None
-    if recipe.train.patch_dropout and isinstance(config.image, ImageTowerConfig):
+    if recipe.train.patch_dropout and isinstance(config.image, ImageTowerConfig | SigLIPImageTowerConfig):
         kept = count_kept_patches(config.image.patches, recipe.train.patch_dropout)
     pairs = math.ceil(recipe.train.batch_size / setup.devices)
     micro_batch_size = recipe.train.micro_batch_size
     model = CLIP(config)  # on the meta device
+    costs = {
+        "image": tower_cost(config.image, config.embed_dim, element=_element(setup), kept_patches=kept),
+        "text": tower_cost(config.text, config.embed_dim, element=_element(setup)),
+    }
+    for name in recipe.train.freeze:
+        costs[name] = frozen(costs[name])
+    trained = _count(model) - sum(_count(getattr(model, name)) for name in recipe.train.freeze)
     blocks = [_count(module) for module in model.modules() if isinstance(module, Block)]
     looked_up = ("token_embedding.weight", "position_embedding")  # added, never multiplied
     matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim >= 2 and not name.endswith(looked_up))
@@ -168,13 +177,14 @@ def _sizes(recipe: TrainRecipe, setup: Setup) -> _Sizes:
         is_cached=micro_batch_size > 0,
         batch_size=recipe.train.batch_size,
         embed_dim=config.embed_dim,
-        image=tower_cost(config.image, config.embed_dim, element=_element(setup), kept_patches=kept),
-        text=tower_cost(config.text, config.embed_dim, element=_element(setup)),
+        image=costs["image"],
+        text=costs["text"],
         image_parameters=_count(model.image),
         text_parameters=_count(model.text),
         parameters=_count(model),
+        trained=trained,
         weight_bytes=sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())),
-        moment_bytes=2 * _count(model) * (_FLOAT if recipe.train.optimizer_state == "float32" else 2),
+        moment_bytes=2 * trained * (_FLOAT if recipe.train.optimizer_state == "float32" else 2),
         matrix_parameters=matrices,
         gathered_parameters=_count(model) - sum(blocks) + 2 * max(blocks),
     )
@@ -201,7 +211,7 @@ def _memory(sizes: _Sizes, setup: Setup) -> dict[str, int]:
     return {
         "weights": math.ceil(sizes.weight_bytes / shares),
         "copies of weights": copies,
-        "gradients": math.ceil(_FLOAT * sizes.parameters / shares),
+        "gradients": math.ceil(_FLOAT * sizes.trained / shares),
         "optimizer": math.ceil(sizes.moment_bytes / shares),
         "image activations": sizes.pairs_at_a_time * image,
         "text activations": sizes.pairs_at_a_time * text,
@@ -213,7 +223,7 @@ def _memory(sizes: _Sizes, setup: Setup) -> dict[str, int]:
 
 def _flops(sizes: _Sizes, setup: Setup) -> dict[str, int]:
     loss = 2 * sizes.batch_size * sizes.embed_dim  # a row of logits; its softmax serves both directions
-    towers = sum(3 * tower.forward - tower.first for tower in (sizes.image, sizes.text))
+    towers = sum(tower.forward + tower.backward for tower in (sizes.image, sizes.text))
     # The loss: a tile is computed for its sums, again for its gradients, and takes part in two products then.
     return {
         "image": sizes.image.forward,
@@ -233,7 +243,7 @@ def _repeated(sizes: _Sizes, setup: Setup) -> int:
 def _wire(sizes: _Sizes, setup: Setup) -> dict[str, int]:
     share = (setup.devices - 1) / setup.devices
     # fsdp: weights gathered for both passes, gradients scattered. ddp: a ring's all-reduce, which sends all twice.
-    state = share * sizes.parameters * _FLOAT * (3 if setup.sharding == "fsdp" else 2)
+    state = share * sizes.trained * _FLOAT * (3 if setup.sharding == "fsdp" else 2)
     # Texts are gathered, their gradients scattered; pictures stay. Passing them round a ring sends as much.
     features = share * 2 * _FLOAT * sizes.batch_size * sizes.embed_dim
     return {"weights and gradients": round(state), "features": round(features)}
@@ -244,7 +254,7 @@ def _seconds(sizes: _Sizes, setup: Setup, flops: dict[str, int], wire: dict[str,
     compute = sizes.pairs * flops["step"] / (device.flops[setup.precision] * setup.utilisation)
     shares = setup.devices if setup.sharding == "fsdp" else 1
     # Weight, gradient and moments read; weight and moments written.
-    update = (3 * _FLOAT * sizes.parameters + 2 * sizes.moment_bytes) / shares / device.bandwidth
+    update = (3 * _FLOAT * sizes.trained + 2 * sizes.moment_bytes) / shares / device.bandwidth
     # ddp: the backward pass, what it computes again included.
     hides = compute if setup.sharding == "fsdp" else compute * (1 - flops["forward"] / flops["step"])
     communication = 0.0
