@@ -199,7 +199,7 @@ def learn(path: Path, out: Path, is_double: bool, stop_after: int = 0) -> dict[s
         recipe = read_recipe(path)
         result = train(recipe, out, on_progress=fail)
         torch.save(result.bundle.model.state_dict(), f"{out}.weights")
-        return {"keys": keys, "step": result.step, "counts": {**result.counts, "train_seconds": 0}}
+        return {"keys": keys, "step": result.step, "counts": {**result.counts, "train_seconds": 0, "time": {}}}
     finally:
         patch.undo()
         torch.set_default_dtype(torch.float32)

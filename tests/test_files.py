@@ -1,3 +1,4 @@
+import fcntl
 import os
 import resource
 import shutil
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from diptych import files
 from diptych.errors import ConfigError, DataError
 from diptych.files import (
     atomic_file,
     atomic_folder,
     folder_lock,
+    is_locked,
     natural_order,
     remove_folder,
     remove_leftovers,
@@ -173,6 +176,19 @@ def test_a_folder_is_locked_to_one_and_free_afterwards(tmp_path):
             pass
     with folder_lock(tmp_path / "run"):
         pass
+
+
+def test_a_look_at_a_lock_tells_whether_it_is_held_and_is_in_nobodys_way(tmp_path, monkeypatch):
+    assert not is_locked(tmp_path)
+    assert names(tmp_path) == []
+    with folder_lock(tmp_path):
+        assert is_locked(tmp_path)
+    assert not is_locked(tmp_path)
+    with (tmp_path / ".lock").open() as looking:  # at the moment when a run wants to begin
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        monkeypatch.setattr(files.time, "sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
+        with folder_lock(tmp_path):
+            assert is_locked(tmp_path)
 
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path):

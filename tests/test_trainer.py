@@ -24,8 +24,9 @@ from diptych.errors import ConfigError, DataError, DiptychError, TrainingError
 from diptych.files import folder_lock
 from diptych.model.clip import CLIP
 from diptych.runtime import generator
-from diptych.train import exchange, trainer
+from diptych.train import distributed, exchange, trainer
 from diptych.train.checkpoint import Checkpoint
+from diptych.train.laps import Laps
 from diptych.train.log import read_log
 from diptych.train.recipe import TrainRecipe, read_recipe
 from diptych.train.schedule import learning_rate
@@ -52,7 +53,7 @@ def watched(recipe: TrainRecipe, out: Path, **options: Any) -> tuple[TrainResult
 
 
 def timeless(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in log]
+    return [{key: value for key, value in line.items() if key not in ("seconds", "time")} for line in log]
 
 
 def count_pairs(bundle: Bundle) -> dict[str, float]:
@@ -115,7 +116,7 @@ def test_the_folder_of_a_run_holds_recipe_log_checkpoints_and_bundle(undisturbed
     assert read_log(out / "log.jsonl") == [
         progress.logged(with_metrics=progress.step in (3, 6, 8)) for progress in seen
     ]
-    fields = {"step", "pairs", "seconds", "loss", "gradient_norm", "learning_rate", "logit_scale"}
+    fields = {"step", "pairs", "seconds", "loss", "gradient_norm", "learning_rate", "logit_scale", "time"}
     assert [line.keys() - fields for line in read_log(out / "log.jsonl")] == [
         {"set/mean"} if step in (3, 6, 8) else set() for step in range(1, 9)
     ]
@@ -129,6 +130,10 @@ def test_the_result_counts_what_was_seen(undisturbed):
     assert (result.step, result.finished) == (8, True)
     counts = dict(result.counts)
     assert counts.pop("train_seconds") == pytest.approx(seen[-1].seconds, abs=0.01)
+    time = counts.pop("time")
+    assert sum(time[name] for name in ("data", "inputs", "step", "optimizer")) == pytest.approx(
+        seen[-1].seconds, rel=0.1, abs=0.05
+    )
     assert counts == {"pairs": 64, "truncated": 0, "bad": {}}
     assert not result.bundle.model.training
 
@@ -210,6 +215,49 @@ def test_seconds_are_those_of_training_alone(tiny_recipe, tmp_path, monkeypatch)
     assert result.counts["train_seconds"] == 8
 
 
+def test_each_line_of_the_log_says_where_the_time_since_the_last_one_went(tiny_recipe, tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(distributed, "Laps", lambda: Laps(lambda: clock[0]))
+
+    def takes(seconds: float, function: Callable[..., Any]) -> Callable[..., Any]:
+        def slow(*args: Any, **options: Any) -> Any:
+            clock[0] += seconds
+            return function(*args, **options)
+
+        return slow
+
+    for owner, name, seconds in (
+        (trainer._Run, "_inputs", 1.0),
+        (trainer._Run, "_forward", 2.0),
+        (trainer, "clip_gradients", 2.0),
+        (trainer, "clamp_logit_scale", 4.0),
+        (Checkpoint, "save", 8.0),
+    ):
+        monkeypatch.setattr(owner, name, takes(seconds, getattr(owner, name)))
+    draw = trainer.batches
+
+    def late(*args: Any, **options: Any) -> Iterator[Any]:
+        for batch in draw(*args, **options):
+            clock[0] += 3.0
+            yield dataclasses.replace(batch, seconds={"read": 0.5, "decode": 6.0})
+
+    monkeypatch.setattr(trainer, "batches", late)
+    recipe = change(tiny_recipe, steps=4, log_every=2, evaluate_every=4, checkpoint_every=1)
+    evaluators = {"slow": takes(16.0, count_pairs)}
+    result = train(recipe, tmp_path, evaluators=evaluators, on_progress=takes(2.0, lambda _: None))
+    first, second = (line["time"] for line in read_log(tmp_path / "log.jsonl"))
+    # Before a first line: an evaluation, two steps, a save and a call between them.
+    seconds = {"data": 6, "inputs": 2, "step": 8, "optimizer": 8, "evaluation": 16, "saving": 8, "other": 2}
+    shares = {name: value / 50 for name, value in seconds.items()} | {"read": 1 / 50, "decode": 12 / 50}
+    assert first == pytest.approx(shares, abs=1e-4)
+    # Then once more; the save and the call after the first line are the second line's.
+    seconds |= {"saving": 16, "other": 4}
+    shares = {name: value / 60 for name, value in seconds.items()} | {"read": 1 / 60, "decode": 12 / 60}
+    assert second == pytest.approx(shares, abs=1e-4)
+    whole = {"data": 12, "inputs": 4, "step": 16, "optimizer": 16, "evaluation": 32, "saving": 32, "other": 8}
+    assert result.counts["time"] == whole | {"read": 2, "decode": 24}
+
+
 def test_bfloat16_comes_near_float32_and_is_not_it(tiny_recipe, tmp_path):
     losses = {}
     for precision in ("float32", "bfloat16"):
@@ -234,7 +282,8 @@ def test_a_finished_run_is_not_run_again(undisturbed, run_tiny, tmp_path):
     log = (tmp_path / "log.jsonl").read_bytes()
     again, seen = run_tiny(tmp_path)
     assert seen == []
-    assert (again.step, again.finished, again.metrics, again.counts) == (8, True, first.metrics, first.counts)
+    counts = [{**result.counts, "time": None} for result in (first, again)]  # no save knows how long it took itself
+    assert (again.step, again.finished, again.metrics, counts[1]) == (8, True, first.metrics, counts[0])
     assert (tmp_path / "log.jsonl").read_bytes() == log
     assert_same_run(tmp_path, undisturbed[0])
 
@@ -249,9 +298,11 @@ def test_a_signal_ends_a_run_saved_after_the_step_in_hand(undisturbed, run_tiny,
     assert (result.step, result.finished, len(seen)) == (3, False, 3)
     assert names(tmp_path / "checkpoints") == ["step-00000002", "step-00000003"]
     assert not (tmp_path / "bundle").exists()
+    before = Checkpoint.load(tmp_path / "checkpoints" / "step-00000003").counts["time"]
     result, seen = run_tiny(tmp_path)
     assert [progress.step for progress in seen] == [4, 5, 6, 7, 8]
     assert (result.finished, result.counts["pairs"]) == (True, 64)
+    assert all(result.counts["time"][name] >= seconds for name, seconds in before.items())
     assert_same_run(tmp_path, undisturbed[0])
 
 
