@@ -32,7 +32,7 @@ def test_an_inner_section_is_taken_out_of_the_outer_one_and_the_rest_is_other(cl
         clock.now += 1
     clock.now += 2
     assert laps.seconds() == {"step": 4, "communication": 4, "other": 2}
-    assert laps.shares() == {"step": 0.4, "communication": 0.4, "other": 0.2}
+    assert shares(laps.seconds()) == {"step": 0.4, "communication": 0.4, "other": 0.2}
 
 
 def test_a_section_that_an_error_ends_counts_and_is_left(clock, laps):
@@ -63,7 +63,7 @@ def test_the_wait_for_each_item_counts_and_the_work_on_it_does_not(clock, laps):
     assert laps.seconds() == {"data": 7, "step": 20, "other": 0}
 
 
-def test_shares_begin_at_the_mark_and_seconds_at_the_start_of_the_run(clock, laps):
+def test_a_line_begins_at_the_mark_and_the_whole_at_the_start_of_the_run(clock, laps):
     laps.go_on_from({"data": 30, "step": 70})
     with laps.section("step"):
         clock.now += 1
@@ -71,17 +71,17 @@ def test_shares_begin_at_the_mark_and_seconds_at_the_start_of_the_run(clock, lap
     with laps.section("data"):
         clock.now += 3
     clock.now += 1
-    assert laps.shares() == {"data": 0.75, "other": 0.25}
+    assert laps.since_mark() == {"data": 3, "other": 1}
     assert laps.seconds() == {"data": 33, "step": 71, "other": 1}
     laps.mark()
-    assert laps.shares() == {}  # no time has passed
+    assert laps.since_mark() == {"other": 0}
 
 
 def test_other_threads_stand_beside_the_sum(clock, laps):
     with laps.section("step"):
         clock.now += 10
     laps.beside({"decode": 15.0, "read": 1.0})
-    assert laps.shares() == {"step": 1.0, "other": 0.0, "read": 0.1, "decode": 1.5}
+    assert shares(laps.since_mark()) == {"step": 1.0, "other": 0.0, "read": 0.1, "decode": 1.5}
     assert laps.seconds() == {"step": 10, "other": 0, "decode": 15, "read": 1}
 
 

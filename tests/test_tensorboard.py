@@ -101,9 +101,9 @@ def test_without_the_extra_a_run_does_not_begin(tiny_recipe, tmp_path, monkeypat
 
 def test_a_full_disk_and_a_folder_in_the_way_are_one_sentence(tmp_path):
     log = EventLog(tmp_path, resume_step=0)
+    many = {f"number {n}": 1.0 for n in range(1000)}
     with room_for(io.DEFAULT_BUFFER_SIZE), pytest.raises(DataError, match=r" could not be written: File too large\."):
-        for step in range(1000):
-            log.write(step=step, loss=1.0)
+        log.write(step=1, many=many)
     log.close()
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match=r"file could not be written: (File exists|Not a directory)\."):

@@ -1,8 +1,9 @@
 """What `train` and `demo` share: the evaluators that a recipe names, and the view of a running step."""
 
+import collections
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,8 +16,10 @@ from diptych.data.labelled import LabelledImages, read_labelled
 from diptych.eval.zero_shot import evaluate_zero_shot
 from diptych.runtime import hardware
 from diptych.train.bottleneck import bottleneck
+from diptych.train.laps import shares
 from diptych.train.recipe import TrainRecipe
 from diptych.train.trainer import Evaluator, Progress
+from diptych.train.watch import RECENT, time_of
 from diptych.weights.bundle import Bundle
 
 _LINE_EVERY = 50  # steps, where no terminal can show a bar
@@ -54,7 +57,9 @@ class TrainingView:
         self._task: TaskID | None = None
         self._shown: Mapping[str, float] = {}
         self._rate = 0.0
+        self._recent: collections.deque[dict[str, Any]] = collections.deque(maxlen=RECENT)  # lines of the log
         self._held_up = ""
+        self._said = ""
 
     def __enter__(self) -> Self:
         if self._live:
@@ -74,9 +79,9 @@ class TrainingView:
             f"step {progress.step:,}/{progress.steps:,}  loss {progress.loss:.3f}  {self._rate:,.0f} pairs/s  "
             f"lr {progress.learning_rate:.1e}  scale {progress.logit_scale:.1f}"
         )
-        before = self._held_up
-        if progress.step % self._recipe.train.log_every == 0:  # the shares are those of a whole line of the log
-            self._held_up = bottleneck(progress.time, self._recipe, cores=self._cores)
+        if progress.step % self._recipe.train.log_every == 0:  # the time is that of a whole line
+            self._recent.append(progress.logged(with_metrics=False))
+            self._held_up = bottleneck(shares(time_of(self._recent)), self._recipe, cores=self._cores)
         if self._live:
             if self._task is None:
                 self._task = self._bar.add_task("", total=progress.steps, completed=progress.step - 1, state="")
@@ -86,8 +91,9 @@ class TrainingView:
             if progress.step % _LINE_EVERY == 0 or progress.step == progress.steps:
                 left = (progress.steps - progress.step) * progress.seconds / progress.step
                 self._console.print(f"{state}  {left / 60:.1f} min left", highlight=False)
-            if _without_share(self._held_up) != _without_share(before):
-                self._console.print(self._held_up, highlight=False)
+            if len(self._recent) == RECENT and _without_share(self._held_up) != self._said:
+                self._said = _without_share(self._held_up)
+                self._console.print(self._held_up, highlight=False, soft_wrap=True)
         if progress.metrics != self._shown:
             self._shown = progress.metrics
             numbers = "  ".join(f"{name} {value:.1%}" for name, value in progress.metrics.items())

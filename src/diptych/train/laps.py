@@ -68,19 +68,19 @@ class Laps:
             self._whole[name] += value
 
     def mark(self) -> None:
-        """`shares` counts from now on."""
+        """`since_mark` counts from now on."""
         self._count()
         self._marked.clear()
 
     def seconds(self) -> dict[str, float]:
-        """Of the whole run, those of other threads among them."""
+        """Of the whole run, by section, and of the threads beside it."""
         self._count()
-        return {name: self._whole[name] for name in (*SECTIONS, *BESIDE) if name in self._whole}
+        return _ordered(self._whole)
 
-    def shares(self) -> dict[str, float]:
-        """Since `mark`; see the function of this name."""
+    def since_mark(self) -> dict[str, float]:
+        """The same since `mark`."""
         self._count()
-        return shares(self._marked)
+        return _ordered(self._marked)
 
     def _count(self) -> None:
         if self._counted is None:
@@ -102,6 +102,8 @@ def shares(seconds: Mapping[str, float]) -> dict[str, float]:
     it all the time.
     """
     passed = sum(seconds.get(name, 0.0) for name in SECTIONS)
-    if passed <= 0:
-        return {}
-    return {name: seconds[name] / passed for name in (*SECTIONS, *BESIDE) if name in seconds}
+    return {name: value / passed for name, value in _ordered(seconds).items()} if passed > 0 else {}
+
+
+def _ordered(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {name: seconds[name] for name in (*SECTIONS, *BESIDE) if name in seconds}

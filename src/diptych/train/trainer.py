@@ -64,14 +64,14 @@ class Progress:
     pairs_per_second: float  # of this step, the wait for its batch included
     metrics: Mapping[str, float]  # of the last evaluation, empty before the first
     bad: Mapping[str, int]  # samples left out so far, by cause
-    time: Mapping[str, float]  # shares of the time since the last line of the log, see `laps.shares`
+    time: Mapping[str, float]  # seconds since the last line of the log, by section of `laps`
 
     def logged(self, *, with_metrics: bool) -> dict[str, Any]:
         """One line of `log.jsonl`."""
         names = ("step", "pairs", "seconds", "loss", "gradient_norm", "learning_rate", "logit_scale")
         line = {name: getattr(self, name) for name in names} | (dict(self.metrics) if with_metrics else {})
         line |= {"bad": dict(self.bad)} if self.bad else {}
-        return line | {"time": {name: round(share, 4) for name, share in self.time.items()}}
+        return line | {"time": {name: round(seconds, 4) for name, seconds in self.time.items()}}
 
 
 @dataclass(frozen=True)
@@ -464,7 +464,7 @@ def _go_on(
                 pairs_per_second=sum(sizes) / lap,
                 metrics=run.metrics,
                 bad=dict(run.counts.bad),
-                time=laps.shares(),
+                time=laps.since_mark(),
             )
             if evaluates or _is_due(run.step, settings.log_every):
                 for log in logs:
