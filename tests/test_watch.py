@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -248,25 +249,21 @@ def interrupted(*words: object) -> tuple[int, str]:
         [sys.executable, "-m", "diptych", "watch", *map(str, words)],
         stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL, env=environment, start_new_session=True,
     )  # fmt: skip
-    os.close(theirs)
     shown, asked = b"", False
     try:
-        while True:
-            try:
-                got = os.read(ours, 65536)
-            except OSError:  # the other end is closed
-                break
-            if not got:
-                break
-            shown += got
+        while True:  # our own handle of the other end stays open, so that nothing is lost when the process ends
+            if select.select([ours], [], [], 0.1)[0]:
+                shown += os.read(ours, 65536)
+            elif process.poll() is not None:
+                return process.returncode, plain(shown.decode())
             if not asked and "╯".encode() in shown:
                 process.send_signal(signal.SIGINT)
                 asked = True
-        return process.wait(20), plain(shown.decode())
     finally:
         process.kill()
         process.wait()
         os.close(ours)
+        os.close(theirs)
 
 
 def test_ctrl_c_leaves_a_live_view_with_130_and_one_line(tiny_recipe, tmp_path):
