@@ -32,7 +32,7 @@ from diptych.train.recipe import TrainRecipe, read_recipe
 from diptych.train.schedule import learning_rate
 from diptych.train.trainer import Progress, TrainResult, train
 from diptych.weights.bundle import Bundle
-from test_distributed import vit
+from test_distributed import run_ranks, start_ranks, vit
 from test_files import names
 from test_loss import pair_by_pair_loss
 
@@ -579,7 +579,49 @@ def test_a_sigmoid_head_learns_by_the_sigmoid_loss(tiny_recipe, tmp_path):
 
 
 def live(recipe_path: Path, out: Path) -> None:
-    train(read_recipe(recipe_path), out, evaluators={"set": count_pairs})
+    """One life of a run. Each step that it does leaves a line beside `out`: its number, and the keys of its pairs."""
+    update, rank = trainer._Run.update, os.environ.get("RANK", "0")
+    with pytest.MonkeyPatch.context() as patch, Path(f"{out}.keys-{rank}").open("ab", buffering=0) as told:
+
+        def telling(run: Any, batch: Any, sizes: Sequence[int]) -> Any:
+            done = update(run, batch, sizes)
+            told.write(json.dumps([run.step, list(batch.keys)]).encode() + b"\n")
+            return done
+
+        patch.setattr(trainer._Run, "update", telling)
+        train(read_recipe(recipe_path), out, evaluators={"set": count_pairs})
+
+
+def assert_samples_were_seen_as_planned(out: Path, *, ranks: int = 1) -> None:
+    """Each step of each life had the keys of its place in the plan, and no step was passed over."""
+    recipe = read_recipe(out / "recipe.toml")
+    for rank in range(ranks):
+        plan = batches(
+            pair_sources(recipe.data),
+            recipe.data,
+            preprocess=recipe.preprocess,
+            tokenizer=Bundle.load(out / "bundle").tokenizer,
+            batch_size=recipe.train.batch_size,
+            seed=recipe.seed,
+            start=0,
+            stop=recipe.train.steps,
+            part=rank,
+            parts=ranks,
+        )
+        planned = dict(enumerate((list(batch.keys) for batch in plan), 1))
+        told = [json.loads(line) for line in Path(f"{out}.keys-{rank}").read_text().splitlines()]
+        surviving, before = {}, 0
+        for step, keys in told:
+            assert keys == planned[step]
+            assert step <= before + 1  # the next one, or one that is done again from a checkpoint on
+            surviving[step], before = keys, step
+        assert surviving == planned
+
+
+def counted(out: Path) -> dict[str, Any]:
+    """What the last checkpoint says was seen."""
+    counts = dict(Checkpoint.load(out / "checkpoints" / max(names(out / "checkpoints"))).counts)
+    return {name: counts[name] for name in ("pairs", "truncated", "bad")}
 
 
 @pytest.fixture
@@ -617,6 +659,9 @@ def finish(start: Callable[[], Any], tmp_path: Path) -> None:
     assert process.exitcode == 0
     live(tmp_path / "recipe.toml", tmp_path / "undisturbed")
     assert_same_run(tmp_path / "run", tmp_path / "undisturbed")
+    assert counted(tmp_path / "run") == counted(tmp_path / "undisturbed")
+    for out in ("run", "undisturbed"):
+        assert_samples_were_seen_as_planned(tmp_path / out)
     assert names(tmp_path / "run" / "checkpoints") == names(tmp_path / "undisturbed" / "checkpoints")
     assert names(tmp_path / "run") == names(tmp_path / "undisturbed")
 
@@ -632,14 +677,55 @@ def test_a_run_that_is_killed_while_it_learns_saves_and_ends_comes_out_the_same(
     finish(start, tmp_path)
 
 
+def is_saving(run: Path) -> bool:
+    return any(run.glob("checkpoints/.step-*.part"))
+
+
 @pytest.mark.slow
-def test_a_run_that_is_killed_20_times_comes_out_the_same(start, tiny_recipe, tmp_path):
-    (tmp_path / "recipe.toml").write_text(to_toml(change(tiny_recipe, steps=120, evaluate_every=7, checkpoint_every=1)))
-    log, moments = tmp_path / "run" / "log.jsonl", random.Random(0)
-    for _ in range(20):
-        lines = len(read_log(log))
-        kill_when(start(), lambda lines=lines: len(read_log(log)) > lines, wait=moments.uniform(0, 0.3))
+def test_a_run_that_is_killed_at_20_random_moments_comes_out_the_same(start, tiny_recipe, spoiled_shards, tmp_path):
+    recipe = with_source(tiny_recipe, spoiled_shards, max_bad=0.5)
+    recipe = change(recipe, steps=160, evaluate_every=7, checkpoint_every=1)
+    (tmp_path / "recipe.toml").write_text(to_toml(recipe))
+    run, moments = tmp_path / "run", random.Random(0)
+    log, during_save = run / "log.jsonl", 0
+    for number in range(20):
+        lines, begun = len(read_log(log)), time.monotonic() + moments.uniform(0, 4)
+        process = start()
+        if number % 4 == 0:  # from its start on: while it reads the checkpoint, learns, evaluates or saves
+            kill_when(process, lambda begun=begun: time.monotonic() > begun)
+        elif number % 4 == 1:  # while it writes a checkpoint, of which there may be little or most
+            is_time = lambda lines=lines: len(read_log(log)) > lines and is_saving(run)  # noqa: E731
+            kill_when(process, is_time, wait=moments.uniform(0, 0.01))
+        else:  # after some steps
+            kill_when(process, lambda lines=lines: len(read_log(log)) > lines, wait=moments.uniform(0, 0.3))
+        assert process.exitcode == -signal.SIGKILL
+        during_save += is_saving(run)
+    assert during_save >= 5
     finish(start, tmp_path)
+    assert counted(run)["bad"] == {"truncated": 160 * 8 // 5}
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_that_are_killed_comes_out_the_same(tiny_recipe, tmp_path):
+    recipe = vit(tiny_recipe, steps=40, evaluate_every=7, checkpoint_every=1)
+    (tmp_path / "recipe.toml").write_text(to_toml(recipe))
+    run, moments = tmp_path / "run", random.Random(0)
+    for _ in range(5):
+        lines = len(read_log(run / "log.jsonl"))
+        processes, _ = start_ranks(live, 2, tmp_path / "recipe.toml", run)
+        while len(read_log(run / "log.jsonl")) <= lines and all(process.is_alive() for process in processes):
+            time.sleep(0.0005)
+        time.sleep(moments.uniform(0, 0.3))
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.join()
+            assert process.exitcode == -signal.SIGKILL
+    for out in (run, tmp_path / "undisturbed"):
+        run_ranks(live, 2, tmp_path / "recipe.toml", out)
+        assert_samples_were_seen_as_planned(out, ranks=2)
+    assert_same_run(run, tmp_path / "undisturbed")
+    assert counted(run) == counted(tmp_path / "undisturbed")
 
 
 # Starting from a model that is trained.
