@@ -300,6 +300,7 @@ def test_a_page_holds_curves_settings_bad_samples_and_time(tiny_recipe, tmp_path
     )
     page = (tmp_path / "page.html").read_text()
     assert page.count("<svg role") == 6
+    assert ">1.0e-03</text>" in page  # the learning rate on its axis
     assert "29% of the time waits for data" not in page  # evaluation takes more: 6 of 14 seconds
     assert "43% of the time is evaluation" in page
     assert 'waiting for the next batch</span><span class="share">28.6%' in page

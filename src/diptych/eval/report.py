@@ -350,6 +350,8 @@ def _curve(key: str, points: Sequence[Point], axis: str, window: int, *, is_shar
     axes.set_ylim(bottom=min(0, y.min()))
     if is_share:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g}%"))
+    elif np.abs(y).max() < 0.01:  # `_for_the_page` keeps two places of what is written as 0.0005
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.1e}" if value else "0"))
     return _svg(figure, key)
 
 
