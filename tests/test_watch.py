@@ -106,7 +106,7 @@ def test_a_run_is_read_without_a_trace(finished):
     run = WatchedRun(finished)
     assert run.state == "starting"
     assert run.update(time.time()) == 0
-    assert (run.name, run.state, run.is_here, len(run.lines)) == ("mine", "finished", False, 8)
+    assert (run.name, run.state, run.is_held, len(run.lines)) == ("mine", "finished", False, 8)
     assert run.recipe is not None
     assert run.recipe.train.steps == 8
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
@@ -115,12 +115,12 @@ def test_a_run_is_read_without_a_trace(finished):
 def test_a_run_that_is_killed_and_resumed_is_followed(tiny_recipe, tmp_path):
     run = WatchedRun(fake_run(tmp_path / "run", tiny_recipe, LINES))
     run.update(time.time())
-    assert (run.state, run.is_here) == ("stopped", False)
+    assert (run.state, run.is_held) == ("stopped", False)
     with folder_lock(tmp_path / "run"):
         log = RunLog(tmp_path / "run" / "log.jsonl", resume_step=20)
         log.write(**full({"step": 30, "pairs": 240, "seconds": 5.0, "loss": 1.0, "time": {"step": 1.0}}))
         assert run.update(time.time()) == 2  # lines that stayed
-        assert (run.state, run.is_here) == ("running", True)
+        assert (run.state, run.is_held) == ("running", True)
         assert [line["loss"] for line in run.lines] == [3.0, 2.0, 1.0]
         run.update(time.time() + 1000)
         assert (run.state, round(run.silent, -2)) == ("stalled", 1000)

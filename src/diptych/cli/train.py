@@ -55,4 +55,5 @@ def train(
         print(f"{name} {value:.1%}")
     if bad := sum(result.counts["bad"].values()):
         print(f"{bad:,} bad samples were left out: {result.counts['bad']}")
-    print(held_up)
+    if held_up:
+        print(held_up)

@@ -79,7 +79,7 @@ class TrainingView:
             f"step {progress.step:,}/{progress.steps:,}  loss {progress.loss:.3f}  {self._rate:,.0f} pairs/s  "
             f"lr {progress.learning_rate:.1e}  scale {progress.logit_scale:.1f}"
         )
-        if progress.step % self._recipe.train.log_every == 0:  # the time is that of a whole line
+        if self._is_logged(progress):  # so its time is that of a whole line
             self._recent.append(progress.logged(with_metrics=False))
             self._held_up = bottleneck(shares(time_of(self._recent)), self._recipe, cores=self._cores)
         if self._live:
@@ -98,6 +98,10 @@ class TrainingView:
             self._shown = progress.metrics
             numbers = "  ".join(f"{name} {value:.1%}" for name, value in progress.metrics.items())
             self._console.print(f"step {progress.step:,}  {numbers}", highlight=False)
+
+    def _is_logged(self, progress: Progress) -> bool:
+        every = (self._recipe.train.log_every, self._recipe.train.evaluate_every, progress.steps)
+        return any(number and progress.step % number == 0 for number in every)
 
 
 def _without_share(sentence: str) -> str:

@@ -5,9 +5,8 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import Parameter
 from cyclopts.types import PositiveFloat
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def watch(
     *runs: Path,
     once: bool = False,
     every: PositiveFloat = 2.0,
-    report: Annotated[Path | None, Parameter(name="--report")] = None,
+    report: Path | None = None,
 ) -> None:
     """Show runs while they go on: curves, where their time goes, and what holds them up. Ctrl-C leaves.
 
@@ -133,38 +132,44 @@ def _print_lines(runs: Sequence["WatchedRun"], once: bool, every: float) -> None
     """Without a terminal: how things stand, then a line for each line of the log, then how things ended."""
     for run in runs:
         _print_state(run)
-    if once or not any(run.is_here for run in runs):
+    if once or not any(run.is_held for run in runs):
         return
     said = [len(run.lines) for run in runs]
     states = [run.state for run in runs]
-    while any(run.is_here for run in runs):
+    while any(run.is_held for run in runs):
         time.sleep(every)
         for number, run in enumerate(runs):
             kept = run.update(time.time())
             if kept < said[number]:
-                print(f"{run.name}  went on from step {run.lines[kept - 1]['step'] if kept else 0:,}")
+                _say(run, f"went on from step {run.lines[kept - 1]['step'] if kept else 0:,}")
                 said[number] = kept
             for line in run.lines[said[number] :]:
-                print(f"{run.name}  {_line(line)}")
+                _say(run, _line(line))
             said[number] = len(run.lines)
             if run.state != states[number]:
-                print(f"{run.name}  {_state(run)}")
+                _say(run, _state(run))
                 states[number] = run.state
             sys.stdout.flush()
 
 
 def _print_state(run: "WatchedRun") -> None:
-    from diptych.cli.console import print_table
+    from diptych.cli.console import one_line, print_table
     from diptych.cli.curves import blocks
     from diptych.train.watch import curves
 
-    print(f"{run.name}  {_state(run)}")
+    _say(run, _state(run))
     draws = "utf" in (sys.stdout.encoding or "").lower()
     rows = [(name, _number(name, p[-1][1]), blocks(p, 40) if draws else "") for name, p in curves(run.lines).items()]
     if rows:
         print_table(rows, numbers=(1,))
     for line in _time_and_faults(run):
-        print(line)
+        print(one_line(line))
+
+
+def _say(run: "WatchedRun", what: str) -> None:
+    from diptych.cli.console import one_line
+
+    print(one_line(f"{run.name}  {what}"))
 
 
 def _state(run: "WatchedRun") -> str:
@@ -177,7 +182,7 @@ def _state(run: "WatchedRun") -> str:
     state = f"{run.state}, step {step:,}" + (f"/{steps:,} ({step / steps:.0%})" if steps else "")
     if run.state == "running" and step < steps:
         return f"{state}, {(steps - step) * line['seconds'] / step / 60:.1f} min left"
-    if run.state == "stalled" and run.is_here:
+    if run.state == "stalled" and run.is_held:
         return f"{state}, nothing written for {run.silent / 60:.1f} min"
     if run.state == "stalled":
         return f"{state}, ended by its watchdog: see {run.folder / 'stall'}"
@@ -186,7 +191,7 @@ def _state(run: "WatchedRun") -> str:
     return state
 
 
-def _line(line: dict) -> str:
+def _line(line: dict[str, Any]) -> str:
     metrics = "".join(f"  {name} {_number(name, value)}" for name, value in line.items() if "/" in name)
     return (
         f"step {line['step']:,}  loss {line['loss']:.3f}  lr {line['learning_rate']:.1e}  "
@@ -205,7 +210,7 @@ def _time_and_faults(run: "WatchedRun") -> list[str]:
         threads = [f"{name} {found[name]:.2f}" for name in BESIDE if name in found]
         lines.append("time  " + "  ".join(parts) + (f"; threads busy: {', '.join(threads)}" if threads else ""))
         if run.recipe:
-            lines.append(bottleneck(found, run.recipe, cores=_cores() if run.is_here else None))
+            lines.append(bottleneck(found, run.recipe, cores=_cores() if run.is_held else None))
     if bad := (run.lines[-1] if run.lines else {}).get("bad"):
         lines.append(f"bad samples, left out: {', '.join(f'{cause} {count:,}' for cause, count in bad.items())}")
     return lines

@@ -90,7 +90,10 @@ class LogReader:
         except (OSError, json.JSONDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else f"{error}, on one of its lines"
             raise DataError(f"{self._path} cannot be read: {reason}. Is it the log of a run?") from error
+        went_on = self.lines is before  # `_fresh` begins another list where the file is another one
         self.lines = [*self.lines, *fresh]
+        if went_on:
+            return len(before)
         pairs = zip(before, self.lines, strict=False)
         return next((n for n, (old, new) in enumerate(pairs) if old != new), min(len(before), len(self.lines)))
 

@@ -39,7 +39,7 @@ class WatchedRun:
         self._log = LogReader(folder / "log.jsonl")
         self.state: State = "starting"
         self.silent = 0.0  # seconds since the last line
-        self.is_here = False  # whether a process of this machine works in it
+        self.is_held = False  # whether a process works in it
 
     @property
     def name(self) -> str:
@@ -68,7 +68,7 @@ class WatchedRun:
                 self.recipe = read_recipe(self.folder / "recipe.toml")
             except DiptychError:  # of another version: what follows from it is left out
                 self.recipe = None
-        self.is_here = is_locked(self.folder)  # before the log: a run that ends meanwhile has written all
+        self.is_held = is_locked(self.folder)  # before the log: a run that ends meanwhile has written all
         kept = self._log.update()
         try:
             self.silent = max(0.0, now - (self.folder / "log.jsonl").stat().st_mtime)
@@ -76,7 +76,7 @@ class WatchedRun:
             self.silent = 0.0
         self.state = state_of(
             self.lines,
-            is_locked=self.is_here,
+            is_locked=self.is_held,
             has_bundle=(self.folder / "bundle").is_dir(),
             was_ended_by_watchdog=any((self.folder / "stall").glob("rank-*.txt")),
             steps=self.recipe.train.steps if self.recipe else 0,
