@@ -168,6 +168,14 @@ def test_leftovers_of_a_killed_process_go_and_a_folder_that_it_had_moved_aside_c
     remove_leftovers(tmp_path / "not there")
 
 
+def test_what_was_moved_aside_within_a_folder_that_is_aside_itself_goes_at_once(tmp_path):
+    # A bundle that was written into a checkpoint, killed between its two renames.
+    for name in ("..step-1.0a1b2c3d.part.4e5f6a7b.old", "..step-1.0a1b2c3d.part.9c8d7e6f.part"):
+        (tmp_path / name).mkdir()
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == []
+
+
 def test_a_folder_is_locked_to_one_and_free_afterwards(tmp_path):
     with folder_lock(tmp_path / "run"):
         with pytest.raises(ConfigError, match="run must be free, and another"), folder_lock(tmp_path / "run"):

@@ -102,9 +102,13 @@ def remove_leftovers(folder: Path) -> None:
     with _sentence_for_os_errors(folder):
         for aside in folder.glob(".*"):
             match = _ASIDE.fullmatch(aside.name)
-            if match and match[2] == "old" and not (folder / match[1]).exists():
+            if not match:
+                continue
+            # What stood at a place that is itself aside, as of a bundle in a checkpoint, is a leftover too.
+            is_wanted = match[2] == "old" and not _ASIDE.fullmatch(match[1])
+            if is_wanted and not (folder / match[1]).exists():
                 aside.rename(folder / match[1])
-            elif match:
+            else:
                 shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
 
 
