@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -19,8 +20,10 @@ import torch
 from PIL import Image
 
 from diptych.cli import models
+from diptych.cli import training as training_view
 from diptych.cli.console import one_line, print_table
 from diptych.cli.main import main
+from diptych.config import to_toml
 from diptych.data.images import Preprocess
 from diptych.data.prompts import TEMPLATES
 from diptych.data.tokenizer import Tokenizer
@@ -30,6 +33,8 @@ from diptych.model.blocks import Activation
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
 from diptych.runtime import generator
+from diptych.train.recipe import TrainRecipe
+from diptych.train.trainer import Progress
 from diptych.weights import bundle as bundle_module
 from diptych.weights import convert
 from diptych.weights.bundle import About, Bundle
@@ -570,6 +575,44 @@ def test_probe_and_prompts_say_what_to_do(fails, model: str, splits: Path, words
 
 
 # embed
+
+
+@pytest.fixture
+def training(tiny_recipe: TrainRecipe, tmp_path: Path) -> Path:
+    """A recipe of twelve steps, a line of the log each."""
+    recipe = dataclasses.replace(tiny_recipe, train=dataclasses.replace(tiny_recipe.train, steps=12))
+    (tmp_path / "recipe.toml").write_text(to_toml(recipe))
+    return tmp_path / "recipe.toml"
+
+
+def test_train_says_what_held_it_up_and_keeps_it_with_the_results(run: Run, training: Path, tmp_path: Path):
+    code, shown, progress = run("train", training, "--out", tmp_path / "run")
+    assert code == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["counts"]["pairs"] == 96
+    time = results["counts"]["time"]
+    assert time["step"] > 0
+    assert sum(time.values()) >= results["counts"]["train_seconds"]
+    assert re.match(r"\d+% of the time ", results["bottleneck"])
+    assert shown.splitlines()[-1] == results["bottleneck"]
+    lines = progress.splitlines()
+    assert lines[-1].startswith("step 12/12  loss ") or lines[-2].startswith("step 12/12  loss ")
+    assert sum("% of the time" in line for line in lines) >= 1  # once there are ten lines to go by
+
+
+def test_on_a_terminal_what_holds_a_run_up_stands_below_its_bar(tiny_recipe, monkeypatch: pytest.MonkeyPatch):
+    screen = io.StringIO()
+    make = training_view.Console
+    monkeypatch.setattr(
+        training_view, "Console", lambda **_: make(file=screen, force_terminal=True, width=120, _environ={})
+    )
+    facts = {"step": 1, "steps": 8, "loss": 2.0, "gradient_norm": 1.0, "learning_rate": 1e-3, "logit_scale": 14.0}
+    facts |= {"pairs": 8, "seconds": 1.0, "pairs_per_second": 8.0, "metrics": {}, "bad": {}}
+    with training_view.TrainingView(tiny_recipe) as view:
+        view(Progress(**facts, time={"data": 3.0, "step": 1.0, "decode": 3.0}))
+    shown = screen.getvalue()
+    assert "step 1/8  loss 2.000  8 pairs/s" in shown
+    assert shown.index("step 1/8") < shown.index("75% of the time waits for data: ")
 
 
 def test_embed_writes_one_row_a_picture(run: Run, bundle: Bundle, model: str, pictures: Path, tmp_path: Path):

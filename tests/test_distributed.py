@@ -94,6 +94,7 @@ def talk() -> dict[str, Any]:
             "scattered": ranks.scatter_sum(torch.tensor([1.0, 2.0, 3.0]) * (1 + ranks.rank), [1, 2]).tolist(),
             "passed": passed.item(),
             "error": sentence,
+            "took time": list(ranks.laps.seconds()),
         }
 
 
@@ -108,6 +109,7 @@ def test_processes_talk_and_uneven_shares_fit_together():
         "sum": 3.0,
         "gathered": [0.0, 10.0, 11.0],
         "error": "the disk is full",
+        "took time": ["communication", "other"],
     }
 
 
@@ -118,6 +120,7 @@ def test_a_process_by_itself_talks_to_nobody():
     assert ranks.share(lambda: 7) == 7
     assert ranks.collect("a") == ["a"]
     assert ranks.gather(rows, [2]) is ranks.scatter_sum(rows, [2]) is ranks.sum(rows) is rows
+    assert ranks.laps.seconds() == {}  # which takes no time
 
 
 def test_rows_are_padded_with_zeros_at_the_end():
@@ -199,7 +202,7 @@ def learn(path: Path, out: Path, is_double: bool, stop_after: int = 0) -> dict[s
         recipe = read_recipe(path)
         result = train(recipe, out, on_progress=fail)
         torch.save(result.bundle.model.state_dict(), f"{out}.weights")
-        return {"keys": keys, "step": result.step, "counts": {**result.counts, "train_seconds": 0}}
+        return {"keys": keys, "step": result.step, "counts": {**result.counts, "train_seconds": 0, "time": {}}}
     finally:
         patch.undo()
         torch.set_default_dtype(torch.float32)

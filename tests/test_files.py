@@ -1,3 +1,4 @@
+import fcntl
 import os
 import resource
 import shutil
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from diptych import files
 from diptych.errors import ConfigError, DataError
 from diptych.files import (
     atomic_file,
     atomic_folder,
     folder_lock,
+    is_locked,
     natural_order,
     remove_folder,
     remove_leftovers,
@@ -165,6 +168,14 @@ def test_leftovers_of_a_killed_process_go_and_a_folder_that_it_had_moved_aside_c
     remove_leftovers(tmp_path / "not there")
 
 
+def test_what_was_moved_aside_within_a_folder_that_is_aside_itself_goes_at_once(tmp_path):
+    # A bundle that was written into a checkpoint, killed between its two renames.
+    for name in ("..step-1.0a1b2c3d.part.4e5f6a7b.old", "..step-1.0a1b2c3d.part.9c8d7e6f.part"):
+        (tmp_path / name).mkdir()
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == []
+
+
 def test_a_folder_is_locked_to_one_and_free_afterwards(tmp_path):
     with folder_lock(tmp_path / "run"):
         with pytest.raises(ConfigError, match="run must be free, and another"), folder_lock(tmp_path / "run"):
@@ -173,6 +184,19 @@ def test_a_folder_is_locked_to_one_and_free_afterwards(tmp_path):
             pass
     with folder_lock(tmp_path / "run"):
         pass
+
+
+def test_a_look_at_a_lock_tells_whether_it_is_held_and_is_in_nobodys_way(tmp_path, monkeypatch):
+    assert not is_locked(tmp_path)
+    assert names(tmp_path) == []
+    with folder_lock(tmp_path):
+        assert is_locked(tmp_path)
+    assert not is_locked(tmp_path)
+    with (tmp_path / ".lock").open() as looking:  # at the moment when a run wants to begin
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        monkeypatch.setattr(files.time, "sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
+        with folder_lock(tmp_path):
+            assert is_locked(tmp_path)
 
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path):

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Generator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 
 from conftest import drawing, png
+from diptych.data import pipeline
 from diptych.data.augment import Augment
 from diptych.data.images import Preprocess
 from diptych.data.pairs import Source
@@ -158,6 +160,34 @@ def test_bad_samples_are_left_out_and_counted_by_cause(tmp_path, read):
         "no picture": 1,
     }
     assert len(batch.images) == len(batch.tokens) == len(batch.text_ids) == 1
+
+
+def test_a_batch_says_how_long_it_was_waited_for_and_worked_on(tmp_path, read, monkeypatch):
+    config = DataConfig(sources=(numbered(tmp_path / "set", 4),))
+    waiting, working = [0.0], [0.0]
+    clocks = SimpleNamespace(perf_counter=lambda: waiting[0], thread_time=lambda: working[0])
+    monkeypatch.setattr(pipeline, "time", clocks)
+    open_image = pipeline.open_image
+
+    def slow(picture: bytes) -> Any:
+        working[0] += 2.0
+        return open_image(picture)
+
+    monkeypatch.setattr(pipeline, "open_image", slow)
+
+    class Slow:
+        def __init__(self, pairs: Any) -> None:
+            self._pairs = pairs
+
+        def __len__(self) -> int:
+            return len(self._pairs)
+
+        def __getitem__(self, index: int) -> Any:
+            waiting[0] += 3.0
+            return self._pairs[index]
+
+    (batch,) = read(config, 0, 1, sources=[Slow(pair_sources(config)[0])])
+    assert batch.seconds == {"read": 12, "decode": 8}
 
 
 def test_a_batch_of_bad_samples_alone_is_empty(tmp_path, read):

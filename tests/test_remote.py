@@ -14,14 +14,18 @@ import pytest
 from PIL import Image
 
 import diptych.data.remote as remote
-from conftest import png
+from conftest import drawing, png
 from diptych.data.augment import Augment
 from diptych.data.pairs import Source
 from diptych.data.pipeline import DataConfig
 from diptych.data.remote import RemoteConfig, RemoteFolder
 from diptych.data.shards import MANIFEST, ShardSet, ShardWriter
-from diptych.errors import ConfigError, ShardError
+from diptych.errors import ConfigError, DataError, ShardError
 from diptych.files import sha256
+from diptych.train import trainer
+from diptych.train.log import read_log
+from diptych.train.recipe import TrainRecipe
+from diptych.train.trainer import train
 from test_pipeline import stream
 
 pytest.importorskip("fsspec", reason="the extra remote is not installed")
@@ -200,6 +204,59 @@ def test_samples_that_cannot_be_fetched_are_counted_and_the_run_goes_on(server, 
         keys += batch.keys
     assert bad == {"shard-00002.tar timed out": 4}  # 2 samples, 2 epochs
     assert sorted(keys) == sorted(2 * [str(n) for n in range(8) if n not in (4, 5)])
+
+
+@pytest.fixture
+def faulty(server, config, tiny_recipe, tmp_path) -> TrainRecipe:
+    """Two sources of 8 samples, one of them behind a URL, with all that can go wrong; two epochs of each."""
+    with ShardWriter(tmp_path / "faulty", samples_per_shard=4) as writer:
+        for n in range(8):
+            picture = b"<html>not found</html>" if n == 1 else png(drawing("red", "bar", 4 + n))
+            writer.add(str(n), {"png": picture, "txt": "caf\xe9".encode("latin-1" if n == 2 else "utf-8")})
+    cut = tmp_path / "faulty" / "shard-00001.tar"
+    cut.write_bytes(cut.read_bytes()[:1000])
+    server.faults["shard-00002.tar"] = ["stall"] * 100
+    impatient = dataclasses.replace(config, timeout=0.1, attempts=1)
+    sources = (Source(path=server.url), Source(path=str(tmp_path / "faulty")))
+    data = dataclasses.replace(tiny_recipe.data, sources=sources, remote=impatient, max_bad=0.5)
+    return dataclasses.replace(tiny_recipe, data=data, train=dataclasses.replace(tiny_recipe.train, steps=4))
+
+
+def test_a_run_leaves_out_and_counts_whatever_is_wrong_with_its_data_within_the_limit(faulty, tmp_path):
+    result = train(faulty, tmp_path / "run")
+    bad = {"shard-00002.tar timed out": 4, "shard-00001.tar ended early": 8, "not an image": 2, "caption not UTF-8": 2}
+    assert result.counts["bad"] == bad
+    assert result.counts["pairs"] == 4 * 8 - 16
+    assert read_log(tmp_path / "run" / "log.jsonl")[-1]["bad"] == bad
+
+
+@pytest.mark.parametrize("cause", ["shard-00002.tar timed out", "not an image", "caption not UTF-8"])
+def test_a_run_stops_with_one_line_where_too_much_is_wrong(faulty, tmp_path, monkeypatch, cause):
+    monkeypatch.setattr(trainer, "_JUDGED_AS", 1)
+    if cause == "shard-00002.tar timed out":
+        sources = faulty.data.sources[:1]
+    else:  # a set of its own, whose shards are whole
+        with ShardWriter(tmp_path / "set") as writer:
+            for n in range(8):
+                picture = b"<html>" if n == 1 and cause == "not an image" else png(drawing("red", "bar", 4 + n))
+                caption = b"caf\xe9" if n == 1 and cause == "caption not UTF-8" else b"cafe"
+                writer.add(str(n), {"png": picture, "txt": caption})
+        sources = (Source(path=str(tmp_path / "set")),)
+    data = dataclasses.replace(faulty.data, sources=sources, max_bad=0.1)
+    with pytest.raises(DataError) as caught:
+        train(dataclasses.replace(faulty, data=data), tmp_path / "run")
+    assert str(caught.value) == (
+        "at most 10.00% of the samples may be bad (data.max_bad). "
+        f"{2 if 'timed out' in cause else 1} of 8 are: {cause} {2 if 'timed out' in cause else 1}. "
+        "Mend the shards, or raise the limit."
+    )
+
+
+def test_a_shard_that_ended_early_stops_a_run_before_its_first_step_where_too_much_is_in_it(faulty, tmp_path):
+    data = dataclasses.replace(faulty.data, sources=faulty.data.sources[1:], max_bad=0.4)
+    with pytest.raises(ShardError, match=r"shard-00001\.tar is cut short or was changed: 1,000 bytes") as caught:
+        train(dataclasses.replace(faulty, data=data), tmp_path / "run", on_progress=lambda _: pytest.fail("a step"))
+    assert "\n" not in str(caught.value)
 
 
 def test_the_cache_keeps_what_was_used_last_within_its_limit(server, config, shards):

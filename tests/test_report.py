@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from diptych.errors import ImageError, MissingExtraError
-from diptych.eval.report import Prediction, ReportPage, render_report, write_report
+from diptych.eval.report import Bars, Curve, Prediction, ReportPage, render_report, write_report
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 NASTY = '<script>alert("1 & 2")</script>'
@@ -226,6 +226,29 @@ def test_short_and_flat_curves_are_drawn(curve: list[tuple[float, float]]):
     read = Reader(render_report(ReportPage(title="t", summary="s", loss_curve=curve, accuracy_curve=curve)))
     drawn = [svg for svg in read.all("svg") if svg.get("role") == "img"]
     assert [str(svg["aria-label"]).split(",")[0] for svg in drawn] == ["Training loss", "Zero-shot top-1"]
+
+
+def test_curves_of_a_run_and_where_its_time_went_have_their_places():
+    page = ReportPage(
+        title="t",
+        summary="s",
+        curves=[
+            Curve(title="<loss>", points=[(10, 3.0), (20, 2.5)], unit="nats"),
+            Curve(title="set/top1", points=[(20, 0.125)], is_share=True),
+            Curve(title="below zero", points=[(10, -0.5), (20, 1.0)]),
+        ],
+        time=[Bars(title="Main thread", bars=[("waiting", 0.62), ("computing", 0.38)])],
+    )
+    html = render_report(page)
+    read = Reader(html)
+    labels = [str(svg["aria-label"]) for svg in read.all("svg") if svg.get("role") == "img"]
+    assert labels == [
+        "<loss>, a curve. Last: 2.5 nats at step 20.",
+        "set/top1, a curve. Last: 12.5% at step 20.",
+        "below zero, a curve. Last: 1 at step 20.",
+    ]
+    assert [str(section["id"]) for section in read.all("section")] == ["learned", "time"]
+    assert "62.0%" in html
 
 
 def test_long_curves_and_many_pictures_stay_below_two_megabytes():

@@ -24,14 +24,15 @@ from diptych.errors import ConfigError, DataError, DiptychError, TrainingError
 from diptych.files import folder_lock
 from diptych.model.clip import CLIP
 from diptych.runtime import generator
-from diptych.train import exchange, trainer
+from diptych.train import distributed, exchange, trainer
 from diptych.train.checkpoint import Checkpoint
+from diptych.train.laps import Laps
 from diptych.train.log import read_log
 from diptych.train.recipe import TrainRecipe, read_recipe
 from diptych.train.schedule import learning_rate
 from diptych.train.trainer import Progress, TrainResult, train
 from diptych.weights.bundle import Bundle
-from test_distributed import vit
+from test_distributed import run_ranks, start_ranks, vit
 from test_files import names
 from test_loss import pair_by_pair_loss
 
@@ -52,7 +53,7 @@ def watched(recipe: TrainRecipe, out: Path, **options: Any) -> tuple[TrainResult
 
 
 def timeless(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in log]
+    return [{key: value for key, value in line.items() if key not in ("seconds", "time")} for line in log]
 
 
 def count_pairs(bundle: Bundle) -> dict[str, float]:
@@ -115,7 +116,7 @@ def test_the_folder_of_a_run_holds_recipe_log_checkpoints_and_bundle(undisturbed
     assert read_log(out / "log.jsonl") == [
         progress.logged(with_metrics=progress.step in (3, 6, 8)) for progress in seen
     ]
-    fields = {"step", "pairs", "seconds", "loss", "gradient_norm", "learning_rate", "logit_scale"}
+    fields = {"step", "pairs", "seconds", "loss", "gradient_norm", "learning_rate", "logit_scale", "time"}
     assert [line.keys() - fields for line in read_log(out / "log.jsonl")] == [
         {"set/mean"} if step in (3, 6, 8) else set() for step in range(1, 9)
     ]
@@ -129,6 +130,10 @@ def test_the_result_counts_what_was_seen(undisturbed):
     assert (result.step, result.finished) == (8, True)
     counts = dict(result.counts)
     assert counts.pop("train_seconds") == pytest.approx(seen[-1].seconds, abs=0.01)
+    time = counts.pop("time")
+    assert sum(time[name] for name in ("data", "inputs", "step", "optimizer")) == pytest.approx(
+        seen[-1].seconds, rel=0.1, abs=0.05
+    )
     assert counts == {"pairs": 64, "truncated": 0, "bad": {}}
     assert not result.bundle.model.training
 
@@ -210,6 +215,46 @@ def test_seconds_are_those_of_training_alone(tiny_recipe, tmp_path, monkeypatch)
     assert result.counts["train_seconds"] == 8
 
 
+def test_each_line_of_the_log_says_where_the_time_since_the_last_one_went(tiny_recipe, tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(distributed, "Laps", lambda: Laps(lambda: clock[0]))
+
+    def takes(seconds: float, function: Callable[..., Any]) -> Callable[..., Any]:
+        def slow(*args: Any, **options: Any) -> Any:
+            clock[0] += seconds
+            return function(*args, **options)
+
+        return slow
+
+    for owner, name, seconds in (
+        (trainer._Run, "_inputs", 1.0),
+        (trainer._Run, "_forward", 2.0),
+        (trainer, "clip_gradients", 2.0),
+        (trainer, "clamp_logit_scale", 4.0),
+        (Checkpoint, "save", 8.0),
+    ):
+        monkeypatch.setattr(owner, name, takes(seconds, getattr(owner, name)))
+    draw = trainer.batches
+
+    def late(*args: Any, **options: Any) -> Iterator[Any]:
+        for batch in draw(*args, **options):
+            clock[0] += 3.0
+            yield dataclasses.replace(batch, seconds={"read": 0.5, "decode": 6.0})
+
+    monkeypatch.setattr(trainer, "batches", late)
+    recipe = change(tiny_recipe, steps=4, log_every=2, evaluate_every=4, checkpoint_every=1)
+    evaluators = {"slow": takes(16.0, count_pairs)}
+    result = train(recipe, tmp_path, evaluators=evaluators, on_progress=takes(2.0, lambda _: None))
+    first, second = (line["time"] for line in read_log(tmp_path / "log.jsonl"))
+    # Before a first line: an evaluation, two steps, a save and a call between them.
+    seconds = {"data": 6, "inputs": 2, "step": 8, "optimizer": 8, "evaluation": 16, "saving": 8, "other": 2}
+    assert first == seconds | {"read": 1, "decode": 12}
+    # Then once more; the save and the call after the first line are the second line's.
+    assert second == first | {"saving": 16, "other": 4}
+    whole = {"data": 12, "inputs": 4, "step": 16, "optimizer": 16, "evaluation": 32, "saving": 32, "other": 8}
+    assert result.counts["time"] == whole | {"read": 2, "decode": 24}
+
+
 def test_bfloat16_comes_near_float32_and_is_not_it(tiny_recipe, tmp_path):
     losses = {}
     for precision in ("float32", "bfloat16"):
@@ -234,7 +279,8 @@ def test_a_finished_run_is_not_run_again(undisturbed, run_tiny, tmp_path):
     log = (tmp_path / "log.jsonl").read_bytes()
     again, seen = run_tiny(tmp_path)
     assert seen == []
-    assert (again.step, again.finished, again.metrics, again.counts) == (8, True, first.metrics, first.counts)
+    counts = [{**result.counts, "time": None} for result in (first, again)]  # no save knows how long it took itself
+    assert (again.step, again.finished, again.metrics, counts[1]) == (8, True, first.metrics, counts[0])
     assert (tmp_path / "log.jsonl").read_bytes() == log
     assert_same_run(tmp_path, undisturbed[0])
 
@@ -249,9 +295,11 @@ def test_a_signal_ends_a_run_saved_after_the_step_in_hand(undisturbed, run_tiny,
     assert (result.step, result.finished, len(seen)) == (3, False, 3)
     assert names(tmp_path / "checkpoints") == ["step-00000002", "step-00000003"]
     assert not (tmp_path / "bundle").exists()
+    before = Checkpoint.load(tmp_path / "checkpoints" / "step-00000003").counts["time"]
     result, seen = run_tiny(tmp_path)
     assert [progress.step for progress in seen] == [4, 5, 6, 7, 8]
     assert (result.finished, result.counts["pairs"]) == (True, 64)
+    assert all(result.counts["time"][name] >= seconds for name, seconds in before.items())
     assert_same_run(tmp_path, undisturbed[0])
 
 
@@ -531,7 +579,49 @@ def test_a_sigmoid_head_learns_by_the_sigmoid_loss(tiny_recipe, tmp_path):
 
 
 def live(recipe_path: Path, out: Path) -> None:
-    train(read_recipe(recipe_path), out, evaluators={"set": count_pairs})
+    """One life of a run. Each step that it does leaves a line beside `out`: its number, and the keys of its pairs."""
+    update, rank = trainer._Run.update, os.environ.get("RANK", "0")
+    with pytest.MonkeyPatch.context() as patch, Path(f"{out}.keys-{rank}").open("ab", buffering=0) as told:
+
+        def telling(run: Any, batch: Any, sizes: Sequence[int]) -> Any:
+            done = update(run, batch, sizes)
+            told.write(json.dumps([run.step, list(batch.keys)]).encode() + b"\n")
+            return done
+
+        patch.setattr(trainer._Run, "update", telling)
+        train(read_recipe(recipe_path), out, evaluators={"set": count_pairs})
+
+
+def assert_samples_were_seen_as_planned(out: Path, *, ranks: int = 1) -> None:
+    """Each step of each life had the keys of its place in the plan, and no step was passed over."""
+    recipe = read_recipe(out / "recipe.toml")
+    for rank in range(ranks):
+        plan = batches(
+            pair_sources(recipe.data),
+            recipe.data,
+            preprocess=recipe.preprocess,
+            tokenizer=Bundle.load(out / "bundle").tokenizer,
+            batch_size=recipe.train.batch_size,
+            seed=recipe.seed,
+            start=0,
+            stop=recipe.train.steps,
+            part=rank,
+            parts=ranks,
+        )
+        planned = dict(enumerate((list(batch.keys) for batch in plan), 1))
+        told = [json.loads(line) for line in Path(f"{out}.keys-{rank}").read_text().splitlines()]
+        surviving, before = {}, 0
+        for step, keys in told:
+            assert keys == planned[step]
+            assert step <= before + 1  # the next one, or one that is done again from a checkpoint on
+            surviving[step], before = keys, step
+        assert surviving == planned
+
+
+def counted(out: Path) -> dict[str, Any]:
+    """What the last checkpoint says was seen."""
+    counts = dict(Checkpoint.load(out / "checkpoints" / max(names(out / "checkpoints"))).counts)
+    return {name: counts[name] for name in ("pairs", "truncated", "bad")}
 
 
 @pytest.fixture
@@ -569,6 +659,9 @@ def finish(start: Callable[[], Any], tmp_path: Path) -> None:
     assert process.exitcode == 0
     live(tmp_path / "recipe.toml", tmp_path / "undisturbed")
     assert_same_run(tmp_path / "run", tmp_path / "undisturbed")
+    assert counted(tmp_path / "run") == counted(tmp_path / "undisturbed")
+    for out in ("run", "undisturbed"):
+        assert_samples_were_seen_as_planned(tmp_path / out)
     assert names(tmp_path / "run" / "checkpoints") == names(tmp_path / "undisturbed" / "checkpoints")
     assert names(tmp_path / "run") == names(tmp_path / "undisturbed")
 
@@ -584,14 +677,55 @@ def test_a_run_that_is_killed_while_it_learns_saves_and_ends_comes_out_the_same(
     finish(start, tmp_path)
 
 
+def is_saving(run: Path) -> bool:
+    return any(run.glob("checkpoints/.step-*.part"))
+
+
 @pytest.mark.slow
-def test_a_run_that_is_killed_20_times_comes_out_the_same(start, tiny_recipe, tmp_path):
-    (tmp_path / "recipe.toml").write_text(to_toml(change(tiny_recipe, steps=120, evaluate_every=7, checkpoint_every=1)))
-    log, moments = tmp_path / "run" / "log.jsonl", random.Random(0)
-    for _ in range(20):
-        lines = len(read_log(log))
-        kill_when(start(), lambda lines=lines: len(read_log(log)) > lines, wait=moments.uniform(0, 0.3))
+def test_a_run_that_is_killed_at_20_random_moments_comes_out_the_same(start, tiny_recipe, spoiled_shards, tmp_path):
+    recipe = with_source(tiny_recipe, spoiled_shards, max_bad=0.5)
+    recipe = change(recipe, steps=100, evaluate_every=7, checkpoint_every=1)
+    (tmp_path / "recipe.toml").write_text(to_toml(recipe))
+    run, moments = tmp_path / "run", random.Random(0)
+    log, during_save = run / "log.jsonl", 0
+    for number in range(20):
+        lines, begun = len(read_log(log)), time.monotonic() + moments.uniform(0, 4)
+        process = start()
+        if number % 4 == 0:  # from its start on: while it reads the checkpoint, learns, evaluates or saves
+            kill_when(process, lambda begun=begun: time.monotonic() > begun)
+        elif number % 4 == 1:  # while it writes a checkpoint, of which there may be little or most
+            is_time = lambda lines=lines: len(read_log(log)) > lines and is_saving(run)  # noqa: E731
+            kill_when(process, is_time, wait=moments.uniform(0, 0.01))
+        else:  # after some steps
+            kill_when(process, lambda lines=lines: len(read_log(log)) > lines, wait=moments.uniform(0, 0.3))
+        assert process.exitcode == -signal.SIGKILL
+        during_save += is_saving(run)
+    assert during_save >= 5
     finish(start, tmp_path)
+    assert counted(run)["bad"] == {"truncated": 100 * 8 // 5}
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_that_are_killed_comes_out_the_same(tiny_recipe, tmp_path):
+    recipe = vit(tiny_recipe, steps=40, evaluate_every=7, checkpoint_every=1)
+    (tmp_path / "recipe.toml").write_text(to_toml(recipe))
+    run, moments = tmp_path / "run", random.Random(0)
+    for _ in range(5):
+        lines = len(read_log(run / "log.jsonl"))
+        processes, _ = start_ranks(live, 2, tmp_path / "recipe.toml", run)
+        while len(read_log(run / "log.jsonl")) <= lines and all(process.is_alive() for process in processes):
+            time.sleep(0.0005)
+        time.sleep(moments.uniform(0, 0.3))
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.join()
+            assert process.exitcode == -signal.SIGKILL
+    for out in (run, tmp_path / "undisturbed"):
+        run_ranks(live, 2, tmp_path / "recipe.toml", out)
+        assert_samples_were_seen_as_planned(out, ranks=2)
+    assert_same_run(run, tmp_path / "undisturbed")
+    assert counted(run) == counted(tmp_path / "undisturbed")
 
 
 # Starting from a model that is trained.

@@ -10,9 +10,10 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from diptych.errors import ConfigError, DataError
 
@@ -101,9 +102,13 @@ def remove_leftovers(folder: Path) -> None:
     with _sentence_for_os_errors(folder):
         for aside in folder.glob(".*"):
             match = _ASIDE.fullmatch(aside.name)
-            if match and match[2] == "old" and not (folder / match[1]).exists():
+            if not match:
+                continue
+            # What stood at a place that is itself aside, as of a bundle in a checkpoint, is a leftover too.
+            is_wanted = match[2] == "old" and not _ASIDE.fullmatch(match[1])
+            if is_wanted and not (folder / match[1]).exists():
                 aside.rename(folder / match[1])
-            elif match:
+            else:
                 shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
 
 
@@ -115,19 +120,46 @@ def folder_lock(folder: Path) -> Iterator[None]:
         ConfigError: another process holds it.
         DataError: the folder cannot be written.
     """
-    import fcntl  # not on Windows, where all else in this file works
-
     with contextlib.ExitStack() as stack:
         with _sentence_for_os_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context((folder / ".lock").open("a"))
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock_at_once(file, patience=3)
             except BlockingIOError:
                 raise ConfigError(
                     f"{folder} must be free, and another process works in it. Wait for it, or choose another folder."
                 ) from None
         yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process works in a folder, by the lock that it holds. Writes nothing."""
+    import fcntl  # not on Windows, where all but the locks works
+
+    try:
+        with (folder / ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+def _lock_at_once(file: IO[str], *, patience: int) -> None:
+    """Take a lock that nobody holds for longer than `is_locked` does, to look at it."""
+    import fcntl
+
+    for attempt in range(patience):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if attempt == patience - 1:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def sha256(path: Path) -> str:

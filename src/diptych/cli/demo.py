@@ -56,7 +56,7 @@ def demo(
     from diptych.train.trainer import train
 
     recipe = read_recipe(RECIPE, set_ or ())
-    with TrainingView() as view:
+    with TrainingView(recipe) as view:
         result = train(recipe, out, evaluators=zero_shot_evaluators(recipe), on_progress=view)
     if not result.finished:
         print(
@@ -88,6 +88,8 @@ def _measure(result: "TrainResult", recipe: "TrainRecipe", out: Path) -> "tuple[
     from diptych.eval.showcase import free_labels, showcase
     from diptych.eval.zero_shot import class_weights, encode_labelled, score_zero_shot
     from diptych.runtime import hardware
+    from diptych.train.bottleneck import bottleneck
+    from diptych.train.laps import shares
     from diptych.train.log import read_log
 
     bundle, data = result.bundle, read_labelled(data_path(HELD_OUT))
@@ -102,6 +104,7 @@ def _measure(result: "TrainResult", recipe: "TrainRecipe", out: Path) -> "tuple[
         "data": HELD_OUT,
         "train_seconds": result.counts["train_seconds"],
         "pairs_seen": result.counts["pairs"],
+        "bottleneck": bottleneck(shares(result.counts["time"]), recipe, cores=int(machine["cores"])),
         "seed": recipe.seed,
         "hardware": machine,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

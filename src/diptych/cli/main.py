@@ -37,6 +37,7 @@ app.command("diptych.cli.evaluate:evaluate", name="evaluate")
 app.command("diptych.cli.models:models", name="models")
 app.command("diptych.cli.plan:plan")
 app.command("diptych.cli.train:train")
+app.command("diptych.cli.watch:watch")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -30,7 +30,9 @@ def train(
     from diptych.cli.training import TrainingView, zero_shot_evaluators
     from diptych.files import write_json
     from diptych.runtime import hardware
+    from diptych.train.bottleneck import bottleneck
     from diptych.train.distributed import launched_rank
+    from diptych.train.laps import shares
     from diptych.train.recipe import read_recipe
 
     plan = read_recipe(recipe, set_ or ())
@@ -38,15 +40,20 @@ def train(
     if launched_rank() != 0:  # the first process measures, shows and writes for all
         trainer.train(plan, out, on_alarm=complain)
         return
-    with TrainingView() as view:
+    with TrainingView(plan) as view:
         result = trainer.train(plan, out, evaluators=zero_shot_evaluators(plan), on_progress=view, on_alarm=complain)
     if not result.finished:
         print(f"stopped and saved at step {result.step:,} of {plan.train.steps:,}; the same command goes on from there")
         raise SystemExit(130)
-    facts = {"recipe": plan.name, "seed": plan.seed, "steps": result.step, "hardware": hardware()}
-    write_json(out / "results.json", facts | {"metrics": dict(result.metrics), "counts": dict(result.counts)})
+    machine = hardware()
+    held_up = bottleneck(shares(result.counts["time"]), plan, cores=int(machine["cores"]))
+    facts = {"recipe": plan.name, "seed": plan.seed, "steps": result.step, "hardware": machine}
+    facts |= {"metrics": dict(result.metrics), "counts": dict(result.counts), "bottleneck": held_up}
+    write_json(out / "results.json", facts)
     print(f"{result.counts['pairs']:,} pairs in {result.counts['train_seconds'] / 60:.1f} min -> {out / 'bundle'}")
     for name, value in result.metrics.items():
         print(f"{name} {value:.1%}")
     if bad := sum(result.counts["bad"].values()):
         print(f"{bad:,} bad samples were left out: {result.counts['bad']}")
+    if held_up:
+        print(held_up)

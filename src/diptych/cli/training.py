@@ -1,18 +1,25 @@
 """What `train` and `demo` share: the evaluators that a recipe names, and the view of a running step."""
 
+import collections
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.text import Text
 
 from diptych.data.embedded import data_path
 from diptych.data.labelled import LabelledImages, read_labelled
 from diptych.eval.zero_shot import evaluate_zero_shot
+from diptych.runtime import hardware
+from diptych.train.bottleneck import bottleneck
+from diptych.train.laps import shares
 from diptych.train.recipe import TrainRecipe
 from diptych.train.trainer import Evaluator, Progress
+from diptych.train.watch import RECENT, time_of
 from diptych.weights.bundle import Bundle
 
 _LINE_EVERY = 50  # steps, where no terminal can show a bar
@@ -33,9 +40,11 @@ class _Accuracy:
 
 
 class TrainingView:
-    """A live bar on a terminal, plain lines elsewhere."""
+    """A live bar on a terminal, with what holds the run up below it; plain lines elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, recipe: TrainRecipe) -> None:
+        self._recipe = recipe
+        self._cores = int(hardware()["cores"])
         self._console = Console(stderr=True)
         self._bar = Bar(
             BarColumn(bar_width=24),
@@ -43,20 +52,25 @@ class TrainingView:
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
             console=self._console,
-            disable=not self._console.is_terminal,
         )
+        self._live = Live(console=self._console, refresh_per_second=4) if self._console.is_terminal else None
         self._task: TaskID | None = None
         self._shown: Mapping[str, float] = {}
         self._rate = 0.0
+        self._recent: collections.deque[dict[str, Any]] = collections.deque(maxlen=RECENT)  # lines of the log
+        self._held_up = ""
+        self._said = ""
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        if self._live:
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._live:
+            self._live.stop()
 
     def __call__(self, progress: Progress) -> None:
         """Show one step."""
@@ -65,13 +79,30 @@ class TrainingView:
             f"step {progress.step:,}/{progress.steps:,}  loss {progress.loss:.3f}  {self._rate:,.0f} pairs/s  "
             f"lr {progress.learning_rate:.1e}  scale {progress.logit_scale:.1f}"
         )
-        if self._task is None:
-            self._task = self._bar.add_task("", total=progress.steps, completed=progress.step - 1, state="")
-        self._bar.update(self._task, completed=progress.step, state=state)
-        if not self._console.is_terminal and (progress.step % _LINE_EVERY == 0 or progress.step == progress.steps):
-            left = (progress.steps - progress.step) * progress.seconds / progress.step
-            self._console.print(f"{state}  {left / 60:.1f} min left", highlight=False)
+        if self._is_logged(progress):  # so its time is that of a whole line
+            self._recent.append(progress.logged(with_metrics=False))
+            self._held_up = bottleneck(shares(time_of(self._recent)), self._recipe, cores=self._cores)
+        if self._live:
+            if self._task is None:
+                self._task = self._bar.add_task("", total=progress.steps, completed=progress.step - 1, state="")
+            self._bar.update(self._task, completed=progress.step, state=state)
+            self._live.update(Group(self._bar, Text(self._held_up, style="dim")))
+        else:
+            if progress.step % _LINE_EVERY == 0 or progress.step == progress.steps:
+                left = (progress.steps - progress.step) * progress.seconds / progress.step
+                self._console.print(f"{state}  {left / 60:.1f} min left", highlight=False)
+            if len(self._recent) == RECENT and _without_share(self._held_up) != self._said:
+                self._said = _without_share(self._held_up)
+                self._console.print(self._held_up, highlight=False, soft_wrap=True)
         if progress.metrics != self._shown:
             self._shown = progress.metrics
             numbers = "  ".join(f"{name} {value:.1%}" for name, value in progress.metrics.items())
             self._console.print(f"step {progress.step:,}  {numbers}", highlight=False)
+
+    def _is_logged(self, progress: Progress) -> bool:
+        every = (self._recipe.train.log_every, self._recipe.train.evaluate_every, progress.steps)
+        return any(number and progress.step % number == 0 for number in every)
+
+
+def _without_share(sentence: str) -> str:
+    return sentence.partition("%")[2]

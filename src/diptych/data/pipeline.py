@@ -10,9 +10,10 @@ import hashlib
 import logging
 import math
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -71,6 +72,7 @@ class Batch:
     truncated: int  # texts cut to the context length
     teacher_image_features: Tensor | None = None  # [B, D of the teacher] float32, unit length
     teacher_text_features: Tensor | None = None  # likewise, of the captions before the template
+    seconds: Mapping[str, float] = field(default_factory=dict)  # that threads took for it, see `_Drawn`; no two alike
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class _Visit:
     source: int  # its number
     epoch: int  # of the source; 0 where it has none
     sample: Sample | str  # or the cause why it could not be read
+    read: float  # seconds until it was there
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,14 @@ class _Pair:
     key: str
     teacher_image: np.ndarray | None  # [D]
     teacher_text: np.ndarray | None
+
+
+class _Drawn(NamedTuple):
+    """One visit to a sample, with what it took: nothing but a measurement reads these."""
+
+    pair: _Pair | str  # or the cause why there is none
+    read: float  # seconds of waiting for the bytes
+    decode: float  # seconds of a core, for all the rest
 
 
 def pair_sources(config: DataConfig) -> list[Pairs]:
@@ -262,10 +273,12 @@ def _visits(grain: Any, pairs: Pairs, config: DataConfig, number: int, seed: int
 
     def visit(position: int, index: int) -> _Visit:
         epoch = 0 if source.replace else position // count
+        start = time.perf_counter()
         try:
-            return _Visit(number, epoch, pairs[index])
+            sample = pairs[index]
         except DataError as error:
-            return _Visit(number, epoch, _cause(error))
+            sample = _cause(error)
+        return _Visit(number, epoch, sample, time.perf_counter() - start)
 
     return order.map_with_index(visit)
 
@@ -291,8 +304,13 @@ class _Drawing:
             if source.teacher_texts
         ]
 
-    def draw(self, visit: _Visit, generator: np.random.Generator) -> _Pair | str:
-        """One visit to a sample; a bad one becomes the name of its cause."""
+    def draw(self, visit: _Visit, generator: np.random.Generator) -> _Drawn:
+        """One visit to a sample."""
+        start = time.thread_time()
+        pair = self._pair(visit, generator)
+        return _Drawn(pair, visit.read, time.thread_time() - start)
+
+    def _pair(self, visit: _Visit, generator: np.random.Generator) -> _Pair | str:
         sample, config = visit.sample, self._config
         if isinstance(sample, str):
             return sample
@@ -330,8 +348,8 @@ class _Drawing:
         return number, captions[number]
 
 
-def _collate(drawn: Sequence[_Pair | str], *, tokenizer: Tokenizer, cut_tokens: bool) -> Batch:
-    pairs = [pair for pair in drawn if isinstance(pair, _Pair)]
+def _collate(drawn: Sequence[_Drawn], *, tokenizer: Tokenizer, cut_tokens: bool) -> Batch:
+    pairs = [one.pair for one in drawn if isinstance(one.pair, _Pair)]
     texts = [pair.text for pair in pairs]
     tokens = tokenizer.encode(texts, truncate=True)  # [B, L]
     if cut_tokens:
@@ -343,10 +361,11 @@ def _collate(drawn: Sequence[_Pair | str], *, tokenizer: Tokenizer, cut_tokens: 
         text_ids=torch.tensor([_id_of(pair.caption) for pair in pairs], dtype=torch.int64),
         noise=torch.tensor([pair.noise for pair in pairs], dtype=torch.int64),
         keys=[pair.key for pair in pairs],
-        bad=collections.Counter(cause for cause in drawn if isinstance(cause, str)),
+        bad=collections.Counter(one.pair for one in drawn if isinstance(one.pair, str)),
         truncated=tokenizer.count_too_long(texts),
         teacher_image_features=_stacked([pair.teacher_image for pair in pairs]),
         teacher_text_features=_stacked([pair.teacher_text for pair in pairs]),
+        seconds={"read": sum(one.read for one in drawn), "decode": sum(one.decode for one in drawn)},
     )
 
 

@@ -74,6 +74,16 @@ class ReliabilityPlot:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A number of a run, step by step."""
+
+    title: str
+    points: Sequence[Point]  # step, value; at least one
+    unit: str = ""
+    is_share: bool = False  # in [0, 1], shown as per cent
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportPage:
     """What a report says, as plain data. A part that is empty is left out."""
 
@@ -87,6 +97,8 @@ class ReportPage:
     loss_curve: Sequence[Point] = ()  # step, nats
     accuracy_curve: Sequence[Point] = ()  # position on accuracy_axis, top-1 in [0, 1]
     accuracy_axis: str = "step"  # or "second", "epoch": one of what x counts
+    curves: Sequence[Curve] = ()
+    time: Sequence[Bars] = ()  # where a run's went
     right: Sequence[Prediction] = ()
     wrong: Sequence[Prediction] = ()
     confusions: Sequence[Confusion] = ()
@@ -130,6 +142,7 @@ def render_report(page: ReportPage) -> str:
         ("classes", "Class by class", _CLASS_NOTE, "plots", [_bars(some) for some in page.bars]),
         ("sure", "Is it as sure as it is right?", _SURE_NOTE, "plots", _reliability_plots(page.reliability)),
         ("learned", "How it learned", "", "plots", _plots(page)),
+        ("time", "Where the time went", "", "plots", [_bars(some) for some in page.time]),
         ("conditions", "Conditions", "Every number above holds under these.", "", _conditions(page.conditions)),
         ("credits", "Credits", "", "", [f'<p class="credits">{escape(page.credits)}</p>'] if page.credits else []),
     ]
@@ -273,9 +286,18 @@ def _plots(page: ReportPage) -> list[str]:
         plots.append(_plot("Training loss", f"Last: {last}.{legend}", curve))
     if page.accuracy_curve:
         last = f"{_percent(page.accuracy_curve[-1][1])} at {page.accuracy_axis} {page.accuracy_curve[-1][0]:,.0f}"
-        curve = _curve("accuracy", page.accuracy_curve, page.accuracy_axis, window=1)
+        curve = _curve("accuracy", page.accuracy_curve, page.accuracy_axis, window=1, is_share=True)
         plots.append(_plot("Zero-shot top-1", f"Last: {last}.", curve))
-    return plots
+    return plots + [_of_run(number, curve) for number, curve in enumerate(page.curves)]
+
+
+def _of_run(number: int, curve: Curve) -> str:
+    step, value = curve.points[-1]
+    last = _percent(value) if curve.is_share else f"{value:.4g} {curve.unit}".rstrip()
+    window = max(1, len(curve.points) // 50)
+    legend = f" Pale: as logged; firm: mean of {window} neighbours." if window > 1 else ""
+    svg = _curve(f"curve-{number}", curve.points, "step", window, is_share=curve.is_share)
+    return _plot(escape(curve.title), f"Last: {last} at step {step:,.0f}.{legend}", svg)
 
 
 def _plot(name: str, note: str, svg: str) -> str:
@@ -301,14 +323,15 @@ def _reliability(number: int, plot: ReliabilityPlot) -> str:
     return _svg(figure, f"reliability-{number}")
 
 
-def _curve(key: str, points: Sequence[Point], axis: str, window: int) -> str:
+def _curve(key: str, points: Sequence[Point], axis: str, window: int, *, is_share: bool = False) -> str:
     """One curve as inline SVG in the page's own colours and font.
 
     Args:
-        key: "loss" or "accuracy".
+        key: no other plot of the page has it.
         points: x and y.
         axis: what x is.
         window: how many neighbours the firm line averages; above 1 the points themselves stay as a pale line.
+        is_share: y is shown as per cent.
     """
     figure, axes = _figure()
     from matplotlib.ticker import FuncFormatter, MaxNLocator, StrMethodFormatter
@@ -324,9 +347,11 @@ def _curve(key: str, points: Sequence[Point], axis: str, window: int) -> str:
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
-    if key == "accuracy":
+    axes.set_ylim(bottom=min(0, y.min()))
+    if is_share:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g}%"))
+    elif np.abs(y).max() < 0.01:  # `_for_the_page` keeps two places of what is written as 0.0005
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.1e}" if value else "0"))
     return _svg(figure, key)
 
 

@@ -21,6 +21,7 @@ from diptych.errors import DiptychError
 from diptych.model.blocks import Block
 from diptych.model.clip import CLIP, CLIPOutput
 from diptych.runtime import default_device
+from diptych.train.laps import Laps
 
 Parallel = Literal["ddp", "fsdp"]
 T = TypeVar("T")
@@ -28,6 +29,9 @@ T = TypeVar("T")
 
 class Ranks:
     """All processes of a run, seen from one of them. Every method but `share`'s work is called by all, in one order.
+
+    `laps` sums where this process's time goes; what it spends here on talking counts as "communication". What a GPU
+    exchanges does not: it runs beside Python, and counts for the section that waits for its outcome.
 
     Args:
         rank: number of this process, from 0.
@@ -41,6 +45,7 @@ class Ranks:
         self.count = count
         self.device = device
         self.store = store
+        self.laps = Laps()
 
     @property
     def is_first(self) -> bool:
@@ -71,13 +76,15 @@ class Ranks:
         if self.count == 1:
             return [value]
         values: list[Any] = [None] * self.count
-        dist.all_gather_object(values, value)
+        with self.laps.section("communication"):
+            dist.all_gather_object(values, value)
         return values
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum over processes, in place."""
         if self.count > 1:
-            dist.all_reduce(value)
+            with self._exchange(value):
+                dist.all_reduce(value)
         return value
 
     def gather(self, rows: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -94,7 +101,8 @@ class Ranks:
             return rows
         padded = pad(rows, max(sizes))
         parts = [torch.empty_like(padded) for _ in sizes]
-        dist.all_gather(parts, padded)
+        with self._exchange(rows):
+            dist.all_gather(parts, padded)
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
     def scatter_sum(self, rows: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -111,7 +119,8 @@ class Ranks:
             return rows
         parts = [pad(part, max(sizes)) for part in rows.split(list(sizes))]
         own = torch.empty_like(parts[0])
-        dist.reduce_scatter(own, parts)
+        with self._exchange(rows):
+            dist.reduce_scatter(own, parts)
         return own[: sizes[self.rank]]
 
     def pass_on(self, tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
@@ -127,11 +136,15 @@ class Ranks:
         works = dist.batch_isend_irecv([*sends, *receives])
 
         def wait() -> list[Tensor]:
-            for work in works:
-                work.wait()
+            with self._exchange(received[0]):
+                for work in works:
+                    work.wait()
             return received
 
         return wait
+
+    def _exchange(self, value: Tensor) -> contextlib.AbstractContextManager[None]:
+        return self.laps.section("communication") if value.device.type == "cpu" else contextlib.nullcontext()
 
 
 def launched_rank() -> int:

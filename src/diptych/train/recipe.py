@@ -28,6 +28,7 @@ _FREE = (
     "train.micro_batch_size",
     "train.parallel",
     "train.stall_seconds",
+    "train.tensorboard",
     "train.threads",
 )
 
@@ -63,6 +64,7 @@ class TrainConfig:
     teacher_logit_scale: float = 100.0  # the factor, of the teacher
     threads: int = 1  # that prepare batches ahead of time
     log_every: int = 10  # steps
+    tensorboard: bool = False  # the log as event files too
     evaluate_every: int = 0  # steps; 0: only at the end
     checkpoint_every: int = 500  # steps
     keep_checkpoints: int = 2  # the newest so many

@@ -31,11 +31,13 @@ from diptych.train.checkpoint import Checkpoint, list_checkpoints, optimizer_ten
 from diptych.train.distill import affinity_distillation
 from diptych.train.distributed import Ranks, Spread, clip_gradients, launched_ranks, whole
 from diptych.train.exchange import contrastive_loss
+from diptych.train.laps import Laps
 from diptych.train.log import RunLog
 from diptych.train.optim import adamw, clamp_logit_scale, parameter_groups
 from diptych.train.recipe import TrainRecipe, difference
 from diptych.train.schedule import learning_rate
 from diptych.train.step import Inputs, cached_gradients, draw_kept_patches, fast_attention, whole_gradients
+from diptych.train.tensorboard import EventLog, import_tensorboard
 from diptych.train.watchdog import Watchdog
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About
@@ -61,11 +63,15 @@ class Progress:
     seconds: float  # of training so far, evaluation and saving excluded
     pairs_per_second: float  # of this step, the wait for its batch included
     metrics: Mapping[str, float]  # of the last evaluation, empty before the first
+    bad: Mapping[str, int]  # samples left out so far, by cause
+    time: Mapping[str, float]  # seconds since the last line of the log, by section of `laps`
 
-    def logged(self, *, with_metrics: bool) -> dict[str, float]:
+    def logged(self, *, with_metrics: bool) -> dict[str, Any]:
         """One line of `log.jsonl`."""
         names = ("step", "pairs", "seconds", "loss", "gradient_norm", "learning_rate", "logit_scale")
-        return {name: getattr(self, name) for name in names} | (dict(self.metrics) if with_metrics else {})
+        line = {name: getattr(self, name) for name in names} | (dict(self.metrics) if with_metrics else {})
+        line |= {"bad": dict(self.bad)} if self.bad else {}
+        return line | {"time": {name: round(seconds, 4) for name, seconds in self.time.items()}}
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ class TrainResult:
     step: int
     finished: bool  # False: stopped by a signal, and saved
     metrics: Mapping[str, float]  # of the last evaluation
-    counts: Mapping[str, Any]  # pairs, bad ones by cause, truncated texts, seconds of training
+    counts: Mapping[str, Any]  # pairs, bad ones by cause, truncated texts, seconds of training, seconds by section
 
 
 def train(
@@ -99,7 +105,8 @@ def train(
 
     Args:
         recipe: everything that decides the run.
-        out: gets `recipe.toml`, `log.jsonl`, `checkpoints/` and at the end `bundle/`; one run at a time.
+        out: gets `recipe.toml`, `log.jsonl`, `checkpoints/` and at the end `bundle/`; one run at a time. With
+            `train.tensorboard` event files too.
         evaluators: each is given the model as a bundle and returns named finite numbers, logged as `NAME/number`;
             called once before the first step, then as the recipe says, and at the end.
         on_progress: called after each step.
@@ -110,12 +117,15 @@ def train(
         ConfigError: `out` holds a run of another recipe or of other data, or another process works in it; or
             `start_from` holds a model of other sizes.
         DataError: a source cannot be read, `out` cannot be written, or too many samples are bad.
+        MissingExtraError: grain is not installed, or `train.tensorboard` asks for what is not.
         TrainingError: the loss or its gradient is not finite.
         WeightsError: the newest checkpoint is damaged, or `start_from` cannot be read.
     """
     with contextlib.ExitStack() as stack:
         ranks = stack.enter_context(launched_ranks())
         _check_ranks(recipe, ranks)
+        if recipe.train.tensorboard:
+            import_tensorboard()  # what is missing is missed now
 
         def claim() -> Path | None:
             stack.enter_context(folder_lock(out))
@@ -139,7 +149,8 @@ def train(
                 finished = run.step == recipe.train.steps
                 if finished:
                     watchdog.at("save", run.step)
-                    ranks.share(lambda: bundle.save(out / "bundle"))
+                    with ranks.laps.section("saving"):
+                        ranks.share(lambda: bundle.save(out / "bundle"))
             except RuntimeError as error:
                 if ranks.count > 1 and _is_of_exchange(error):
                     watchdog.wait_for_verdict()
@@ -198,7 +209,7 @@ class _Run:
             weights = {name: value.clone() for name, value in self.bundle.model.state_dict().items()}
             self.bundle.model.load_state_dict(weights, assign=True)
         self.metrics: Mapping[str, float] = saved.metrics if saved else {}
-        self.counts = _Counts(saved.counts if saved else {})
+        self.counts = _Counts(saved.counts if saved else {}, ranks.laps)
         self.device = ranks.device
         # From the checkpoint: a second measurement may come to another type, and to other weights.
         self.precision = saved.precision if saved else ranks.share(lambda: _precision(recipe, self.device))
@@ -244,27 +255,34 @@ class _Run:
         settings = self.recipe.train
         value = norm = math.nan
         for factor in self.loss_scale.tries():
-            self.optimizer.zero_grad()
-            # Every process has a part of the gradients, and `Spread` takes the average where the sum is wanted.
-            with fast_attention(self.device, text_length=batch.tokens.shape[1]):
-                value = self._gradients(batch, sizes, scale_by=factor * self.ranks.count)
-            parameters = list(self.model.parameters())
-            if factor != 1:
-                for gradient in [p.grad for p in parameters if p.grad is not None]:
-                    gradient.mul_(1 / factor)
-            norm = clip_gradients(parameters, settings.max_gradient_norm or math.inf).item()
+            with self.ranks.laps.section("step"):
+                value, norm = self._loss_and_norm(batch, sizes, factor)
             if math.isfinite(norm):
                 break
         self._must_be_finite("gradient", norm)
         rate = learning_rate(
             self.step, peak=settings.learning_rate, warmup_steps=settings.warmup_steps, steps=settings.steps
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        clamp_logit_scale(self.model)
+        with self.ranks.laps.section("optimizer"):
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+            clamp_logit_scale(self.model)
+            logit_scale = self.bundle.logit_scale
         self.step += 1
-        return _Update(value, norm, rate)
+        return _Update(value, norm, rate, logit_scale)
+
+    def _loss_and_norm(self, batch: Batch, sizes: Sequence[int], factor: float) -> tuple[float, float]:
+        """Gradients of one batch, clipped; its loss, and their length before."""
+        self.optimizer.zero_grad()
+        # Every process has a part of the gradients, and `Spread` takes the average where the sum is wanted.
+        with fast_attention(self.device, text_length=batch.tokens.shape[1]):
+            value = self._gradients(batch, sizes, scale_by=factor * self.ranks.count)
+        parameters = list(self.model.parameters())
+        if factor != 1:
+            for gradient in [p.grad for p in parameters if p.grad is not None]:
+                gradient.mul_(1 / factor)
+        return value, clip_gradients(parameters, self.recipe.train.max_gradient_norm or math.inf).item()
 
     def _gradients(self, batch: Batch, sizes: Sequence[int], *, scale_by: float) -> float:
         settings = self.recipe.train
@@ -287,7 +305,8 @@ class _Run:
         def check(loss: float) -> None:
             self._must_be_finite("loss", loss)
 
-        inputs = self._inputs(batch)
+        with self.ranks.laps.section("inputs"):
+            inputs = self._inputs(batch)
         if not settings.micro_batch_size:
             return whole_gradients(self.spread, self._forward, inputs, loss_of, scale_by=scale_by, check=check)
         count = math.ceil(max(sizes) / settings.micro_batch_size)  # the same in all processes
@@ -382,6 +401,7 @@ class _Update(NamedTuple):
     loss: float
     gradient_norm: float
     learning_rate: float
+    logit_scale: float  # after it
 
 
 def _go_on(
@@ -392,7 +412,7 @@ def _go_on(
     watchdog: Watchdog,
 ) -> None:
     """From the step where the run is to its last one, or to a stop request."""
-    settings, ranks = run.recipe.train, run.ranks
+    settings, ranks, laps = run.recipe.train, run.ranks, run.ranks.laps
     stream = batches(
         run.sources,
         run.recipe.data,
@@ -409,16 +429,19 @@ def _go_on(
     )
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(stream))
-        log = None
+        logs: list[RunLog | EventLog] = []
         if ranks.is_first:
-            log = stack.enter_context(contextlib.closing(RunLog(out / "log.jsonl", resume_step=run.step)))
+            logs.append(stack.enter_context(contextlib.closing(RunLog(out / "log.jsonl", resume_step=run.step))))
+        if ranks.is_first and settings.tensorboard:
+            logs.append(stack.enter_context(contextlib.closing(EventLog(out, resume_step=run.step))))
         stop_requested = stack.enter_context(stop_request())
         if run.step == 0:  # an evaluator that cannot run says so now, not after an hour
             run.metrics = _evaluate(run, evaluators)
         is_first_step = True
         lap_start = time.perf_counter()
         watchdog.at("data", run.step + 1)
-        for batch in stream:
+        for batch in laps.waits("data", stream):
+            laps.beside(batch.seconds)
             watchdog.at("first step" if is_first_step else "step", run.step + 1, batch.keys)
             is_first_step = False
             parts = ranks.collect((len(batch.images), batch.truncated, dict(batch.bad)))
@@ -436,21 +459,25 @@ def _go_on(
                 step=run.step,
                 steps=settings.steps,
                 **update._asdict(),
-                logit_scale=run.bundle.logit_scale,
                 pairs=run.counts.pairs,
                 seconds=run.counts.train_seconds,
                 pairs_per_second=sum(sizes) / lap,
                 metrics=run.metrics,
+                bad=dict(run.counts.bad),
+                time=laps.since_mark(),
             )
-            if log and (evaluates or _is_due(run.step, settings.log_every)):
-                log.write(**progress.logged(with_metrics=evaluates))
+            if evaluates or _is_due(run.step, settings.log_every):
+                for log in logs:
+                    log.write(**progress.logged(with_metrics=evaluates))
+                laps.mark()
             if on_progress and ranks.is_first:
                 on_progress(progress)
             stops = is_last or any(ranks.collect(stop_requested()))
             if stops or _is_due(run.step, settings.checkpoint_every):
                 watchdog.at("save", run.step)
-                checkpoint = run.checkpoint()
-                ranks.share(lambda: checkpoint.save(out / "checkpoints", keep=settings.keep_checkpoints))  # noqa: B023
+                with laps.section("saving"):
+                    checkpoint = run.checkpoint()
+                    ranks.share(lambda: checkpoint.save(out / "checkpoints", keep=settings.keep_checkpoints))  # noqa: B023
             if stops:
                 break
             watchdog.at("data", run.step + 1)
@@ -496,8 +523,6 @@ def _precision(recipe: TrainRecipe, device: torch.device) -> str:
 
 
 def _evaluate(run: _Run, evaluators: Mapping[str, Evaluator]) -> dict[str, float]:
-    bundle = run.whole_bundle()
-
     def numbers() -> dict[str, float]:
         bundle.model.eval()
         numbers = {
@@ -508,7 +533,9 @@ def _evaluate(run: _Run, evaluators: Mapping[str, Evaluator]) -> dict[str, float
         run.train_mode()
         return numbers
 
-    return run.ranks.share(numbers)
+    with run.ranks.laps.section("evaluation"):
+        bundle = run.whole_bundle()
+        return run.ranks.share(numbers)
 
 
 def _is_due(step: int, every: int) -> bool:
@@ -518,7 +545,9 @@ def _is_due(step: int, every: int) -> bool:
 class _Counts:
     """What a run counted, across its restarts."""
 
-    def __init__(self, saved: Mapping[str, Any]) -> None:
+    def __init__(self, saved: Mapping[str, Any], laps: Laps) -> None:
+        self._laps = laps
+        laps.go_on_from(saved.get("time", {}))
         self.pairs: int = saved.get("pairs", 0)  # pairs learned from
         self.truncated: int = saved.get("truncated", 0)
         self.train_seconds: float = saved.get("train_seconds", 0.0)
@@ -558,4 +587,5 @@ class _Counts:
             "truncated": self.truncated,
             "train_seconds": round(self.train_seconds, 2),
             "bad": dict(self.bad),
+            "time": {name: round(seconds, 2) for name, seconds in self._laps.seconds().items()},
         }
