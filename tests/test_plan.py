@@ -145,6 +145,14 @@ def test_times_are_counts_over_rates():
     assert again.mfu < found.mfu  # computing twice is no use
 
 
+def test_an_average_of_the_weights_takes_4_bytes_a_parameter():
+    plain, found = plan_run(tiny(), setup(utilisation=0.5)), plan_run(tiny(ema_decay=0.999), setup(utilisation=0.5))
+    parameters = found.parameters["total"]
+    assert found.memory_total - plain.memory_total == found.memory["average of weights"] == 4 * parameters
+    assert found.seconds["update"] == 40 * parameters  # 12 more: weight and average read, average written
+    assert "average of weights" not in plain.memory
+
+
 def test_bytes_on_the_wire_are_those_of_the_collectives():
     parameters = plan_run(tiny(), setup()).parameters["total"]
     ddp, fsdp = (plan_run(tiny(), setup(devices=4, sharding=sharding)) for sharding in ("ddp", "fsdp"))

@@ -19,6 +19,7 @@ from diptych.weights.bundle import Bundle
 
 _NAME = re.compile(r"step-\d{8}")
 _TENSORS = "training.safetensors"
+_AVERAGE = "average.safetensors"
 _STATE = "training.json"
 _MEMORY = ("step", "exp_avg", "exp_avg_sq")  # of AdamW, for each parameter
 
@@ -36,6 +37,7 @@ class Checkpoint:
     precision: str  # that "auto" came to
     data: list[str]  # fingerprints of the sources
     loss_scale: Mapping[str, float] = field(default_factory=dict)  # of float16: the factor, and steps since it changed
+    average: Mapping[str, Tensor] = field(default_factory=dict)  # of the weights, where the run keeps one
 
     def save(self, folder: Path, *, keep: int) -> Path:
         """Write into `folder` and remove all but the newest `keep` checkpoints there.
@@ -48,7 +50,9 @@ class Checkpoint:
         with atomic_folder(path) as aside:
             self.bundle.save(aside)
             # Through bytes: the file writer of safetensors wraps what the disk said.
-            (aside / _TENSORS).write_bytes(save({name: t.contiguous() for name, t in self.optimizer.items()}))
+            for name, tensors in ((_TENSORS, self.optimizer), (_AVERAGE, self.average)):
+                if tensors or name == _TENSORS:
+                    (aside / name).write_bytes(save({name: t.contiguous() for name, t in tensors.items()}))
             names = ("step", "counts", "metrics", "recipe", "precision", "data", "loss_scale")
             write_json(aside / _STATE, {name: getattr(self, name) for name in names})
         for old in list_checkpoints(folder)[:-keep]:
@@ -65,8 +69,9 @@ class Checkpoint:
         try:
             bundle = Bundle.load(path)
             optimizer = load_file(path / _TENSORS)
+            average = load_file(path / _AVERAGE) if (path / _AVERAGE).is_file() else {}
             state = json.loads((path / _STATE).read_text(encoding="utf-8"))
-            return cls(bundle=bundle, optimizer=optimizer, **state)
+            return cls(bundle=bundle, optimizer=optimizer, average=average, **state)
         except (WeightsError, OSError, ValueError, TypeError, SafetensorError) as error:
             reason = str(error).rstrip(".")
             raise WeightsError(

@@ -147,6 +147,7 @@ class _Sizes(NamedTuple):
     parameters: int
     weight_bytes: int  # parameters and buffers
     moment_bytes: int  # AdamW's two moments
+    average_bytes: int  # of the weights, where the run keeps one
     matrix_parameters: int  # of which autocast makes copies
     gathered_parameters: int  # that fsdp holds whole at a time: two blocks and what is in none
 
@@ -175,6 +176,7 @@ def _sizes(recipe: TrainRecipe, setup: Setup) -> _Sizes:
         parameters=_count(model),
         weight_bytes=sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())),
         moment_bytes=2 * _count(model) * (_FLOAT if recipe.train.optimizer_state == "float32" else 2),
+        average_bytes=_FLOAT * _count(model) if recipe.train.ema_decay else 0,
         matrix_parameters=matrices,
         gathered_parameters=_count(model) - sum(blocks) + 2 * max(blocks),
     )
@@ -203,6 +205,7 @@ def _memory(sizes: _Sizes, setup: Setup) -> dict[str, int]:
         "copies of weights": copies,
         "gradients": math.ceil(_FLOAT * sizes.parameters / shares),
         "optimizer": math.ceil(sizes.moment_bytes / shares),
+        **({"average of weights": math.ceil(sizes.average_bytes / shares)} if sizes.average_bytes else {}),
         "image activations": sizes.pairs_at_a_time * image,
         "text activations": sizes.pairs_at_a_time * text,
         # Own pictures, texts of all devices, and their gradients.
@@ -243,8 +246,9 @@ def _seconds(sizes: _Sizes, setup: Setup, flops: dict[str, int], wire: dict[str,
     device = setup.device
     compute = sizes.pairs * flops["step"] / (device.flops[setup.precision] * setup.utilisation)
     shares = setup.devices if setup.sharding == "fsdp" else 1
-    # Weight, gradient and moments read; weight and moments written.
-    update = (3 * _FLOAT * sizes.parameters + 2 * sizes.moment_bytes) / shares / device.bandwidth
+    # Weight, gradient and moments read; weight and moments written; the average read and written beside the weight.
+    touched = 3 * _FLOAT * sizes.parameters + 2 * sizes.moment_bytes + 3 * sizes.average_bytes
+    update = touched / shares / device.bandwidth
     # ddp: the backward pass, what it computes again included.
     hides = compute if setup.sharding == "fsdp" else compute * (1 - flops["forward"] / flops["step"])
     communication = 0.0

@@ -57,6 +57,7 @@ class TrainConfig:
     activation_checkpointing: bool = False  # compute transformer blocks a second time instead of keeping what they made
     patch_dropout: float = 0.0  # share of the patches that a vision transformer does not look at in training (FLIP)
     optimizer_state: Literal["float32", "bfloat16"] = "float32"  # AdamW's two moments: 8 or 4 bytes a parameter
+    ema_decay: float = 0.0  # of an average of the weights, which is then what is measured and what comes out; 0: none
     freeze: tuple[Literal["image", "text"], ...] = ()  # towers that keep the weights of `start_from` (LiT)
     compile: bool = False  # transformer blocks by torch.compile: minutes at the start, and a C++ compiler on a CPU
     distillation: float = 0.0  # weight of the teacher's softmax beside the loss; sources name its stored features
@@ -96,7 +97,7 @@ class TrainConfig:
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"train.{name} must not be negative. Got {getattr(self, name)}.")
-        for name in ("beta1", "beta2", "patch_dropout"):
+        for name in ("beta1", "beta2", "patch_dropout", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"train.{name} must be at least 0 and below 1. Got {getattr(self, name)}.")
         if len(set(self.freeze)) > 1:

@@ -30,6 +30,7 @@ from diptych.runtime import fast_dtype, generator, stop_request
 from diptych.train.checkpoint import Checkpoint, list_checkpoints, optimizer_tensors, restore_optimizer
 from diptych.train.distill import affinity_distillation
 from diptych.train.distributed import Ranks, Spread, clip_gradients, launched_ranks, whole
+from diptych.train.ema import Average
 from diptych.train.exchange import contrastive_loss
 from diptych.train.log import RunLog
 from diptych.train.optim import adamw, clamp_logit_scale, parameter_groups
@@ -134,7 +135,7 @@ def train(
         with watchdog:
             try:
                 _go_on(run, out, evaluators or {}, on_progress, watchdog)
-                bundle = run.whole_bundle()
+                bundle = run.measured_bundle()
                 bundle.model.eval()
                 finished = run.step == recipe.train.steps
                 if finished:
@@ -221,6 +222,8 @@ class _Run:
         )
         if saved:
             restore_optimizer(self.model, self.optimizer, saved.optimizer)
+        decay = recipe.train.ema_decay
+        self.average = Average(self.model, decay, saved.average if saved else None) if decay else None
 
     def train_mode(self) -> None:
         """What differs in training is on, but in frozen towers: their batch statistics stay as well."""
@@ -264,6 +267,8 @@ class _Run:
         self.optimizer.step()
         clamp_logit_scale(self.model)
         self.step += 1
+        if self.average:
+            self.average.update(self.model, self.step)
         return _Update(value, norm, rate)
 
     def _gradients(self, batch: Batch, sizes: Sequence[int], *, scale_by: float) -> float:
@@ -338,6 +343,10 @@ class _Run:
         model.load_state_dict({name: whole(value) for name, value in self.model.state_dict().items()}, assign=True)
         return dataclasses.replace(self.bundle, model=model.train())
 
+    def measured_bundle(self) -> Bundle:
+        """What evaluators are given and the run ends with: the average of the weights where one is kept."""
+        return self.average.bundle(self.bundle) if self.average else self.whole_bundle()
+
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(
             step=self.step,
@@ -349,6 +358,7 @@ class _Run:
             precision=self.precision,
             data=self.data,
             loss_scale=self.loss_scale.plain(),
+            average=self.average.tensors() if self.average else {},
         )
 
 
@@ -496,7 +506,7 @@ def _precision(recipe: TrainRecipe, device: torch.device) -> str:
 
 
 def _evaluate(run: _Run, evaluators: Mapping[str, Evaluator]) -> dict[str, float]:
-    bundle = run.whole_bundle()
+    bundle = run.measured_bundle()
 
     def numbers() -> dict[str, float]:
         bundle.model.eval()
