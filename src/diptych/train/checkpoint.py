@@ -37,6 +37,7 @@ class Checkpoint:
     precision: str  # that "auto" came to
     data: list[str]  # fingerprints of the sources
     loss_scale: Mapping[str, float] = field(default_factory=dict)  # of float16: the factor, and steps since it changed
+    reference: Mapping[str, float] = field(default_factory=dict)  # metrics of the model that a run started from
     average: Mapping[str, Tensor] = field(default_factory=dict)  # of the weights, where the run keeps one
 
     def save(self, folder: Path, *, keep: int) -> Path:
@@ -53,7 +54,7 @@ class Checkpoint:
             for name, tensors in ((_TENSORS, self.optimizer), (_AVERAGE, self.average)):
                 if tensors or name == _TENSORS:
                     (aside / name).write_bytes(save({name: t.contiguous() for name, t in tensors.items()}))
-            names = ("step", "counts", "metrics", "recipe", "precision", "data", "loss_scale")
+            names = ("step", "counts", "metrics", "recipe", "precision", "data", "loss_scale", "reference")
             write_json(aside / _STATE, {name: getattr(self, name) for name in names})
         for old in list_checkpoints(folder)[:-keep]:
             remove_folder(old)

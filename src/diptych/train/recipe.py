@@ -23,9 +23,12 @@ _FREE = (
     "train.activation_checkpointing",
     "train.checkpoint_every",
     "train.compile",
+    "train.keep_best",
     "train.keep_checkpoints",
     "train.loss_exchange",
+    "train.max_forgetting",
     "train.micro_batch_size",
+    "train.old_tasks",
     "train.parallel",
     "train.stall_seconds",
     "train.threads",
@@ -67,6 +70,9 @@ class TrainConfig:
     evaluate_every: int = 0  # steps; 0: only at the end
     checkpoint_every: int = 500  # steps
     keep_checkpoints: int = 2  # the newest so many
+    keep_best: str = ""  # a metric as it is logged, e.g. "twemoji/top1": the bundle that scored highest is kept too
+    old_tasks: tuple[str, ...] = ()  # metrics as they are logged, which a run with `start_from` must not lose
+    max_forgetting: float = 0.0  # by how much one of them may fall before the run stops; 0: by any
 
     def __post_init__(self) -> None:
         if self.batch_size < 2:
@@ -94,6 +100,7 @@ class TrainConfig:
             "micro_batch_size",
             "distillation",
             "teacher_logit_scale",
+            "max_forgetting",
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"train.{name} must not be negative. Got {getattr(self, name)}.")
@@ -102,6 +109,8 @@ class TrainConfig:
                 raise ConfigError(f"train.{name} must be at least 0 and below 1. Got {getattr(self, name)}.")
         if len(set(self.freeze)) > 1:
             raise ConfigError(f"train.freeze must leave a tower to train. Got {' and '.join(self.freeze)}.")
+        if self.max_forgetting and not self.old_tasks:
+            raise ConfigError("train.max_forgetting must be 0 unless train.old_tasks names the metrics it is about.")
         if self.freeze and self.parallel == "fsdp":
             raise ConfigError('train.freeze must be empty with train.parallel="fsdp". Use train.parallel="ddp".')
         if self.optimizer_state == "bfloat16" and max(self.beta1, self.beta2) > 0.99:
@@ -151,6 +160,8 @@ class TrainRecipe:
             )
         if self.train.freeze and not self.start_from:
             raise ConfigError("train.freeze must be empty without start_from: a tower frozen by chance learns nothing.")
+        if self.train.old_tasks and not self.start_from:
+            raise ConfigError("train.old_tasks must be empty without start_from: a new model has nothing to forget.")
         has_teacher = all(source.teacher_images and source.teacher_texts for source in self.data.sources)
         if bool(self.train.distillation) != has_teacher or any(
             bool(source.teacher_images) != bool(source.teacher_texts) for source in self.data.sources

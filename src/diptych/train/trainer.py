@@ -27,11 +27,13 @@ from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.runtime import fast_dtype, generator, stop_request
+from diptych.train.best import BestBundle, check_metric
 from diptych.train.checkpoint import Checkpoint, list_checkpoints, optimizer_tensors, restore_optimizer
 from diptych.train.distill import affinity_distillation
 from diptych.train.distributed import Ranks, Spread, clip_gradients, launched_ranks, whole
 from diptych.train.ema import Average
 from diptych.train.exchange import contrastive_loss
+from diptych.train.forgetting import CHANGE, forgotten, with_changes
 from diptych.train.log import RunLog
 from diptych.train.optim import adamw, clamp_logit_scale, parameter_groups
 from diptych.train.recipe import TrainRecipe, difference
@@ -199,6 +201,7 @@ class _Run:
             weights = {name: value.clone() for name, value in self.bundle.model.state_dict().items()}
             self.bundle.model.load_state_dict(weights, assign=True)
         self.metrics: Mapping[str, float] = saved.metrics if saved else {}
+        self.reference: Mapping[str, float] = saved.reference if saved else {}
         self.counts = _Counts(saved.counts if saved else {})
         self.device = ranks.device
         # From the checkpoint: a second measurement may come to another type, and to other weights.
@@ -358,6 +361,7 @@ class _Run:
             precision=self.precision,
             data=self.data,
             loss_scale=self.loss_scale.plain(),
+            reference=self.reference,
             average=self.average.tensors() if self.average else {},
         )
 
@@ -423,8 +427,14 @@ def _go_on(
         if ranks.is_first:
             log = stack.enter_context(contextlib.closing(RunLog(out / "log.jsonl", resume_step=run.step)))
         stop_requested = stack.enter_context(stop_request())
+        best = None
+        if settings.keep_best:
+            best = ranks.share(lambda: BestBundle(out / "best", settings.keep_best, is_new=run.step == 0))
         if run.step == 0:  # an evaluator that cannot run says so now, not after an hour
-            run.metrics = _evaluate(run, evaluators)
+            _evaluate(run, evaluators, best)
+        else:
+            _check_metrics(run)
+            _stop_if_forgotten(run)
         is_first_step = True
         lap_start = time.perf_counter()
         watchdog.at("data", run.step + 1)
@@ -441,7 +451,7 @@ def _go_on(
             evaluates = is_last or _is_due(run.step, settings.evaluate_every)
             if evaluates:
                 watchdog.at("evaluate", run.step)
-                run.metrics = _evaluate(run, evaluators)
+                _evaluate(run, evaluators, best)
             progress = Progress(
                 step=run.step,
                 steps=settings.steps,
@@ -456,12 +466,13 @@ def _go_on(
                 log.write(**progress.logged(with_metrics=evaluates))
             if on_progress and ranks.is_first:
                 on_progress(progress)
-            stops = is_last or any(ranks.collect(stop_requested()))
+            stops = is_last or bool(_forgotten(run)) or any(ranks.collect(stop_requested()))
             if stops or _is_due(run.step, settings.checkpoint_every):
                 watchdog.at("save", run.step)
                 checkpoint = run.checkpoint()
                 ranks.share(lambda: checkpoint.save(out / "checkpoints", keep=settings.keep_checkpoints))  # noqa: B023
             if stops:
+                _stop_if_forgotten(run)
                 break
             watchdog.at("data", run.step + 1)
             lap_start = time.perf_counter()
@@ -505,7 +516,8 @@ def _precision(recipe: TrainRecipe, device: torch.device) -> str:
     return str(fast_dtype(device)).removeprefix("torch.") if auto else recipe.train.precision
 
 
-def _evaluate(run: _Run, evaluators: Mapping[str, Evaluator]) -> dict[str, float]:
+def _evaluate(run: _Run, evaluators: Mapping[str, Evaluator], best: BestBundle | None) -> None:
+    """Measure where the run is; the first evaluation of a run from a trained model is what later ones are held to."""
     bundle = run.measured_bundle()
 
     def numbers() -> dict[str, float]:
@@ -518,7 +530,31 @@ def _evaluate(run: _Run, evaluators: Mapping[str, Evaluator]) -> dict[str, float
         run.train_mode()
         return numbers
 
-    return run.ranks.share(numbers)
+    measured = run.ranks.share(numbers)
+    run.metrics = with_changes(measured, run.reference)
+    if run.step == 0 and run.recipe.start_from:
+        run.reference = measured
+    _check_metrics(run)
+    run.ranks.share(lambda: best.offer(bundle, measured, run.step) if best else None)
+
+
+def _check_metrics(run: _Run) -> None:
+    settings = run.recipe.train
+    measured = {name: value for name, value in run.metrics.items() if not name.endswith(CHANGE)}
+    if settings.keep_best:
+        check_metric("train.keep_best", settings.keep_best, measured)
+    for name in settings.old_tasks:
+        check_metric("train.old_tasks", name, measured)
+
+
+def _forgotten(run: _Run) -> str:
+    settings = run.recipe.train
+    return forgotten(run.metrics, run.reference, old_tasks=settings.old_tasks, limit=settings.max_forgetting)
+
+
+def _stop_if_forgotten(run: _Run) -> None:
+    if sentence := _forgotten(run):
+        raise TrainingError(f"{sentence} The run is saved at step {run.step}.")
 
 
 def _is_due(step: int, every: int) -> bool:
