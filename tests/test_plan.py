@@ -17,7 +17,7 @@ from diptych.model.presets import preset
 from diptych.model.siglip import SigLIPImageTowerConfig
 from diptych.runtime import generator
 from diptych.train.devices import Device, find_device
-from diptych.train.optim import parameter_groups
+from diptych.train.optim import adamw, parameter_groups
 from diptych.train.plan import DEFAULT_UTILISATION, Plan, Setup, choose_precision, plan_run
 from diptych.train.recipe import TrainRecipe, read_recipe
 
@@ -143,6 +143,16 @@ def test_times_are_counts_over_rates():
     assert found.mfu == pytest.approx(8 * found.flops["step"] / found.seconds["step"])
     again = plan_run(tiny(), setup(utilisation=0.5, checkpointing=True))
     assert again.mfu < found.mfu  # computing twice is no use
+
+
+def test_moments_of_8_bits_are_counted_as_a_real_optimizer_holds_them():
+    model = CLIP(tiny().model, torch.Generator().manual_seed(0))
+    optimizer = adamw(parameter_groups(model, weight_decay=0.1), betas=(0.9, 0.98), epsilon=1e-6, state="int8")
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    held = sum(t.nbytes for state in optimizer.state.values() for name, t in state.items() if name != "step")
+    assert plan_run(tiny(optimizer_state="int8"), setup()).memory["optimizer"] == held
 
 
 def test_an_average_of_the_weights_takes_4_bytes_a_parameter():

@@ -499,13 +499,17 @@ def test_the_factor_of_float16_halves_until_it_fits_and_grows_after_2000_steps()
     assert list(trainer._LossScale({}, wanted=False).tries()) == [1.0]
 
 
-def test_compact_moments_are_saved_as_they_are_and_go_on_to_the_bit(tiny_recipe, tmp_path):
-    recipe = vit(tiny_recipe, steps=6, optimizer_state="bfloat16")
+@pytest.mark.parametrize(
+    ("state", "types"),
+    [("bfloat16", {torch.bfloat16}), ("int8", {torch.int8, torch.uint8, torch.float32})],
+)
+def test_compact_moments_are_saved_as_they_are_and_go_on_to_the_bit(tiny_recipe, tmp_path, state, types):
+    recipe = vit(tiny_recipe, steps=6, optimizer_state=state)
     train(recipe, tmp_path / "undisturbed")
     train_in_two_parts(recipe, tmp_path / "run")
     assert_same_run(tmp_path / "run", tmp_path / "undisturbed")
     memory = Checkpoint.load(tmp_path / "run" / "checkpoints" / "step-00000006").optimizer
-    assert {t.dtype for name, t in memory.items() if not name.endswith(".step")} == {torch.bfloat16}
+    assert {t.dtype for name, t in memory.items() if not name.endswith(".step")} == types
 
 
 def test_blocks_are_compiled_where_the_recipe_says_so(tiny_recipe, tmp_path, monkeypatch):
@@ -611,6 +615,19 @@ def test_a_run_may_start_from_a_bundle(undisturbed, tiny_recipe, tmp_path):
         torch.testing.assert_close(learned[name], value, rtol=0, atol=1e-9, msg=name)
     assert after.tokenizer.encode(["red square"]).equal(start.tokenizer.encode(["red square"]))
     assert 'start_from = "' in after.about.recipe
+
+
+def test_lower_layers_move_less_where_the_recipe_says_so(tiny_recipe, tmp_path):
+    before = CLIP(vit(tiny_recipe).model, generator(0)).state_dict()
+    moved: dict[float, dict[str, float]] = {}
+    for decay in (1.0, 0.5):
+        recipe = vit(tiny_recipe, steps=1, warmup_steps=0, weight_decay=0.0, layer_decay=decay)
+        after = train(recipe, tmp_path / str(decay)).bundle.model.state_dict()
+        moved[decay] = {name: (after[name] - before[name]).norm().item() for name in before}
+    shares = {name: moved[0.5][name] / moved[1.0][name] for name in moved[1.0] if moved[1.0][name] > 1e-4}
+    for name, factor in (("image.projection", 1), ("image.blocks.1.mlp.up.weight", 0.5), ("text.projection", 1),
+                         ("image.patch_embedding.weight", 0.125), ("text.position_embedding", 0.125)):  # fmt: skip
+        assert shares[name] == pytest.approx(factor, rel=1e-3), name
 
 
 @pytest.mark.parametrize(("locked", "other"), [("image", "text"), ("text", "image")])

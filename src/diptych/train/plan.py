@@ -16,7 +16,9 @@ from diptych.model.cost import TowerCost, tower_cost
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.train.devices import Device, Precision
+from diptych.train.int8 import BLOCK
 from diptych.train.loss import TILE
+from diptych.train.optim import StateType
 from diptych.train.recipe import TrainRecipe
 from diptych.train.step import count_kept_patches
 
@@ -175,11 +177,17 @@ def _sizes(recipe: TrainRecipe, setup: Setup) -> _Sizes:
         text_parameters=_count(model.text),
         parameters=_count(model),
         weight_bytes=sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())),
-        moment_bytes=2 * _count(model) * (_FLOAT if recipe.train.optimizer_state == "float32" else 2),
+        moment_bytes=_moment_bytes(model, recipe.train.optimizer_state),
         average_bytes=_FLOAT * _count(model) if recipe.train.ema_decay else 0,
         matrix_parameters=matrices,
         gathered_parameters=_count(model) - sum(blocks) + 2 * max(blocks),
     )
+
+
+def _moment_bytes(model: CLIP, state: StateType) -> int:
+    if state != "int8":
+        return 2 * _count(model) * (_FLOAT if state == "float32" else 2)
+    return 2 * sum(p.numel() + _FLOAT * math.ceil(p.numel() / BLOCK) for p in model.parameters())
 
 
 def _element(setup: Setup) -> int:

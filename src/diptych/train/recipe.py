@@ -59,7 +59,10 @@ class TrainConfig:
     micro_batch_size: int = 0  # pairs a process has activations of at a time; all stay negatives; 0: all of its pairs
     activation_checkpointing: bool = False  # compute transformer blocks a second time instead of keeping what they made
     patch_dropout: float = 0.0  # share of the patches that a vision transformer does not look at in training (FLIP)
-    optimizer_state: Literal["float32", "bfloat16"] = "float32"  # AdamW's two moments: 8 or 4 bytes a parameter
+    layer_decay: float = 1.0  # factor on the learning rate from each layer to the one below it; 1: all learn alike
+    optimizer_state: Literal["float32", "bfloat16", "int8"] = (
+        "float32"  # AdamW's moments: 8, 4 or 2.03 bytes a parameter
+    )
     ema_decay: float = 0.0  # of an average of the weights, which is then what is measured and what comes out; 0: none
     freeze: tuple[Literal["image", "text"], ...] = ()  # towers that keep the weights of `start_from` (LiT)
     compile: bool = False  # transformer blocks by torch.compile: minutes at the start, and a C++ compiler on a CPU
@@ -107,6 +110,13 @@ class TrainConfig:
         for name in ("beta1", "beta2", "patch_dropout", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"train.{name} must be at least 0 and below 1. Got {getattr(self, name)}.")
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(f"train.layer_decay must be above 0 and at most 1. Got {self.layer_decay}.")
+        if self.optimizer_state == "int8" and self.parallel == "fsdp":
+            raise ConfigError(
+                'train.optimizer_state="int8" needs train.parallel="ddp": the numbers that share a scale must lie in '
+                'one process. Use train.optimizer_state="bfloat16" with fsdp.'
+            )
         if len(set(self.freeze)) > 1:
             raise ConfigError(f"train.freeze must leave a tower to train. Got {' and '.join(self.freeze)}.")
         if self.max_forgetting and not self.old_tasks:

@@ -218,7 +218,7 @@ class _Run:
         self.spread = Spread(self.model, ranks, recipe.train.parallel)
         self.loss_scale = _LossScale(saved.loss_scale if saved else {}, wanted=self.precision == "float16")
         self.optimizer = adamw(
-            parameter_groups(self.model, weight_decay=recipe.train.weight_decay),
+            parameter_groups(self.model, weight_decay=recipe.train.weight_decay, layer_decay=recipe.train.layer_decay),
             betas=(recipe.train.beta1, recipe.train.beta2),
             epsilon=recipe.train.epsilon,
             state=recipe.train.optimizer_state,
@@ -266,7 +266,7 @@ class _Run:
             self.step, peak=settings.learning_rate, warmup_steps=settings.warmup_steps, steps=settings.steps
         )
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate_factor"]
         self.optimizer.step()
         clamp_logit_scale(self.model)
         self.step += 1
