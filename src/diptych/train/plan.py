@@ -19,6 +19,7 @@ from diptych.train.devices import Device, Precision
 from diptych.train.int8 import BLOCK
 from diptych.train.loss import TILE
 from diptych.train.optim import StateType
+from diptych.train.phases import Stage, recipe_at, stages
 from diptych.train.recipe import TrainRecipe
 from diptych.train.step import count_kept_patches
 
@@ -85,9 +86,10 @@ class Plan:
 def plan_run(recipe: TrainRecipe, setup: Setup) -> Plan:
     """Cost of a recipe's run on a stated machine.
 
-    Texts are counted at full context length, so batches whose texts are short take less. Not counted: reading and
-    decoding pictures, evaluation, saving. Gradients travel while the backward pass computes, weights (fsdp) during the
-    whole step; what is left over, and the features, add to the step.
+    A run with phases is counted at the model's own sizes, those of its last steps; but for its time, which is that of
+    all phases. Texts are counted at full context length, so batches whose texts are short take less. Not counted:
+    reading and decoding pictures, evaluation, saving. Gradients travel while the backward pass computes, weights (fsdp)
+    during the whole step; what is left over, and the features, add to the step.
 
     Raises:
         ConfigError: fewer pairs in a batch than devices, or a tower whose cost is not known.
@@ -123,10 +125,16 @@ def plan_run(recipe: TrainRecipe, setup: Setup) -> Plan:
         fits=total <= _USABLE * setup.device.memory,
         advice=_advice(recipe, setup),
         wire=wire,
-        seconds=seconds | {"run": seconds["step"] * recipe.train.steps},
+        seconds=seconds | {"run": sum(_stage_seconds(recipe, stage, setup) for stage in stages(recipe))},
         pairs_per_second=batch_size / seconds["step"],
         mfu=useful * batch_size / (seconds["step"] * peak),
     )
+
+
+def _stage_seconds(recipe: TrainRecipe, stage: Stage, setup: Setup) -> float:
+    sizes = _sizes(recipe_at(recipe, stage), setup)
+    step = _seconds(sizes, setup, _flops(sizes, setup), _wire(sizes, setup))["step"]
+    return step * (stage.stop - stage.start)
 
 
 def choose_precision(recipe: TrainRecipe, device: Device) -> Precision:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from diptych.errors import ConfigError
 from diptych.model.clip import CLIPConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
-from diptych.model.siglip import SigLIPImageTowerConfig
+from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 
 # Options that may change when a run goes on: neither its weights nor its log come out otherwise, but for the rounding
 # of sums that some of them take in another order, as another number of processes does too.
@@ -36,10 +36,24 @@ _FREE = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A run's first steps, or those after the phase before, at other sizes than the model's own."""
+
+    steps: int  # updates
+    image_size: int  # pixels of one side; learned positions are stretched where it changes
+    context_length: int = 0  # tokens; longer texts are cut and counted; 0: all that the text tower takes
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"train.phases must have at least 1 step each. Got {self.steps}.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """The loop: how many steps of what size, and what is done every so many of them."""
 
     steps: int  # updates of the whole run; pairs drawn = steps * batch_size
+    phases: tuple[Phase, ...] = ()  # what comes before the model's own sizes, to which the steps that remain belong
     batch_size: int = 256  # pairs an update, bad ones included, over all processes
     learning_rate: float = 5e-4  # at the end of the warm-up; then half a cosine down to 0
     warmup_steps: int = 100  # steps
@@ -172,6 +186,7 @@ class TrainRecipe:
             raise ConfigError("train.freeze must be empty without start_from: a tower frozen by chance learns nothing.")
         if self.train.old_tasks and not self.start_from:
             raise ConfigError("train.old_tasks must be empty without start_from: a new model has nothing to forget.")
+        self._check_phases()
         has_teacher = all(source.teacher_images and source.teacher_texts for source in self.data.sources)
         if bool(self.train.distillation) != has_teacher or any(
             bool(source.teacher_images) != bool(source.teacher_texts) for source in self.data.sources
@@ -190,6 +205,26 @@ class TrainRecipe:
                 "train.micro_batch_size must be 0 for a ResNet: its batch norm needs the whole batch. "
                 f"Got {self.train.micro_batch_size}. Use a vision transformer."
             )
+
+    def _check_phases(self) -> None:
+        steps, text = sum(phase.steps for phase in self.train.phases), self.model.text
+        if steps >= self.train.steps:
+            raise ConfigError(
+                "train.phases must leave steps for the model's own sizes, which come last. "
+                f"Got {steps} of train.steps={self.train.steps}."
+            )
+        for number, phase in enumerate(self.train.phases):
+            if phase.context_length and isinstance(text, SigLIPTextTowerConfig):
+                raise ConfigError("train.phases cannot shorten texts for a siglip text tower, which reads the padding.")
+            if phase.context_length and not 3 <= phase.context_length <= text.context_length:
+                raise ConfigError(
+                    f"train.phases[{number}].context_length must lie in 3 to model.text.context_length="
+                    f"{text.context_length}, or be 0. Got {phase.context_length}."
+                )
+            try:
+                replace(self.model.image, image_size=phase.image_size)
+            except ConfigError as error:
+                raise ConfigError(f"train.phases[{number}].image_size: {error}") from error
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> TrainRecipe:

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +36,7 @@ from diptych.train.exchange import contrastive_loss
 from diptych.train.forgetting import CHANGE, forgotten, with_changes
 from diptych.train.log import RunLog
 from diptych.train.optim import adamw, clamp_logit_scale, parameter_groups
+from diptych.train.phases import fitted, stage_at, stages
 from diptych.train.recipe import TrainRecipe, difference
 from diptych.train.schedule import learning_rate
 from diptych.train.step import Inputs, cached_gradients, draw_kept_patches, fast_attention, whole_gradients
@@ -129,7 +130,7 @@ def train(
         newest = ranks.share(claim)
         sources = pair_sources(recipe.data)
         run = _Run(recipe, sources, _saved(newest, out, recipe, sources), ranks)
-        stack.callback(run.spread.close)
+        stack.callback(lambda: run.spread.close())  # of the last phase
         ranks.share(lambda: write_text(out / "recipe.toml", to_toml(recipe)))
         watchdog = Watchdog(
             ranks, out / "stall", seconds=recipe.train.stall_seconds, on_alarm=on_alarm or (lambda _: None)
@@ -195,38 +196,57 @@ class _Run:
         self.ranks = ranks
         self.data = [source.fingerprint() for source in sources]  # as it was at the start
         self.step = saved.step if saved else 0  # updates done
-        self.bundle = saved.bundle if saved else _first_bundle(recipe, sources, ranks)
-        if saved or recipe.start_from:
-            # Mapped weights lie where the file has them; the last bits of a product depend on where its factors begin.
-            weights = {name: value.clone() for name, value in self.bundle.model.state_dict().items()}
-            self.bundle.model.load_state_dict(weights, assign=True)
         self.metrics: Mapping[str, float] = saved.metrics if saved else {}
         self.reference: Mapping[str, float] = saved.reference if saved else {}
         self.counts = _Counts(saved.counts if saved else {})
         self.device = ranks.device
         # From the checkpoint: a second measurement may come to another type, and to other weights.
         self.precision = saved.precision if saved else ranks.share(lambda: _precision(recipe, self.device))
+        self.loss_scale = _LossScale(saved.loss_scale if saved else {}, wanted=self.precision == "float16")
+        self._hold(saved)
+
+    def _hold(self, saved: Checkpoint | None) -> None:
+        """Build what has the sizes of the phase that the next step belongs to."""
+        recipe, settings = self.recipe, self.recipe.train
+        stage = stage_at(recipe, self.step)
+        saved = fitted(saved, stage.image_size) if saved else None
+        self.bundle = saved.bundle if saved else _first_bundle(recipe, self.sources, self.ranks, stage.image_size)
+        if saved or recipe.start_from:
+            # Mapped weights lie where the file has them; the last bits of a product depend on where its factors begin.
+            weights = {name: value.clone() for name, value in self.bundle.model.state_dict().items()}
+            self.bundle.model.load_state_dict(weights, assign=True)
         self.model: CLIP = self.bundle.model.to(device=self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         for tower in self._frozen():
             tower.requires_grad_(False)
         self.train_mode()
         for module in self.model.modules():
             if isinstance(module, Stack):
-                module.recomputes = recipe.train.activation_checkpointing
-            if isinstance(module, Block) and recipe.train.compile:
+                module.recomputes = settings.activation_checkpointing
+            if isinstance(module, Block) and settings.compile:
                 module.compile()
-        self.spread = Spread(self.model, ranks, recipe.train.parallel)
-        self.loss_scale = _LossScale(saved.loss_scale if saved else {}, wanted=self.precision == "float16")
+        self.spread = Spread(self.model, self.ranks, settings.parallel)
         self.optimizer = adamw(
-            parameter_groups(self.model, weight_decay=recipe.train.weight_decay, layer_decay=recipe.train.layer_decay),
-            betas=(recipe.train.beta1, recipe.train.beta2),
-            epsilon=recipe.train.epsilon,
-            state=recipe.train.optimizer_state,
+            parameter_groups(self.model, weight_decay=settings.weight_decay, layer_decay=settings.layer_decay),
+            betas=(settings.beta1, settings.beta2),
+            epsilon=settings.epsilon,
+            state=settings.optimizer_state,
         )
         if saved:
             restore_optimizer(self.model, self.optimizer, saved.optimizer)
-        decay = recipe.train.ema_decay
+        decay = settings.ema_decay
         self.average = Average(self.model, decay, saved.average if saved else None) if decay else None
+
+    def enter_phase(self) -> bool:
+        """Take on the image size of the next step; whether it is another one. To be called by all processes.
+
+        It goes by way of a checkpoint in memory, so that a run that was stopped between two phases goes on as this one.
+        """
+        if stage_at(self.recipe, self.step).image_size == self.bundle.preprocess.image_size:
+            return False
+        saved = self.checkpoint()
+        self.spread.close()
+        self._hold(saved)
+        return True
 
     def train_mode(self) -> None:
         """What differs in training is on, but in frozen towers: their batch statistics stay as well."""
@@ -311,7 +331,7 @@ class _Run:
         )
 
     def _inputs(self, batch: Batch) -> Inputs:
-        image, dropout, kept = self.recipe.model.image, self.recipe.train.patch_dropout, None
+        image, dropout, kept = self.bundle.model.config.image, self.recipe.train.patch_dropout, None
         if dropout and isinstance(image, ImageTowerConfig | SigLIPImageTowerConfig):
             kept = draw_kept_patches(batch.noise, patches=image.patches, dropout=dropout).to(self.device)
         return Inputs(batch.images.to(self.device), batch.tokens.to(self.device), kept)
@@ -319,11 +339,11 @@ class _Run:
     def _forward(self, inputs: Inputs) -> CLIPOutput:
         count = len(inputs.images)
         if not count:  # all of this process's samples are bad; it still takes part, with a blank that counts nothing
-            side = self.recipe.preprocess.image_size
+            side = self.bundle.preprocess.image_size
             blank = inputs.images.new_zeros(1, side, side, 3)
             kept = inputs.kept_patches if inputs.kept_patches is None else inputs.kept_patches.new_zeros(1, 1)
             inputs = Inputs(blank, inputs.tokens.new_zeros(1, inputs.tokens.shape[1] or 1), kept)
-        pixels = self.recipe.preprocess.normalise(inputs.images).contiguous(memory_format=torch.channels_last)
+        pixels = self.bundle.preprocess.normalise(inputs.images).contiguous(memory_format=torch.channels_last)
         dtype = getattr(torch, self.precision)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
             output = self.spread(pixels, inputs.tokens, inputs.kept_patches)
@@ -342,7 +362,7 @@ class _Run:
         """The bundle, where processes hold shares put together; to be called by all."""
         if self.ranks.count == 1 or self.recipe.train.parallel == "ddp":
             return self.bundle
-        model = CLIP(self.recipe.model)
+        model = CLIP(self.bundle.model.config)
         model.load_state_dict({name: whole(value) for name, value in self.model.state_dict().items()}, assign=True)
         return dataclasses.replace(self.bundle, model=model.train())
 
@@ -407,20 +427,7 @@ def _go_on(
 ) -> None:
     """From the step where the run is to its last one, or to a stop request."""
     settings, ranks = run.recipe.train, run.ranks
-    stream = batches(
-        run.sources,
-        run.recipe.data,
-        preprocess=run.recipe.preprocess,
-        tokenizer=run.bundle.tokenizer,
-        batch_size=settings.batch_size,
-        seed=run.recipe.seed,
-        start=run.step,
-        stop=settings.steps,
-        threads=settings.threads,
-        part=ranks.rank,
-        parts=ranks.count,
-        cut_tokens=not isinstance(run.recipe.model.text, SigLIPTextTowerConfig),
-    )
+    stream = _stream(run)
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(stream))
         log = None
@@ -439,6 +446,7 @@ def _go_on(
         lap_start = time.perf_counter()
         watchdog.at("data", run.step + 1)
         for batch in stream:
+            is_first_step |= run.enter_phase()
             watchdog.at("first step" if is_first_step else "step", run.step + 1, batch.keys)
             is_first_step = False
             parts = ranks.collect((len(batch.images), batch.truncated, dict(batch.bad)))
@@ -478,23 +486,53 @@ def _go_on(
             lap_start = time.perf_counter()
 
 
-def _first_bundle(recipe: TrainRecipe, sources: Sequence[Pairs], ranks: Ranks) -> Bundle:
+def _stream(run: _Run) -> Generator[Batch]:
+    """The batches from where the run is to its last step, this process's part of each; a phase's at its sizes."""
+    recipe, first = run.recipe, run.step
+    for stage in stages(recipe):
+        if stage.stop <= first:
+            continue
+        tokenizer = run.bundle.tokenizer
+        if stage.context_length < tokenizer.context_length:
+            tokenizer = tokenizer.with_context_length(stage.context_length)
+        stream = batches(
+            run.sources,
+            recipe.data,
+            preprocess=dataclasses.replace(recipe.preprocess, image_size=stage.image_size),
+            tokenizer=tokenizer,
+            batch_size=recipe.train.batch_size,
+            seed=recipe.seed,
+            start=max(first, stage.start),
+            stop=stage.stop,
+            threads=recipe.train.threads,
+            part=run.ranks.rank,
+            parts=run.ranks.count,
+            cut_tokens=not isinstance(recipe.model.text, SigLIPTextTowerConfig),
+        )
+        with contextlib.closing(stream):
+            yield from stream
+
+
+def _first_bundle(recipe: TrainRecipe, sources: Sequence[Pairs], ranks: Ranks, image_size: int) -> Bundle:
     about = About(
         source=f"diptych recipe {recipe.name}", licence=recipe.licence, data=recipe.about_data, recipe=to_toml(recipe)
     )
     if recipe.start_from:
-        return dataclasses.replace(_loaded(recipe), about=about)
+        return dataclasses.replace(_loaded(recipe, image_size), about=about)
     tokenizer = ranks.share(lambda: _new_tokenizer(recipe, sources))
-    model = CLIP(recipe.model, generator(recipe.seed))
-    return Bundle(model=model, preprocess=recipe.preprocess, tokenizer=tokenizer, about=about)
+    preprocess = dataclasses.replace(recipe.preprocess, image_size=image_size)
+    image = dataclasses.replace(recipe.model.image, image_size=image_size)
+    model = CLIP(dataclasses.replace(recipe.model, image=image), generator(recipe.seed))
+    return Bundle(model=model, preprocess=preprocess, tokenizer=tokenizer, about=about)
 
 
-def _loaded(recipe: TrainRecipe) -> Bundle:
-    bundle = load(recipe.start_from, image_size=recipe.model.image.image_size)
+def _loaded(recipe: TrainRecipe, image_size: int) -> Bundle:
+    bundle = load(recipe.start_from, image_size=image_size)
     theirs = {"model": to_dict(bundle.model.config), "preprocess": to_dict(bundle.preprocess)}
     ours = {"model": to_dict(recipe.model), "preprocess": to_dict(recipe.preprocess)}
     for sizes in (theirs, ours):
         sizes["model"]["text"].pop("end_token_id", None)  # a fact of the vocabulary, which comes with the bundle
+        sizes["model"]["image"]["image_size"] = sizes["preprocess"]["image_size"] = image_size  # of the first phase
     if change := difference(theirs, ours):
         raise ConfigError(
             f"model and preprocess must be those of start_from={recipe.start_from}, but for the image size: {change}."
