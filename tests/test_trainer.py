@@ -22,7 +22,8 @@ from diptych.data.pipeline import Source, batches, pair_sources
 from diptych.data.shards import ShardWriter
 from diptych.errors import ConfigError, DataError, DiptychError, TrainingError
 from diptych.files import folder_lock
-from diptych.model.clip import CLIP
+from diptych.model.clip import CLIP, CLIPConfig
+from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.runtime import generator
 from diptych.train import exchange, trainer
 from diptych.train.checkpoint import Checkpoint
@@ -529,6 +530,36 @@ def test_a_sigmoid_head_learns_by_the_sigmoid_loss(tiny_recipe, tmp_path):
     assert progress.logit_scale == pytest.approx(10, rel=0.01)
     # At bias -10 all answers are "no", and 8 pictures have one match each: about 10 nats a picture, less the cosines.
     assert 5 < progress.loss < 20
+
+
+def test_a_sigmoid_head_learns_more_than_how_rare_a_match_is(tiny_recipe, tmp_path):
+    recipe = change(tiny_recipe, steps=40, batch_size=20, learning_rate=4e-3, checkpoint_every=100, log_every=100)
+    recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, head="sigmoid"))
+    result, seen = watched(recipe, tmp_path)
+    # 20 of 40 captions, of which 2 are alike: 1.25 of 20 texts match a picture, give or take. Who knows that alone:
+    rare = 1.25 / 20
+    constant = -20 * (rare * math.log(rare) + (1 - rare) * math.log(1 - rare))  # nats a picture
+    assert sum(progress.loss for progress in seen[-5:]) / 5 < 0.9 * constant
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert bundle.fingerprint() == result.bundle.fingerprint()
+    logits = bundle.logits_per_image(
+        bundle.encode_images([drawing("red", "bar", 14)]), bundle.encode_texts(["red bar"])
+    )
+    torch.testing.assert_close(bundle.probabilities(logits), logits.sigmoid())
+
+
+def test_siglips_towers_are_trained_saved_and_opened_again(tiny_recipe, tmp_path):
+    model = CLIPConfig(
+        embed_dim=32,
+        head="sigmoid",
+        image=SigLIPImageTowerConfig(image_size=32, patch_size=8, width=32, layers=1, heads=2),
+        text=SigLIPTextTowerConfig(context_length=16, vocab_size=600, width=32, layers=1, heads=2),
+    )
+    recipe = dataclasses.replace(change(tiny_recipe, steps=10, warmup_steps=0), model=model)
+    result, seen = watched(recipe, tmp_path)
+    assert seen[-1].loss < 0.6 * seen[0].loss  # the bias alone gets this far
+    assert Bundle.load(tmp_path / "bundle").fingerprint() == result.bundle.fingerprint()
+    assert Bundle.load(tmp_path / "bundle").tokenizer.context_length == 16
 
 
 # Runs that are killed. Each life is a process of its own, forked from a server that has imported all there is.
