@@ -103,18 +103,21 @@ def train(
 
     Args:
         recipe: everything that decides the run.
-        out: gets `recipe.toml`, `log.jsonl`, `checkpoints/` and at the end `bundle/`; one run at a time.
+        out: gets `recipe.toml`, `log.jsonl`, `checkpoints/`, `best/` where the recipe asks for it, and at the end
+            `bundle/`; one run at a time.
         evaluators: each is given the model as a bundle and returns named finite numbers, logged as `NAME/number`;
-            called once before the first step, then as the recipe says, and at the end.
+            called once before the first step, then as the recipe says, and at the end. In a run from a trained model
+            `NAME/number_change` tells how far each went since the start.
         on_progress: called after each step.
         on_alarm: called when another process died or stands still, in the one that found it, with a sentence; this
             process then ends with exit code 1, as no Python code can end a wait for others.
 
     Raises:
         ConfigError: `out` holds a run of another recipe or of other data, or another process works in it; or
-            `start_from` holds a model of other sizes.
+            `start_from` holds a model of other sizes; or the recipe names a metric that no evaluator gives.
         DataError: a source cannot be read, `out` cannot be written, or too many samples are bad.
-        TrainingError: the loss or its gradient is not finite.
+        TrainingError: the loss or its gradient is not finite, or the run forgot more than the recipe bears; it is then
+            saved.
         WeightsError: the newest checkpoint is damaged, or `start_from` cannot be read.
     """
     with contextlib.ExitStack() as stack:
