@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -456,6 +457,36 @@ def test_evaluate_without_data_measures_the_embedded_style(run: Run, model: str,
 )
 def test_evaluate_says_what_to_do(fails, words: list[str], message: str):
     assert message in fails("evaluate", "zero-shot", *words)
+
+
+def test_models_are_averaged_and_measured_on_the_way(
+    run: Run, fails, bundle: Bundle, model: str, labelled: Path, tmp_path: Path
+):
+    other = dataclasses.replace(bundle, model=CLIP(bundle.model.config, generator(9)).eval())
+    other.save(tmp_path / "other")
+    code, out, _ = run("models", "average", model, tmp_path / "other", "--alpha", 0.25, "--out", tmp_path / "mean")
+    assert (code, out) == (0, f"0.75 x {model} + 0.25 x {tmp_path / 'other'} -> {tmp_path / 'mean'}\n")
+    mean = Bundle.load(tmp_path / "mean")
+    want = bundle.model.text.projection.lerp(other.model.text.projection, 0.25)  # pyright: ignore
+    torch.testing.assert_close(mean.model.text.projection, want)
+    assert "alpha must lie between 0 and 1" in fails(
+        "models", "average", model, tmp_path / "other", "--alpha", 2, "--out", tmp_path / "none"
+    )
+    assert not (tmp_path / "none").exists()
+
+    shutil.copytree(labelled, tmp_path / "old")
+    words = ("evaluate", "wise-ft", model, tmp_path / "other", "--data", labelled, "--reference", tmp_path / "old")
+    code, out, _ = run(*words, "--alphas", 0, "--alphas", 1, "--out", tmp_path / "curve.json")
+    assert code == 0
+    assert out.split()[:5] == ["alpha", "set", "(new)", "old", "(old)"]
+    found = json.loads((tmp_path / "curve.json").read_text())
+    assert [point["alpha"] for point in found["points"]] == [0.0, 1.0]
+    assert all(point["target"] == point["reference"] == point["references"]["old"] for point in found["points"])
+    assert found["pretrained"]["fingerprint"] == bundle.fingerprint()
+    assert found["model"]["fingerprint"] == other.fingerprint()
+    assert found["references"][0]["name"] == "old"
+    assert "distinct names" in fails(*words[:6], "--reference", labelled)
+    assert "--reference" in fails(*words[:6])
 
 
 def test_a_result_file_tells_what_became_of_each_picture(

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from diptych.model.clip import CLIP
+from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.presets import preset
+from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.train.optim import CompactAdamW, adamw, clamp_logit_scale, parameter_groups
 
 
@@ -44,6 +45,77 @@ def test_frozen_parameters_are_left_out(model):
     groups = parameter_groups(model, weight_decay=0.1)
     trained = {id(p) for group in groups for p in group["params"]}
     assert trained == {id(p) for name, p in model.named_parameters() if not name.startswith("image.")}
+
+
+def factors(model: CLIP, layer_decay: float) -> dict[str, float]:
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = parameter_groups(model, weight_decay=0.3, layer_decay=layer_decay)
+    found = [(names[id(p)], group["rate_factor"]) for group in groups for p in group["params"]]  # pyright: ignore
+    assert len(found) == len(names)  # each once
+    for group in groups:
+        assert {p.ndim >= 2 for p in group["params"]} == {group["weight_decay"] == 0.3}  # pyright: ignore
+    return dict(found)  # pyright: ignore
+
+
+TEXT_FACTORS = {
+    "text.projection": 1,
+    "text.ln_final.weight": 1,
+    "text.blocks.1.mlp.up.weight": 1 / 2,
+    "text.blocks.0.ln_attention.bias": 1 / 4,
+    "text.token_embedding.weight": 1 / 8,
+    "text.position_embedding": 1 / 8,
+    "logit_scale": 1,
+}
+
+
+def test_each_layer_learns_by_a_factor_slower_than_the_one_above_it():
+    found = factors(CLIP(preset("tiny-vit"), torch.Generator().manual_seed(0)), 0.5)
+    wanted = TEXT_FACTORS | {
+        "image.projection": 1,
+        "image.ln_post.bias": 1,
+        "image.blocks.1.attention.in_projection.weight": 1 / 2,
+        "image.blocks.0.attention.in_projection.weight": 1 / 4,
+        "image.ln_pre.weight": 1 / 8,
+        "image.class_embedding": 1 / 8,
+        "image.position_embedding": 1 / 8,
+        "image.patch_embedding.weight": 1 / 8,
+    }
+    assert {name: found[name] for name in wanted} == wanted
+    assert set(found.values()) == {1, 1 / 2, 1 / 4, 1 / 8}
+
+
+def test_the_stages_of_a_resnet_are_its_layers():
+    found = factors(CLIP(preset("tiny-resnet"), torch.Generator().manual_seed(0)), 0.5)
+    wanted = TEXT_FACTORS | {
+        "image.projection.weight": 1,
+        "image.pool.position_embedding": 1,  # of the attention pool, at the top
+        "image.stages.3.0.conv1.weight": 1 / 2,
+        "image.stages.2.0.bn1.weight": 1 / 4,
+        "image.stages.1.0.conv1.weight": 1 / 8,
+        "image.stages.0.0.conv1.weight": 1 / 16,
+        "image.stem.0.weight": 1 / 32,
+    }
+    assert {name: found[name] for name in wanted} == wanted
+
+
+def test_siglips_towers_have_their_pool_and_norms_at_the_top():
+    config = CLIPConfig(
+        embed_dim=32,
+        head="sigmoid",
+        image=SigLIPImageTowerConfig(image_size=32, patch_size=8, width=32, layers=1, heads=2),
+        text=SigLIPTextTowerConfig(context_length=16, vocab_size=512, width=32, layers=1, heads=2),
+    )
+    found = factors(CLIP(config, torch.Generator().manual_seed(0)), 0.5)
+    top = {name for name, factor in found.items() if factor == 1}
+    assert {name.split(".")[1] for name in top if "." in name} == {"pool", "ln_post", "ln_final", "projection"}
+    assert {"logit_scale", "logit_bias"} <= top
+    assert {name for name, factor in found.items() if factor == 1 / 4} == {
+        "image.patch_embedding.weight",
+        "image.patch_embedding.bias",
+        "image.position_embedding",
+        "text.token_embedding.weight",
+        "text.position_embedding",
+    }
 
 
 @pytest.mark.parametrize(("factor", "expected"), [(0.5, 1.0), (1.0, 1.0), (14.0, 14.0), (100.0, 100.0), (1e4, 100.0)])

@@ -16,7 +16,7 @@ from diptych.model.cost import tower_cost
 from diptych.model.presets import preset
 from diptych.runtime import generator
 from diptych.train.devices import Device, find_device
-from diptych.train.optim import parameter_groups
+from diptych.train.optim import adamw, parameter_groups
 from diptych.train.plan import DEFAULT_UTILISATION, Plan, Setup, choose_precision, plan_run
 from diptych.train.recipe import TrainRecipe, read_recipe
 
@@ -146,6 +146,24 @@ def test_times_are_counts_over_rates():
     assert found.mfu == pytest.approx(8 * found.flops["step"] / found.seconds["step"])
     again = plan_run(tiny(), setup(utilisation=0.5, checkpointing=True))
     assert again.mfu < found.mfu  # computing twice is no use
+
+
+def test_moments_of_8_bits_are_counted_as_a_real_optimizer_holds_them():
+    model = CLIP(tiny().model, torch.Generator().manual_seed(0))
+    optimizer = adamw(parameter_groups(model, weight_decay=0.1), betas=(0.9, 0.98), epsilon=1e-6, state="int8")
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    held = sum(t.nbytes for state in optimizer.state.values() for name, t in state.items() if name != "step")
+    assert plan_run(tiny(optimizer_state="int8"), setup()).memory["optimizer"] == held
+
+
+def test_an_average_of_the_weights_takes_4_bytes_a_parameter():
+    plain, found = plan_run(tiny(), setup(utilisation=0.5)), plan_run(tiny(ema_decay=0.999), setup(utilisation=0.5))
+    parameters = found.parameters["total"]
+    assert found.memory_total - plain.memory_total == found.memory["average of weights"] == 4 * parameters
+    assert found.seconds["update"] == 40 * parameters  # 12 more: weight and average read, average written
+    assert "average of weights" not in plain.memory
 
 
 def test_bytes_on_the_wire_are_those_of_the_collectives():

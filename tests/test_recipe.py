@@ -47,6 +47,9 @@ def test_options_go_over_the_file(tiny_recipe, recipe_file):
         ("train.micro_batch_size=4", r"train\.micro_batch_size must be 0 for a ResNet: .* Got 4\."),
         ("train.patch_dropout=1.0", r"train\.patch_dropout must be at least 0 and below 1\. Got 1\.0\."),
         ("train.patch_dropout=0.5", r"train\.patch_dropout must be 0 unless model\.image is a vision transformer\."),
+        ("train.ema_decay=1.0", r"train\.ema_decay must be at least 0 and below 1\. Got 1\.0\."),
+        ("train.layer_decay=0", r"train\.layer_decay must be above 0 and at most 1\. Got 0\.0\."),
+        ("train.layer_decay=1.1", r"train\.layer_decay must be above 0 and at most 1\. Got 1\.1\."),
         ("seed=-1", r"seed must be at least 0 and below 2\*\*31\. Got -1\."),
         ("preprocess.image_size=64", r"preprocess\.image_size must equal model\.image\.image_size\. Got 64 and 32\."),
         ("tokenizer.vocab_size=601", r"tokenizer\.vocab_size must equal model\.text\.vocab_size\. Got 601 and 600\."),
@@ -66,6 +69,12 @@ def test_compact_moments_want_betas_that_they_can_follow(tiny_recipe):
         ConfigError, match=r"train\.beta1 and train\.beta2 must be at most 0\.99 .* Got 0\.9 and 0\.999\."
     ):
         dataclasses.replace(train, beta2=0.999)
+
+
+def test_moments_in_blocks_are_not_for_shares(tiny_recipe):
+    train = dataclasses.replace(tiny_recipe.train, optimizer_state="int8", beta2=0.999)  # has no limit on betas
+    with pytest.raises(ConfigError, match=r'optimizer_state="int8" needs train\.parallel="ddp": .*"bfloat16"'):
+        dataclasses.replace(train, parallel="fsdp")
 
 
 def test_what_has_no_default_must_be_given(recipe_file):

@@ -22,7 +22,8 @@ from diptych.data.pipeline import Source, batches, pair_sources
 from diptych.data.shards import ShardWriter
 from diptych.errors import ConfigError, DataError, DiptychError, TrainingError
 from diptych.files import folder_lock
-from diptych.model.clip import CLIP
+from diptych.model.clip import CLIP, CLIPConfig
+from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.runtime import generator
 from diptych.train import distributed, exchange, trainer
 from diptych.train.checkpoint import Checkpoint
@@ -547,13 +548,17 @@ def test_the_factor_of_float16_halves_until_it_fits_and_grows_after_2000_steps()
     assert list(trainer._LossScale({}, wanted=False).tries()) == [1.0]
 
 
-def test_compact_moments_are_saved_as_they_are_and_go_on_to_the_bit(tiny_recipe, tmp_path):
-    recipe = vit(tiny_recipe, steps=6, optimizer_state="bfloat16")
+@pytest.mark.parametrize(
+    ("state", "types"),
+    [("bfloat16", {torch.bfloat16}), ("int8", {torch.int8, torch.uint8, torch.float32})],
+)
+def test_compact_moments_are_saved_as_they_are_and_go_on_to_the_bit(tiny_recipe, tmp_path, state, types):
+    recipe = vit(tiny_recipe, steps=6, optimizer_state=state)
     train(recipe, tmp_path / "undisturbed")
     train_in_two_parts(recipe, tmp_path / "run")
     assert_same_run(tmp_path / "run", tmp_path / "undisturbed")
     memory = Checkpoint.load(tmp_path / "run" / "checkpoints" / "step-00000006").optimizer
-    assert {t.dtype for name, t in memory.items() if not name.endswith(".step")} == {torch.bfloat16}
+    assert {t.dtype for name, t in memory.items() if not name.endswith(".step")} == types
 
 
 def test_blocks_are_compiled_where_the_recipe_says_so(tiny_recipe, tmp_path, monkeypatch):
@@ -573,6 +578,36 @@ def test_a_sigmoid_head_learns_by_the_sigmoid_loss(tiny_recipe, tmp_path):
     assert progress.logit_scale == pytest.approx(10, rel=0.01)
     # At bias -10 all answers are "no", and 8 pictures have one match each: about 10 nats a picture, less the cosines.
     assert 5 < progress.loss < 20
+
+
+def test_a_sigmoid_head_learns_more_than_how_rare_a_match_is(tiny_recipe, tmp_path):
+    recipe = change(tiny_recipe, steps=40, batch_size=20, learning_rate=4e-3, checkpoint_every=100, log_every=100)
+    recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, head="sigmoid"))
+    result, seen = watched(recipe, tmp_path)
+    # 20 of 40 captions, of which 2 are alike: 1.25 of 20 texts match a picture, give or take. Who knows that alone:
+    rare = 1.25 / 20
+    constant = -20 * (rare * math.log(rare) + (1 - rare) * math.log(1 - rare))  # nats a picture
+    assert sum(progress.loss for progress in seen[-5:]) / 5 < 0.9 * constant
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert bundle.fingerprint() == result.bundle.fingerprint()
+    logits = bundle.logits_per_image(
+        bundle.encode_images([drawing("red", "bar", 14)]), bundle.encode_texts(["red bar"])
+    )
+    torch.testing.assert_close(bundle.probabilities(logits), logits.sigmoid())
+
+
+def test_siglips_towers_are_trained_saved_and_opened_again(tiny_recipe, tmp_path):
+    model = CLIPConfig(
+        embed_dim=32,
+        head="sigmoid",
+        image=SigLIPImageTowerConfig(image_size=32, patch_size=8, width=32, layers=1, heads=2),
+        text=SigLIPTextTowerConfig(context_length=16, vocab_size=600, width=32, layers=1, heads=2),
+    )
+    recipe = dataclasses.replace(change(tiny_recipe, steps=10, warmup_steps=0), model=model)
+    result, seen = watched(recipe, tmp_path)
+    assert seen[-1].loss < 0.6 * seen[0].loss  # the bias alone gets this far
+    assert Bundle.load(tmp_path / "bundle").fingerprint() == result.bundle.fingerprint()
+    assert Bundle.load(tmp_path / "bundle").tokenizer.context_length == 16
 
 
 # Runs that are killed. Each life is a process of its own, forked from a server that has imported all there is.
@@ -745,6 +780,19 @@ def test_a_run_may_start_from_a_bundle(undisturbed, tiny_recipe, tmp_path):
         torch.testing.assert_close(learned[name], value, rtol=0, atol=1e-9, msg=name)
     assert after.tokenizer.encode(["red square"]).equal(start.tokenizer.encode(["red square"]))
     assert 'start_from = "' in after.about.recipe
+
+
+def test_lower_layers_move_less_where_the_recipe_says_so(tiny_recipe, tmp_path):
+    before = CLIP(vit(tiny_recipe).model, generator(0)).state_dict()
+    moved: dict[float, dict[str, float]] = {}
+    for decay in (1.0, 0.5):
+        recipe = vit(tiny_recipe, steps=1, warmup_steps=0, weight_decay=0.0, layer_decay=decay)
+        after = train(recipe, tmp_path / str(decay)).bundle.model.state_dict()
+        moved[decay] = {name: (after[name] - before[name]).norm().item() for name in before}
+    shares = {name: moved[0.5][name] / moved[1.0][name] for name in moved[1.0] if moved[1.0][name] > 1e-4}
+    for name, factor in (("image.projection", 1), ("image.blocks.1.mlp.up.weight", 0.5), ("text.projection", 1),
+                         ("image.patch_embedding.weight", 0.125), ("text.position_embedding", 0.125)):  # fmt: skip
+        assert shares[name] == pytest.approx(factor, rel=1e-3), name
 
 
 @pytest.mark.parametrize(("locked", "other"), [("image", "text"), ("text", "image")])

@@ -1,4 +1,4 @@
-"""`diptych models`: which models there are, what one of them is, and one as another library's files."""
+"""`diptych models`: which models there are, what one is, one as another library's files, and two averaged."""
 
 import json
 from dataclasses import asdict
@@ -159,3 +159,26 @@ def convert(
     bundle = load(model, activation=activation, heads=heads, tokenizer=tokenizer)
     save_as(bundle, out, format=format_, dtype=getattr(torch, dtype))
     print(f"{model} -> {out} ({format_}, {dtype})")
+
+
+@models.command
+def average(a: str, b: str, *, out: Path, alpha: float = 0.5) -> None:
+    """Average the weights of two models of the same sizes, such as one before and after fine-tuning (WiSE-FT).
+
+    Parameters
+    ----------
+    a
+        A name from `diptych models`, hf:org/name, a folder, or a file of weights.
+    b
+        The other model.
+    out
+        Folder of the bundle that comes out.
+    alpha
+        Share of B: 0 gives A, 1 gives B.
+    """
+    from diptych.weights.average import interpolate
+    from diptych.weights.registry import load
+
+    bundle = interpolate(load(a), load(b), alpha)
+    bundle.save(out)
+    print(f"{1 - alpha:g} x {a} + {alpha:g} x {b} -> {out}")

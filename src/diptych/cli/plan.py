@@ -71,6 +71,8 @@ def plan(
         f"{devices} x {what.name}, {cost.pairs_per_device:,} pairs each, {setup.precision}, {setup.sharding}"
         f"{', checkpointing' if setup.checkpointing else ''}; {what.source}\n"
     )
+    if run.train.phases:
+        print("counted at the model's own sizes, those of the last phase; the time of the run is that of all phases\n")
     print_table(
         [
             ("parameters", *(f"{cost.parameters[part] / 1e6:,.2f} M" for part in ("image", "text", "total"))),

@@ -30,6 +30,7 @@ def train(
     from diptych.cli.training import TrainingView, zero_shot_evaluators
     from diptych.files import write_json
     from diptych.runtime import hardware
+    from diptych.train.best import read_best
     from diptych.train.bottleneck import bottleneck
     from diptych.train.distributed import launched_rank
     from diptych.train.laps import shares
@@ -53,6 +54,8 @@ def train(
     print(f"{result.counts['pairs']:,} pairs in {result.counts['train_seconds'] / 60:.1f} min -> {out / 'bundle'}")
     for name, value in result.metrics.items():
         print(f"{name} {value:.1%}")
+    if plan.train.keep_best and (best := read_best(out / "best")):
+        print(f"best {best.metric} {best.value:.1%} at step {best.step:,} -> {out / 'best'}")
     if bad := sum(result.counts["bad"].values()):
         print(f"{bad:,} bad samples were left out: {result.counts['bad']}")
     if held_up:

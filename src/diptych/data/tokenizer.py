@@ -86,6 +86,15 @@ class Tokenizer:
         self.vocab_size = backend.get_vocab_size()
         self._backend = backend
 
+    def with_context_length(self, context_length: int) -> "Tokenizer":
+        """The same vocabulary for texts of another length.
+
+        Raises:
+            ConfigError: there is no room for a token between start and end.
+        """
+        backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
+        return Tokenizer(backend, context_length=context_length, pad_token_id=self.pad_token_id)
+
     def encode(self, texts: Sequence[str], *, truncate: bool = False) -> Tensor:
         """Tokens of some texts.
 

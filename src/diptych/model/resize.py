@@ -9,6 +9,8 @@ from torch import Tensor
 
 from diptych.model.clip import CLIP
 
+POSITIONS = ("image.position_embedding", "image.pool.position_embedding")  # a model has one of them
+
 
 def with_image_size(model: CLIP, image_size: int) -> CLIP:
     """A copy of a model for pictures of another size, to go on training with, as CLIP's ViT-L/14@336 was.
@@ -26,17 +28,28 @@ def with_image_size(model: CLIP, image_size: int) -> CLIP:
     image = dataclasses.replace(model.config.image, image_size=image_size)
     resized = CLIP(dataclasses.replace(model.config, image=image))
     state = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    for name in ("image.position_embedding", "image.pool.position_embedding"):
+    for name in POSITIONS:
         if name in state:
-            state[name] = _stretched(state[name], math.isqrt(model.config.image.patches), math.isqrt(image.patches))
+            state[name] = stretch_positions(state[name], model.config.image.patches, image.patches)
     resized.load_state_dict(state, assign=True)
     return resized.train(model.training)
 
 
-def _stretched(positions: Tensor, old: int, new: int) -> Tensor:
-    """[1 + old * old, W] to [1 + new * new, W]; for SigLIP, which has patches alone, both without the 1."""
-    first, grid = positions.tensor_split([len(positions) - old * old])
-    grid = grid.T.reshape(1, -1, old, old)  # [1, W, old, old]
+def stretch_positions(positions: Tensor, old: int, new: int, *, mode: str = "bicubic") -> Tensor:
+    """What is kept for each position of a square grid, as if it were a picture of another size.
+
+    Args:
+        positions: [1 + old, W], or for SigLIP, which has patches alone, [old, W]; what comes before the grid stays.
+        old: positions of the grid, a square.
+        new: those wanted.
+        mode: "bicubic"; or "bilinear", which leaves numbers that are not negative so.
+
+    Returns:
+        [1 + new, W], or [new, W].
+    """
+    first, grid = positions.tensor_split([len(positions) - old])
+    side, wanted = math.isqrt(old), math.isqrt(new)
+    grid = grid.T.reshape(1, -1, side, side)  # [1, W, side, side]
     if old != new:
-        grid = F.interpolate(grid, (new, new), mode="bicubic", align_corners=False, antialias=True)
-    return torch.cat([first, grid.reshape(-1, new * new).T]).contiguous()
+        grid = F.interpolate(grid, (wanted, wanted), mode=mode, align_corners=False, antialias=True)
+    return torch.cat([first, grid.reshape(-1, new).T]).contiguous()

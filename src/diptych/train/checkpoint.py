@@ -1,6 +1,7 @@
 """A checkpoint: a bundle, plus what the optimizer and the loop remember. It is whole or absent."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,12 +16,16 @@ from torch import Tensor
 from diptych.errors import WeightsError
 from diptych.files import atomic_folder, remove_folder, write_json
 from diptych.train.distributed import share_of, whole
+from diptych.train.int8 import BLOCK, Int8AdamW
 from diptych.weights.bundle import Bundle
 
 _NAME = re.compile(r"step-\d{8}")
 _TENSORS = "training.safetensors"
+_AVERAGE = "average.safetensors"
 _STATE = "training.json"
-_MEMORY = ("step", "exp_avg", "exp_avg_sq")  # of AdamW, for each parameter
+# Of AdamW, for each parameter; with moments of 8 bits also the scales of their blocks.
+_MEMORY = ("step", "exp_avg", "exp_avg_sq")
+_SCALES = ("exp_avg_scale", "exp_avg_sq_scale")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,8 @@ class Checkpoint:
     precision: str  # that "auto" came to
     data: list[str]  # fingerprints of the sources
     loss_scale: Mapping[str, float] = field(default_factory=dict)  # of float16: the factor, and steps since it changed
+    reference: Mapping[str, float] = field(default_factory=dict)  # metrics of the model that a run started from
+    average: Mapping[str, Tensor] = field(default_factory=dict)  # of the weights, where the run keeps one
 
     def save(self, folder: Path, *, keep: int) -> Path:
         """Write into `folder` and remove all but the newest `keep` checkpoints there.
@@ -48,8 +55,10 @@ class Checkpoint:
         with atomic_folder(path) as aside:
             self.bundle.save(aside)
             # Through bytes: the file writer of safetensors wraps what the disk said.
-            (aside / _TENSORS).write_bytes(save({name: t.contiguous() for name, t in self.optimizer.items()}))
-            names = ("step", "counts", "metrics", "recipe", "precision", "data", "loss_scale")
+            for name, tensors in ((_TENSORS, self.optimizer), (_AVERAGE, self.average)):
+                if tensors or name == _TENSORS:
+                    (aside / name).write_bytes(save({name: t.contiguous() for name, t in tensors.items()}))
+            names = ("step", "counts", "metrics", "recipe", "precision", "data", "loss_scale", "reference")
             write_json(aside / _STATE, {name: getattr(self, name) for name in names})
         for old in list_checkpoints(folder)[:-keep]:
             remove_folder(old)
@@ -65,8 +74,9 @@ class Checkpoint:
         try:
             bundle = Bundle.load(path)
             optimizer = load_file(path / _TENSORS)
+            average = load_file(path / _AVERAGE) if (path / _AVERAGE).is_file() else {}
             state = json.loads((path / _STATE).read_text(encoding="utf-8"))
-            return cls(bundle=bundle, optimizer=optimizer, **state)
+            return cls(bundle=bundle, optimizer=optimizer, average=average, **state)
         except (WeightsError, OSError, ValueError, TypeError, SafetensorError) as error:
             reason = str(error).rstrip(".")
             raise WeightsError(
@@ -80,14 +90,14 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's memory: PARAMETER.step, PARAMETER.exp_avg, PARAMETER.exp_avg_sq.
+    """The optimizer's memory: PARAMETER.step, PARAMETER.exp_avg, PARAMETER.exp_avg_sq, and scales where it has some.
 
     Whole tensors, also where each process holds a share; then all processes must call.
     """
     return {
         f"{name}.{key}": whole(optimizer.state[parameter][key])
         for name, parameter in _trained(model)
-        for key in _MEMORY
+        for key in _memory(optimizer)
     }
 
 
@@ -98,16 +108,21 @@ def restore_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer, 
         WeightsError: it is not of this model.
     """
     for name, parameter in _trained(model):
-        for key in _MEMORY:
-            value, shape = tensors.get(f"{name}.{key}"), () if key == "step" else parameter.shape
+        for key in _memory(optimizer):
+            shape = torch.Size([math.ceil(parameter.numel() / BLOCK)]) if key in _SCALES else parameter.shape
+            value, shape = tensors.get(f"{name}.{key}"), torch.Size() if key == "step" else shape
             if value is None or value.shape != shape:
                 raise WeightsError(f"{_TENSORS} must hold {name}.{key} {list(shape)}. Is it of another model?")
             # On the device and in the memory order of the parameter, as the optimizer makes it itself.
-            if key == "step":
-                optimizer.state[parameter][key] = torch.empty((), device=parameter.device).copy_(value)
-            else:
+            if shape == parameter.shape and key != "step":
                 like = torch.empty_like(parameter, dtype=value.dtype)
                 optimizer.state[parameter][key] = like.copy_(share_of(value, like))
+            else:
+                optimizer.state[parameter][key] = torch.empty(shape, device=parameter.device).copy_(value)
+
+
+def _memory(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
+    return (*_MEMORY, *_SCALES) if isinstance(optimizer, Int8AdamW) else _MEMORY
 
 
 def _trained(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:

@@ -1,6 +1,8 @@
 """Which parameters decay, and how they are updated; the one that is held in bounds."""
 
+import itertools
 import math
+import re
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -8,17 +10,60 @@ import torch
 from torch import Tensor, nn
 
 from diptych.model.clip import CLIP, MAX_LOG_LOGIT_SCALE
+from diptych.train.int8 import Int8AdamW
 
-StateType = Literal["float32", "bfloat16"]
+StateType = Literal["float32", "bfloat16", "int8"]
+
+_TOWERS = ("image", "text")
+_DEEP = re.compile(r"(image|text)\.(?:blocks|stages)\.(\d+)\.")  # what has a number: transformer blocks, ResNet stages
+_FIRST = (".patch_embedding.", ".token_embedding.", ".class_embedding", ".position_embedding", ".ln_pre.", ".stem.")
 
 
-def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, object]]:
-    """Decay on matrices alone: no gain, no bias, not the temperature (CLIP, arXiv:2103.00020, section 2.5)."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
+def parameter_groups(model: nn.Module, *, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, object]]:
+    """Groups of parameters for AdamW.
+
+    Decay on matrices alone: no gain, no bias, not the temperature (CLIP, arXiv:2103.00020, section 2.5).
+
+    Args:
+        model: only what it trains is in the groups.
+        weight_decay: of matrices.
+        layer_decay: factor on the learning rate from each layer to the one below it; see `depth_from_top`.
+
+    Returns:
+        Groups with `params`, `weight_decay` and `rate_factor`, by which the learning rate is multiplied: two for each
+        distance from the top, the matrices first.
+    """
+    layers: dict[int, list[nn.Parameter]] = {}
+    depths = depth_from_top(model) if layer_decay != 1 else {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            layers.setdefault(depths.get(name, 0), []).append(parameter)
+    groups = []
+    for depth, is_matrix in itertools.product(sorted(layers), (True, False)):
+        if parameters := [p for p in layers[depth] if (p.ndim >= 2) == is_matrix]:
+            decay = weight_decay if is_matrix else 0.0
+            groups.append({"params": parameters, "weight_decay": decay, "rate_factor": layer_decay**depth})
+    return groups
+
+
+def depth_from_top(model: nn.Module) -> dict[str, int]:
+    """How many layers lie above each parameter of a model, within its own tower.
+
+    0 for what comes behind the last block (its norm, pool and projection) and for the logit scale and bias; then the
+    blocks of a transformer, or the four stages of a ResNet, from the last to the first; then all that comes before the
+    first: patches, tokens, positions, stem.
+
+    Source: as BEiT is fine-tuned, arXiv:2106.08254; for CLIP, arXiv:2212.06138.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    found = [(name, _DEEP.match(name)) for name in names]
+    layers = {tower: 1 + max((int(m[2]) for _, m in found if m and m[1] == tower), default=-1) for tower in _TOWERS}
+    depths = {}
+    for name, match in found:
+        tower = name.split(".")[0]
+        is_first = any(part in name for part in _FIRST) and ".pool." not in name
+        depths[name] = layers[tower] - int(match[2]) if match else layers[tower] + 1 if is_first else 0
+    return depths
 
 
 def adamw(
@@ -27,7 +72,8 @@ def adamw(
     """AdamW (arXiv:1711.05101), its two moments in a stated type. The learning rate is set before each step."""
     if state == "float32":
         return torch.optim.AdamW(groups, betas=betas, eps=epsilon, fused=True)
-    return CompactAdamW(groups, betas=betas, epsilon=epsilon)
+    kind = CompactAdamW if state == "bfloat16" else Int8AdamW
+    return kind(groups, betas=betas, epsilon=epsilon)
 
 
 class CompactAdamW(torch.optim.Optimizer):

@@ -4,6 +4,7 @@ No data is opened, and no model is built but on the meta device. One multiply-ad
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -17,7 +18,10 @@ from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.siglip import SigLIPImageTowerConfig
 from diptych.train.devices import Device, Precision
+from diptych.train.int8 import BLOCK
 from diptych.train.loss import TILE
+from diptych.train.optim import StateType
+from diptych.train.phases import Stage, recipe_at, stages
 from diptych.train.recipe import TrainRecipe
 from diptych.train.step import count_kept_patches
 
@@ -84,9 +88,10 @@ class Plan:
 def plan_run(recipe: TrainRecipe, setup: Setup) -> Plan:
     """Cost of a recipe's run on a stated machine.
 
-    Texts are counted at full context length, so batches whose texts are short take less. Not counted: reading and
-    decoding pictures, evaluation, saving. Gradients travel while the backward pass computes, weights (fsdp) during the
-    whole step; what is left over, and the features, add to the step.
+    A run with phases is counted at the model's own sizes, those of its last steps; but for its time, which is that of
+    all phases. Texts are counted at full context length, so batches whose texts are short take less. Not counted:
+    reading and decoding pictures, evaluation, saving. Gradients travel while the backward pass computes, weights (fsdp)
+    during the whole step; what is left over, and the features, add to the step.
 
     Raises:
         ConfigError: fewer pairs in a batch than devices.
@@ -122,10 +127,16 @@ def plan_run(recipe: TrainRecipe, setup: Setup) -> Plan:
         fits=total <= _USABLE * setup.device.memory,
         advice=_advice(recipe, setup),
         wire=wire,
-        seconds=seconds | {"run": seconds["step"] * recipe.train.steps},
+        seconds=seconds | {"run": sum(_stage_seconds(recipe, stage, setup) for stage in stages(recipe))},
         pairs_per_second=batch_size / seconds["step"],
         mfu=useful * batch_size / (seconds["step"] * peak),
     )
+
+
+def _stage_seconds(recipe: TrainRecipe, stage: Stage, setup: Setup) -> float:
+    sizes = _sizes(recipe_at(recipe, stage), setup)
+    step = _seconds(sizes, setup, _flops(sizes, setup), _wire(sizes, setup))["step"]
+    return step * (stage.stop - stage.start)
 
 
 def choose_precision(recipe: TrainRecipe, device: Device) -> Precision:
@@ -149,6 +160,7 @@ class _Sizes(NamedTuple):
     trained: int  # parameters that are not frozen: those have gradients and moments
     weight_bytes: int  # parameters and buffers
     moment_bytes: int  # AdamW's two moments
+    average_bytes: int  # of the weights, where the run keeps one
     matrix_parameters: int  # of which autocast makes copies
     gathered_parameters: int  # that fsdp holds whole at a time: two blocks and what is in none
 
@@ -167,7 +179,8 @@ def _sizes(recipe: TrainRecipe, setup: Setup) -> _Sizes:
     }
     for name in recipe.train.freeze:
         costs[name] = frozen(costs[name])
-    trained = _count(model) - sum(_count(getattr(model, name)) for name in recipe.train.freeze)
+        getattr(model, name).requires_grad_(False)
+    trained = [p.numel() for p in model.parameters() if p.requires_grad]
     blocks = [_count(module) for module in model.modules() if isinstance(module, Block)]
     looked_up = ("token_embedding.weight", "position_embedding")  # added, never multiplied
     matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim >= 2 and not name.endswith(looked_up))
@@ -182,12 +195,20 @@ def _sizes(recipe: TrainRecipe, setup: Setup) -> _Sizes:
         image_parameters=_count(model.image),
         text_parameters=_count(model.text),
         parameters=_count(model),
-        trained=trained,
+        trained=sum(trained),
         weight_bytes=sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())),
-        moment_bytes=2 * trained * (_FLOAT if recipe.train.optimizer_state == "float32" else 2),
+        moment_bytes=_moment_bytes(trained, recipe.train.optimizer_state),
+        average_bytes=_FLOAT * _count(model) if recipe.train.ema_decay else 0,
         matrix_parameters=matrices,
         gathered_parameters=_count(model) - sum(blocks) + 2 * max(blocks),
     )
+
+
+def _moment_bytes(sizes: Iterable[int], state: StateType) -> int:
+    """Of parameters with so many numbers each."""
+    if state != "int8":
+        return 2 * sum(sizes) * (_FLOAT if state == "float32" else 2)
+    return 2 * sum(size + _FLOAT * math.ceil(size / BLOCK) for size in sizes)
 
 
 def _element(setup: Setup) -> int:
@@ -213,6 +234,7 @@ def _memory(sizes: _Sizes, setup: Setup) -> dict[str, int]:
         "copies of weights": copies,
         "gradients": math.ceil(_FLOAT * sizes.trained / shares),
         "optimizer": math.ceil(sizes.moment_bytes / shares),
+        **({"average of weights": math.ceil(sizes.average_bytes / shares)} if sizes.average_bytes else {}),
         "image activations": sizes.pairs_at_a_time * image,
         "text activations": sizes.pairs_at_a_time * text,
         # Own pictures, texts of all devices, and their gradients.
@@ -253,8 +275,9 @@ def _seconds(sizes: _Sizes, setup: Setup, flops: dict[str, int], wire: dict[str,
     device = setup.device
     compute = sizes.pairs * flops["step"] / (device.flops[setup.precision] * setup.utilisation)
     shares = setup.devices if setup.sharding == "fsdp" else 1
-    # Weight, gradient and moments read; weight and moments written.
-    update = (3 * _FLOAT * sizes.trained + 2 * sizes.moment_bytes) / shares / device.bandwidth
+    # Weight, gradient and moments read; weight and moments written; the average read and written beside the weight.
+    touched = 3 * _FLOAT * sizes.trained + 2 * sizes.moment_bytes + 3 * sizes.average_bytes
+    update = touched / shares / device.bandwidth
     # ddp: the backward pass, what it computes again included.
     hides = compute if setup.sharding == "fsdp" else compute * (1 - flops["forward"] / flops["step"])
     communication = 0.0

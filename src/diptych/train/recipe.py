@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from diptych.errors import ConfigError
 from diptych.model.clip import CLIPConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
-from diptych.model.siglip import SigLIPImageTowerConfig
+from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 
 # Options that may change when a run goes on: neither its weights nor its log come out otherwise, but for the rounding
 # of sums that some of them take in another order, as another number of processes does too.
@@ -23,9 +23,12 @@ _FREE = (
     "train.activation_checkpointing",
     "train.checkpoint_every",
     "train.compile",
+    "train.keep_best",
     "train.keep_checkpoints",
     "train.loss_exchange",
+    "train.max_forgetting",
     "train.micro_batch_size",
+    "train.old_tasks",
     "train.parallel",
     "train.stall_seconds",
     "train.tensorboard",
@@ -34,10 +37,24 @@ _FREE = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A run's first steps, or those after the phase before, at other sizes than the model's own."""
+
+    steps: int  # updates
+    image_size: int  # pixels of one side; learned positions are stretched where it changes
+    context_length: int = 0  # tokens; longer texts are cut and counted; 0: all that the text tower takes
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"train.phases must have at least 1 step each. Got {self.steps}.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """The loop: how many steps of what size, and what is done every so many of them."""
 
     steps: int  # updates of the whole run; pairs drawn = steps * batch_size
+    phases: tuple[Phase, ...] = ()  # what comes before the model's own sizes, to which the steps that remain belong
     batch_size: int = 256  # pairs an update, bad ones included, over all processes
     learning_rate: float = 5e-4  # at the end of the warm-up; then half a cosine down to 0
     warmup_steps: int = 100  # steps
@@ -57,7 +74,11 @@ class TrainConfig:
     micro_batch_size: int = 0  # pairs a process has activations of at a time; all stay negatives; 0: all of its pairs
     activation_checkpointing: bool = False  # compute transformer blocks a second time instead of keeping what they made
     patch_dropout: float = 0.0  # share of the patches that a vision transformer does not look at in training (FLIP)
-    optimizer_state: Literal["float32", "bfloat16"] = "float32"  # AdamW's two moments: 8 or 4 bytes a parameter
+    layer_decay: float = 1.0  # factor on the learning rate from each layer to the one below it; 1: all learn alike
+    optimizer_state: Literal["float32", "bfloat16", "int8"] = (
+        "float32"  # AdamW's moments: 8, 4 or 2.03 bytes a parameter
+    )
+    ema_decay: float = 0.0  # of an average of the weights, which is then what is measured and what comes out; 0: none
     freeze: tuple[Literal["image", "text"], ...] = ()  # towers that keep the weights of `start_from` (LiT)
     compile: bool = False  # transformer blocks by torch.compile: minutes at the start, and a C++ compiler on a CPU
     distillation: float = 0.0  # weight of the teacher's softmax beside the loss; sources name its stored features
@@ -68,6 +89,9 @@ class TrainConfig:
     evaluate_every: int = 0  # steps; 0: only at the end
     checkpoint_every: int = 500  # steps
     keep_checkpoints: int = 2  # the newest so many
+    keep_best: str = ""  # a metric as it is logged, e.g. "twemoji/top1": the bundle that scored highest is kept too
+    old_tasks: tuple[str, ...] = ()  # metrics as they are logged, which a run with `start_from` must not lose
+    max_forgetting: float = 0.0  # by how much one of them may fall before the run stops; 0: by any
 
     def __post_init__(self) -> None:
         if self.batch_size < 2:
@@ -95,14 +119,24 @@ class TrainConfig:
             "micro_batch_size",
             "distillation",
             "teacher_logit_scale",
+            "max_forgetting",
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"train.{name} must not be negative. Got {getattr(self, name)}.")
-        for name in ("beta1", "beta2", "patch_dropout"):
+        for name in ("beta1", "beta2", "patch_dropout", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"train.{name} must be at least 0 and below 1. Got {getattr(self, name)}.")
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(f"train.layer_decay must be above 0 and at most 1. Got {self.layer_decay}.")
+        if self.optimizer_state == "int8" and self.parallel == "fsdp":
+            raise ConfigError(
+                'train.optimizer_state="int8" needs train.parallel="ddp": the numbers that share a scale must lie in '
+                'one process. Use train.optimizer_state="bfloat16" with fsdp.'
+            )
         if len(set(self.freeze)) > 1:
             raise ConfigError(f"train.freeze must leave a tower to train. Got {' and '.join(self.freeze)}.")
+        if self.max_forgetting and not self.old_tasks:
+            raise ConfigError("train.max_forgetting must be 0 unless train.old_tasks names the metrics it is about.")
         if self.freeze and self.parallel == "fsdp":
             raise ConfigError('train.freeze must be empty with train.parallel="fsdp". Use train.parallel="ddp".')
         if self.optimizer_state == "bfloat16" and max(self.beta1, self.beta2) > 0.99:
@@ -152,6 +186,9 @@ class TrainRecipe:
             )
         if self.train.freeze and not self.start_from:
             raise ConfigError("train.freeze must be empty without start_from: a tower frozen by chance learns nothing.")
+        if self.train.old_tasks and not self.start_from:
+            raise ConfigError("train.old_tasks must be empty without start_from: a new model has nothing to forget.")
+        self._check_phases()
         has_teacher = all(source.teacher_images and source.teacher_texts for source in self.data.sources)
         if bool(self.train.distillation) != has_teacher or any(
             bool(source.teacher_images) != bool(source.teacher_texts) for source in self.data.sources
@@ -170,6 +207,26 @@ class TrainRecipe:
                 "train.micro_batch_size must be 0 for a ResNet: its batch norm needs the whole batch. "
                 f"Got {self.train.micro_batch_size}. Use a vision transformer."
             )
+
+    def _check_phases(self) -> None:
+        steps, text = sum(phase.steps for phase in self.train.phases), self.model.text
+        if steps >= self.train.steps:
+            raise ConfigError(
+                "train.phases must leave steps for the model's own sizes, which come last. "
+                f"Got {steps} of train.steps={self.train.steps}."
+            )
+        for number, phase in enumerate(self.train.phases):
+            if phase.context_length and isinstance(text, SigLIPTextTowerConfig):
+                raise ConfigError("train.phases cannot shorten texts for a siglip text tower, which reads the padding.")
+            if phase.context_length and not 3 <= phase.context_length <= text.context_length:
+                raise ConfigError(
+                    f"train.phases[{number}].context_length must lie in 3 to model.text.context_length="
+                    f"{text.context_length}, or be 0. Got {phase.context_length}."
+                )
+            try:
+                replace(self.model.image, image_size=phase.image_size)
+            except ConfigError as error:
+                raise ConfigError(f"train.phases[{number}].image_size: {error}") from error
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> TrainRecipe:

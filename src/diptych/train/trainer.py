@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,13 +27,17 @@ from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.runtime import fast_dtype, generator, stop_request
+from diptych.train.best import BestBundle, check_metric
 from diptych.train.checkpoint import Checkpoint, list_checkpoints, optimizer_tensors, restore_optimizer
 from diptych.train.distill import affinity_distillation
 from diptych.train.distributed import Ranks, Spread, clip_gradients, launched_ranks, whole
+from diptych.train.ema import Average
 from diptych.train.exchange import contrastive_loss
+from diptych.train.forgetting import CHANGE, forgotten, with_changes
 from diptych.train.laps import Laps
 from diptych.train.log import RunLog
 from diptych.train.optim import adamw, clamp_logit_scale, parameter_groups
+from diptych.train.phases import fitted, stage_at, stages
 from diptych.train.recipe import TrainRecipe, difference
 from diptych.train.schedule import learning_rate
 from diptych.train.step import Inputs, cached_gradients, draw_kept_patches, fast_attention, whole_gradients
@@ -105,20 +109,22 @@ def train(
 
     Args:
         recipe: everything that decides the run.
-        out: gets `recipe.toml`, `log.jsonl`, `checkpoints/` and at the end `bundle/`; one run at a time. With
-            `train.tensorboard` event files too.
+        out: gets `recipe.toml`, `log.jsonl`, `checkpoints/`, `best/` where the recipe asks for it, and at the end
+            `bundle/`; one run at a time. With `train.tensorboard` event files too.
         evaluators: each is given the model as a bundle and returns named finite numbers, logged as `NAME/number`;
-            called once before the first step, then as the recipe says, and at the end.
+            called once before the first step, then as the recipe says, and at the end. In a run from a trained model
+            `NAME/number_change` tells how far each went since the start.
         on_progress: called after each step.
         on_alarm: called when another process died or stands still, in the one that found it, with a sentence; this
             process then ends with exit code 1, as no Python code can end a wait for others.
 
     Raises:
         ConfigError: `out` holds a run of another recipe or of other data, or another process works in it; or
-            `start_from` holds a model of other sizes.
+            `start_from` holds a model of other sizes; or the recipe names a metric that no evaluator gives.
         DataError: a source cannot be read, `out` cannot be written, or too many samples are bad.
         MissingExtraError: grain is not installed, or `train.tensorboard` asks for what is not.
-        TrainingError: the loss or its gradient is not finite.
+        TrainingError: the loss or its gradient is not finite, or the run forgot more than the recipe bears; it is then
+            saved.
         WeightsError: the newest checkpoint is damaged, or `start_from` cannot be read.
     """
     with contextlib.ExitStack() as stack:
@@ -136,7 +142,7 @@ def train(
         newest = ranks.share(claim)
         sources = pair_sources(recipe.data)
         run = _Run(recipe, sources, _saved(newest, out, recipe, sources), ranks)
-        stack.callback(run.spread.close)
+        stack.callback(lambda: run.spread.close())  # of the last phase
         ranks.share(lambda: write_text(out / "recipe.toml", to_toml(recipe)))
         watchdog = Watchdog(
             ranks, out / "stall", seconds=recipe.train.stall_seconds, on_alarm=on_alarm or (lambda _: None)
@@ -144,7 +150,7 @@ def train(
         with watchdog:
             try:
                 _go_on(run, out, evaluators or {}, on_progress, watchdog)
-                bundle = run.whole_bundle()
+                bundle = run.measured_bundle()
                 bundle.model.eval()
                 finished = run.step == recipe.train.steps
                 if finished:
@@ -203,35 +209,57 @@ class _Run:
         self.ranks = ranks
         self.data = [source.fingerprint() for source in sources]  # as it was at the start
         self.step = saved.step if saved else 0  # updates done
-        self.bundle = saved.bundle if saved else _first_bundle(recipe, sources, ranks)
-        if saved or recipe.start_from:
-            # Mapped weights lie where the file has them; the last bits of a product depend on where its factors begin.
-            weights = {name: value.clone() for name, value in self.bundle.model.state_dict().items()}
-            self.bundle.model.load_state_dict(weights, assign=True)
         self.metrics: Mapping[str, float] = saved.metrics if saved else {}
+        self.reference: Mapping[str, float] = saved.reference if saved else {}
         self.counts = _Counts(saved.counts if saved else {}, ranks.laps)
         self.device = ranks.device
         # From the checkpoint: a second measurement may come to another type, and to other weights.
         self.precision = saved.precision if saved else ranks.share(lambda: _precision(recipe, self.device))
+        self.loss_scale = _LossScale(saved.loss_scale if saved else {}, wanted=self.precision == "float16")
+        self._hold(saved)
+
+    def _hold(self, saved: Checkpoint | None) -> None:
+        """Build what has the sizes of the phase that the next step belongs to."""
+        recipe, settings = self.recipe, self.recipe.train
+        stage = stage_at(recipe, self.step)
+        saved = fitted(saved, stage.image_size) if saved else None
+        self.bundle = saved.bundle if saved else _first_bundle(recipe, self.sources, self.ranks, stage.image_size)
+        if saved or recipe.start_from:
+            # Mapped weights lie where the file has them; the last bits of a product depend on where its factors begin.
+            weights = {name: value.clone() for name, value in self.bundle.model.state_dict().items()}
+            self.bundle.model.load_state_dict(weights, assign=True)
         self.model: CLIP = self.bundle.model.to(device=self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         for tower in self._frozen():
             tower.requires_grad_(False)
         self.train_mode()
         for module in self.model.modules():
             if isinstance(module, Stack):
-                module.recomputes = recipe.train.activation_checkpointing
-            if isinstance(module, Block) and recipe.train.compile:
+                module.recomputes = settings.activation_checkpointing
+            if isinstance(module, Block) and settings.compile:
                 module.compile()
-        self.spread = Spread(self.model, ranks, recipe.train.parallel)
-        self.loss_scale = _LossScale(saved.loss_scale if saved else {}, wanted=self.precision == "float16")
+        self.spread = Spread(self.model, self.ranks, settings.parallel)
         self.optimizer = adamw(
-            parameter_groups(self.model, weight_decay=recipe.train.weight_decay),
-            betas=(recipe.train.beta1, recipe.train.beta2),
-            epsilon=recipe.train.epsilon,
-            state=recipe.train.optimizer_state,
+            parameter_groups(self.model, weight_decay=settings.weight_decay, layer_decay=settings.layer_decay),
+            betas=(settings.beta1, settings.beta2),
+            epsilon=settings.epsilon,
+            state=settings.optimizer_state,
         )
         if saved:
             restore_optimizer(self.model, self.optimizer, saved.optimizer)
+        decay = settings.ema_decay
+        self.average = Average(self.model, decay, saved.average if saved else None) if decay else None
+
+    def enter_phase(self) -> bool:
+        """Take on the image size of the next step; whether it is another one. To be called by all processes.
+
+        It goes by way of a checkpoint in memory, so that a run that was stopped between two phases goes on as this one.
+        """
+        if stage_at(self.recipe, self.step).image_size == self.bundle.preprocess.image_size:
+            return False
+        saved = self.checkpoint()
+        self.spread.close()
+        self._hold(saved)
+        return True
 
     def train_mode(self) -> None:
         """What differs in training is on, but in frozen towers: their batch statistics stay as well."""
@@ -265,11 +293,13 @@ class _Run:
         )
         with self.ranks.laps.section("optimizer"):
             for group in self.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["rate_factor"]
             self.optimizer.step()
             clamp_logit_scale(self.model)
+            self.step += 1
+            if self.average:
+                self.average.update(self.model, self.step)
             logit_scale = self.bundle.logit_scale
-        self.step += 1
         return _Update(value, norm, rate, logit_scale)
 
     def _loss_and_norm(self, batch: Batch, sizes: Sequence[int], factor: float) -> tuple[float, float]:
@@ -322,7 +352,7 @@ class _Run:
         )
 
     def _inputs(self, batch: Batch) -> Inputs:
-        image, dropout, kept = self.recipe.model.image, self.recipe.train.patch_dropout, None
+        image, dropout, kept = self.bundle.model.config.image, self.recipe.train.patch_dropout, None
         if dropout and isinstance(image, ImageTowerConfig | SigLIPImageTowerConfig):
             kept = draw_kept_patches(batch.noise, patches=image.patches, dropout=dropout).to(self.device)
         return Inputs(batch.images.to(self.device), batch.tokens.to(self.device), kept)
@@ -330,11 +360,11 @@ class _Run:
     def _forward(self, inputs: Inputs) -> CLIPOutput:
         count = len(inputs.images)
         if not count:  # all of this process's samples are bad; it still takes part, with a blank that counts nothing
-            side = self.recipe.preprocess.image_size
+            side = self.bundle.preprocess.image_size
             blank = inputs.images.new_zeros(1, side, side, 3)
             kept = inputs.kept_patches if inputs.kept_patches is None else inputs.kept_patches.new_zeros(1, 1)
             inputs = Inputs(blank, inputs.tokens.new_zeros(1, inputs.tokens.shape[1] or 1), kept)
-        pixels = self.recipe.preprocess.normalise(inputs.images).contiguous(memory_format=torch.channels_last)
+        pixels = self.bundle.preprocess.normalise(inputs.images).contiguous(memory_format=torch.channels_last)
         dtype = getattr(torch, self.precision)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
             output = self.spread(pixels, inputs.tokens, inputs.kept_patches)
@@ -353,9 +383,13 @@ class _Run:
         """The bundle, where processes hold shares put together; to be called by all."""
         if self.ranks.count == 1 or self.recipe.train.parallel == "ddp":
             return self.bundle
-        model = CLIP(self.recipe.model)
+        model = CLIP(self.bundle.model.config)
         model.load_state_dict({name: whole(value) for name, value in self.model.state_dict().items()}, assign=True)
         return dataclasses.replace(self.bundle, model=model.train())
+
+    def measured_bundle(self) -> Bundle:
+        """What evaluators are given and the run ends with: the average of the weights where one is kept."""
+        return self.average.bundle(self.bundle) if self.average else self.whole_bundle()
 
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(
@@ -368,6 +402,8 @@ class _Run:
             precision=self.precision,
             data=self.data,
             loss_scale=self.loss_scale.plain(),
+            reference=self.reference,
+            average=self.average.tensors() if self.average else {},
         )
 
 
@@ -413,20 +449,7 @@ def _go_on(
 ) -> None:
     """From the step where the run is to its last one, or to a stop request."""
     settings, ranks, laps = run.recipe.train, run.ranks, run.ranks.laps
-    stream = batches(
-        run.sources,
-        run.recipe.data,
-        preprocess=run.recipe.preprocess,
-        tokenizer=run.bundle.tokenizer,
-        batch_size=settings.batch_size,
-        seed=run.recipe.seed,
-        start=run.step,
-        stop=settings.steps,
-        threads=settings.threads,
-        part=ranks.rank,
-        parts=ranks.count,
-        cut_tokens=not isinstance(run.recipe.model.text, SigLIPTextTowerConfig),
-    )
+    stream = _stream(run)
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(stream))
         logs: list[RunLog | EventLog] = []
@@ -435,13 +458,20 @@ def _go_on(
         if ranks.is_first and settings.tensorboard:
             logs.append(stack.enter_context(contextlib.closing(EventLog(out, resume_step=run.step))))
         stop_requested = stack.enter_context(stop_request())
+        best = None
+        if settings.keep_best:
+            best = ranks.share(lambda: BestBundle(out / "best", settings.keep_best, is_new=run.step == 0))
         if run.step == 0:  # an evaluator that cannot run says so now, not after an hour
-            run.metrics = _evaluate(run, evaluators)
+            _evaluate(run, evaluators, best)
+        else:
+            _check_metrics(run)
+            _stop_if_forgotten(run)
         is_first_step = True
         lap_start = time.perf_counter()
         watchdog.at("data", run.step + 1)
         for batch in laps.waits("data", stream):
             laps.beside(batch.seconds)
+            is_first_step |= run.enter_phase()
             watchdog.at("first step" if is_first_step else "step", run.step + 1, batch.keys)
             is_first_step = False
             parts = ranks.collect((len(batch.images), batch.truncated, dict(batch.bad)))
@@ -454,7 +484,7 @@ def _go_on(
             evaluates = is_last or _is_due(run.step, settings.evaluate_every)
             if evaluates:
                 watchdog.at("evaluate", run.step)
-                run.metrics = _evaluate(run, evaluators)
+                _evaluate(run, evaluators, best)
             progress = Progress(
                 step=run.step,
                 steps=settings.steps,
@@ -472,35 +502,66 @@ def _go_on(
                 laps.mark()
             if on_progress and ranks.is_first:
                 on_progress(progress)
-            stops = is_last or any(ranks.collect(stop_requested()))
+            stops = is_last or bool(_forgotten(run)) or any(ranks.collect(stop_requested()))
             if stops or _is_due(run.step, settings.checkpoint_every):
                 watchdog.at("save", run.step)
                 with laps.section("saving"):
                     checkpoint = run.checkpoint()
                     ranks.share(lambda: checkpoint.save(out / "checkpoints", keep=settings.keep_checkpoints))  # noqa: B023
             if stops:
+                _stop_if_forgotten(run)
                 break
             watchdog.at("data", run.step + 1)
             lap_start = time.perf_counter()
 
 
-def _first_bundle(recipe: TrainRecipe, sources: Sequence[Pairs], ranks: Ranks) -> Bundle:
+def _stream(run: _Run) -> Generator[Batch]:
+    """The batches from where the run is to its last step, this process's part of each; a phase's at its sizes."""
+    recipe, first = run.recipe, run.step
+    for stage in stages(recipe):
+        if stage.stop <= first:
+            continue
+        tokenizer = run.bundle.tokenizer
+        if stage.context_length < tokenizer.context_length:
+            tokenizer = tokenizer.with_context_length(stage.context_length)
+        stream = batches(
+            run.sources,
+            recipe.data,
+            preprocess=dataclasses.replace(recipe.preprocess, image_size=stage.image_size),
+            tokenizer=tokenizer,
+            batch_size=recipe.train.batch_size,
+            seed=recipe.seed,
+            start=max(first, stage.start),
+            stop=stage.stop,
+            threads=recipe.train.threads,
+            part=run.ranks.rank,
+            parts=run.ranks.count,
+            cut_tokens=not isinstance(recipe.model.text, SigLIPTextTowerConfig),
+        )
+        with contextlib.closing(stream):
+            yield from stream
+
+
+def _first_bundle(recipe: TrainRecipe, sources: Sequence[Pairs], ranks: Ranks, image_size: int) -> Bundle:
     about = About(
         source=f"diptych recipe {recipe.name}", licence=recipe.licence, data=recipe.about_data, recipe=to_toml(recipe)
     )
     if recipe.start_from:
-        return dataclasses.replace(_loaded(recipe), about=about)
+        return dataclasses.replace(_loaded(recipe, image_size), about=about)
     tokenizer = ranks.share(lambda: _new_tokenizer(recipe, sources))
-    model = CLIP(recipe.model, generator(recipe.seed))
-    return Bundle(model=model, preprocess=recipe.preprocess, tokenizer=tokenizer, about=about)
+    preprocess = dataclasses.replace(recipe.preprocess, image_size=image_size)
+    image = dataclasses.replace(recipe.model.image, image_size=image_size)
+    model = CLIP(dataclasses.replace(recipe.model, image=image), generator(recipe.seed))
+    return Bundle(model=model, preprocess=preprocess, tokenizer=tokenizer, about=about)
 
 
-def _loaded(recipe: TrainRecipe) -> Bundle:
-    bundle = load(recipe.start_from, image_size=recipe.model.image.image_size)
+def _loaded(recipe: TrainRecipe, image_size: int) -> Bundle:
+    bundle = load(recipe.start_from, image_size=image_size)
     theirs = {"model": to_dict(bundle.model.config), "preprocess": to_dict(bundle.preprocess)}
     ours = {"model": to_dict(recipe.model), "preprocess": to_dict(recipe.preprocess)}
     for sizes in (theirs, ours):
         sizes["model"]["text"].pop("end_token_id", None)  # a fact of the vocabulary, which comes with the bundle
+        sizes["model"]["image"]["image_size"] = sizes["preprocess"]["image_size"] = image_size  # of the first phase
     if change := difference(theirs, ours):
         raise ConfigError(
             f"model and preprocess must be those of start_from={recipe.start_from}, but for the image size: {change}."
@@ -522,7 +583,9 @@ def _precision(recipe: TrainRecipe, device: torch.device) -> str:
     return str(fast_dtype(device)).removeprefix("torch.") if auto else recipe.train.precision
 
 
-def _evaluate(run: _Run, evaluators: Mapping[str, Evaluator]) -> dict[str, float]:
+def _evaluate(run: _Run, evaluators: Mapping[str, Evaluator], best: BestBundle | None) -> None:
+    """Measure where the run is; the first evaluation of a run from a trained model is what later ones are held to."""
+
     def numbers() -> dict[str, float]:
         bundle.model.eval()
         numbers = {
@@ -534,8 +597,33 @@ def _evaluate(run: _Run, evaluators: Mapping[str, Evaluator]) -> dict[str, float
         return numbers
 
     with run.ranks.laps.section("evaluation"):
-        bundle = run.whole_bundle()
-        return run.ranks.share(numbers)
+        bundle = run.measured_bundle()
+        measured = run.ranks.share(numbers)
+    run.metrics = with_changes(measured, run.reference)
+    if run.step == 0 and run.recipe.start_from:
+        run.reference = measured
+    _check_metrics(run)
+    with run.ranks.laps.section("saving"):
+        run.ranks.share(lambda: best.offer(bundle, measured, run.step) if best else None)
+
+
+def _check_metrics(run: _Run) -> None:
+    settings = run.recipe.train
+    measured = {name: value for name, value in run.metrics.items() if not name.endswith(CHANGE)}
+    if settings.keep_best:
+        check_metric("train.keep_best", settings.keep_best, measured)
+    for name in settings.old_tasks:
+        check_metric("train.old_tasks", name, measured)
+
+
+def _forgotten(run: _Run) -> str:
+    settings = run.recipe.train
+    return forgotten(run.metrics, run.reference, old_tasks=settings.old_tasks, limit=settings.max_forgetting)
+
+
+def _stop_if_forgotten(run: _Run) -> None:
+    if sentence := _forgotten(run):
+        raise TrainingError(f"{sentence} The run is saved at step {run.step}.")
 
 
 def _is_due(step: int, every: int) -> bool:

@@ -1,0 +1,82 @@
+"""`diptych evaluate wise-ft`: what each mean of a model and its fine-tuned self can do."""
+
+from pathlib import Path
+
+from cyclopts.types import PositiveInt
+
+from diptych.cli.conditions import conditions, digest
+from diptych.cli.console import print_table
+from diptych.data.embedded import data_path
+from diptych.files import write_json
+
+
+def wise_ft(
+    a: str,
+    b: str,
+    *,
+    data: str,
+    reference: list[str],
+    split: str = "test",
+    alphas: list[float] | None = None,
+    out: Path | None = None,
+    batch_size: PositiveInt = 256,
+) -> None:
+    """Average a model with its fine-tuned self in several shares, and measure each on the new task and the old.
+
+    Accuracy is zero-shot top-1, with the prompt templates of each set. Choose alpha on other pictures than those you
+    report; without any, 0.5 is what the paper advises (WiSE-FT, arXiv:2109.01903). `diptych models average` then writes
+    the model.
+
+    Parameters
+    ----------
+    a
+        The model before fine-tuning: a name from `diptych models`, or a bundle's folder.
+    b
+        The model after it.
+    data
+        A folder of labelled pictures: the new task.
+    reference
+        The same of an old task. May be given several times.
+    split
+        Its subfolder.
+    alphas
+        A share of B, from 0 to 1. May be given several times. By default 0, 0.1, ... 1.
+    out
+        A JSON file for the numbers.
+    batch_size
+        Pictures, and texts, in one forward pass.
+    """
+    from diptych.data.labelled import read_labelled
+    from diptych.eval.wise_ft import ALPHAS, wise_ft_curve
+    from diptych.weights.registry import load
+
+    folders = [data_path(name) for name in (data, *reference)]
+    target, *references = [read_labelled(folder, split=split) for folder in folders]
+    before, after = load(a), load(b)
+    curve = wise_ft_curve(
+        before, after, target=target, references=references, alphas=alphas or ALPHAS, batch_size=batch_size
+    )
+    names = [labelled.name for labelled in references]
+    means = ["mean of old"] if len(names) > 1 else []
+    print_table(
+        [
+            [
+                f"{point.alpha:.2f}",
+                f"{point.target:.2%}",
+                *(f"{point.references[name]:.2%}" for name in names),
+                *(f"{point.reference:.2%}" for _ in means),
+            ]
+            for point in curve.points
+        ],
+        header=["alpha", f"{target.name} (new)", *(f"{name} (old)" for name in names), *means],
+        numbers=range(2 + len(names) + len(means)),
+    )
+    if out:
+        facts = conditions("wise-ft", after, b, folders[0], split, 0)
+        facts["pretrained"] = {"name": a, "fingerprint": before.fingerprint()}
+        facts["references"] = [
+            {"name": name, "split": split, "sha256": digest(folder, split)}
+            for name, folder in zip(names, folders[1:], strict=True)
+        ]
+        del facts["seed"]  # nothing is drawn
+        write_json(out, facts | curve.to_dict())

@@ -1,0 +1,63 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from diptych.data.labelled import LabelledImages, read_labelled
+from diptych.errors import ConfigError
+from diptych.eval.wise_ft import wise_ft_curve
+from diptych.eval.zero_shot import evaluate_zero_shot
+from diptych.model.clip import CLIP
+from diptych.runtime import generator
+from diptych.weights.average import interpolate
+from diptych.weights.bundle import Bundle
+
+
+@pytest.fixture
+def sets(tmp_path) -> list[LabelledImages]:
+    """Three labelled sets of five colours, each with a few pictures."""
+    names = ("new", "old", "older")
+    for number, name in enumerate(names):
+        for colour in ("red", "green", "blue", "black", "orange"):
+            (tmp_path / name / colour).mkdir(parents=True)
+            for shade in range(3):
+                picture = Image.new("RGB", (32, 32), colour)
+                picture.paste("white", (0, 0, 8 * number, 8 * shade))
+                picture.save(tmp_path / name / colour / f"{shade}.png")
+    return [read_labelled(tmp_path / name) for name in names]
+
+
+@pytest.fixture
+def pair(tiny_recipe, tokenizer) -> tuple[Bundle, Bundle]:
+    models = [CLIP(tiny_recipe.model, generator(seed)).eval() for seed in (1, 2)]
+    a, b = (Bundle(model=model, preprocess=tiny_recipe.preprocess, tokenizer=tokenizer) for model in models)
+    return a, b
+
+
+def test_each_point_is_what_the_mean_of_both_scores(pair, sets):
+    new, *old = sets
+    curve = wise_ft_curve(*pair, target=new, references=old, alphas=(1.0, 0.0, 0.4))
+    assert [point.alpha for point in curve.points] == [0.0, 0.4, 1.0]
+    for point in curve.points:
+        bundle = interpolate(*pair, point.alpha)
+        wanted = [evaluate_zero_shot(bundle, data).top1 for data in sets]
+        assert (point.target, point.references) == (wanted[0], {"old": wanted[1], "older": wanted[2]})
+        assert point.reference == pytest.approx((wanted[1] + wanted[2]) / 2)
+    ends = [evaluate_zero_shot(bundle, new).top1 for bundle in pair]
+    assert [curve.points[0].target, curve.points[-1].target] == ends
+    assert curve.to_dict()["points"][1].keys() == {"alpha", "target", "references", "reference"}
+
+
+def test_sets_and_alphas_that_cannot_be_are_refused(pair, sets, tmp_path: Path):
+    new, old, _ = sets
+    with pytest.raises(ConfigError, match="at least one old one must be labelled sets of distinct names"):
+        wise_ft_curve(*pair, target=new, references=[])
+    with pytest.raises(ConfigError, match=r"distinct names\. Got new, old, old\."):
+        wise_ft_curve(*pair, target=new, references=[old, old])
+    with pytest.raises(ConfigError, match=r"distinct names\. Got new, new\."):
+        wise_ft_curve(*pair, target=new, references=[dataclasses.replace(old, name="new")])
+    with pytest.raises(ConfigError, match="alphas must name at least one share"):
+        wise_ft_curve(*pair, target=new, references=[old], alphas=())
+    with pytest.raises(ConfigError, match=r"alpha must lie between 0 and 1: .* Got 2\."):
+        wise_ft_curve(*pair, target=new, references=[old], alphas=(2.0,))
