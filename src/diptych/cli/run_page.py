@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diptych.config import to_dict
-from diptych.eval.report import Bars, Curve, ReportPage, Table
+from diptych.eval.report import Bars, Curve, Headline, ReportPage, Table
 from diptych.train.bottleneck import bottleneck
 from diptych.train.laps import BESIDE, shares
 from diptych.train.watch import WatchedRun, curves, time_of
@@ -25,52 +25,50 @@ _UNITS = {"loss": "nats", "pairs/s": "pairs a second of training"}
 def run_page(run: WatchedRun) -> ReportPage:
     """Lay out a run, under way or over, as its folder tells it."""
     line: Mapping[str, Any] = run.lines[-1] if run.lines else {}
-    step, steps = line.get("step", 0), run.recipe.train.steps if run.recipe else 0
-    found, time = curves(run.lines), shares(time_of(run.lines))
-    of_all = f" of {steps:,}" if steps else ""
-    last = {name: points[-1][1] for name, points in found.items()}
-    headline = [("state", run.state, f"step {step:,}{of_all}")]
-    if line:
-        headline += [
-            ("loss", f"{last['loss']:.3f}", "nats, of the last batch in the log"),
-            ("pairs seen", f"{line['pairs']:,}", f"{line['pairs'] / max(line['seconds'], 1e-9):,.0f} a second"),
-            ("training", f"{line['seconds'] / 60:.1f} min", "evaluation and saving excluded"),
-        ]
-    bad = line.get("bad", {})
-    drawn = line.get("pairs", 0) + sum(bad.values())
+    time = shares(time_of(run.lines))
+    of_all = f" of {run.recipe.train.steps:,}" if run.recipe else ""
+    state = f"step {line.get('step', 0):,}{of_all}"
+    held_up = bottleneck(time, run.recipe) if run.recipe else ""
     return ReportPage(
         title=run.recipe.name if run.recipe else run.name,
-        summary=" ".join(
-            filter(None, (f"A run at step {step:,}{of_all}, {run.state}.", _held_up(run, time))),
-        ),
-        headline=headline,
-        table=Table(
-            header=("samples left out", "count", "share of those drawn"),
-            rows=[(cause, f"{count:,}", f"{count / drawn:.3%}") for cause, count in bad.items()]
-            or [("none", "0", f"{0:.3%}")],
-            note=f"By cause, of {drawn:,} drawn.",
-        )
-        if drawn
-        else None,
-        time=[
-            Bars(
-                title="Of the main thread",
-                note="; ".join(f"threads busy with {name}: {time[name]:.2f}" for name in BESIDE if name in time),
-                bars=[(_MEANINGS[name], share) for name, share in time.items() if name in _MEANINGS],
-            )
-        ]
-        if time
-        else [],
+        summary=f"A run at {state}, {run.state}. {held_up}".rstrip(),
+        headline=[("state", run.state, state), *_numbers(line)],
+        table=_left_out(line),
+        time=[_time(time)] if time else [],
         curves=[
             Curve(title=name, points=points, unit=_UNITS.get(name, ""), is_share=name.endswith(("top1", "top5")))
-            for name, points in found.items()
+            for name, points in curves(run.lines).items()
         ],
         conditions=dict(_settings(to_dict(run.recipe))) if run.recipe else {},
     )
 
 
-def _held_up(run: WatchedRun, time: Mapping[str, float]) -> str:
-    return bottleneck(time, run.recipe) if run.recipe else ""
+def _numbers(line: Mapping[str, Any]) -> list[Headline]:
+    if not line:
+        return []
+    return [
+        ("loss", f"{line['loss']:.3f}", "nats, of the last batch in the log"),
+        ("pairs seen", f"{line['pairs']:,}", f"{line['pairs'] / max(line['seconds'], 1e-9):,.0f} a second"),
+        ("training", f"{line['seconds'] / 60:.1f} min", "evaluation and saving excluded"),
+    ]
+
+
+def _left_out(line: Mapping[str, Any]) -> Table | None:
+    bad = line.get("bad", {})
+    drawn = line.get("pairs", 0) + sum(bad.values())
+    if not drawn:
+        return None
+    rows = [(cause, f"{count:,}", f"{count / drawn:.3%}") for cause, count in bad.items()]
+    header = ("samples left out", "count", "share of those drawn")
+    return Table(header=header, rows=rows or [("none", "0", "0.000%")], note=f"By cause, of {drawn:,} drawn.")
+
+
+def _time(time: Mapping[str, float]) -> Bars:
+    return Bars(
+        title="Of the main thread",
+        note="; ".join(f"threads busy with {name}: {time[name]:.2f}" for name in BESIDE if name in time),
+        bars=[(_MEANINGS[name], share) for name, share in time.items() if name in _MEANINGS],
+    )
 
 
 def _settings(plain: Mapping[str, Any], where: str = "") -> list[tuple[str, str]]:
