@@ -207,6 +207,24 @@ def test_recomputed_blocks_keep_less_and_have_the_same_gradients_to_the_bit():
     assert kept[1] < 0.1 * kept[0]
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's tracer does so itself
+def test_a_block_is_compiled_in_one_piece_with_the_same_gradients():
+    """By torch's tracers alone: what a compiler makes of the trace is not ours to test."""
+    x = torch.randn(2, 5, 16, generator=generator(1))
+    results = []
+    for compiles in (False, True):
+        block, start = make_stack()[0], x.clone().requires_grad_()
+        if compiles:
+            block.compile(backend="aot_eager", fullgraph=True)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = block(start)
+        out.square().sum().backward()
+        results.append([out, start.grad, *(p.grad for p in block.parameters())])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-2)
+
+
 def test_a_stack_is_named_as_a_sequence_is():
     assert make_stack().state_dict().keys() == nn.Sequential(*make_stack()).state_dict().keys()
 
