@@ -1,59 +1,82 @@
-"""Fused or plain attention on a CPU, for texts of a few tokens: time of one forward and backward pass, alternating.
+"""Attention that keeps its matrix, or torch's fused kernel, on a CPU: time of both passes, alternating.
 
     python benchmarks/attention.py
 
-The trainer takes the plain kernel up to 32 tokens; this says what that is worth. Writes results/attention.json.
+    OMP_NUM_THREADS=1 python benchmarks/attention.py      # on a busy machine: look at the processor time
+
+Training in bfloat16 takes the first up to 256 positions; this says what that is worth. Writes results/attention.json.
 """
 
 import datetime
 import json
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
+import torch.nn.functional as F
+from torch import Tensor
 
 from diptych.files import write_json
-from diptych.model.text_tower import TextTower, TextTowerConfig
-from diptych.runtime import fast_dtype, generator, hardware
+from diptych.model.blocks import KeptAttention
+from diptych.runtime import generator, hardware
 
-BATCH, WIDTH, HEADS, ROUNDS, SEED = 256, 128, 2, 30, 0
+ROUNDS, SEED = 20, 0
+# Rows, heads of 64 channels, positions, causal: as texts and pictures have them; 50 in ViT-B/32, 257 in ViT-L/14.
+SHAPES = [(256, 4, 17, True), (256, 4, 33, True), (128, 4, 50, False), (64, 4, 77, True), (32, 4, 257, False)]
+WAYS: dict[str, Callable[..., Tensor]] = {
+    "kept": KeptAttention.apply,
+    "fused": lambda query, key, value, is_causal: F.scaled_dot_product_attention(
+        query, key, value, is_causal=is_causal
+    ),
+}
 
 
-def seconds(tower: TextTower, tokens: torch.Tensor, kernel: SDPBackend) -> float:
-    start = time.perf_counter()
-    with sdpa_kernel(kernel):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast_dtype(torch.device("cpu")) == torch.bfloat16):
-            features = tower(tokens)
-        features.float().sum().backward()
-    return time.perf_counter() - start
+def seconds(way: Callable[..., Tensor], projected: Tensor, is_causal: bool) -> dict[str, float]:
+    """Of a forward and a backward pass.
+
+    Args:
+        way: query, key, value [B, H, L, E] and is_causal to [B, H, L, E].
+        projected: [B, L, 3, H, E], as the fused projection gives it.
+        is_causal: position i sees positions up to i.
+    """
+    query, key, value = projected.permute(2, 0, 3, 1, 4).unbind()
+    clock, processor = time.perf_counter(), time.process_time()
+    out = way(query, key, value, is_causal)
+    out.backward(torch.ones_like(out))
+    return {"clock": time.perf_counter() - clock, "processor": time.process_time() - processor}
+
+
+def compared(shape: tuple[int, int, int, bool], dtype: torch.dtype) -> dict[str, Any]:
+    rows, heads, positions, is_causal = shape
+    projected = torch.randn(rows, positions, 3, heads, 64, generator=generator(SEED)).to(dtype).requires_grad_()
+    times: dict[str, list[dict[str, float]]] = {name: [] for name in WAYS}
+    for round_ in range(ROUNDS + 3):
+        for name, way in WAYS.items():
+            taken = seconds(way, projected, is_causal)
+            if round_ >= 3:  # the first ones warm up
+                times[name].append(taken)
+    row: dict[str, Any] = {"type": str(dtype).removeprefix("torch."), "rows": rows, "heads": heads}
+    row |= {"positions": positions, "causal": is_causal}
+    for kind in ("clock", "processor"):
+        ratios = [fused[kind] / kept[kind] for fused, kept in zip(times["fused"], times["kept"], strict=True)]
+        row[f"milliseconds, {kind}"] = {
+            name: round(1000 * statistics.median(taken[kind] for taken in values), 2) for name, values in times.items()
+        }
+        row[f"fused/kept, {kind}"] = round(statistics.median(ratios), 2)
+    return row
 
 
 def main() -> None:
-    rows = []
-    for length in (8, 16, 32, 77):
-        config = TextTowerConfig(context_length=length, vocab_size=4096, width=WIDTH, layers=1, heads=HEADS)
-        with torch.device("meta"):
-            tower = TextTower(config, 256)
-        tower.to_empty(device="cpu").reset_parameters(generator(SEED))
-        tokens = torch.randint(4096, (BATCH, length), generator=generator(SEED))
-        times: dict[str, list[float]] = {"fused": [], "plain": []}
-        for round_ in range(ROUNDS + 3):
-            for name, kernel in (("fused", SDPBackend.FLASH_ATTENTION), ("plain", SDPBackend.MATH)):
-                taken = seconds(tower, tokens, kernel)
-                if round_ >= 3:  # the first ones warm up
-                    times[name].append(taken)
-        ratios = [fused / plain for fused, plain in zip(times["fused"], times["plain"], strict=True)]
-        medians = {name: round(1000 * statistics.median(values), 2) for name, values in times.items()}
-        rows.append({"tokens": length, "milliseconds": medians, "fused/plain": round(statistics.median(ratios), 2)})
     result = {
-        "what": f"one-layer text tower, width {WIDTH}, {HEADS} heads, batch {BATCH}, forward and backward",
+        "what": "attention alone, forward and backward, heads of 64 channels",
         "n": ROUNDS,
         "seed": SEED,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "hardware": hardware(),
-        "rows": rows,
+        "rows": [compared(shape, dtype) for dtype in (torch.bfloat16, torch.float32) for shape in SHAPES],
     }
     write_json(Path(__file__).parent / "results" / "attention.json", result)
     print(json.dumps(result, indent=2))

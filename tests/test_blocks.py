@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,9 @@ from diptych.model.blocks import (
     ACTIVATIONS,
     Attention,
     Block,
+    KeptAttention,
     Stack,
+    attend,
     check_blocks,
     check_sizes,
     keep_patches,
@@ -54,6 +57,57 @@ def test_attention_equals_its_plain_twin(is_causal):
     attention = make_attention(is_causal=is_causal)
     x = torch.randn(3, 5, 8, generator=generator(1))
     torch.testing.assert_close(attention(x), torch.stack([attention_by_loops(attention, row) for row in x]))
+
+
+def heads_of(length: int, *, queries: int = 0, dtype: torch.dtype) -> list[torch.Tensor]:
+    """Query, key and value of 2 rows and 3 heads of 4 channels."""
+    shapes = [(2, 3, queries or length, 4), (2, 3, length, 4), (2, 3, length, 4)]
+    return [
+        (2 * torch.randn(shape, generator=generator(i), dtype=torch.float64)).to(dtype).requires_grad_()
+        for i, shape in enumerate(shapes)
+    ]
+
+
+@pytest.mark.parametrize(("is_causal", "queries"), [(False, 5), (True, 5), (False, 1)])
+def test_kept_attention_has_value_and_both_derivatives_of_the_plain_formula(is_causal, queries):
+    inputs = heads_of(5, queries=queries, dtype=torch.float64)
+    plain = nn.functional.scaled_dot_product_attention(*inputs, is_causal=is_causal)
+    torch.testing.assert_close(KeptAttention.apply(*inputs, is_causal), plain)
+    assert torch.autograd.gradcheck(KeptAttention.apply, (*inputs, is_causal))
+    assert torch.autograd.gradgradcheck(KeptAttention.apply, (*inputs, is_causal))
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_in_bfloat16_attention_is_as_near_to_the_exact_one_as_the_fused_kernel(is_causal):
+    """Largest error of value and gradients, against float64; under autocast, as in training."""
+    weights = torch.randn(2, 3, 33, 4, generator=generator(9), dtype=torch.float64)
+
+    def results(attention: Callable[..., torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
+        inputs = [t.detach().to(dtype).requires_grad_() for t in heads_of(33, dtype=torch.bfloat16)]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            out = attention(*inputs, is_causal=is_causal)
+        assert out.dtype == dtype
+        return [out, *torch.autograd.grad((out * weights).sum(), inputs)]
+
+    fused = nn.functional.scaled_dot_product_attention
+    exact = results(fused, torch.float64)
+    ours, theirs = (
+        [((value - truth).norm() / truth.norm()).item() for value, truth in zip(found, exact, strict=True)]
+        for found in (results(attend, torch.bfloat16), results(fused, torch.bfloat16))
+    )
+    assert all(mine < 1.5 * other for mine, other in zip(ours, theirs, strict=True)), (ours, theirs)
+
+
+def test_attention_keeps_its_matrix_only_in_bfloat16_where_gradients_are_wanted_and_it_is_small():
+    def keeps(length: int, dtype: torch.dtype) -> bool:
+        out = attend(*heads_of(length, dtype=dtype), is_causal=False)
+        return out.grad_fn is not None and "KeptAttention" in out.grad_fn.name()
+
+    assert keeps(256, torch.bfloat16)
+    assert not keeps(257, torch.bfloat16)
+    assert not keeps(8, torch.float32)
+    with torch.no_grad():
+        assert not keeps(8, torch.bfloat16)
 
 
 def test_a_block_normalises_before_each_part_and_adds_it_to_what_came_in():
@@ -151,6 +205,24 @@ def test_recomputed_blocks_keep_less_and_have_the_same_gradients_to_the_bit():
         results.append([out, start.grad, *(p.grad for p in stack.parameters())])
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(*results, strict=True))
     assert kept[1] < 0.1 * kept[0]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's tracer does so itself
+def test_a_block_is_compiled_in_one_piece_with_the_same_gradients():
+    """By torch's tracers alone: what a compiler makes of the trace is not ours to test."""
+    x = torch.randn(2, 5, 16, generator=generator(1))
+    results = []
+    for compiles in (False, True):
+        block, start = make_stack()[0], x.clone().requires_grad_()
+        if compiles:
+            block.compile(backend="aot_eager", fullgraph=True)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = block(start)
+        out.square().sum().backward()
+        results.append([out, start.grad, *(p.grad for p in block.parameters())])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=2e-2)
 
 
 def test_a_stack_is_named_as_a_sequence_is():

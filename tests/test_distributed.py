@@ -335,7 +335,8 @@ def test_what_several_processes_cannot_do_is_one_sentence_in_each(tiny_recipe, t
 def test_a_frozen_tower_stays_in_several_processes_too(tiny_recipe, tmp_path, frozen):
     train(vit(tiny_recipe, steps=1), tmp_path / "start")
     start = str(tmp_path / "start" / "bundle")
-    recipe = vit(dataclasses.replace(tiny_recipe, start_from=start), freeze=(frozen,), steps=6)
+    # The loss does not depend on the bias of keys: its gradient is rounding, of which a small epsilon makes steps.
+    recipe = vit(dataclasses.replace(tiny_recipe, start_from=start), freeze=(frozen,), steps=6, epsilon=1e-4)
     (tmp_path / "recipe.toml").write_text(to_toml(recipe))
     train(recipe, tmp_path / "alone")
     run_ranks(learn, 2, tmp_path / "recipe.toml", tmp_path / "run", False)

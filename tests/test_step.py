@@ -7,7 +7,7 @@ from diptych.model.clip import CLIP
 from diptych.model.presets import preset
 from diptych.train.distributed import Ranks, Spread
 from diptych.train.loss import clip_loss
-from diptych.train.step import Inputs, cached_gradients, draw_kept_patches, fast_attention, whole_gradients
+from diptych.train.step import Inputs, cached_gradients, draw_kept_patches, whole_gradients
 
 SLICES = [slice(0, 3), slice(3, 4), slice(4, 8)]
 
@@ -85,12 +85,3 @@ def test_kept_patches_are_each_pictures_own_and_in_order():
     assert counts.sum() == 4000 * 8
     assert (counts - 2000).abs().max() < 5 * math.sqrt(4000 / 4)  # five standard deviations of a fair draw
     assert draw_kept_patches(noise, patches=4, dropout=0.99).shape == (3, 1)
-
-
-def test_short_texts_on_a_cpu_take_the_plain_kernel():
-    cpu = torch.device("cpu")
-    with fast_attention(cpu, text_length=32):
-        assert not torch.backends.cuda.flash_sdp_enabled()  # of all devices, whatever its name says
-    for device, length in ((cpu, 33), (torch.device("cuda"), 8)):
-        with fast_attention(device, text_length=length):
-            assert torch.backends.cuda.flash_sdp_enabled()

@@ -1,7 +1,7 @@
 """Attention and MLP, shared by both towers, and how their parameters start."""
 
 from collections.abc import Callable
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +56,62 @@ class Embedding(nn.Embedding):
         pass
 
 
+# Positions, up to which `attend` keeps its matrix. It is faster beyond, too, but the matrix grows with their square.
+_LONGEST_KEPT = 256
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, *, is_causal: bool) -> Tensor:
+    """Scaled dot-product attention, softmax(q k / sqrt(E)) v, by the fastest way that there is.
+
+    Args:
+        query: [B, H, Q, E], E = W / H.
+        key: [B, H, L, E].
+        value: [B, H, L, E].
+        is_causal: position i sees positions up to i.
+
+    Returns:
+        [B, H, Q, E].
+    """
+    # torch's fused kernel has a slow backward pass in bfloat16 on a CPU: both passes take 4.6 times as long as here at
+    # 17 positions, 1.3 times at 257 (benchmarks/attention.py). In float32 it is faster, and so is its forward pass.
+    is_slow = query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled()
+    if is_slow and query.requires_grad and key.shape[-2] <= _LONGEST_KEPT:
+        return KeptAttention.apply(query, key, value, is_causal)
+    return F.scaled_dot_product_attention(query, key, value, is_causal=is_causal)
+
+
+class KeptAttention(torch.autograd.Function):
+    """Attention that keeps its matrix [B, H, Q, L] for the backward pass, in the type of its inputs.
+
+    Logits and softmax are of float32 at least, as in the fused kernels.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, is_causal: bool) -> Tensor:
+        with torch.autocast(query.device.type, enabled=False):  # it would take the logits in bfloat16
+            shares = _shares(query, key, is_causal)
+            ctx.save_for_backward(query, key, value, shares)
+            ctx.is_causal = is_causal
+            return shares @ value
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        query, key, value, shares = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted, and what was kept is a constant
+            shares = _shares(query, key, ctx.is_causal)
+        by_share = outer @ value.transpose(-1, -2)  # [B, H, Q, L]
+        by_logit = torch.ops.aten._softmax_backward_data(by_share, shares, -1, shares.dtype) * query.shape[-1] ** -0.5
+        return by_logit @ key, by_logit.transpose(-1, -2) @ query, shares.transpose(-1, -2) @ outer, None
+
+
+def _shares(query: Tensor, key: Tensor, is_causal: bool) -> Tensor:
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    logits = (query.to(dtype) @ key.to(dtype).transpose(-1, -2)) * query.shape[-1] ** -0.5  # [B, H, Q, L]
+    if is_causal:
+        logits += logits.new_full(logits.shape[-2:], -torch.inf).triu(1)
+    return logits.softmax(dim=-1).to(query.dtype)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with one fused projection to queries, keys and values."""
 
@@ -70,7 +126,7 @@ class Attention(nn.Module):
         """[B, L, W] to [B, L, W]; where causal, position i sees positions up to i."""
         qkv = self.in_projection(x).unflatten(-1, (3, self.heads, -1))  # [B, L, 3, H, W / H]
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind()  # [B, H, L, W / H] each
-        x = F.scaled_dot_product_attention(query, key, value, is_causal=self.is_causal)
+        x = attend(query, key, value, is_causal=self.is_causal)
         return self.out_projection(x.transpose(1, 2).flatten(2))
 
     def pool(self, probe: Tensor, x: Tensor) -> Tensor:
@@ -80,7 +136,7 @@ class Attention(nn.Module):
         query = F.linear(probe, weight[:width], bias[:width]).expand(len(x), -1, -1)  # [B, 1, W]
         answers = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)  # [B, L, W] each
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, *answers))
-        x = F.scaled_dot_product_attention(query, key, value)  # [B, H, 1, W / H]
+        x = attend(query, key, value, is_causal=False)  # [B, H, 1, W / H]
         return self.out_projection(x.transpose(1, 2).flatten(2))
 
 

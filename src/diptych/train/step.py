@@ -1,13 +1,11 @@
 """One update's gradients: a batch in, the gradient of its loss in every parameter out; whole or in micro-batches."""
 
-import contextlib
 import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diptych.model.clip import CLIPOutput
 from diptych.train.distributed import Spread
@@ -25,19 +23,6 @@ class Inputs(NamedTuple):
 
     def rows(self, rows: slice) -> "Inputs":
         return Inputs(*(None if values is None else values[rows] for values in self))  # pyright: ignore[reportArgumentType]
-
-
-def fast_attention(device: torch.device, *, text_length: int) -> contextlib.AbstractContextManager[object]:
-    """The attention kernel that is the fastest for short texts, for forward and backward pass.
-
-    Args:
-        device: what is computed on.
-        text_length: L.
-    """
-    # On a CPU the plain attention kernel is the faster one for texts of about 16 tokens, and about even with the
-    # fused one at 8 and 32 (benchmarks/attention.py).
-    short = device.type == "cpu" and text_length <= 32
-    return sdpa_kernel(SDPBackend.MATH) if short else contextlib.nullcontext()
 
 
 def whole_gradients(

@@ -40,7 +40,7 @@ from diptych.train.optim import adamw, clamp_logit_scale, parameter_groups
 from diptych.train.phases import fitted, stage_at, stages
 from diptych.train.recipe import TrainRecipe, difference
 from diptych.train.schedule import learning_rate
-from diptych.train.step import Inputs, cached_gradients, draw_kept_patches, fast_attention, whole_gradients
+from diptych.train.step import Inputs, cached_gradients, draw_kept_patches, whole_gradients
 from diptych.train.tensorboard import EventLog, import_tensorboard
 from diptych.train.watchdog import Watchdog
 from diptych.weights.bundle import Bundle
@@ -306,8 +306,7 @@ class _Run:
         """Gradients of one batch, clipped; its loss, and their length before."""
         self.optimizer.zero_grad()
         # Every process has a part of the gradients, and `Spread` takes the average where the sum is wanted.
-        with fast_attention(self.device, text_length=batch.tokens.shape[1]):
-            value = self._gradients(batch, sizes, scale_by=factor * self.ranks.count)
+        value = self._gradients(batch, sizes, scale_by=factor * self.ranks.count)
         parameters = list(self.model.parameters())
         if factor != 1:
             for gradient in [p.grad for p in parameters if p.grad is not None]:
