@@ -5,6 +5,7 @@ import pytest
 import scipy.io
 
 from diptych.data.labelled import read_labelled
+from diptych.data.official import training_folds
 from diptych.errors import DataError
 from test_labelled import png
 
@@ -35,6 +36,16 @@ def test_food101(tmp_path):
     (tmp_path / "food-101" / "meta" / "test.txt").write_text("soup/7")
     with pytest.raises(DataError, match=r"must have 'soup' among its 2 classes"):
         read_labelled(tmp_path)
+
+
+def test_folds_of_stl10_are_positions_in_its_training_pictures(tmp_path):
+    with pytest.raises(DataError, match=r"has no folds"):
+        training_folds(tmp_path)
+    write(tmp_path / "stl10_binary", {"fold_indices.txt": "3 1 \n0 2 \n"})
+    assert [fold.tolist() for fold in training_folds(tmp_path)] == [[3, 1], [0, 2]]
+    write(tmp_path / "stl10_binary", {"fold_indices.txt": "3 x\n"})
+    with pytest.raises(DataError, match=r"a fold a line. Not so"):
+        training_folds(tmp_path)
 
 
 def test_describable_textures(tmp_path):

@@ -33,6 +33,21 @@ def official_rows(folder: Path, split: str) -> LabelledRows | None:
     return None
 
 
+def training_folds(folder: Path) -> tuple[np.ndarray, ...]:
+    """STL-10's ten folds: positions in its split "train", which of them a model is trained on at a time.
+
+    Raises:
+        DataError: the folder has no `fold_indices.txt`, or it is damaged.
+    """
+    path = next((root / "fold_indices.txt" for root in _roots(folder) if (root / "fold_indices.txt").exists()), None)
+    if path is None:
+        raise DataError(f"{folder} must hold fold_indices.txt, as STL-10 does. It has no folds.")
+    try:
+        return tuple(np.array(line.split(), dtype=np.int64) for line in read_lines(path))
+    except ValueError as error:
+        raise DataError(f"{path} must hold numbers of pictures, a fold a line. Not so: {error}.") from None
+
+
 def food101(root: Path, split: str) -> LabelledRows:
     """`meta/test.txt` with a line `apple_pie/1011328`, and `images/apple_pie/1011328.jpg`."""
     classes = read_lines(root / "meta" / "classes.txt")
