@@ -93,6 +93,24 @@ def test_flowers_count_pictures_and_classes_from_one(tmp_path):
         read_labelled(tmp_path, split="validation")
 
 
+def test_cars_count_classes_from_one(tmp_path):
+    kinds = [("bbox_x1", "O"), ("class", "O"), ("fname", "O")]
+    (tmp_path / "devkit").mkdir()
+    names = np.array(["AM General Hummer SUV 2000", "Acura RL Sedan 2012"], dtype=object)
+    scipy.io.savemat(tmp_path / "devkit" / "cars_meta.mat", {"class_names": names})
+    for name, rows in (
+        ("cars_test_annos_withlabels", [(1, 2, "00001.jpg"), (1, 1, "00002.jpg")]),
+        ("devkit/cars_train_annos", [(1, 1, "00007.jpg")]),
+    ):
+        scipy.io.savemat(tmp_path / f"{name}.mat", {"annotations": np.array(rows, dtype=kinds)})
+    write(tmp_path, {"cars_test/00001.jpg": "", "cars_test/00002.jpg": "", "cars_train/00007.jpg": ""})
+    assert found(tmp_path) == (tuple(names), {"00001.jpg": 1, "00002.jpg": 0})
+    assert found(tmp_path, "train")[1] == {"00007.jpg": 0}
+    scipy.io.savemat(tmp_path / "cars_test_annos_withlabels.mat", {"other": 1})
+    with pytest.raises(DataError, match=r"lists of Stanford Cars.*'annotations'"):
+        read_labelled(tmp_path)
+
+
 def test_traffic_signs_of_the_test_part_have_their_list_apart(tmp_path):
     write(tmp_path / "GTSRB", {f"Final_Test/Images/0000{n}.ppm": "" for n in (0, 1)})
     write(tmp_path, {"GTSRB/Final_Test/Images/GT-final_test.test.csv": "Filename;Width\n00000.ppm;9\n"})

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from diptych.data.prompts import TEMPLATES
@@ -76,6 +78,13 @@ def test_the_table_holds_the_27_sets_of_the_paper_by_its_metrics():
         "hateful_memes": "ROC AUC",
     }
     assert len(tasks()) >= 40
+
+
+def test_the_docs_say_how_many_tasks_there_are():
+    page = Path(__file__).parents[1] / "docs" / "how-to" / "tasks.md"
+    assert f"lists {len(tasks())} tasks" in page.read_text(encoding="utf-8")
+    kinds = {one.kind for one in tasks()}
+    assert all(f"| {kind} |" in page.read_text(encoding="utf-8") for kind in kinds)
 
 
 def test_tasks_share_names_with_the_published_scores():

@@ -112,6 +112,22 @@ def flowers102(root: Path, split: str) -> LabelledRows:
         raise DataError(f"{root} must hold the lists of the flowers. They do not fit: {error}.") from None
 
 
+def stanford_cars(root: Path, split: str) -> LabelledRows:
+    """`cars_test_annos_withlabels.mat`, or `devkit/cars_train_annos.mat`, and the names in `devkit/cars_meta.mat`."""
+    parts = {"train": "cars_train", "test": "cars_test"}
+    found = which_split(split, parts)
+    if found is None:
+        raise no_split(root, split, parts)
+    names = {"train": "devkit/cars_train_annos.mat", "test": "cars_test_annos_withlabels.mat"}
+    try:
+        classes = [str(name) for name in read_mat(root / "devkit" / "cars_meta.mat")["class_names"]]
+        table = np.atleast_1d(read_mat(root / names[found])["annotations"])
+        rows = [(str(row["fname"]), root / parts[found] / str(row["fname"]), int(row["class"]) - 1) for row in table]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise DataError(f"{root} must hold the lists of Stanford Cars. They cannot be read: {error}.") from None
+    return LabelledRows(classes, rows)
+
+
 def gtsrb(root: Path, split: str) -> LabelledRows:
     """`GT-final_test.csv` and its pictures; for train `Final_Training/Images/00000/GT-00000.csv` and those beside."""
     names = {"train": "GT-0*.csv", "test": "GT-final_test.csv"}
@@ -182,6 +198,7 @@ _LAYOUTS: dict[str, Callable[[Path, str], LabelledRows]] = {
     "images_variant_test.txt": aircraft,
     "annotations/trainval.txt": pets,
     "setid.mat": flowers102,
+    "devkit/cars_meta.mat": stanford_cars,
     "GT-final_test.csv": gtsrb,
     "GTSRB": gtsrb,
     "scenes/CLEVR_val_scenes.json": clevr_counts,

@@ -58,7 +58,7 @@ def shift(picture: Image.Image, kind: str, *, severity: int = 3, rng: np.random.
             return picture.filter(ImageFilter.GaussianBlur(strength * min(width, height) / 224))
         case "pixelate":
             small = (max(1, int(width * strength)), max(1, int(height * strength)))
-            return picture.resize(small, Image.Resampling.BOX).resize((width, height), Image.Resampling.NEAREST)
+            return picture.resize(small, Image.Resampling.BOX).resize((width, height), Image.Resampling.BOX)
         case "jpeg":
             file = io.BytesIO()
             picture.save(file, "JPEG", quality=int(strength))

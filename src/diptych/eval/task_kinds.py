@@ -69,8 +69,11 @@ def _one_class_each(
     outcomes = zero_shot_outcomes(scoring.encoder, labelled, weights)
     others = {"top-1": scores.top1, "mean per class": scores.mean_per_class}
     others |= {"top-5": scores.top5} if scores.top5 is not None else {}
-    cosines = labelled.image_features.to(weights) @ weights.T  # [N, C]
-    value, interval = _measured(scoring, cosines.cpu(), labelled.targets, outcomes.correct, folds, scores.interval)
+
+    def cosines() -> Tensor:  # [N, C]; large, and few metrics ask for it
+        return (labelled.image_features.to(weights) @ weights.T).cpu()
+
+    value, interval = _measured(scoring, cosines, labelled.targets, outcomes.correct, folds, scores.interval)
     return scoring.result(
         pictures,
         encoded,
@@ -86,7 +89,7 @@ def _one_class_each(
 
 def _measured(
     scoring: Scoring,
-    cosines: Tensor,
+    cosines: Callable[[], Tensor],
     targets: Tensor,
     correct: Tensor,
     folds: np.ndarray | None,
@@ -103,12 +106,13 @@ def _measured(
         case "mean per class":
             return resampled(lambda rows: metrics.mean_per_class(correct[rows], targets[rows]))
         case "mean of top-1 and top-5":
-            each = (correct.double() + metrics.top_k_correct(cosines, targets, 5)) / 2
+            each = (correct.double() + metrics.top_k_correct(cosines(), targets, 5)) / 2
             return each.mean().item(), bootstrap_interval(each, seed=seed)
         case "ROC AUC":
-            if cosines.shape[1] != 2:
-                raise DataError(f"{scoring.task.name} must have two classes for an AUC. It has {cosines.shape[1]}.")
-            margin = cosines[:, 1] - cosines[:, 0]
+            of_classes = cosines()
+            if of_classes.shape[1] != 2:
+                raise DataError(f"{scoring.task.name} must have two classes for an AUC. It has {of_classes.shape[1]}.")
+            margin = of_classes[:, 1] - of_classes[:, 0]
             return resampled(lambda rows: metrics.roc_auc(margin[rows], targets[rows]))
         case "mean of 3 splits" if folds is not None:
             return resampled(lambda rows: _mean_over_folds(correct.numpy()[rows], folds[rows]))
