@@ -715,3 +715,36 @@ def test_choices_that_are_written_out_are_those_of_the_library():
     assert get_args(models.Activation) == get_args(Activation)
     assert get_args(models.Format) == get_args(convert.Format)
     assert tuple(f"torch.{name}" for name in get_args(models.StoredType)) == tuple(map(str, bundle_module._DTYPES))
+
+
+def test_tasks_are_listed_with_their_data_or_how_to_get_it(run: Run, tmp_path: Path):
+    (tmp_path / "wds_cifar10").mkdir()
+    code, out, _ = run("evaluate", "tasks", "--data", str(tmp_path))
+    assert code == 0
+    lines = out.splitlines()
+    assert next(line for line in lines if line.startswith("cifar10 ")).endswith(f"in {tmp_path / 'wds_cifar10'}")
+    assert "absent: food-101.tar.gz" in next(line for line in lines if line.startswith("food101 "))
+    assert lines[-1] == f"1 of {len(lines) - 2} tasks have their data in {tmp_path}."
+    code, out, _ = run("evaluate", "tasks", "fer2013", "--data", str(tmp_path), "--json")
+    (row,) = json.loads(out)
+    assert (row["name"], row["data"], row["classnames"][3]) == ("fer2013", None, ["happy", "smiling"])
+    assert run("evaluate", "tasks", "fer2012")[2].startswith("diptych: fer2012 is not a task. Did you mean fer2013?")
+
+
+def test_made_sets_can_be_measured(run: Run, model: str, tmp_path: Path):
+    (tmp_path / "dev.txt").write_text("1 a fine film\n0 a dull film\n")
+    made = {
+        "text": ("rendered-sst2", str(tmp_path / "dev.txt"), str(tmp_path / "text")),
+        "scenes": ("counting-scenes", str(tmp_path / "scenes"), "--test", "2"),
+        "sketch": ("shifted", str(tmp_path / "scenes"), str(tmp_path / "sketch"), "--kind", "edges"),
+    }
+    for name, words in made.items():
+        code, out, _ = run("make-data", *words)
+        assert code == 0
+        assert out == f"{tmp_path / name}: {'validation' if name == 'text' else 'test'} 2 pictures\n"
+    code, out, _ = run("evaluate", "zero-shot", "--data", str(tmp_path / "sketch"), "--model", model)
+    assert code == 0
+    assert "sketch" in out
+    code, _, error = run("make-data", *made["scenes"])
+    assert code == 2
+    assert "must not be there yet" in error

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diptych.data import labelled
 from diptych.errors import DataError, ImageError, ShapeError
-from diptych.eval import zero_shot
+from diptych.eval import picture_features, zero_shot
 from diptych.eval.zero_shot import (
     ZeroShotClassifier,
     class_weights,
@@ -144,7 +144,7 @@ def test_features_say_which_pictures_they_come_from(colours):
 
 
 def test_large_pictures_go_in_smaller_batches(colours, monkeypatch):
-    monkeypatch.setattr(zero_shot, "_PIXELS_AT_ONCE", 100)  # of 64-pixel pictures: two reach it
+    monkeypatch.setattr(picture_features, "_PIXELS_AT_ONCE", 100)  # of 64-pixel pictures: two reach it
     encoder = ToyEncoder()
     encode_labelled(encoder, colours)
     assert encoder.image_batches == [2, 2]

@@ -20,6 +20,7 @@ evaluate.command("diptych.cli.compare:compare", name="compare")
 evaluate.command("diptych.cli.probe:probe", name="probe")
 evaluate.command("diptych.cli.prompts:prompts", name="prompts")
 evaluate.command("diptych.cli.report:report", name="report")
+evaluate.command("diptych.cli.tasks:list_tasks", name="tasks")
 evaluate.command("diptych.cli.wise_ft:wise_ft", name="wise-ft")
 
 

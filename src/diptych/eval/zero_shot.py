@@ -3,9 +3,7 @@
 Source: CLIP, arXiv:2103.00020, sections 3.1.2 and 3.1.4. Letters: B, C, D, N, T.
 """
 
-from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -18,14 +16,12 @@ from torch.nn.functional import normalize
 from diptych.data.images import ImageSource
 from diptych.data.labelled import LabelledImages
 from diptych.data.prompts import PLAIN, check_labels, check_templates, fill
-from diptych.errors import DataError, ImageError, ShapeError
+from diptych.errors import DataError, ShapeError
 from diptych.eval.metrics import Interval, bootstrap_interval, mean_per_class, top_k_correct
+from diptych.eval.picture_features import PictureFeatures, encode_pictures
 
 T = TypeVar("T")
 
-_THREADS = 2  # that decode while the model computes
-_AHEAD = 16  # decoded pictures that wait for the model
-_PIXELS_AT_ONCE = 100_000_000  # in one batch; large photos go in smaller batches, or they would fill the memory
 _ROWS_AT_ONCE = 8192  # of the [N, C] scores
 
 
@@ -224,27 +220,14 @@ def labelled_features(
     Raises:
         DataError: no picture can be read.
     """
-    kept: list[int] = []
-    skipped: Counter[str] = Counter()
-    features: list[Tensor] = []
-    batch: list[Image.Image] = []
-    pixels = 0
-    for index, picture in enumerate(_opened(data)):
-        if isinstance(picture, ImageError):
-            skipped[picture.cause] += 1
-            continue
-        kept.append(index)
-        batch.append(picture)
-        pixels += picture.width * picture.height
-        if len(batch) == batch_size or pixels >= _PIXELS_AT_ONCE:
-            features.append(encode(batch))
-            batch, pixels = [], 0
-    if batch:
-        features.append(encode(batch))
-    if not features:
-        causes = ", ".join(f"{cause} {count:,}" for cause, count in skipped.items())
-        raise DataError(f"{data.name} must have a picture that can be read. It has none of {len(data):,} ({causes}).")
-    return LabelledFeatures(torch.cat(features), torch.tensor(data.targets[kept]), tuple(kept), dict(skipped))
+    encoded = encode_pictures(encode, data, batch_size=batch_size)
+    return with_targets(encoded, data)
+
+
+def with_targets(encoded: PictureFeatures, data: LabelledImages) -> LabelledFeatures:
+    """Features of a labelled set's pictures, e.g. from a cache, with the classes that belong to them."""
+    targets = torch.tensor(data.targets[list(encoded.kept)])
+    return LabelledFeatures(encoded.image_features, targets, encoded.kept, encoded.skipped)
 
 
 @torch.no_grad()
@@ -313,22 +296,3 @@ def _check_features(image_features: Tensor, weights: Tensor) -> None:
             f"image_features {list(image_features.shape)} and class weights {list(weights.shape)} must be [N, D] and "
             "[C, D], of the same model."
         )
-
-
-def _opened(data: LabelledImages) -> Iterator[Image.Image | ImageError]:
-    """All pictures in order, decoded a little ahead in threads."""
-
-    def open_(index: int) -> Image.Image | ImageError:
-        try:
-            return data.open(index)
-        except ImageError as error:
-            return error
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        ahead: deque[Future[Image.Image | ImageError]] = deque()
-        for index in range(len(data)):
-            ahead.append(pool.submit(open_, index))
-            if len(ahead) > _AHEAD:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()

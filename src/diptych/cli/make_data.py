@@ -1,0 +1,125 @@
+"""`diptych make-data`: evaluation sets that we can draw ourselves, as WebDataset evaluation folders."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+from cyclopts.types import NonNegativeInt, PositiveInt
+from cyclopts.validators import Number
+
+# Written out here: --help must not wait for numpy. A test holds them to those of the module that draws.
+Shift = Literal[
+    "pencil",
+    "edges",
+    "gaussian-noise",
+    "shot-noise",
+    "impulse-noise",
+    "gaussian-blur",
+    "contrast",
+    "brightness",
+    "pixelate",
+    "jpeg",
+]
+
+make_data = App(name="make-data", help="Make an evaluation set: drawn text, drawn scenes, or a shifted copy of a set.")
+
+
+@make_data.command
+def rendered_sst2(text: Path, out: Path) -> None:
+    """Draw the sentences of SST-2, black on white: Rendered SST2 again, in another font.
+
+    Parameters
+    ----------
+    text
+        train, dev or test as .tsv (columns sentence and label) or .txt (LABEL SENTENCE a line), or a folder of them.
+    out
+        A new folder.
+    """
+    from diptych.data.evaluation_writer import write_labelled
+    from diptych.data.prompts import TEMPLATES
+    from diptych.data.rendered_text import CLASSES, SIDE, rendered, sentences
+
+    splits = sentences(text)
+    about = (
+        "Sentences of SST-2 (Socher et al. 2013), drawn by `diptych make-data rendered-sst2` in the font inside "
+        f"Pillow, black on white, {SIDE} x {SIDE} px. Another font than that of CLIP's Rendered SST2."
+    )
+    rows = {split: rendered(some) for split, some in splits.items()}
+    _tell(out, write_labelled(out, CLASSES, rows, templates=TEMPLATES["rendered_sst2"], about=about))
+
+
+@make_data.command
+def counting_scenes(out: Path, *, test: PositiveInt = 500, train: NonNegativeInt = 0, seed: NonNegativeInt = 0) -> None:
+    """Draw scenes of 3 to 10 solids on a floor; the class is how many.
+
+    Parameters
+    ----------
+    out
+        A new folder.
+    test
+        Pictures of the test split.
+    train
+        Pictures of the train split.
+    seed
+        Of all that is drawn.
+    """
+    from diptych.data.counting_scenes import COUNTS, scenes
+    from diptych.data.evaluation_writer import write_labelled
+    from diptych.data.prompts import TEMPLATES
+
+    about = f"Scenes of 3 to 10 solids, drawn by `diptych make-data counting-scenes` with seed {seed}."
+    sizes = {"test": test} | ({"train": train} if train else {})
+    rows = {split: scenes(count, seed=seed, split=split) for split, count in sizes.items()}
+    names = [str(count) for count in COUNTS]
+    _tell(out, write_labelled(out, names, rows, templates=TEMPLATES["clevr_counts"], about=about))
+
+
+@make_data.command
+def shifted(
+    data: Path,
+    out: Path,
+    *,
+    kind: Shift,
+    severity: Annotated[int, Parameter(validator=Number(gte=1, lte=5))] = 3,
+    split: str = "test",
+    seed: NonNegativeInt = 0,
+) -> None:
+    """Copy a labelled set with all its pictures as sketches, or corrupted as in ImageNet-C.
+
+    Parameters
+    ----------
+    data
+        A labelled set, in any layout that `diptych evaluate zero-shot` reads.
+    out
+        A new folder.
+    kind
+        What is done to each picture.
+    severity
+        1 to 5, of a corruption.
+    split
+        Which split of the set.
+    seed
+        Of the noises.
+    """
+    from diptych.data.evaluation_writer import write_labelled
+    from diptych.data.labelled import read_labelled
+    from diptych.data.shifts import SKETCHES
+    from diptych.data.shifts import shifted as shifted_rows
+
+    labelled = read_labelled(data, split=split)
+    what = kind if kind in SKETCHES else f"{kind}, severity {severity}"
+    about = (
+        f"The split {split} of {labelled.name}, each picture shifted by `diptych make-data shifted`: {what}, "
+        f"seed {seed}. The licence is that of {labelled.name}."
+    )
+    skipped: Counter[str] = Counter()
+    rows = shifted_rows(labelled, kind, severity=severity, seed=seed, skipped=skipped)
+    counts = write_labelled(out, labelled.classnames, {split: rows}, templates=labelled.templates or (), about=about)
+    _tell(out, counts, skipped)
+
+
+def _tell(out: Path, counts: dict[str, int], skipped: Counter[str] | None = None) -> None:
+    sizes = ", ".join(f"{split} {count:,}" for split, count in counts.items())
+    causes = ", ".join(f"{cause} {count:,}" for cause, count in (skipped or {}).items())
+    print(f"{out}: {sizes} pictures" + (f"; skipped: {causes}" if causes else ""))

@@ -1,0 +1,83 @@
+"""Pictures of any evaluation set become rows of features, and those that cannot be read are counted."""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diptych.data.pictures import Pictures
+from diptych.errors import DataError, ImageError
+
+_THREADS = 2  # that decode while the model computes
+_AHEAD = 16  # decoded pictures that wait for the model
+_PIXELS_AT_ONCE = 100_000_000  # in one batch; large photos go in smaller batches, or they would fill the memory
+
+
+@dataclass(frozen=True, eq=False)
+class PictureFeatures:
+    """Features of the pictures that could be read: what a cache holds of a model and a split."""
+
+    image_features: Tensor  # [N, D], of unit length where the encoder makes them so
+    kept: tuple[int, ...]  # N positions in the set
+    skipped: Mapping[str, int]  # pictures left out, by cause
+
+
+def encode_pictures(
+    encode: Callable[[Sequence[Image.Image]], Tensor], pictures: Pictures, *, batch_size: int = 256
+) -> PictureFeatures:
+    """Pictures to features. A picture that cannot be read is counted by its cause and left out.
+
+    Args:
+        encode: B pictures to [B, D], e.g. a bundle's `encode_images`.
+        pictures: decoded in threads while the model works.
+        batch_size: pictures a call.
+
+    Raises:
+        DataError: no picture can be read.
+    """
+    kept: list[int] = []
+    skipped: Counter[str] = Counter()
+    features: list[Tensor] = []
+    batch: list[Image.Image] = []
+    pixels = 0
+    for index, picture in enumerate(_opened(pictures)):
+        if isinstance(picture, ImageError):
+            skipped[picture.cause] += 1
+            continue
+        kept.append(index)
+        batch.append(picture)
+        pixels += picture.width * picture.height
+        if len(batch) == batch_size or pixels >= _PIXELS_AT_ONCE:
+            features.append(encode(batch))
+            batch, pixels = [], 0
+    if batch:
+        features.append(encode(batch))
+    if not features:
+        causes = ", ".join(f"{cause} {count:,}" for cause, count in skipped.items())
+        raise DataError(
+            f"{pictures.name} must have a picture that can be read. It has none of {len(pictures):,} ({causes})."
+        )
+    return PictureFeatures(torch.cat(features), tuple(kept), dict(skipped))
+
+
+def _opened(pictures: Pictures) -> Iterator[Image.Image | ImageError]:
+    """All pictures in order, decoded a little ahead in threads."""
+
+    def open_(index: int) -> Image.Image | ImageError:
+        try:
+            return pictures.open(index)
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        ahead: deque[Future[Image.Image | ImageError]] = deque()
+        for index in range(len(pictures)):
+            ahead.append(pool.submit(open_, index))
+            if len(ahead) > _AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
