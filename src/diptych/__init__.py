@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from diptych.errors import DiptychError
     from diptych.eval.zero_shot import ZeroShotClassifier
     from diptych.model.clip import CLIP
+    from diptych.search.index import Index
+    from diptych.search.library import Library
+    from diptych.search.results import Results
     from diptych.train.loss import clip_loss, siglip_loss
     from diptych.weights.bundle import Bundle
     from diptych.weights.registry import list_models, load
@@ -22,6 +25,9 @@ __all__ = [
     "CLIP",
     "Bundle",
     "DiptychError",
+    "Index",
+    "Library",
+    "Results",
     "ZeroShotClassifier",
     "__version__",
     "clip_loss",
@@ -35,6 +41,9 @@ _HOMES = {
     "CLIP": "diptych.model.clip",
     "Bundle": "diptych.weights.bundle",
     "DiptychError": "diptych.errors",
+    "Index": "diptych.search.index",
+    "Library": "diptych.search.library",
+    "Results": "diptych.search.results",
     "ZeroShotClassifier": "diptych.eval.zero_shot",
     "clip_loss": "diptych.train.loss",
     "embed_images": "diptych.embed",

@@ -34,8 +34,10 @@ app.command("diptych.cli.classify:classify")
 app.command("diptych.cli.demo:demo")
 app.command("diptych.cli.embed:embed")
 app.command("diptych.cli.evaluate:evaluate", name="evaluate")
+app.command("diptych.cli.index:index", name="index")
 app.command("diptych.cli.models:models", name="models")
 app.command("diptych.cli.plan:plan")
+app.command("diptych.cli.search:search")
 app.command("diptych.cli.train:train")
 
 
