@@ -38,6 +38,7 @@ app.command("diptych.cli.index:index", name="index")
 app.command("diptych.cli.models:models", name="models")
 app.command("diptych.cli.plan:plan")
 app.command("diptych.cli.search:search")
+app.command("diptych.cli.serve:serve")
 app.command("diptych.cli.train:train")
 
 
