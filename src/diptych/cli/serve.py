@@ -66,7 +66,7 @@ def serve(
         Fetch pictures from https URLs of this host, e.g. "example.org" or "*.example.org"; may be given several times.
         Without it URLs are refused.
     max_batch
-        Pictures in one forward pass.
+        Pictures in one forward pass; of texts, which cost less, eight times as many. 1 joins nothing.
     batch_delay
         Milliseconds that the first of a batch waits for others.
     max_waiting
@@ -96,6 +96,7 @@ def serve(
         pictures=min(Limits.pictures, max_waiting),
         pictures_waiting=max_waiting,
         batch=max_batch,
+        text_batch=1 if max_batch == 1 else 8 * max_batch,
         delay=batch_delay / 1000,
         seconds=timeout,
     )

@@ -23,7 +23,8 @@ class Limits:
     characters: int = 10_000  # of one text; what the model reads ends far earlier
     pictures_waiting: int = 128  # of all requests, decoded or about to be
     texts_waiting: int = 4096
-    batch: int = 32  # pictures in one forward pass; of texts eight times as many
+    batch: int = 32  # pictures in one forward pass
+    text_batch: int = 256  # texts in one forward pass; one costs far less than a picture
     delay: float = 0.005  # s that the first of a batch waits for others
     decoders: int = 2  # threads
     seconds: float = 30.0  # for a request to arrive, and again for its answer

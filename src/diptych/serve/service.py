@@ -29,7 +29,6 @@ from diptych.weights.bundle import GOLDEN_TOLERANCE, Bundle, golden_picture
 T = TypeVar("T")
 Fetch = Callable[[str], Awaitable[bytes]]
 
-_TEXTS_A_PICTURE = 8  # in one forward pass: a text costs about so much less
 _SMALLEST = 1e-4  # norm of a sum of unit vectors below which its direction is rounding
 _HEALTH_SECONDS = 1.0  # one answer of /health holds so long
 
@@ -83,7 +82,7 @@ class Service:
         self._texts = Batcher(
             self._encode_texts,
             executor=self._model_thread,
-            max_batch=_TEXTS_A_PICTURE * self.limits.batch,
+            max_batch=self.limits.text_batch,
             max_delay=self.limits.delay,
             max_places=self.limits.texts_waiting,
             on_batch=lambda size, seconds: self._count_batch("text", size, seconds),
