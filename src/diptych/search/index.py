@@ -151,7 +151,7 @@ class Scanner:
             ConfigError: count is below 1.
             ShapeError: the query has another D.
         """
-        _check_query(self._features, query, count)
+        check_query(self._features, query, count)
         self._searches += 1
         if self._searches == 1 or len(self._features) < _WORTH or not integer_products_are_right():
             return plain_search(self._features, query, count, among)
@@ -159,7 +159,7 @@ class Scanner:
         rows = self._small.candidates(query, count, among)
         if len(rows) > len(self._features) // 8:  # many that are alike, or a large count: reading in order is cheaper
             return plain_search(self._features, query, count, among)
-        return _best(rows, np.asarray(self._features[rows]) @ query, count)
+        return best_of(rows, np.asarray(self._features[rows]) @ query, count)
 
 
 def plain_search(features: np.ndarray, query: np.ndarray, count: int, among: np.ndarray | None = None) -> Hits:
@@ -175,14 +175,14 @@ def plain_search(features: np.ndarray, query: np.ndarray, count: int, among: np.
         ConfigError: count is below 1.
         ShapeError: the query has another D.
     """
-    _check_query(features, query, count)
+    check_query(features, query, count)
     if among is not None and among.mean() < 0.1:  # reading these alone is cheaper
         rows = np.flatnonzero(among)
-        return _best(rows, np.asarray(features[rows]) @ query, count)
+        return best_of(rows, np.asarray(features[rows]) @ query, count)
     blocks = [np.asarray(features[start : start + _BLOCK]) @ query for start in range(0, len(features), _BLOCK)]
     scores = np.concatenate([*blocks, np.empty(0, np.float32)])  # [N]
     rows = np.arange(len(scores)) if among is None else np.flatnonzero(among)
-    return _best(rows, scores if among is None else scores[rows], count)
+    return best_of(rows, scores if among is None else scores[rows], count)
 
 
 @functools.cache
@@ -192,7 +192,7 @@ def integer_products_are_right() -> bool:
     extreme[1::2] = -127
     column = torch.full((512,), -127, dtype=torch.int8)
     try:
-        found = _integer_products(extreme, column)
+        found = integer_products(extreme, column)
     except (AttributeError, RuntimeError):
         return False
     return torch.equal(found.long(), extreme.long() @ column.long())
@@ -225,7 +225,7 @@ class _Small(NamedTuple):
         q = torch.from_numpy(query)
         p, scale, length, error = (part[0] for part in _small(q[None]))
         del length
-        scores = _integer_products(self.integers, p).float()  # [N], exact: below 2^24
+        scores = integer_products(self.integers, p).float()  # [N], exact: below 2^24
         scores.mul_(self.scales).mul_(scale)
         bounds = self.errors * q.norm() + self.lengths * error + _ROUNDING  # [N]
         lower, upper = scores - bounds, scores.add_(bounds)
@@ -238,7 +238,7 @@ class _Small(NamedTuple):
         return rows if among is None else rows[among[rows]]
 
 
-def _integer_products(rows: Tensor, column: Tensor) -> Tensor:
+def integer_products(rows: Tensor, column: Tensor) -> Tensor:
     """[N, D] int8 times [D] int8 to [N] int32."""
     return torch._int_mm(rows, column[:, None]).squeeze(1)  # pyright: ignore[reportPrivateImportUsage]
 
@@ -250,7 +250,8 @@ def _small(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return integers, scales, stored.norm(dim=1), (x - stored).norm(dim=1)
 
 
-def _best(rows: np.ndarray, scores: np.ndarray, count: int) -> Hits:
+def best_of(rows: np.ndarray, scores: np.ndarray, count: int) -> Hits:
+    """The best `count` of scored rows; a tie goes to the lower row."""
     if len(rows) > 4 * count:  # all that tie with the last stay in
         at_least = np.partition(scores, len(scores) - count)[len(scores) - count]
         kept = ~(scores < at_least)
@@ -259,7 +260,8 @@ def _best(rows: np.ndarray, scores: np.ndarray, count: int) -> Hits:
     return Hits(rows[order], scores[order])
 
 
-def _check_query(features: np.ndarray, query: np.ndarray, count: int) -> None:
+def check_query(features: np.ndarray, query: np.ndarray, count: int) -> None:
+    """Refuse a count below 1 and a query of another D."""
     if count < 1:
         raise ConfigError(f"count must be at least 1. Got {count}.")
     if query.shape != features.shape[1:]:

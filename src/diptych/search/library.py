@@ -19,6 +19,7 @@ from diptych.data.facts import Facts
 from diptych.embed import encode_fast
 from diptych.errors import ConfigError, DataError
 from diptych.files import folder_lock, write_json
+from diptych.search.ann import APPROXIMATE_FROM, ApproximateScanner
 from diptych.search.duplicates import alike
 from diptych.search.index import Scanner
 from diptych.search.place import INDEX, describe_index, index_place, read_about
@@ -75,7 +76,7 @@ class Library:
         self._lock = threading.RLock()
         self._snapshot: Snapshot | None = None
         self._version, self._wrote = -1, False
-        self._scanner: Scanner | None = None
+        self._scanner: Scanner | ApproximateScanner | None = None
 
     @classmethod
     def open(
@@ -408,7 +409,8 @@ class Library:
             if self._scanner is not None and old is not None and old.place == self._snapshot.place:
                 self._scanner.extend(self._snapshot.features)
             else:
-                self._scanner = Scanner(self._snapshot.features)
+                features = self._snapshot.features
+                self._scanner = (Scanner if len(features) < APPROXIMATE_FROM else ApproximateScanner)(features)
         return self._snapshot
 
     def _inside(self, path: str | Path) -> str:
@@ -419,7 +421,7 @@ class Library:
 
 
 def _by_file(
-    snapshot: Snapshot, scanner: Scanner, query: np.ndarray, count: int, among: np.ndarray | None
+    snapshot: Snapshot, scanner: Scanner | ApproximateScanner, query: np.ndarray, count: int, among: np.ndarray | None
 ) -> dict[int, tuple[float, float | None]]:
     """The best files with score and second of their best row; several frames of a video are one answer."""
     wanted = count
