@@ -1,5 +1,6 @@
 """`diptych serve` as a process of its own: signals, a network without a route, what schemathesis makes up, the page."""
 
+import base64
 import concurrent.futures
 import contextlib
 import json
@@ -24,6 +25,7 @@ from schemathesis import GenerationMode, checks
 
 from serving import COLOURS, data_url, picture_file, tiny_bundle
 
+ROOT = Path(__file__).parent.parent
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -137,6 +139,26 @@ def memory(server: Server) -> int:
     found = re.search(r"^process_resident_memory_bytes (\S+)", text, re.MULTILINE)
     assert found
     return int(float(found[1]))
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_commands_of_the_how_to_are_answered(server: Server):
+    text = (ROOT / "docs" / "how-to" / "serve.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(commands) == 5
+    for command in commands:
+        command = command.replace("localhost:8000", server.url).replace("curl ", "curl --silent --fail-with-body ")
+        done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+        assert "error" not in json.loads(done.stdout)
+
+
+def test_the_python_of_the_how_to_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "docs" / "how-to" / "serve.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    exec(compile(code, "serve.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("{'a red apple': 0.9")
 
 
 def test_bad_options_are_one_line(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: Any):
@@ -292,6 +314,13 @@ def until(condition: Callable[[], Any]) -> None:
         time.sleep(0.02)
 
 
+DROP = """(text) => {
+    const data = new DataTransfer();
+    data.items.add(new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], "dropped.png"));
+    dispatchEvent(new DragEvent("drop", { dataTransfer: data, cancelable: true }));
+}"""
+
+
 @needs_chromium
 def test_the_page_works(server: Server, tmp_path: Path):
     upload = tmp_path / "red.png"
@@ -313,6 +342,14 @@ def test_the_page_works(server: Server, tmp_path: Path):
         tab.locator("#words").fill("")
         tab.get_by_role("button", name="Search", exact=True).click()
         until(lambda: names()[:1] == ["red.png"] and tab.locator("#results .score").first.inner_text() == "1.000")
+        # A picture that is dropped on the page does the same.
+        tab.locator("#query-picture button").click()
+        tab.locator("#words").fill("")
+        dropped = base64.b64encode(picture_file(COLOURS["blue"])).decode()  # pyright: ignore[reportArgumentType]
+        tab.evaluate(DROP, dropped)
+        until(lambda: names()[:1] == ["blue.png"] and tab.locator("#results .score").first.inner_text() == "1.000")
+        tab.set_input_files("#query-file", upload)
+        until(lambda: names()[:1] == ["red.png"])
         # The keys: arrows move, Enter opens, the viewer goes on, Esc closes.
         tab.locator("#results .open").first.focus()
         tab.keyboard.press("ArrowRight")

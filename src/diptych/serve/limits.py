@@ -10,8 +10,8 @@ from diptych.errors import ConfigError
 class Limits:
     """What a server takes on. Beyond it a request is refused with one sentence, and the next one is served.
 
-    The most memory that requests can take is about 3 * bodies_in_hand for their text, 4 bytes for each pixel of the
-    pictures that are being decoded (`decoders` at once), and the pixels of `pictures_waiting` at the model's size.
+    The most memory that requests can take is about 3 * bodies_in_hand for their text, 8 bytes (of 16-bit grey 25) for
+    each pixel of the pictures that are being decoded, `decoders` of them, and `pictures_waiting` at the model's size.
     """
 
     body_bytes: int = 20 * 2**20  # of one request; a picture as base64 takes 4/3 of its file
