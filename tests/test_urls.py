@@ -1,7 +1,11 @@
 import asyncio
 import contextlib
+import shutil
 import socket
+import ssl
+import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpcore2
@@ -48,7 +52,7 @@ class Net:
         return found.pop(0) if len(found) > 1 else found[0]
 
     @contextlib.asynccontextmanager
-    async def backend(self) -> AsyncIterator[httpcore2.AsyncNetworkBackend]:
+    async def backend(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[httpcore2.AsyncNetworkBackend]:
         net, writers = self, []
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -63,7 +67,7 @@ class Net:
                 await writer.drain()
             writer.close()
 
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
         there = server.sockets[0].getsockname()[1]
 
         class Backend(httpcore2.AnyIOBackend):
@@ -220,3 +224,28 @@ def test_few_are_fetched_at_once():
 
     kinds = [type(error) for error in asyncio.run(run())]
     assert (kinds.count(ImageError), kinds.count(BusyError)) == (8, 1)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+def test_the_certificate_is_checked_for_the_name_and_not_for_the_address(tmp_path: Path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    name = "-subj /CN=pictures.org -addext subjectAltName=DNS:pictures.org"
+    command = f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 {name}"
+    subprocess.run([*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate, key)
+    net = Net({"pictures.org": [[PUBLIC]], "other.org": [[PUBLIC]]}, {"/": answer(b"file")})
+
+    async def run() -> list[Any]:
+        async with net.backend(tls) as backend:
+            one = Fetcher(["pictures.org", "other.org"], max_bytes=99, resolve=net.resolve, network=backend)
+            strange = await asyncio.gather(one("https://pictures.org/"), return_exceptions=True)
+            one._tls.load_verify_locations(certificate)
+            urls = ("https://pictures.org/", "https://other.org/")
+            return [*strange, *await asyncio.gather(*map(one, urls), return_exceptions=True)]
+
+    strange, known, other = asyncio.run(run())
+    assert isinstance(strange, ImageError)
+    assert known == b"file"
+    assert isinstance(other, ImageError)
+    assert net.connected == [f"{PUBLIC}:443"] * 3

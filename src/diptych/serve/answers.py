@@ -29,7 +29,9 @@ def answer_errors_in_one_shape(app: FastAPI) -> None:
             405: f"{request.url.path[:100]} does not take {request.method[:20]}. See /openapi.json for what it takes.",
             400: "the body must be JSON. It cannot be read as such.",
         }
-        refusal = RefusedError(error.status_code, sentences.get(error.status_code, f"{error.detail}."), "invalid")
+        codes = {404: "not_found", 405: "method_not_allowed", 400: "invalid_json"}
+        sentence = sentences.get(error.status_code, f"{error.detail}.")
+        refusal = RefusedError(error.status_code, sentence, codes.get(error.status_code, "invalid"))
         response = _response(refusal)
         response.headers.update(error.headers or {})
         return response

@@ -171,6 +171,7 @@ class Guard:
             for task in (at_work, gone):
                 task.cancel()
             await asyncio.wait((at_work, gone))
+            at_work.cancelled() or at_work.exception()  # of a client that has gone, looked at so that nobody complains
 
     async def _refuse(self, refusal: RefusedError, receive: Receive, answer: "_Answer") -> None:
         if answer.status:
