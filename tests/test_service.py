@@ -164,7 +164,11 @@ def test_what_cannot_be_used_is_named_and_gives_its_place_back(bundle: Bundle):
     limits = Limits(pictures=2, texts=3, characters=50, pixels=10_000)
     cases: list[tuple[Any, type[Exception], str]] = [
         (lambda s: s.image_features([good, Picture("?", "input[1]")]), ImageError, r"^input\[1\]: a picture must be"),
-        (lambda s: s.image_features([Picture(data_url(picture_file(size=(101, 100))))]), ImageError, "10,000 pixels"),
+        (
+            lambda s: s.image_features([Picture(data_url(picture_file(size=(101, 100))), "input[3]")]),
+            ImageError,
+            r"^input\[3\] must have at most 10,000 pixels",
+        ),
         (lambda s: s.image_features([Picture("https://example.org/a.png")]), ImageError, "URLs are not fetched"),
         (lambda s: s.image_features([good] * 3), ConfigError, "at most 2 pictures. Got 3"),
         (lambda s: s.text_features(["a"] * 4), ConfigError, "at most 3 texts. Got 4"),

@@ -171,7 +171,8 @@ class Guard:
             for task in (at_work, gone):
                 task.cancel()
             await asyncio.wait((at_work, gone))
-            at_work.cancelled() or at_work.exception()  # of a client that has gone, looked at so that nobody complains
+            if not at_work.cancelled():
+                at_work.exception()  # looked at, or asyncio would complain of one that nobody waits for
 
     async def _refuse(self, refusal: RefusedError, receive: Receive, answer: "_Answer") -> None:
         if answer.status:

@@ -4,6 +4,7 @@ All of torch runs in one thread; pictures are decoded in a few others; the event
 """
 
 import asyncio
+import io
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -247,21 +248,25 @@ class Service:
     async def _pixels(self, picture: Picture) -> np.ndarray:
         """[S, S, 3] uint8 of one picture."""
         try:
-            if is_url(picture.source):
-                if self._fetch is None:
-                    raise ImageError(
-                        "URLs are not fetched by this server. Send the file itself, as a data URL or base64.",
-                        "url refused",
-                    )
-                return await self.in_thread(self._decode, await self._fetch(picture.source))
-            return await self.in_thread(self._decode, picture.source)
+            if not is_url(picture.source):
+                return await self.in_thread(self._decode, picture, None)
+            if self._fetch is None:
+                sentence = "URLs are not fetched by this server. Send the file itself, as a data URL or base64."
+                raise ImageError(f"{picture.where}: {sentence}", "url refused")
+            return await self.in_thread(self._decode, picture, await self._fetch(picture.source))
         except ImageError as error:
             self.monitor.bad_pictures.labels(error.cause).inc()
-            raise ImageError(f"{picture.where}: {error}", error.cause) from error
+            raise
 
-    def _decode(self, source: str | bytes) -> np.ndarray:
-        data = picture_bytes(source) if isinstance(source, str) else source
-        return self.bundle.preprocess.pixels(open_image(data, max_pixels=self.limits.pixels))
+    def _decode(self, picture: Picture, data: bytes | None) -> np.ndarray:
+        if data is None:
+            try:
+                data = picture_bytes(picture.source)
+            except ImageError as error:
+                raise ImageError(f"{picture.where}: {error}", error.cause) from error
+        file = _NamedFile(data)
+        file.name = picture.where  # what messages call it
+        return self.bundle.preprocess.pixels(open_image(file, max_pixels=self.limits.pixels))
 
     def _count_tokens(self, texts: Sequence[str], truncate: bool) -> int:
         tokenizer = self.bundle.tokenizer
@@ -278,6 +283,10 @@ class Service:
     def _count_batch(self, kind: str, size: int, seconds: float) -> None:
         self.monitor.batch_size.labels(kind).observe(size)
         self.monitor.batch_seconds.labels(kind).observe(seconds)
+
+
+class _NamedFile(io.BytesIO):
+    name: str
 
 
 async def together(*coroutines: Coroutine[Any, Any, Any]) -> list[Any]:
