@@ -779,3 +779,18 @@ def test_escapes_hold_the_whole_picture():
     shown = Image.open(io.BytesIO(base64.b64decode("".join(data for _, data in chunks))))
     assert (shown.format, shown.size) == ("PNG", (120, 90))
     assert base64.b64decode(thumbnails.iterm(jpeg).split(":")[1].rstrip("\x07")) == jpeg
+
+
+def test_embed_grows_a_folder_of_parts(run, fails, pictures, model, tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet")
+    out = tmp_path / "f.parquet"
+    words = ("embed", pictures, "--model", model, "--out", out, "--part-size", 2, "--world-size", 2, "--rank")
+    shares = [run(*words, rank) for rank in (0, 1)]
+    assert [done[1] for done in shares] == [
+        f"2 samples -> {out}; 0 skipped; 1 parts of this rank are there\n",
+        f"1 samples -> {out}; 0 skipped; 1 parts of this rank are there\n",
+    ]
+    assert sorted(pq.read_table(out)["key"].to_pylist()) == ["deeper/blue.png", "green10.png", "red2.png"]
+    assert "made of one source" in fails("embed", pictures, pictures, "--model", model, "--out", out)
+    (tmp_path / "folder.npz").mkdir()
+    assert "and is a folder" in fails("embed", pictures, "--model", model, "--out", tmp_path / "folder.npz")
