@@ -6,8 +6,8 @@
 The vectors are made up, as features of CLIP models are: 20,000 clusters round a common direction, variance of the i-th
 direction proportional to 1 / i (128 of 512 hold 79 % of it). Queries by picture are of the same kind. Queries by words
 have their own common direction, a third of a picture's signal, and noise in all directions, so that the best cosine is
-0.15. Rows lie in a file that is mapped, as an index has them. On a busy machine look at the processor time of one thread:
-threads that wait for each other spend it, too. Writes results/search.json.
+0.15. Rows lie in a file that is mapped, as an index has them. On a busy machine look at the processor time of one
+thread: threads that wait for each other spend it, too. Writes results/search.json.
 """
 
 import argparse
