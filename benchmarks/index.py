@@ -2,9 +2,9 @@
 
     python benchmarks/index.py PICTURES           (a folder with pictures of any size; they are enlarged)
 
-The photographs are the folder's pictures enlarged to 4,000 x 3,000 with grain, so that a JPEG has some 4 MB, with EXIF. Both
-ways use the same ViT-B/32 with random weights. The plain loop opens, prepares and encodes batch after batch; ours is
-`Library.update` into a new index, with digests, facts and database. Rounds alternate. Writes results/index.json.
+The photographs are the folder's pictures enlarged to 4,000 x 3,000 with grain, so that a JPEG has some 4 MB, with EXIF.
+Both ways use the same ViT-B/32 with random weights. The plain loop opens, prepares and encodes batch after batch; ours
+is `Library.update` into a new index, with digests, facts and database. Rounds alternate. Writes results/index.json.
 """
 
 import argparse

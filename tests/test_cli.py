@@ -779,3 +779,37 @@ def test_escapes_hold_the_whole_picture():
     shown = Image.open(io.BytesIO(base64.b64decode("".join(data for _, data in chunks))))
     assert (shown.format, shown.size) == ("PNG", (120, 90))
     assert base64.b64decode(thumbnails.iterm(jpeg).split(":")[1].rstrip("\x07")) == jpeg
+
+
+def test_embed_grows_a_folder_of_parts(run, fails, pictures, model, tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet")
+    out = tmp_path / "f.parquet"
+    words = ("embed", pictures, "--model", model, "--out", out, "--part-size", 2, "--world-size", 2, "--rank")
+    shares = [run(*words, rank) for rank in (0, 1)]
+    assert [done[1] for done in shares] == [
+        f"2 samples -> {out}; 0 skipped; 1 parts of this rank are there\n",
+        f"1 samples -> {out}; 0 skipped; 1 parts of this rank are there\n",
+    ]
+    assert sorted(pq.read_table(out)["key"].to_pylist()) == ["deeper/blue.png", "green10.png", "red2.png"]
+    assert "made of one source" in fails("embed", pictures, pictures, "--model", model, "--out", out)
+    (tmp_path / "folder.npz").mkdir()
+    assert "and is a folder" in fails("embed", pictures, "--model", model, "--out", tmp_path / "folder.npz")
+
+
+def test_filter_names_what_the_list_denies(run, fails, pictures, model, tmp_path):
+    (tmp_path / "deny.txt").write_text("a red kite\na blue boat\n")
+    words = ("filter", pictures, "--model", model, "--deny-list", tmp_path / "deny.txt")
+    code, out, err = run(*words, "--threshold", -1)
+    assert (code, len(out.splitlines()), err) == (0, 3, "diptych: 3 of 3 pictures are denied.\n")
+    scores = [float(line.split()[0]) for line in out.splitlines()]
+    assert scores == sorted(scores, reverse=True)
+    assert run(*words, "--threshold", 1.1)[1:] == ("", "diptych: 0 of 3 pictures are denied.\n")
+    for kind, name in (("deny", "red2.png"), ("keep", "green10.png")):
+        (tmp_path / "examples" / kind).mkdir(parents=True)
+        (tmp_path / "examples" / kind / name).write_bytes((pictures / name).read_bytes())
+    code, out, err = run(*words, "--examples", tmp_path / "examples", "--max-false", 0, "--json")
+    answer = json.loads(out)
+    assert "green10.png" not in [Path(row["path"]).name for row in answer["denied"]]
+    assert all(row["score"] >= answer["threshold"] - 1e-6 for row in answer["denied"])
+    assert "of 1 to deny and 0.0% of 1 to keep" in err
+    assert "either --threshold or --examples" in fails(*words)

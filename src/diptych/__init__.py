@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from diptych.embed import embed_images
     from diptych.errors import DiptychError
+    from diptych.eval.clip_score import score
     from diptych.eval.zero_shot import ZeroShotClassifier
     from diptych.model.clip import CLIP
     from diptych.search.index import Index
@@ -34,6 +35,7 @@ __all__ = [
     "embed_images",
     "list_models",
     "load",
+    "score",
     "siglip_loss",
 ]
 
@@ -49,6 +51,7 @@ _HOMES = {
     "embed_images": "diptych.embed",
     "list_models": "diptych.weights.registry",
     "load": "diptych.weights.registry",
+    "score": "diptych.eval.clip_score",
     "siglip_loss": "diptych.train.loss",
 }
 
