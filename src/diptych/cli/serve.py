@@ -160,16 +160,10 @@ def _is_loopback(host: str) -> bool:
 
 
 def _open_library(folder: Path, index: Path | None, bundle: "Bundle") -> "Gallery":
-    from rich.console import Console
-    from rich.progress import Progress
-
+    from diptych.cli.indexing import updated
     from diptych.search.library import Library
     from diptych.serve.gallery import Gallery
 
-    opened = Library.open(folder, bundle, index=index)
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
-        task = progress.add_task("indexing", total=None)
-        found = opened.update(on_progress=lambda at: progress.update(task, completed=at.done, total=at.total))
-    for path, reason in found.broken.items():
-        complain(f"skipped: {path}: {reason}")
-    return Gallery(opened)
+    library = Library.open(folder, bundle, index=index)
+    updated(library, batch_size=64)
+    return Gallery(library)
