@@ -14,8 +14,11 @@ from diptych.data.images import Preprocess
 from diptych.data.pipeline import DataConfig, Source
 from diptych.data.shards import ShardWriter
 from diptych.data.tokenizer import Tokenizer
+from diptych.model.clip import CLIP
 from diptych.model.presets import preset
+from diptych.runtime import generator
 from diptych.train.recipe import TokenizerConfig, TrainConfig, TrainRecipe
+from diptych.weights.bundle import Bundle
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs the network
 torch.set_num_threads(1)  # tiny models are slower on two, and other tests run beside
@@ -84,3 +87,16 @@ def tiny_recipe(pair_shards: Path) -> TrainRecipe:
         preprocess=Preprocess(image_size=32),
         tokenizer=TokenizerConfig(vocab_size=600),
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle() -> Bundle:
+    """A model that was never trained; pictures of 32 pixels."""
+    return untrained_bundle(0)
+
+
+def untrained_bundle(seed: int) -> Bundle:
+    tokenizer = Tokenizer.train(["a red kite"] * 3, vocab_size=515, context_length=16)
+    config = preset("tiny-vit")
+    config = dataclasses.replace(config, text=dataclasses.replace(config.text, vocab_size=515))
+    return Bundle(model=CLIP(config, generator(seed)), preprocess=Preprocess(image_size=32), tokenizer=tokenizer)

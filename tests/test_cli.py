@@ -1,5 +1,6 @@
 """Commands as a user calls them: words in; exit code, standard output and standard error out."""
 
+import base64
 import dataclasses
 import io
 import json
@@ -20,7 +21,7 @@ import safetensors
 import torch
 from PIL import Image
 
-from diptych.cli import models
+from diptych.cli import models, thumbnails
 from diptych.cli import training as training_view
 from diptych.cli.console import one_line, print_table
 from diptych.cli.main import main
@@ -748,3 +749,173 @@ def test_made_sets_can_be_measured(run: Run, model: str, tmp_path: Path):
     code, _, error = run("make-data", *made["scenes"])
     assert code == 2
     assert "must not be there yet" in error
+
+
+# search and index
+
+
+@pytest.fixture
+def indexed(run: Run, pictures: Path, model: str, tmp_path: Path) -> tuple[object, ...]:
+    """What names the pictures, their index and its model on a command line."""
+    place = (pictures, "--model", model, "--index", tmp_path / "index")
+    code, out, err = run("index", "update", *place)
+    assert (code, out.split(" in ")[0], err) == (0, "3 files", "")
+    return place
+
+
+def test_search_prints_a_table_best_first(run, indexed, pictures):
+    code, out, err = run("search", "a red kite", *indexed)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].split() == ["score", "picture", "pixels"]
+    scores = [float(line.split()[0]) for line in lines[1:]]
+    assert (len(scores), scores) == (3, sorted(scores, reverse=True))
+    assert {line.split()[1] for line in lines[1:]} == {str(path) for path in pictures.rglob("*.png")}
+
+
+def test_search_indexes_a_folder_it_does_not_know_and_prints_json(run, pictures, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIPTYCH_INDEXES", str(tmp_path / "indexes"))
+    code, out, _ = run("search", "a boat", pictures, "--model", model, "--json", "--count", 1, "--within", "deeper")
+    assert code == 0
+    (row,) = json.loads(out)
+    assert (Path(row["path"]).name, row["width"], row["height"]) == ("blue.png", 40, 30)
+    assert len(list((tmp_path / "indexes").iterdir())) == 1
+
+
+def test_search_by_picture_takes_one_and_like_leaves_it_out(run, indexed, pictures):
+    red = pictures / "red2.png"
+    by_picture = json.loads(run("search", red, *indexed, "--json")[1])
+    assert (by_picture[0]["path"], round(by_picture[0]["score"], 2)) == (str(red), 1.0)
+    like = json.loads(run("search", "--like", red, *indexed, "--json")[1])
+    assert [row["path"] for row in like] == [row["path"] for row in by_picture[1:]]
+
+
+def test_search_shows_duplicates_as_groups(run, indexed, pictures):
+    (pictures / "copy.png").write_bytes((pictures / "red2.png").read_bytes())
+    code, out, err = run("search", "--duplicates", "--threshold", 0.99999, *indexed)
+    assert (code, sorted(Path(line.split()[1]).name for line in out.splitlines())) == (0, ["copy.png", "red2.png"])
+    assert err == "diptych: 1 groups; 1 pictures could go.\n"
+
+
+def test_search_names_a_broken_file_once(run, indexed, pictures):
+    (pictures / "bad.png").write_text("no picture")
+    assert "skipped" in run("search", "a boat", *indexed)[2]
+    assert run("search", "a boat", *indexed)[2] == ""
+    assert "bad.png must be a picture" in run("index", "status", pictures, *indexed[3:])[2]
+
+
+def test_search_answers_from_what_there_is_while_another_process_indexes(run, indexed, tmp_path):
+    script = f"""
+from pathlib import Path
+from diptych.files import folder_lock
+with folder_lock(Path({str(tmp_path / "index")!r})):
+    print(flush=True)
+    input()
+"""
+    other = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout
+    other.stdout.readline()
+    code, out, err = run("search", "a boat", *indexed)
+    other.communicate("\n")
+    assert (code, len(out.splitlines())) == (0, 4)
+    assert "comes from what was indexed before" in err
+
+
+def test_search_says_what_is_wrong_with_a_query(fails, indexed, pictures, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert "there must be something to search for" in fails("search")
+    assert fails("search", "0 * truck", *indexed).startswith("a query must look for something")
+    assert "must be a folder of pictures" in fails("search", "dog", tmp_path / "none")
+    assert "a day must be like" in fails("search", "dog", *indexed, "--after", "yesterday")
+    assert "a place must be" in fails("search", "dog", *indexed, "--near", "Paris")
+    assert "no such file exists" in fails("search", "gone.jpg", *indexed)
+    assert "made with another model" in fails("search", "dog", pictures, *indexed[3:])
+
+
+def test_search_finds_nothing_and_says_why(run, indexed):
+    assert run("search", "dog", *indexed, "--camera", "x") == (
+        0,
+        "",
+        "diptych: nothing was found: no picture passes the filters.\n",
+    )
+
+
+def test_index_is_checked_compacted_copied_and_exported(run, fails, indexed, pictures, tmp_path):
+    place = (pictures, *indexed[3:])
+    assert run("index", "check", *place)[:2] == (0, "3 rows are whole\n")
+    (pictures / "red2.png").unlink()
+    run("index", "update", *indexed)
+    assert run("index", "compact", *place)[:2] == (0, "1 rows were cleared away\n")
+    assert run("index", "export", tmp_path / "x.npz", *place)[0] == 0
+    with np.load(tmp_path / "x.npz") as file:
+        assert sorted(file["keys"].tolist()) == ["deeper/blue.png", "green10.png"]
+    assert run("index", "copy", tmp_path / "copy", *place)[0] == 0
+    status = json.loads(run("index", "status", pictures, "--index", tmp_path / "copy", "--json")[1])
+    assert (status["files"], status["rows"], status["removed rows"]) == (2, 2, 0)
+    next((tmp_path / "copy").rglob("*.f32")).write_bytes(b"")
+    assert "is damaged: features-1.f32 must hold 2 rows" in fails(
+        "index", "check", pictures, "--index", tmp_path / "copy"
+    )
+    assert "must have an index" in fails("index", "status", tmp_path, "--index", tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("environment", "protocol"),
+    [
+        ({"TERM": "xterm-kitty"}, "kitty"),
+        ({"TERM_PROGRAM": "ghostty"}, "kitty"),
+        ({"TERM_PROGRAM": "WezTerm"}, "iterm"),
+        ({"TERM_PROGRAM": "iTerm.app"}, "iterm"),
+        ({"TERM_PROGRAM": "iTerm.app", "TMUX": "1"}, None),
+        ({"TERM": "xterm-256color"}, None),
+    ],
+)
+def test_terminals_that_show_pictures_are_told_by_their_environment(environment, protocol):
+    assert thumbnails.protocol_of(environment, is_terminal=True) == protocol
+    assert thumbnails.protocol_of(environment, is_terminal=False) is None
+
+
+def test_escapes_hold_the_whole_picture():
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)).save(file, "JPEG")
+    jpeg = file.getvalue()
+    chunks = re.findall(r"\x1b_G([^;]*);([^\x1b]*)\x1b\\", thumbnails.kitty(jpeg))
+    assert [options.rsplit("m=")[1] for options, _ in chunks] == ["1"] * (len(chunks) - 1) + ["0"]
+    assert max(len(data) for _, data in chunks) <= 4096
+    shown = Image.open(io.BytesIO(base64.b64decode("".join(data for _, data in chunks))))
+    assert (shown.format, shown.size) == ("PNG", (120, 90))
+    assert base64.b64decode(thumbnails.iterm(jpeg).split(":")[1].rstrip("\x07")) == jpeg
+
+
+def test_embed_grows_a_folder_of_parts(run, fails, pictures, model, tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet")
+    out = tmp_path / "f.parquet"
+    words = ("embed", pictures, "--model", model, "--out", out, "--part-size", 2, "--world-size", 2, "--rank")
+    shares = [run(*words, rank) for rank in (0, 1)]
+    assert [done[1] for done in shares] == [
+        f"2 samples -> {out}; 0 skipped; 1 parts of this rank are there\n",
+        f"1 samples -> {out}; 0 skipped; 1 parts of this rank are there\n",
+    ]
+    assert sorted(pq.read_table(out)["key"].to_pylist()) == ["deeper/blue.png", "green10.png", "red2.png"]
+    assert "made of one source" in fails("embed", pictures, pictures, "--model", model, "--out", out)
+    (tmp_path / "folder.npz").mkdir()
+    assert "and is a folder" in fails("embed", pictures, "--model", model, "--out", tmp_path / "folder.npz")
+
+
+def test_filter_names_what_the_list_denies(run, fails, pictures, model, tmp_path):
+    (tmp_path / "deny.txt").write_text("a red kite\na blue boat\n")
+    words = ("filter", pictures, "--model", model, "--deny-list", tmp_path / "deny.txt")
+    code, out, err = run(*words, "--threshold", -1)
+    assert (code, len(out.splitlines()), err) == (0, 3, "diptych: 3 of 3 pictures are denied.\n")
+    scores = [float(line.split()[0]) for line in out.splitlines()]
+    assert scores == sorted(scores, reverse=True)
+    assert run(*words, "--threshold", 1.1)[1:] == ("", "diptych: 0 of 3 pictures are denied.\n")
+    for kind, name in (("deny", "red2.png"), ("keep", "green10.png")):
+        (tmp_path / "examples" / kind).mkdir(parents=True)
+        (tmp_path / "examples" / kind / name).write_bytes((pictures / name).read_bytes())
+    code, out, err = run(*words, "--examples", tmp_path / "examples", "--max-false", 0, "--json")
+    answer = json.loads(out)
+    assert "green10.png" not in [Path(row["path"]).name for row in answer["denied"]]
+    assert all(row["score"] >= answer["threshold"] - 1e-6 for row in answer["denied"])
+    assert "of 1 to deny and 0.0% of 1 to keep" in err
+    assert "either --threshold or --examples" in fails(*words)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
-from diptych.embed import Embedded, embed_images, find_images
+from diptych.embed import Embedded, embed_images, encode_fast, find_images
 from diptych.errors import ConfigError, DataError
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
@@ -139,3 +139,15 @@ def test_a_path_that_is_not_there_and_a_folder_without_pictures_are_named(tmp_pa
         find_images([tmp_path / "gone"])
     with pytest.raises(DataError, match=r"no picture was found in .*\. Endings that count: avif"):
         find_images([tmp_path])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fast_encoding_is_near_the_exact_one_and_of_unit_length(bundle, folder, monkeypatch, dtype):
+    monkeypatch.setattr("diptych.embed.fast_dtype", lambda device: dtype)
+    pixels = [bundle.preprocess.pixels(folder / f"{i}.png") for i in (0, 2, 3)]
+    features = torch.from_numpy(encode_fast(bundle, pixels))
+    exact = bundle.encode_pixels(np.stack(pixels))
+    assert (features * exact).sum(dim=1).min() > 0.999
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(3), rtol=0, atol=1e-6)
+    torch.testing.assert_close(features, exact, rtol=0, atol=1e-6 if dtype == torch.float32 else 0.05)
+    assert encode_fast(bundle, []).shape == (0, 32)

@@ -24,10 +24,21 @@ TESTED_ELSEWHERE = {
     "__main__.py": "test_cli.py",  # the same entry as the command
     "cli/": "test_cli.py",  # commands are tested as a user calls them
     "errors.py": "test_config.py",  # no logic but one sentence; every test of a message covers it
+    "serve/answers.py": "test_app.py",  # what a request that goes wrong gets
+    "serve/messages.py": "test_app.py",
+    "serve/monitor.py": "test_app.py",
+    "serve/refusals.py": "test_app.py",
     "data/embedded.py": "test_pictograms.py",  # one function, which every test on the embedded pairs goes through
 }
 # Test files that mirror no file of src.
-WHOLE_HOUSE_TESTS = {"test_house.py", "test_parity.py", "test_readme.py", "test_cli.py", "test_pictograms.py"}
+WHOLE_HOUSE_TESTS = {
+    "test_house.py",
+    "test_parity.py",
+    "test_readme.py",
+    "test_cli.py",
+    "test_pictograms.py",
+    "test_serve.py",
+}
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 import io
 import struct
+import sys
 import zlib
 
 import numpy as np
@@ -131,7 +132,8 @@ def test_every_kind_of_source_gives_the_same_picture(tmp_path):
     assert open_image(image) is image
 
 
-def test_what_is_no_picture_is_refused_with_its_path_and_cause(tmp_path):
+def test_what_is_no_picture_is_refused_with_its_path_and_cause(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     contents = {
         "empty.png": (b"", "empty"),
         "text.png": (b"hello", "not an image"),
@@ -316,3 +318,48 @@ def test_a_foreign_recipe_that_we_do_not_do_is_refused(change, message):
 def test_a_preprocess_that_makes_no_sense_is_refused(options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         Preprocess(**{"image_size": 8, **options})
+
+
+def test_heic_is_read_with_its_plugin_and_without_it_the_way_is_told(tmp_path, monkeypatch):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.from_pillow(Image.new("RGB", (64, 48), (200, 30, 30))).save(tmp_path / "phone.heic", quality=90)
+    image = open_image(tmp_path / "phone.heic")
+    assert image.size == (64, 48)
+    assert np.abs(np.array(image).mean(axis=(0, 1)) - (200, 30, 30)).max() < 6
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match=r"phone\.heic is HEIC, which needs an extra: pip install 'diptych\[heif\]'"):
+        open_image(tmp_path / "phone.heic")
+
+
+@pytest.mark.parametrize("resize", ["shortest", "squash"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_fast_pixels_are_near_the_exact_ones_and_upright(resize, orientation):
+    y, x = np.mgrid[:1200, :1600]
+    smooth = np.stack([x / 8, y / 6, 100 + 80 * np.sin(x / 90) * np.cos(y / 70)], axis=-1).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(smooth), "JPEG", quality=92, exif=exif)
+    preprocess = Preprocess(image_size=64, resize=resize)
+    pixels, facts = preprocess.fast_pixels(data, "photo.jpg")
+    assert (facts.width, facts.height) == ((1600, 1200) if orientation == 1 else (1200, 1600))
+    difference = np.abs(pixels.astype(int) - preprocess.pixels(data))
+    assert (difference.mean() < 1, difference.max() < 8) == (True, True)
+
+
+def test_fast_pixels_of_a_small_picture_are_the_exact_ones():
+    draw = np.random.default_rng(0)
+    for kind in ("PNG", "JPEG"):
+        data = encoded(Image.fromarray(draw.integers(0, 256, (50, 70, 3), dtype=np.uint8)), kind)
+        preprocess = Preprocess(image_size=32)
+        np.testing.assert_array_equal(preprocess.fast_pixels(data, "a")[0], preprocess.pixels(data))
+
+
+def test_a_jpeg_is_decoded_small_only_down_to_what_is_asked():
+    data = encoded(Image.new("RGB", (800, 600)), "JPEG")
+    sizes = {at_least: open_image(data, at_least=at_least).size for at_least in (None, 601, 300, 75)}
+    assert sizes == {None: (800, 600), 601: (800, 600), 300: (400, 300), 75: (100, 75)}
+
+
+def test_fast_pixels_refuse_what_the_exact_ones_refuse():
+    with pytest.raises(ImageError, match="photo must be a picture, and is empty"):
+        Preprocess(image_size=32).fast_pixels(b"", "photo")

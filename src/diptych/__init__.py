@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from diptych.embed import embed_images
     from diptych.errors import DiptychError
+    from diptych.eval.clip_score import score
     from diptych.eval.zero_shot import ZeroShotClassifier
     from diptych.model.clip import CLIP
+    from diptych.search.index import Index
+    from diptych.search.library import Library
+    from diptych.search.results import Results
     from diptych.train.loss import clip_loss, siglip_loss
     from diptych.weights.bundle import Bundle
     from diptych.weights.registry import list_models, load
@@ -22,12 +26,16 @@ __all__ = [
     "CLIP",
     "Bundle",
     "DiptychError",
+    "Index",
+    "Library",
+    "Results",
     "ZeroShotClassifier",
     "__version__",
     "clip_loss",
     "embed_images",
     "list_models",
     "load",
+    "score",
     "siglip_loss",
 ]
 
@@ -35,11 +43,15 @@ _HOMES = {
     "CLIP": "diptych.model.clip",
     "Bundle": "diptych.weights.bundle",
     "DiptychError": "diptych.errors",
+    "Index": "diptych.search.index",
+    "Library": "diptych.search.library",
+    "Results": "diptych.search.results",
     "ZeroShotClassifier": "diptych.eval.zero_shot",
     "clip_loss": "diptych.train.loss",
     "embed_images": "diptych.embed",
     "list_models": "diptych.weights.registry",
     "load": "diptych.weights.registry",
+    "score": "diptych.eval.clip_score",
     "siglip_loss": "diptych.train.loss",
 }
 

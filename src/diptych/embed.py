@@ -13,6 +13,7 @@ from torch import Tensor
 from diptych.data.images import PICTURE_ENDINGS, ImageSource
 from diptych.errors import ConfigError, DataError, ImageError
 from diptych.files import atomic_file, natural_order
+from diptych.runtime import fast_dtype
 from diptych.weights.bundle import Bundle, decode_ahead
 
 
@@ -85,6 +86,25 @@ def embed_images(
         if on_progress:
             on_progress(done, len(images))
     return Embedded(tuple(keys), torch.cat(features), skipped)
+
+
+def encode_fast(bundle: Bundle, pixels: Sequence[np.ndarray]) -> np.ndarray:
+    """Encode pictures in bfloat16 where that is faster here, else in float32.
+
+    Args:
+        bundle: the model.
+        pixels: B pictures, [S, S, 3] uint8.
+
+    Returns:
+        [B, D] float32, unit length.
+    """
+    if not pixels:
+        return np.empty((0, bundle.model.config.embed_dim), np.float32)
+    device = next(bundle.model.parameters()).device
+    dtype = fast_dtype(device)
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        features = bundle.encode_pixels(np.stack(pixels))
+    return torch.nn.functional.normalize(features, dim=1).numpy()  # bfloat16 has lost a part of the unit length
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:

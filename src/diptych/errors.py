@@ -9,6 +9,7 @@
     ├── ShapeError           tensors do not fit together
     ├── WeightsError         a bundle or a checkpoint cannot be read or does not fit
     ├── TrainingError        a run cannot go on
+    ├── BusyError            a server has no room left
     └── MissingExtraError    an optional part is not installed
 
 A message is one line: what must hold, what came, what to do. The command line prints it and exits with 2.
@@ -68,6 +69,19 @@ class WeightsError(DiptychError):
 
 class TrainingError(DiptychError):
     """A training run cannot go on."""
+
+
+class BusyError(DiptychError):
+    """A server has no room left.
+
+    Args:
+        message: the sentence for the user.
+        retry_after: whole s after which trying again makes sense.
+    """
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class MissingExtraError(DiptychError):

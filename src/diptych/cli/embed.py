@@ -1,11 +1,12 @@
 """`diptych embed`: pictures in, one file of features out."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from cyclopts.types import PositiveInt
+from cyclopts.types import NonNegativeInt, PositiveInt
 from cyclopts.validators import Path as CheckPath
 
 from diptych.cli.console import complain
@@ -15,23 +16,49 @@ from diptych.errors import ConfigError, DataError
 
 def embed(
     *pictures: str,
-    out: Annotated[Path, Parameter(validator=CheckPath(dir_okay=False, ext=("safetensors", "npz")))],
+    out: Annotated[Path, Parameter(validator=CheckPath(ext=("safetensors", "npz", "parquet", "lance")))],
     model: str | None = None,
     batch_size: PositiveInt = 64,
+    part_size: PositiveInt = 10_000,
+    rank: NonNegativeInt | None = None,
+    world_size: PositiveInt | None = None,
+    image_column: str = "image",
+    key_column: str = "",
 ) -> None:
     """Turn each picture into one row of features of unit length, for an index or a probe.
 
     Parameters
     ----------
     pictures
-        Files, folders with their subfolders, or patterns such as "photos/*.jpg".
+        Files, folders with their subfolders, or patterns such as "photos/*.jpg". For .parquet and .lance one source: a
+        folder of pictures, a folder of tar shards or the URL of one, or a Parquet or CSV table.
     out
-        Where features and paths go: NAME.safetensors or NAME.npz.
+        Where features and paths go: NAME.safetensors or NAME.npz, one file that is written at the end. Or, for
+        millions, NAME.parquet, a folder of files, or NAME.lance, a table: both grow part by part, and the same command
+        goes on where it was stopped.
     model
         A name from `diptych models`, or a bundle's folder. By default the model that ships with diptych.
     batch_size
         Pictures in one forward pass.
+    part_size
+        Samples of one part of a .parquet or .lance; what a killed process loses at most.
+    rank
+        Which process of several this is, from 0; each does its share of the parts. By default as torchrun says it.
+    world_size
+        How many processes there are. By default as torchrun says it, else 1.
+    image_column
+        The column of a table that holds pictures or their paths.
+    key_column
+        The column of a table that names its rows.
     """
+    if out.suffix in (".parquet", ".lance"):
+        rank = int(os.environ.get("RANK", 0)) if rank is None else rank
+        world_size = int(os.environ.get("WORLD_SIZE", 1)) if world_size is None else world_size
+        columns = (image_column, key_column)
+        _embed_parts(pictures, out, model, columns, part_size, batch_size, rank, world_size)
+        return
+    if out.is_dir():
+        raise ConfigError(f"{out} must be a file, or absent, and is a folder. Choose another name.")
     if not pictures:
         raise ConfigError("there must be a picture to embed. Name a file, a folder or a pattern.")
     files = find_pictures(pictures)
@@ -54,3 +81,49 @@ def embed(
         raise DataError(f"none of {len(files):,} pictures could be read. {out} was not written.")
     embedded.save(out)
     print(f"{len(embedded.keys):,} pictures -> {out}; {len(embedded.skipped):,} skipped")
+
+
+def _embed_parts(
+    sources: tuple[str, ...],
+    out: Path,
+    model: str | None,
+    columns: tuple[str, str],
+    part_size: int,
+    batch_size: int,
+    rank: int,
+    world_size: int,
+) -> None:
+    if len(sources) != 1:
+        raise ConfigError(f"a .parquet or .lance is made of one source: a folder or a table. Got {len(sources)}.")
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from diptych.data.pairs import Source, open_pairs
+    from diptych.runtime import stop_request
+    from diptych.search.bulk import embed_bulk
+    from diptych.weights.registry import load
+
+    image_column, key_column = columns
+    source = Source(path=sources[0], caption_columns=(), image_column=image_column, key_column=key_column)
+    pairs = open_pairs(source)
+    bundle = load(model)
+    with (
+        stop_request() as should_stop,
+        Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress,
+    ):
+        task = progress.add_task("embedding", total=None)
+        done = embed_bulk(
+            bundle,
+            pairs,
+            out,
+            part_size=part_size,
+            batch_size=batch_size,
+            rank=rank,
+            world_size=world_size,
+            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+            should_stop=should_stop,
+        )
+    print(f"{done.samples:,} samples -> {out}; {done.skipped:,} skipped; {done.parts:,} parts of this rank are there")
+    if not done.complete:
+        complain("what is done is kept; the same command goes on from here.")
+        raise KeyboardInterrupt

@@ -1,6 +1,8 @@
 """What several commands take: pictures by path or pattern, and prompt templates."""
 
+import datetime
 import glob
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,3 +59,18 @@ def read_templates(templates: Sequence[str] | None, file: Path | None) -> tuple[
     if file:
         chosen += read_lines(file)
     return check_templates(chosen) if chosen else None
+
+
+def read_day(text: str) -> datetime.date:
+    """A day as 2023-06-30; 2023 and 2023-06 are the first day of theirs.
+
+    Raises:
+        ConfigError: it is no day.
+    """
+    if match := re.fullmatch(r"(\d{4})(?:-(\d{1,2}))?(?:-(\d{1,2}))?", text.strip()):
+        year, month, day = (int(part or 1) for part in match.groups())
+        try:
+            return datetime.date(year, month, day)
+        except ValueError:
+            pass
+    raise ConfigError(f"a day must be like 2023-06-30, 2023-06 or 2023. Got {text!r}.")

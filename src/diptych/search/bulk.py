@@ -1,0 +1,217 @@
+"""Features of millions of samples, part by part, as Parquet files or a Lance table; resumable, and shared among ranks.
+
+Part p holds the samples from p times the part's size on, and belongs to rank p modulo the number of ranks. A part is
+whole or absent, so whoever is started again does what is absent. A sample that cannot be read has its row too, with the
+reason in place of features: rows are never shifted and nothing is lost silently.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from diptych.data.images import Preprocess
+from diptych.data.pairs import Pairs
+from diptych.embed import encode_fast
+from diptych.errors import ConfigError, DataError, missing_extra
+from diptych.files import atomic_file
+from diptych.weights.bundle import Bundle
+
+FORMAT = "diptych-features-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bulk:
+    """What a rank did."""
+
+    parts: int  # of this rank, now there
+    samples: int  # encoded now
+    skipped: int  # of these, could not be read
+    complete: bool  # False after a stop
+
+
+class _Target(Protocol):
+    def done(self) -> set[int]: ...
+
+    def write(self, part: int, table: Any) -> None: ...
+
+
+def embed_bulk(
+    bundle: Bundle,
+    pairs: Pairs,
+    out: Path,
+    *,
+    part_size: int = 10_000,
+    batch_size: int = 64,
+    rank: int = 0,
+    world_size: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Bulk:
+    """Encode this rank's parts that are not there yet.
+
+    Args:
+        bundle: the model; pictures go through `Preprocess.fast_pixels` and `encode_fast`.
+        pairs: the samples, as `open_pairs` gives them; captions are not read.
+        out: `NAME.parquet`, a folder of files, or `NAME.lance`, a Lance table; columns `key`, `part`, `features`
+            (fixed-size list of D float32, null for what cannot be read) and `fault`.
+        part_size: samples of one part; what a killed process loses at most.
+        batch_size: pictures a forward pass.
+        rank: of this process, from 0.
+        world_size: processes that share the work.
+        on_progress: called after each batch with samples done and to do, of this call.
+        should_stop: asked after each part.
+
+    Raises:
+        ConfigError: `out` ends otherwise, or holds features of another model, other samples or another part size.
+        MissingExtraError: pyarrow, or for Lance lancedb, is not installed.
+    """
+    if not 0 <= rank < world_size or part_size < 1 or batch_size < 1:
+        raise ConfigError(
+            f"rank must be from 0 to world_size - 1, and sizes at least 1. Got rank={rank}, world_size={world_size}, "
+            f"part_size={part_size}, batch_size={batch_size}."
+        )
+    target = _open_target(out, _schema(bundle, pairs, part_size))
+    mine = range(rank, -(-len(pairs) // part_size), world_size)
+    waiting = [part for part in mine if part not in target.done()]
+    ranges = {part: range(part * part_size, min(len(pairs), (part + 1) * part_size)) for part in waiting}
+    total, done, skipped = sum(map(len, ranges.values())), 0, 0
+    for number, (part, indices) in enumerate(ranges.items()):
+        rows: list[tuple[str, np.ndarray | None, str | None]] = []
+        for batch in _read(pairs, indices, bundle.preprocess, batch_size):
+            good = [pixels for _, pixels, _ in batch if pixels is not None]
+            features = iter(encode_fast(bundle, good))
+            rows += [(key, None if pixels is None else next(features), fault) for key, pixels, fault in batch]
+            done += len(batch)
+            if on_progress:
+                on_progress(done, total)
+        target.write(part, _table(part, rows, bundle.model.config.embed_dim, _schema(bundle, pairs, part_size)))
+        skipped += sum(fault is not None for _, _, fault in rows)
+        if should_stop() and number < len(ranges) - 1:
+            return Bulk(parts=len(mine) - len(waiting) + number + 1, samples=done, skipped=skipped, complete=False)
+    return Bulk(parts=len(mine), samples=done, skipped=skipped, complete=True)
+
+
+def _read(
+    pairs: Pairs, indices: range, preprocess: Preprocess, batch_size: int
+) -> Iterator[list[tuple[str, np.ndarray | None, str | None]]]:
+    """Key, pixels and fault of each sample, decoded on threads while the caller works on the batch before."""
+
+    def read(index: int) -> tuple[str, np.ndarray | None, str | None]:
+        key = f"#{index}"
+        try:
+            sample = pairs[index]
+            key = sample.key
+            if sample.picture is None:
+                return key, None, "no picture"
+            return key, preprocess.fast_pixels(sample.picture, key)[0], None
+        except DataError as error:
+            return key, None, str(error)
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        ready = None
+        for start in range(0, len(indices), batch_size):
+            following = [pool.submit(read, index) for index in indices[start : start + batch_size]]
+            if ready:
+                yield [future.result() for future in ready]
+            ready = following
+        if ready:
+            yield [future.result() for future in ready]
+
+
+class _ParquetParts:
+    def __init__(self, out: Path, schema: Any) -> None:
+        self._out = out
+        if out.exists() and not out.is_dir():
+            raise ConfigError(f"{out} must be a folder of parts, or absent, and is a file. Choose another name.")
+        if there := sorted(out.glob("part-*.parquet")):
+            import pyarrow.parquet as pq
+
+            _check_same(out, pq.read_schema(there[0]).metadata, schema.metadata)
+
+    def done(self) -> set[int]:
+        return {int(path.stem.split("-")[1]) for path in self._out.glob("part-*.parquet")}
+
+    def write(self, part: int, table: Any) -> None:
+        import pyarrow.parquet as pq
+
+        with atomic_file(self._out / f"part-{part:06}.parquet") as aside:
+            pq.write_table(table, aside)
+
+
+class _LanceParts:
+    def __init__(self, out: Path, schema: Any) -> None:
+        try:
+            import lancedb
+        except ImportError:
+            raise missing_extra(f"writing {out}", "lance", "NAME.parquet is written without it.") from None
+        out.parent.mkdir(parents=True, exist_ok=True)
+        database = lancedb.connect(str(out.parent))
+        self._table = database.create_table(out.stem, schema=schema, exist_ok=True)
+        _check_same(out, self._table.schema.metadata or {}, schema.metadata)
+
+    def done(self) -> set[int]:
+        count = max(1, self._table.count_rows())  # a search without a limit may have one of its own
+        parts = self._table.search().select(["part"]).limit(count).to_arrow()["part"]
+        return set(parts.unique().to_pylist())
+
+    def write(self, part: int, table: Any) -> None:
+        del part  # it is a column
+        self._table.add(table)  # one version of the table: all rows of a part or none
+
+
+def _open_target(out: Path, schema: Any) -> _Target:
+    if out.suffix not in (".parquet", ".lance"):
+        raise ConfigError(f"features of many pictures are written to NAME.parquet or NAME.lance. Got {out}.")
+    return (_ParquetParts if out.suffix == ".parquet" else _LanceParts)(out, schema)
+
+
+def _schema(bundle: Bundle, pairs: Pairs, part_size: int) -> Any:
+    try:
+        import pyarrow as pa
+    except ImportError:
+        raise missing_extra("writing tables", "parquet", "NAME.npz is written without it.") from None
+    return pa.schema(
+        [
+            ("key", pa.string()),
+            ("part", pa.int32()),
+            ("features", pa.list_(pa.float32(), bundle.model.config.embed_dim)),
+            ("fault", pa.string()),
+        ],
+        metadata={
+            "format": FORMAT,
+            "model": bundle.fingerprint(),
+            "samples": f"{len(pairs)} {pairs.fingerprint()}",
+            "part size": str(part_size),
+        },
+    )
+
+
+def _check_same(out: Path, there: dict[bytes, bytes], ours: dict[bytes, bytes]) -> None:
+    for key, value in ours.items():
+        if there.get(key) != value:
+            raise ConfigError(
+                f"{out} must have been begun with the same {key.decode()}, and was not. Choose another name, or "
+                "remove it."
+            )
+
+
+def _table(part: int, rows: list[tuple[str, np.ndarray | None, str | None]], dimensions: int, schema: Any) -> Any:
+    import pyarrow as pa
+
+    features = np.zeros((len(rows), dimensions), np.float32)
+    for i, (_, row, _) in enumerate(rows):
+        if row is not None:
+            features[i] = row
+    mask = pa.array([row is None for _, row, _ in rows])
+    columns = [
+        pa.array([key for key, _, _ in rows], pa.string()),
+        pa.array([part] * len(rows), pa.int32()),
+        pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), dimensions, mask=mask),
+        pa.array([fault for _, _, fault in rows], pa.string()),
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)

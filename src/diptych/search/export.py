@@ -1,0 +1,117 @@
+"""An index as a copy of itself, or as a file for other programs."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from diptych.embed import Embedded
+from diptych.errors import ConfigError, DataError, missing_extra
+from diptych.files import atomic_file, atomic_folder, write_json
+from diptych.search.place import INDEX, open_store
+from diptych.search.store import Store
+
+_BLOCK = 16_384  # rows of Parquet that are held at once
+
+
+def copy_index(folder: Path, out: Path, index: Path | None = None) -> int:
+    """Copy an index as it is at one moment, also while it is being updated.
+
+    Args:
+        folder: the pictures.
+        out: a folder that does not exist yet.
+        index: where the index lies, if not in the cache.
+
+    Returns:
+        Rows.
+
+    Raises:
+        DataError: there is no index, or `out` is there already or cannot be written.
+    """
+    about, store = open_store(folder, index)
+    if out.exists():
+        raise DataError(f"{out} must not exist yet: a copy replaces nothing. Choose another name.")
+    with atomic_folder(out) as aside:
+        store.copy_to(aside / about["part"])
+        write_json(aside / INDEX, about)
+    return store.status()["rows"]
+
+
+def export_index(folder: Path, out: Path, index: Path | None = None) -> int:
+    """Write an index for other programs.
+
+    Args:
+        folder: the pictures.
+        out: `.parquet` with paths, facts and features, or `.npz` or `.safetensors` as `Embedded.save` writes them; in
+            these a frame of a video has the key PATH#SECONDS.
+        index: where the index lies, if not in the cache.
+
+    Returns:
+        Rows.
+
+    Raises:
+        ConfigError: the name ends otherwise.
+        DataError: there is no index, or the file cannot be written.
+        MissingExtraError: Parquet without pyarrow.
+    """
+    about, store = open_store(folder, index)
+    if out.suffix == ".parquet":
+        return _write_parquet(about, store, out)
+    if out.suffix not in (".npz", ".safetensors"):
+        raise ConfigError(f"an index is exported as .parquet, .npz or .safetensors. Got {out}.")
+    snapshot = store.snapshot()
+    rows = np.flatnonzero(snapshot.files >= 0)
+    entries = store.entries(set(snapshot.files[rows].tolist()))
+    keys = []
+    for number, seconds in zip(snapshot.files[rows].tolist(), snapshot.times[rows].tolist(), strict=True):
+        path = entries[number][0]
+        keys.append(path if np.isnan(seconds) else f"{path}#{seconds:g}")
+    Embedded(tuple(keys), torch.from_numpy(np.array(snapshot.features[rows])), store.faults()).save(out)
+    return len(rows)
+
+
+def _write_parquet(about: dict[str, Any], store: Store, out: Path) -> int:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise missing_extra(f"writing {out}", "parquet", "NAME.npz is written without it.") from None
+    snapshot = store.snapshot()
+    rows = np.flatnonzero(snapshot.files >= 0)
+    facts = {"folder": about["folder"], "model": about["model"], "fingerprint": about["fingerprint"]}
+    schema = pa.schema(
+        [
+            ("path", pa.string()),
+            ("time", pa.float32()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("taken", pa.timestamp("s")),
+            ("camera", pa.string()),
+            ("latitude", pa.float64()),
+            ("longitude", pa.float64()),
+            ("features", pa.list_(pa.float32(), store.dimensions)),
+        ],
+        metadata=facts,
+    )
+    with atomic_file(out) as aside, pq.ParquetWriter(aside, schema) as writer:
+        for start in range(0, len(rows), _BLOCK):
+            block = rows[start : start + _BLOCK]
+            numbers = snapshot.files[block].tolist()
+            entries = store.entries(set(numbers))
+            found = [entries[number] for number in numbers]
+            places = [fact.place or (None, None) for _, fact in found]
+            features = pa.array(np.array(snapshot.features[block]).reshape(-1))
+            columns = [
+                pa.array([path for path, _ in found]),
+                pa.array([None if np.isnan(t) else t for t in snapshot.times[block].tolist()], pa.float32()),
+                pa.array([fact.width for _, fact in found], pa.int32()),
+                pa.array([fact.height for _, fact in found], pa.int32()),
+                pa.array([fact.taken for _, fact in found], pa.timestamp("s")),
+                pa.array([fact.camera for _, fact in found]),
+                pa.array([latitude for latitude, _ in places], pa.float64()),
+                pa.array([longitude for _, longitude in places], pa.float64()),
+                pa.FixedSizeListArray.from_arrays(features, store.dimensions),
+            ]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+    return len(rows)

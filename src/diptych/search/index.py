@@ -1,0 +1,286 @@
+"""The exact index: every row is compared, yet most of them only in 8 bits.
+
+The scan is bound by memory. So each row x is also held as 8-bit numbers with one scale: x = s y + e, where y are
+integers and the length of e is known. For a query q = t p + f, likewise,
+
+    q . x = s t (p . y) + f . (s y) + q . e,   so   |q . x - s t (p . y)| <= |f| |s y| + |q| |e|
+
+by Cauchy and Schwarz. p . y is a sum of integers and has no rounding. Rows whose upper bound lies below the k-th best
+lower bound cannot be among the k best; the others are scored in float32. So the answer is that of the float32 scan.
+"""
+
+import functools
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from diptych.embed import Embedded
+from diptych.errors import ConfigError, DataError, ShapeError
+
+_BLOCK = 65_536  # rows that are scored or made 8-bit at a time
+_WORTH = 20_000  # rows below which the float32 scan is as fast
+_ROUNDING = 1e-5  # of a float32 dot product of unit vectors, and of the bounds themselves
+
+
+class Hits(NamedTuple):
+    """The best rows of one query, best first; a tie goes to the lower row."""
+
+    rows: np.ndarray  # [K] int64
+    scores: np.ndarray  # [K] float32, cosines
+
+
+class Index:
+    """Rows of features with their keys, searched exactly by cosine.
+
+    Args:
+        features: [N, D] float32, unit length; may be a memory-mapped array, of which little is then held in memory.
+        keys: N names, each once. By default "0", "1" and so on.
+
+    Raises:
+        ShapeError: features are not [N, D] float32, or there are not N keys.
+        DataError: a key comes twice.
+    """
+
+    def __init__(self, features: np.ndarray | Tensor, keys: Sequence[str] | None = None) -> None:
+        self.features = _checked(features)
+        self.keys = tuple(map(str, range(len(self.features)))) if keys is None else tuple(keys)
+        if len(self.keys) != len(self.features):
+            raise ShapeError(f"there must be a key a row. Got {len(self.keys)} keys, {len(self.features)} rows.")
+        _refuse_twice(self.keys)
+        self._scanner = Scanner(self.features)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def add(self, keys: Sequence[str], features: np.ndarray | Tensor) -> None:
+        """Add rows; a key that is there already gets the new features.
+
+        Raises:
+            ShapeError: features are not [N, D] float32 of the same D, or there are not N keys.
+        """
+        features = _checked(features)
+        if len(keys) != len(features) or (len(self) and features.shape[1] != self.features.shape[1]):
+            raise ShapeError(
+                f"added rows must be [N, {self.features.shape[1]}] with N keys. "
+                f"Got {list(features.shape)} and {len(keys)} keys."
+            )
+        _refuse_twice(keys)
+        self.remove(set(keys) & set(self.keys))
+        self.features = np.concatenate([self.features, features]) if len(self) else features
+        self.keys = (*self.keys, *keys)
+        self._scanner.extend(self.features)
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Remove rows by key.
+
+        Raises:
+            DataError: there is no such key.
+        """
+        gone = set(keys)
+        if unknown := gone - set(self.keys):
+            raise DataError(f"{min(unknown)} must be a key of the index to be removed, and is none.")
+        if gone:
+            kept = np.array([key not in gone for key in self.keys])
+            self.features = self.features[kept]
+            self.keys = tuple(key for key in self.keys if key not in gone)
+            self._scanner = Scanner(self.features)
+
+    def search(self, query: np.ndarray | Tensor, count: int = 20) -> list[tuple[str, float]]:
+        """The keys nearest to a query, with their cosines, best first.
+
+        Args:
+            query: [D], unit length.
+            count: at most so many.
+        """
+        hits = self._scanner.search(_as_numpy(query), count)
+        return [(self.keys[row], score) for row, score in zip(hits.rows.tolist(), hits.scores.tolist(), strict=True)]
+
+    def save(self, path: Path) -> None:
+        """Write one file, as `diptych embed` does; see `Embedded.save`."""
+        Embedded(self.keys, torch.from_numpy(np.ascontiguousarray(self.features))).save(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Index":
+        """Read a file of `save` or of `diptych embed`.
+
+        Raises:
+            DataError: it is no such file.
+        """
+        try:
+            if path.suffix == ".npz":
+                with np.load(path, allow_pickle=False) as file:
+                    return cls(file["features"], file["keys"].tolist())
+            with safetensors.safe_open(path, framework="pt") as file:
+                return cls(file.get_tensor("features"), json.loads(file.metadata()["keys"]))
+        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+            raise DataError(f"{path} must be a file of features, as diptych embed writes it: {error}.") from error
+
+
+class Scanner:
+    """Finds the best rows of a matrix that may grow. The first search is a plain scan; later ones use 8-bit rows.
+
+    Args:
+        features: [N, D] float32, unit length.
+    """
+
+    def __init__(self, features: np.ndarray) -> None:
+        self._features = features
+        self._small = _Small.empty(features.shape[1])
+        self._searches = 0
+
+    def extend(self, features: np.ndarray) -> None:
+        """The same rows as before, and perhaps more behind them."""
+        self._features = features
+
+    def search(self, query: np.ndarray, count: int, among: np.ndarray | None = None) -> Hits:
+        """The best rows of one query; as `plain_search`, only faster.
+
+        Args:
+            query: [D] float32, unit length.
+            count: at most so many rows.
+            among: [N] bool, which rows may answer; None is all.
+
+        Raises:
+            ConfigError: count is below 1.
+            ShapeError: the query has another D.
+        """
+        check_query(self._features, query, count)
+        self._searches += 1
+        if self._searches == 1 or len(self._features) < _WORTH or not integer_products_are_right():
+            return plain_search(self._features, query, count, among)
+        self._small = self._small.extended(self._features)
+        rows = self._small.candidates(query, count, among)
+        if len(rows) > len(self._features) // 8:  # many that are alike, or a large count: reading in order is cheaper
+            return plain_search(self._features, query, count, among)
+        return best_of(rows, np.asarray(self._features[rows]) @ query, count)
+
+
+def plain_search(features: np.ndarray, query: np.ndarray, count: int, among: np.ndarray | None = None) -> Hits:
+    """Score every row in float32, block by block.
+
+    Args:
+        features: [N, D] float32.
+        query: [D] float32.
+        count: at most so many rows.
+        among: [N] bool, which rows may answer; None is all.
+
+    Raises:
+        ConfigError: count is below 1.
+        ShapeError: the query has another D.
+    """
+    check_query(features, query, count)
+    if among is not None and among.mean() < 0.1:  # reading these alone is cheaper
+        rows = np.flatnonzero(among)
+        return best_of(rows, np.asarray(features[rows]) @ query, count)
+    blocks = [np.asarray(features[start : start + _BLOCK]) @ query for start in range(0, len(features), _BLOCK)]
+    scores = np.concatenate([*blocks, np.empty(0, np.float32)])  # [N]
+    rows = np.arange(len(scores)) if among is None else np.flatnonzero(among)
+    return best_of(rows, scores if among is None else scores[rows], count)
+
+
+@functools.cache
+def integer_products_are_right() -> bool:
+    """Whether products of 8-bit integers come out exactly here: some processors' instructions saturate on the way."""
+    extreme = torch.full((64, 512), 127, dtype=torch.int8)
+    extreme[1::2] = -127
+    column = torch.full((512,), -127, dtype=torch.int8)
+    try:
+        found = integer_products(extreme, column)
+    except (AttributeError, RuntimeError):
+        return False
+    return torch.equal(found.long(), extreme.long() @ column.long())
+
+
+class _Small(NamedTuple):
+    """Rows as 8-bit integers, with what bounds their error."""
+
+    integers: Tensor  # [N, D] int8: y
+    scales: Tensor  # [N] float32: s
+    lengths: Tensor  # [N] float32: |s y|
+    errors: Tensor  # [N] float32: |e|
+
+    @classmethod
+    def empty(cls, dimensions: int) -> "_Small":
+        return cls(torch.empty(0, dimensions, dtype=torch.int8), *(torch.empty(0) for _ in range(3)))
+
+    def extended(self, features: np.ndarray) -> "_Small":
+        known = len(self.integers)
+        if known == len(features):
+            return self
+        new = [
+            _small(torch.from_numpy(np.array(features[start : start + _BLOCK])))
+            for start in range(known, len(features), _BLOCK)
+        ]
+        return _Small(*(torch.cat(parts) for parts in zip(self, *new, strict=True)))
+
+    def candidates(self, query: np.ndarray, count: int, among: np.ndarray | None) -> np.ndarray:
+        """[M] rows, ascending, that hold the `count` best for certain."""
+        q = torch.from_numpy(query)
+        p, scale, length, error = (part[0] for part in _small(q[None]))
+        del length
+        scores = integer_products(self.integers, p).float()  # [N], exact: below 2^24
+        scores.mul_(self.scales).mul_(scale)
+        bounds = self.errors * q.norm() + self.lengths * error + _ROUNDING  # [N]
+        lower, upper = scores - bounds, scores.add_(bounds)
+        if among is not None:
+            out = ~torch.from_numpy(among)
+            lower.masked_fill_(out, -torch.inf)
+            upper.masked_fill_(out, -torch.inf)
+        worst = lower.topk(min(count, len(lower))).values[-1] if len(lower) else torch.tensor(-torch.inf)
+        rows = (upper >= worst).nonzero().squeeze(1).numpy()
+        return rows if among is None else rows[among[rows]]
+
+
+def integer_products(rows: Tensor, column: Tensor) -> Tensor:
+    """[N, D] int8 times [D] int8 to [N] int32."""
+    return torch._int_mm(rows, column[:, None]).squeeze(1)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _small(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    scales = x.abs().amax(dim=1).clamp(min=1e-30) / 127  # [N]
+    integers = (x / scales[:, None]).round().to(torch.int8)  # [N, D]
+    stored = integers.float() * scales[:, None]
+    return integers, scales, stored.norm(dim=1), (x - stored).norm(dim=1)
+
+
+def best_of(rows: np.ndarray, scores: np.ndarray, count: int) -> Hits:
+    """The best `count` of scored rows; a tie goes to the lower row."""
+    if len(rows) > 4 * count:  # all that tie with the last stay in
+        at_least = np.partition(scores, len(scores) - count)[len(scores) - count]
+        kept = ~(scores < at_least)
+        rows, scores = rows[kept], scores[kept]
+    order = np.lexsort((rows, -scores))[:count]
+    return Hits(rows[order], scores[order])
+
+
+def check_query(features: np.ndarray, query: np.ndarray, count: int) -> None:
+    """Refuse a count below 1 and a query of another D."""
+    if count < 1:
+        raise ConfigError(f"count must be at least 1. Got {count}.")
+    if query.shape != features.shape[1:]:
+        raise ShapeError(f"a query must be [{features.shape[1]}], as the rows of the index. Got {list(query.shape)}.")
+
+
+def _checked(features: np.ndarray | Tensor) -> np.ndarray:
+    features = _as_numpy(features)
+    if features.ndim != 2 or features.dtype != np.float32:
+        raise ShapeError(f"features must be [N, D] float32. Got {list(features.shape)} {features.dtype}.")
+    return features
+
+
+def _as_numpy(values: np.ndarray | Tensor) -> np.ndarray:
+    return values.numpy(force=True) if isinstance(values, Tensor) else values
+
+
+def _refuse_twice(keys: Sequence[str]) -> None:
+    if len(set(keys)) < len(keys):
+        seen: set[str] = set()
+        twice = next(key for key in keys if key in seen or seen.add(key))
+        raise DataError(f"each key must be given once. {twice} comes twice.")

@@ -1,0 +1,470 @@
+"""A folder of pictures kept in step with an index of it; ask by words, by picture, or both.
+
+The index of a folder lies in the user's cache unless told otherwise. It holds one part for each model, `MODEL/`, and
+`index.json`, which names the one that answers. A change of model fills a new part while the old one answers.
+"""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diptych.data.facts import Facts
+from diptych.embed import encode_fast
+from diptych.errors import ConfigError, DataError
+from diptych.files import folder_lock, write_json
+from diptych.search.ann import APPROXIMATE_FROM, ApproximateScanner
+from diptych.search.duplicates import alike
+from diptych.search.index import Scanner
+from diptych.search.place import INDEX, describe_index, index_place, read_about
+from diptych.search.query import Filters, Query
+from diptych.search.reading import THUMBNAIL, Read, find_files, read_ahead, read_file, thumbnail_of
+from diptych.search.results import Result, Results
+from diptych.search.store import Entry, Snapshot, Store
+from diptych.weights.bundle import Bundle
+
+_COMPACT = 0.25  # share of removed rows from which they are cleared away
+_COMPACT_ROWS = 1_000  # and at least so many
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an update is."""
+
+    done: int
+    total: int  # files that have to be opened
+    seconds: float  # since the first of them
+
+    @property
+    def per_second(self) -> float:
+        return self.done / self.seconds if self.seconds else 0.0
+
+    @property
+    def seconds_left(self) -> float:
+        return (self.total - self.done) / self.per_second if self.done else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """What an update found, in files."""
+
+    added: int = 0
+    changed: int = 0
+    moved: int = 0
+    deleted: int = 0
+    total: int = 0  # in the index now, without those that could not be read
+    broken: dict[str, str] = field(default_factory=dict)  # path to why, of those that were opened now
+    complete: bool = True  # False after a stop: the next update goes on from here
+
+
+class Library:
+    """A folder of pictures and its index. Made by `Library.open`."""
+
+    def __init__(self, folder: Path, place: Path, bundle: Bundle, *, part: str, answering: str) -> None:
+        self.folder = folder
+        self.place = place  # of the index
+        self.bundle = bundle
+        self._part = part  # the one that `update` fills
+        self._answering = answering  # the one that searches read; differs while the model is being changed
+        self._store = Store.create(place / part, bundle.model.config.embed_dim)
+        self._lock = threading.RLock()
+        self._snapshot: Snapshot | None = None
+        self._version, self._wrote = -1, False
+        self._scanner: Scanner | ApproximateScanner | None = None
+
+    @classmethod
+    def open(
+        cls, folder: str | Path, bundle: Bundle, *, index: str | Path | None = None, reindex: bool = False
+    ) -> "Library":
+        """Open the library of a folder, which is made when there is none; `update` fills it.
+
+        Args:
+            folder: of pictures.
+            bundle: the model that encodes pictures and queries.
+            index: where the index lies; by default `index_place(folder)`.
+            reindex: let another model take the index over: `update` encodes all pictures with it.
+
+        Raises:
+            ConfigError: the index is of another model, or of another folder.
+            DataError: there is no such folder, or the index is damaged or of a newer version.
+        """
+        folder = Path(folder).expanduser().resolve()
+        if not folder.is_dir():
+            raise DataError(f"{folder} must be a folder of pictures, and is none.")
+        place = Path(index).expanduser().resolve() if index is not None else index_place(folder)
+        fingerprint = bundle.fingerprint()
+        part = fingerprint[:16]
+        about = read_about(place)
+        if about is None:
+            with folder_lock(place):
+                if (about := read_about(place)) is None:  # nobody was faster
+                    Store.create(place / part, bundle.model.config.embed_dim).close()
+                    about = describe_index(folder, fingerprint, part, bundle)
+                    write_json(place / INDEX, about)
+        if Path(about["folder"]) != folder:
+            raise ConfigError(f"{place} is the index of {about['folder']}, not of {folder}. Choose another --index.")
+        if about["fingerprint"] != fingerprint and not reindex:
+            raise ConfigError(
+                f"{place} was made with another model ({about['model'] or about['fingerprint'][:12]}), and features of "
+                "two models cannot be compared. Search with that model, or encode the pictures anew with --reindex."
+            )
+        return cls(folder, place, bundle, part=part, answering=about["part"])
+
+    def close(self) -> None:
+        """Let go of the index."""
+        self._store.close()
+
+    def __enter__(self) -> "Library":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Pictures and video frames that can be found."""
+        with self._lock:
+            return int((self._refreshed().files >= 0).sum())
+
+    # Keeping step
+
+    def update(
+        self,
+        *,
+        batch_size: int = 64,
+        on_progress: Callable[[Progress], None] | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Update:
+        """Bring the index in step with the folder: new, changed, moved and deleted files.
+
+        What is done is kept batch by batch, so that a process that is killed loses the batch in hand and no more.
+
+        Args:
+            batch_size: pictures a forward pass.
+            on_progress: called after each batch.
+            should_stop: asked after each batch; True ends the update in good order.
+
+        Raises:
+            ConfigError: another process updates this index.
+            DataError: the index cannot be written.
+        """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1. Got {batch_size}.")
+        if not os.access(self.place, os.W_OK):
+            raise DataError(f"{self.place} cannot be written, so the index stays as it is. Choose another --index.")
+        with folder_lock(self.place):
+            result = self._update(batch_size, on_progress, should_stop)
+            if result.complete and self._part != self._answering:
+                self._take_over()
+            if result.complete:
+                self._tidy()
+        return result
+
+    def _update(
+        self, batch_size: int, on_progress: Callable[[Progress], None] | None, should_stop: Callable[[], bool]
+    ) -> Update:
+        known = self._store.known()
+        there = {found.path: found for found in find_files(self.folder)}
+        waiting = [
+            found
+            for path, found in there.items()
+            if path not in known or (known[path].size, known[path].modified) != (found.size, found.modified)
+        ]
+        added = changed = moved = 0
+        broken: dict[str, str] = {}
+        gone_ids = {known[path].id: path for path in known.keys() - there.keys()}
+        start, done = time.perf_counter(), 0
+        digests = self._store.digests() if known else set()
+        for batch in read_ahead(self.folder, waiting, self.bundle, batch_size, digests):
+            elsewhere, entries = self._placed(batch, gone_ids)
+            self._store.write(entries, elsewhere)
+            self._wrote = True  # data_version tells only what others wrote
+            for read in batch:
+                if read.fault is not None:
+                    broken[read.found.path] = read.fault
+            changed += sum(entry.path in known for entry in entries)
+            added += sum(entry.path not in known for entry in entries)
+            moved += len(elsewhere)
+            done += len(batch)
+            if on_progress:
+                on_progress(Progress(done, len(waiting), time.perf_counter() - start))
+            if should_stop() and done < len(waiting):
+                break
+        # Last: a file that moved is not forgotten before it is found again.
+        complete = done == len(waiting)
+        if complete and gone_ids:
+            self._wrote = True
+            self._store.forget(gone_ids.values())
+        status = self._store.status()
+        return Update(
+            added=added,
+            changed=changed,
+            moved=moved,
+            deleted=len(gone_ids) if complete else 0,
+            total=status["files"] - status["unreadable files"],
+            broken=broken,
+            complete=complete,
+        )
+
+    def _placed(self, batch: Sequence[Read], gone: dict[int, str]) -> tuple[dict[int, Entry], list[Entry]]:
+        """Entries of a batch: those that are a vanished file under another name, and the others with their features."""
+        moved: dict[int, Entry] = {}
+        entries: list[Entry] = []
+        encode: list[Read] = []
+        copies = self._store.copies_of({read.digest for read in batch if read.digest and read.fault is None})
+        for read in batch:
+            number = copies.get(read.digest) if read.digest else None
+            if read.fault is not None:
+                entries.append(_entry(read))
+            elif number is not None and number in gone:
+                moved[number] = _entry(read)
+                del gone[number]
+            elif number is not None:
+                features, times, facts = self._store.frames_of(number)
+                entries.append(replace(_entry(read), facts=facts, features=features, times=times))
+            elif read.pixels:
+                encode.append(read)
+            else:  # it was a copy of what is no longer there
+                again = read_file(self.folder, read.found, self.bundle.preprocess)
+                entries += [_entry(again)] if again.fault is not None else []
+                encode += [again] if again.fault is None else []
+        features = encode_fast(self.bundle, [frame for read in encode for frame in read.pixels])
+        start = 0
+        for read in encode:
+            rows = features[start : start + len(read.pixels)]
+            entries.append(replace(_entry(read), features=rows, times=read.times))
+            start += len(rows)
+        return moved, entries
+
+    def _take_over(self) -> None:
+        old, about = self._answering, read_about(self.place)
+        assert about is not None
+        fingerprint = self.bundle.fingerprint()
+        write_json(self.place / INDEX, describe_index(self.folder, fingerprint, self._part, self.bundle))
+        self._answering = self._part
+        with self._lock:
+            self._snapshot = None
+        shutil.rmtree(self.place / old, ignore_errors=True)  # who reads it still has it open
+
+    def _tidy(self) -> None:
+        status = self._store.status()
+        removed = status["removed rows"]
+        if removed >= _COMPACT_ROWS and removed > _COMPACT * (removed + status["rows"]):
+            self._store.compact()
+
+    # Asking
+
+    def search(self, query: Query | str, *, count: int = 20, filters: Filters | None = None) -> Results:
+        """The files that fit a query best.
+
+        Args:
+            query: a `Query`, or what `Query.parse` reads.
+            count: at most so many.
+            filters: which files may answer.
+
+        Raises:
+            ConfigError: the query is not valid, or the index is still being made with the model that asks.
+            DataError: a picture of the query does not exist, or cannot be read.
+        """
+        parsed = Query.parse(query) if isinstance(query, str) else query
+        title = query if isinstance(query, str) else ""
+        return self.nearest(parsed.features(self.bundle).numpy(), count=count, filters=filters, title=title)
+
+    def like(self, path: str | Path, *, count: int = 20, filters: Filters | None = None) -> Results:
+        """The files most like one of the folder, which is not among them itself; it is not encoded again.
+
+        Raises:
+            DataError: the file is not in the index.
+        """
+        with self._lock:
+            snapshot, number = self._refreshed(), self._store.file_of(self._inside(path))
+        rows = [] if number is None else np.flatnonzero(snapshot.files == number)
+        if not len(rows):
+            raise DataError(f"{path} must be a picture in the index of {self.folder}, and is not. Update the index.")
+        mean = np.array(snapshot.features[rows]).mean(axis=0)
+        return self.nearest(
+            mean / np.linalg.norm(mean), count=count, filters=filters, title=f"like {path}", leave_out=number
+        )
+
+    def nearest(
+        self,
+        features: np.ndarray,
+        *,
+        count: int = 20,
+        filters: Filters | None = None,
+        title: str = "",
+        leave_out: int | None = None,
+    ) -> Results:
+        """The files nearest to [D] features of unit length; `leave_out` is the number of a file that may not answer."""
+        if count < 1:
+            raise ConfigError(f"count must be at least 1. Got {count}.")
+        if self._part != self._answering:
+            raise ConfigError(
+                f"{self.place} is still being made with this model: until `update` is through, the old one answers."
+            )
+        with self._lock:
+            snapshot = self._refreshed()
+            among = _among(snapshot, self._store.matching(filters) if filters else None, leave_out)
+            assert self._scanner is not None
+            best = _by_file(snapshot, self._scanner, features.astype(np.float32), count, among)
+            entries = self._store.entries(best)
+        rows = []
+        for number, (score, seconds) in best.items():
+            if number in entries:  # else it was removed since
+                path, facts = entries[number]
+                rows.append(_result(self.folder / path, score, facts, seconds))
+        return Results(tuple(rows), title, self.thumbnail)
+
+    def duplicates(self, *, threshold: float = 0.97, filters: Filters | None = None) -> list[Results]:
+        """Groups of files that are alike, those with the most first; scores are cosines with the first of a group.
+
+        Files belong together when a chain of pairs at or above the threshold joins them.
+
+        Args:
+            threshold: smallest cosine of a pair.
+            filters: which files are compared.
+
+        Raises:
+            ConfigError: the threshold is not above 0 and at most 1.
+        """
+        if not 0 < threshold <= 1:
+            raise ConfigError(f"threshold must be above 0 and at most 1. Got {threshold}.")
+        with self._lock:
+            snapshot = self._refreshed()
+            among = _among(snapshot, self._store.matching(filters) if filters else None, None)
+        rows = np.flatnonzero(among) if among is not None else np.arange(len(snapshot.files))
+        rows = rows[np.isnan(snapshot.times[rows])]  # frames of one video are alike by nature
+        groups = alike(np.asarray(snapshot.features[rows]), threshold)
+        return [self._group(snapshot, rows[group]) for group in groups]
+
+    def _group(self, snapshot: Snapshot, rows: np.ndarray) -> Results:
+        scores = np.asarray(snapshot.features[rows]) @ np.asarray(snapshot.features[rows[0]])
+        with self._lock:
+            entries = self._store.entries(snapshot.files[rows].tolist())
+        found = []
+        for number, score in zip(snapshot.files[rows].tolist(), scores.tolist(), strict=True):
+            if number in entries:
+                path, facts = entries[number]
+                found.append(_result(self.folder / path, score, facts, None))
+        return Results(tuple(found), "alike", self.thumbnail)
+
+    def thumbnail(self, path: str | Path, *, side: int = THUMBNAIL) -> bytes:
+        """A small JPEG of a file of the folder.
+
+        Args:
+            path: absolute, or below the folder.
+            side: px, at most, of the longer side.
+
+        Raises:
+            DataError: the file is not in the folder, is gone or cannot be read.
+        """
+        return thumbnail_of(self.folder / self._inside(path), side=side)
+
+    # Upkeep
+
+    def status(self) -> dict[str, Any]:
+        """Where it lies, of which model it is, and counts."""
+        about = read_about(self.place) or {}
+        return {
+            "folder": str(self.folder),
+            "index": str(self.place),
+            "model": about.get("model"),
+            **self._store.status(),
+        }
+
+    def faults(self) -> dict[str, str]:
+        """Files that could not be read, and why."""
+        return self._store.faults()
+
+    def check(self) -> list[str]:
+        """What is wrong with the index, one sentence each; nothing when it is whole."""
+        return self._store.check()
+
+    def compact(self) -> int:
+        """Clear removed rows away; how many there were. `update` does so by itself from a quarter on."""
+        with folder_lock(self.place):
+            return self._store.compact()
+
+    def rows(self) -> Iterator[tuple[str, float | None, np.ndarray]]:
+        """Path below the folder, second of a video, and features [D] of each row."""
+        with self._lock:
+            snapshot = self._refreshed()
+            entries = self._store.entries(set(snapshot.files[snapshot.files >= 0].tolist()))
+        for row in np.flatnonzero(snapshot.files >= 0):
+            seconds = float(snapshot.times[row])
+            path = entries[int(snapshot.files[row])][0]
+            yield path, None if np.isnan(seconds) else seconds, np.array(snapshot.features[row])
+
+    def _refreshed(self) -> Snapshot:
+        """The rows of the last transaction; read again when it is a new one."""
+        version = self._store.version()
+        if self._snapshot is None or version != self._version or self._wrote:
+            old, self._snapshot = self._snapshot, self._store.snapshot()
+            self._version, self._wrote = version, False
+            if self._scanner is not None and old is not None and old.place == self._snapshot.place:
+                self._scanner.extend(self._snapshot.features)
+            else:
+                features = self._snapshot.features
+                self._scanner = (Scanner if len(features) < APPROXIMATE_FROM else ApproximateScanner)(features)
+        return self._snapshot
+
+    def _inside(self, path: str | Path) -> str:
+        absolute = (self.folder / Path(path).expanduser()).resolve()
+        if not absolute.is_relative_to(self.folder):
+            raise DataError(f"{path} must lie in {self.folder}, and does not.")
+        return absolute.relative_to(self.folder).as_posix()
+
+
+def _by_file(
+    snapshot: Snapshot, scanner: Scanner | ApproximateScanner, query: np.ndarray, count: int, among: np.ndarray | None
+) -> dict[int, tuple[float, float | None]]:
+    """The best files with score and second of their best row; several frames of a video are one answer."""
+    wanted = count
+    while True:
+        hits = scanner.search(query, wanted, among)
+        best: dict[int, tuple[float, float | None]] = {}
+        for row, score in zip(hits.rows.tolist(), hits.scores.tolist(), strict=True):
+            seconds = float(snapshot.times[row])
+            best.setdefault(int(snapshot.files[row]), (score, None if np.isnan(seconds) else seconds))
+        if len(best) >= count or len(hits.rows) < wanted:
+            return dict(list(best.items())[:count])
+        wanted *= 4
+
+
+def _among(snapshot: Snapshot, files: np.ndarray | None, leave_out: int | None) -> np.ndarray | None:
+    """[N] bool, the rows that may answer; None when all may."""
+    allowed = snapshot.files >= 0
+    if files is not None:
+        allowed &= np.isin(snapshot.files, files)
+    if leave_out is not None:
+        allowed &= snapshot.files != leave_out
+    return None if allowed.all() else allowed
+
+
+def _entry(read: Read) -> Entry:
+    return Entry(
+        path=read.found.path,
+        size=read.found.size,
+        modified=read.found.modified,
+        digest=read.digest,
+        facts=read.facts,
+        fault=read.fault,
+    )
+
+
+def _result(path: Path, score: float, facts: Facts, seconds: float | None) -> Result:
+    return Result(
+        path=path,
+        score=score,
+        width=facts.width,
+        height=facts.height,
+        date=facts.taken,
+        camera=facts.camera,
+        place=facts.place,
+        time=seconds,
+    )

@@ -1,0 +1,188 @@
+"""What is searched for: words and pictures, added and taken away, each with its weight.
+
+    query = ["+" | "-"] term {("+" | "-") term}
+    term  = [number "*"] item
+    item  = "words in quotes" | image:path | image:"path with spaces" | words or a path as they stand
+
+An operator stands between spaces or beside quotes: `t-shirt` is one word, `shirt - "stripes"` two terms. An unquoted
+item that ends as a picture's file does is a picture.
+
+>>> [(term.weight, term.text) for term in Query.parse('"red car" - 0.5 * truck').terms]
+[(1.0, 'red car'), (-0.5, 'truck')]
+"""
+
+import datetime
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diptych.data.images import PICTURE_ENDINGS, ImageSource
+from diptych.errors import ConfigError, DataError
+from diptych.weights.bundle import Bundle
+
+_WEIGHT = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*\*\s*")
+_PREFIX = "image:"
+_SMALLEST = 1e-4  # norm of a sum of unit vectors below which its direction is rounding
+
+
+@dataclass(frozen=True)
+class Term:
+    """One part of a query: words, or a picture."""
+
+    weight: float
+    text: str = ""
+    image: ImageSource | None = None
+
+
+@dataclass(frozen=True)
+class Query:
+    """A weighted sum of words and pictures.
+
+    Args:
+        terms: at least one, and one with a weight above 0.
+
+    Raises:
+        ConfigError: there is nothing to search for.
+    """
+
+    terms: tuple[Term, ...]
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(term.weight) for term in self.terms):
+            raise ConfigError("the weights of a query must be finite numbers.")
+        if not any(term.weight > 0 for term in self.terms):
+            raise ConfigError(
+                'a query must look for something: words or a picture with a weight above 0, e.g. "a dog".'
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> "Query":
+        """Read a query as it is typed; the grammar is in the docstring of this file.
+
+        Raises:
+            ConfigError: it is empty, a quote does not end, or an operator has nothing behind it.
+            DataError: a picture that it names does not exist.
+        """
+        return cls(tuple(_terms(text)))
+
+    def without(self, *texts: str, weight: float = 1.0) -> "Query":
+        """The same query with words taken away."""
+        return Query((*self.terms, *(Term(-weight, text) for text in texts)))
+
+    def features(self, bundle: Bundle) -> Tensor:
+        """The query in the model's space.
+
+        Returns:
+            [D] float32, unit length: the sum of weight times unit feature, over the terms.
+
+        Raises:
+            ImageError: a picture cannot be read.
+            TextError: words are too long for the model.
+            ConfigError: the terms cancel out.
+        """
+        texts = [term for term in self.terms if term.image is None]
+        images = [term for term in self.terms if term.image is not None]
+        total = torch.zeros(bundle.model.config.embed_dim)  # [D]
+        if texts:
+            weights = torch.tensor([term.weight for term in texts])
+            total += weights @ bundle.encode_texts([term.text for term in texts])
+        if images:
+            weights = torch.tensor([term.weight for term in images])
+            total += weights @ bundle.encode_images([term.image for term in images if term.image is not None])
+        if total.norm() < _SMALLEST:
+            raise ConfigError("the terms of the query cancel out: nothing is left to look for. Change a weight.")
+        return total / total.norm()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Which files may answer. What a file does not tell (no date, no place) does not pass a filter on it.
+
+    Raises:
+        ConfigError: a value makes no sense.
+    """
+
+    folder: str = ""  # below the library's own, e.g. "2023/june"
+    after: datetime.date | None = None  # taken on this day or later
+    before: datetime.date | None = None  # taken earlier than this day
+    min_side: int = 0  # px, of the longer side
+    max_side: int = 0  # px, of the longer side; 0 is no limit
+    camera: str = ""  # part of maker and model, whatever the case
+    near: tuple[float, float, float] | None = None  # latitude, longitude in degrees, distance in km
+
+    def __post_init__(self) -> None:
+        if self.min_side < 0 or self.max_side < 0:
+            raise ConfigError(f"sides must be 0 or more pixels. Got {self.min_side} and {self.max_side}.")
+        if self.near is not None:
+            latitude, longitude, distance = self.near
+            if not (abs(latitude) <= 90 and abs(longitude) <= 180 and distance > 0):
+                raise ConfigError(
+                    f"a place must be latitude, longitude and kilometres, e.g. 48.86,2.35,10. Got {self.near}."
+                )
+
+
+def parse_place(text: str) -> tuple[float, float, float]:
+    """Latitude, longitude and kilometres, as "48.86,2.35,10"; without the last it is 10 km.
+
+    Raises:
+        ConfigError: it is not two or three numbers.
+    """
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (2, 3):
+        raise ConfigError(f"a place must be latitude, longitude and kilometres, e.g. 48.86,2.35,10. Got {text!r}.")
+    latitude, longitude, distance = (*numbers, 10.0)[:3]
+    return latitude, longitude, distance
+
+
+def _terms(text: str) -> list[Term]:
+    terms: list[Term] = []
+    rest = text.strip()
+    while rest or not terms:
+        sign, rest = _operator(rest, first=not terms)
+        weight = 1.0
+        if match := _WEIGHT.match(rest):
+            weight, rest = float(match[1]), rest[match.end() :]
+        item, is_image, rest = _item(rest)
+        if not item:
+            raise ConfigError(f"each part of a query must have words or a picture. Got {text!r}.")
+        terms.append(Term(sign * weight, image=_picture(item)) if is_image else Term(sign * weight, item))
+    return terms
+
+
+def _operator(rest: str, *, first: bool) -> tuple[int, str]:
+    if rest[:1] in ("+", "-") and (not first or rest[1:2] in (" ", '"')):
+        return -1 if rest[0] == "-" else 1, rest[1:].lstrip()
+    return 1, rest  # also two quoted items side by side: they are added
+
+
+def _item(rest: str) -> tuple[str, bool, str]:
+    """The next item, whether it is a picture, and what follows."""
+    if rest[:1] in ("+", "-") and rest[1:2] in ("", " ", '"'):  # a second operator
+        return "", False, rest
+    prefixed = rest.startswith(_PREFIX)
+    rest = rest.removeprefix(_PREFIX)
+    if rest.startswith('"'):
+        end = rest.find('"', 1)
+        if end < 0:
+            raise ConfigError(f"a quote in a query must end. Got {rest!r}.")
+        return rest[1:end].strip(), prefixed, rest[end + 1 :].lstrip()
+    # Up to an operator between spaces, at the end, or a quote after a space.
+    match = re.search(r'\s+(?=[+-](?:\s|"|$))|\s+(?=(?:(?:\d+(?:\.\d+)?|\.\d+)\s*\*\s*)?")', rest)
+    item, following = (rest[: match.start()], rest[match.end() :]) if match else (rest, "")
+    item = item.strip()
+    looks_it = Path(item).suffix.lower().removeprefix(".") in PICTURE_ENDINGS
+    return item, prefixed or looks_it, following
+
+
+def _picture(name: str) -> Path:
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise DataError(f'{name} must be a picture, and no such file exists. To search for the words, write "{name}".')
+    return path

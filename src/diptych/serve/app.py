@@ -1,0 +1,217 @@
+"""The service over HTTP: routes, and how requests and errors read."""
+
+import base64
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Sequence
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import pydantic_core
+from fastapi import FastAPI, Response
+
+import diptych
+from diptych.serve.answers import answer_errors_in_one_shape, describe
+from diptych.serve.gallery import LARGE, THUMBNAIL
+from diptych.serve.guard import App, Guard
+from diptych.serve.messages import (
+    ClassifyAnswer,
+    ClassifyRequest,
+    EmbeddingsAnswer,
+    EmbeddingsRequest,
+    ErrorAnswer,
+    HealthAnswer,
+    Image,
+    ModelsAnswer,
+    SearchAnswer,
+    SearchRequest,
+    Text,
+    error_responses,
+)
+from diptych.serve.refusals import RefusedError
+from diptych.serve.service import Picture, Service, together
+
+_PAGE = {"index.html": "text/html", "style.css": "text/css", "app.js": "text/javascript"}
+_JPEG: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The picture.", "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}}
+}
+_TEXT: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The counters.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+}
+_ABOUT = """Pictures and words in one space. A picture goes in as a data URL or base64, within JSON.
+
+Every error has one shape: `{"error": {"message", "type", "param", "code"}}`, and its message says what to do. 400 means
+that what was sent cannot be used, 413 that it is too large, 429 that there is no room: wait as long as `Retry-After`
+says. When the server has an API key, send `Authorization: Bearer KEY`."""
+
+
+def create_app(service: Service, *, api_key: str = "", hosts: Iterable[str] | None = None) -> App:
+    """The ASGI application.
+
+    Args:
+        service: what does the work; closed when the application ends.
+        api_key: asked for with each request; empty asks for none.
+        hosts: names by which the server may be called; None is any.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.close()
+
+    app = FastAPI(
+        title="diptych",
+        version=diptych.__version__,
+        description=_ABOUT,
+        lifespan=lifespan,
+        docs_url=None,  # these two pages load their scripts from elsewhere
+        redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+        responses=error_responses(401, 403, 421, 503),
+    )
+    answer_errors_in_one_shape(app)
+    _add_model_routes(app, service)
+    _add_library_routes(app, service)
+    _add_watching_routes(app, service)
+    _add_page(app)
+    describe(app, needs_key=bool(api_key))
+    return Guard(app, limits=service.limits, monitor=service.monitor, api_key=api_key, hosts=hosts)
+
+
+def _add_model_routes(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/embeddings", response_model=EmbeddingsAnswer, responses=error_responses(400, 404, 408, 413, 429))
+    async def embeddings(asked: EmbeddingsRequest) -> Response:
+        """Features of texts and pictures, as OpenAI's route of this name gives those of texts.
+
+        All have unit length, so the dot product of two is their cosine; pictures and texts can be compared.
+        """
+        width = service.bundle.model.config.embed_dim
+        if asked.model is not None and asked.model != service.name:
+            sentence = f"{asked.model[:100]} is not here. This server has {service.name}."
+            raise RefusedError(404, sentence, "model_not_found", "model")
+        if asked.dimensions not in (None, width):
+            raise RefusedError(
+                400,
+                f"dimensions must be {width}: the first numbers of a feature are no smaller feature. "
+                f"Got {asked.dimensions}: leave it out.",
+                "invalid",
+                "dimensions",
+            )
+        inputs = asked.input if isinstance(asked.input, list) else [asked.input]
+        if not inputs:
+            raise RefusedError(400, "input must hold at least one text or picture. It is empty.", "invalid", "input")
+        features, tokens = await _features(service, inputs, truncate=asked.truncate)
+        answer = await service.in_thread(_embeddings_json, features, asked.encoding_format, service.name, tokens)
+        return Response(answer, media_type="application/json")
+
+    @app.get("/v1/models", responses=error_responses(429))
+    async def models() -> ModelsAnswer:
+        """The one model that this server has."""
+        config = service.bundle.model.config
+        facts = {
+            "id": service.name,
+            "dimensions": config.embed_dim,
+            "image_size": config.image.image_size,
+            "context_length": service.bundle.tokenizer.context_length,
+        }
+        return ModelsAnswer.model_validate({"data": [facts]})
+
+    @app.post("/classify", responses=error_responses(400, 408, 413, 429))
+    async def classify(asked: ClassifyRequest) -> ClassifyAnswer:
+        """Which of some labels fits a picture best. A label is any words; no training is needed."""
+        shares = await service.classify(Picture(asked.image), asked.labels, asked.templates)
+        labels = [{"label": label, "probability": share} for label, share in shares.items()]
+        return ClassifyAnswer.model_validate({"model": service.name, "labels": labels})
+
+
+def _add_library_routes(app: FastAPI, service: Service) -> None:
+    @app.post("/search", responses=error_responses(400, 404, 408, 413, 429))
+    async def search(asked: SearchRequest) -> SearchAnswer:
+        """The pictures of the library that are nearest to words, to a picture, or to one that was found."""
+        found = await service.search(
+            text=asked.text,
+            picture=None if asked.image is None else Picture(asked.image),
+            like=asked.like,
+            without=asked.without,
+            count=asked.count,
+            filters=asked.filters.for_library(),
+        )
+        return SearchAnswer.model_validate({"model": service.name, "results": found})
+
+    @app.get("/library/{id}/thumbnail", response_class=Response, responses=_JPEG | error_responses(404, 429))
+    async def thumbnail(id: str) -> Response:
+        """A small copy of a picture that was found."""
+        return _jpeg(await service.draw(id, THUMBNAIL))
+
+    @app.get("/library/{id}/picture", response_class=Response, responses=_JPEG | error_responses(404, 429))
+    async def picture(id: str) -> Response:
+        """A large copy of a picture that was found."""
+        return _jpeg(await service.draw(id, LARGE))
+
+
+def _add_watching_routes(app: FastAPI, service: Service) -> None:
+    failing: dict[int | str, Any] = {
+        503: {"description": "The model does not answer as it should.", "model": HealthAnswer | ErrorAnswer}
+    }
+
+    @app.get("/health", response_model=HealthAnswer, responses=failing)
+    async def health() -> Response:
+        """Whether the model answers as it did at the start: it is run, at most once a second. Needs no key."""
+        fault = await service.health()
+        answer = HealthAnswer(
+            status="failing" if fault else "ok",
+            model=service.name,
+            library=None if service.gallery is None else len(service.gallery),
+            reason=fault or None,
+        )
+        return Response(answer.model_dump_json(), 503 if fault else 200, media_type="application/json")
+
+    @app.get("/metrics", response_class=Response, responses=_TEXT | error_responses(429))
+    async def metrics() -> Response:
+        """Counters for Prometheus."""
+        return Response(service.monitor.text(), media_type="text/plain")
+
+
+def _add_page(app: FastAPI) -> None:
+    folder = resources.files("diptych.serve") / "page"
+    files = {name: (folder / name).read_bytes() for name in _PAGE}  # no name that a client sends touches the disk
+
+    def add(path: str, name: str) -> None:
+        @app.get(path, include_in_schema=False)
+        async def page() -> Response:
+            return Response(files[name], media_type=_PAGE[name], headers={"Cache-Control": "no-cache"})
+
+    add("/", "index.html")
+    for name in _PAGE:
+        add(f"/page/{name}", name)
+
+
+def _jpeg(data: bytes) -> Response:
+    return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
+
+async def _features(
+    service: Service, inputs: Sequence[str | Text | Image], *, truncate: bool
+) -> tuple[np.ndarray, int]:
+    """[N, D] of texts and pictures in the order they came, and the tokens of the texts."""
+    pictures = {i: Picture(one.image, f"input[{i}]") for i, one in enumerate(inputs) if isinstance(one, Image)}
+    texts = {
+        i: one.text if isinstance(one, Text) else one for i, one in enumerate(inputs) if not isinstance(one, Image)
+    }
+    of_pictures, (of_texts, tokens) = await together(
+        service.image_features(list(pictures.values())), service.text_features(list(texts.values()), truncate=truncate)
+    )
+    features = np.empty((len(inputs), service.bundle.model.config.embed_dim), np.float32)
+    features[list(pictures)] = of_pictures
+    features[list(texts)] = of_texts
+    return features, tokens
+
+
+def _embeddings_json(features: np.ndarray, encoding: str, model: str, tokens: int) -> bytes:
+    if encoding == "base64":
+        rows: list[Any] = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in features]
+    else:
+        rows = features.tolist()
+    data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows)]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return pydantic_core.to_json({"object": "list", "data": data, "model": model, "usage": usage})

@@ -1,0 +1,161 @@
+"""The pictures that a server can search, and what clients get to see of them: ids and small copies, never a path.
+
+An id stands for a file that was found; no client can make one up. What is shown is drawn anew from the pixels, so
+nothing else that a file holds (where it was taken, by whom) leaves the server.
+"""
+
+import datetime
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from diptych.errors import DataError
+from diptych.search.query import Filters
+from diptych.serve.refusals import RefusedError
+
+THUMBNAIL, LARGE = 320, 1600  # px, the longer side
+_MOST_IDS = 100_000
+_CACHE_BYTES = 32 * 2**20
+
+
+class Row(Protocol):
+    """One file that was found."""
+
+    @property
+    def path(self) -> Path: ...  # absolute
+    @property
+    def score(self) -> float: ...  # cosine
+    @property
+    def width(self) -> int: ...  # px, upright; 0 when not known
+    @property
+    def height(self) -> int: ...
+    @property
+    def date(self) -> datetime.datetime | None: ...  # when it was taken
+    @property
+    def camera(self) -> str: ...
+    @property
+    def time(self) -> float | None: ...  # s into a video
+
+
+class Library(Protocol):
+    """What the server needs of `diptych.search.library.Library`. Safe to call from several threads."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    def __len__(self) -> int: ...
+
+    def nearest(
+        self, features: np.ndarray, *, count: int, filters: Filters | None
+    ) -> Sequence[Row]: ...  # [D], unit length
+
+    def like(
+        self, path: Path, *, count: int, filters: Filters | None
+    ) -> Sequence[Row]: ...  # without the picture itself
+
+    def thumbnail(self, path: Path, *, side: int) -> bytes: ...  # a JPEG; DataError outside of the folder
+
+
+class Gallery:
+    """A library behind ids.
+
+    Args:
+        library: what is searched.
+    """
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._paths: OrderedDict[str, Path] = OrderedDict()  # by id, the one found last at the end
+        self._ids: dict[Path, str] = {}
+        self._drawn: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._drawn_bytes = 0
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._library)
+
+    def search(self, features: np.ndarray, count: int, filters: Filters | None) -> list[dict[str, Any]]:
+        """Facts of the nearest pictures, best first.
+
+        Args:
+            features: [D], unit length.
+            count: at most so many.
+            filters: as the library takes them.
+        """
+        return list(map(self._facts, self._library.nearest(features, count=count, filters=filters)))
+
+    def like(self, id_: str, count: int, filters: Filters | None) -> list[dict[str, Any]]:
+        """The same of those most like a picture that was found.
+
+        Raises:
+            RefusedError: there is no such id, or the picture is gone.
+        """
+        try:
+            return list(map(self._facts, self._library.like(self._path(id_), count=count, filters=filters)))
+        except DataError as error:
+            raise _gone(id_) from error
+
+    def draw(self, id_: str, side: int) -> bytes:
+        """A JPEG of a picture that was found, at most `side` pixels wide and high.
+
+        Raises:
+            RefusedError: there is no such id, or the file is gone, damaged, or a link out of the folder.
+        """
+        path = self._path(id_)
+        with self._lock:
+            if (id_, side) in self._drawn:
+                self._drawn.move_to_end((id_, side))
+                return self._drawn[id_, side]
+        try:
+            jpeg = self._library.thumbnail(path, side=side)
+        except (OSError, DataError) as error:
+            raise _gone(id_) from error
+        with self._lock:
+            if (id_, side) not in self._drawn:
+                self._drawn[id_, side] = jpeg
+                self._drawn_bytes += len(jpeg)
+            while self._drawn_bytes > _CACHE_BYTES:
+                self._drawn_bytes -= len(self._drawn.popitem(last=False)[1])
+        return jpeg
+
+    def _facts(self, row: Row) -> dict[str, Any]:
+        """What a client gets to know of a file."""
+        id_ = self._id_of(row.path)
+        return {
+            "id": id_,
+            "score": row.score,
+            "name": row.path.relative_to(self._library.folder).as_posix(),
+            "width": row.width,
+            "height": row.height,
+            "taken": row.date.isoformat(" ") if row.date else None,
+            "camera": row.camera or None,
+            "time": row.time,
+            "thumbnail": f"/library/{id_}/thumbnail",
+            "picture": f"/library/{id_}/picture",
+        }
+
+    def _id_of(self, path: Path) -> str:
+        with self._lock:
+            id_ = self._ids.setdefault(path, secrets.token_urlsafe(12))
+            self._paths[id_] = path
+            self._paths.move_to_end(id_)
+            if len(self._paths) > _MOST_IDS:
+                del self._ids[self._paths.popitem(last=False)[1]]
+            return id_
+
+    def _path(self, id_: str) -> Path:
+        with self._lock:
+            path = self._paths.get(id_)
+        if path is None:
+            raise _gone(id_)
+        return path
+
+
+def _gone(id_: str) -> RefusedError:
+    sentence = f"{id_[:40]!r} must be the id of a picture that was found, and leads to none. Search again."
+    return RefusedError(404, sentence, "not_found")

@@ -1,0 +1,229 @@
+"""The gate before the application: who may come in, how much they may bring, and how long it may take.
+
+Written against ASGI itself, as it reads the body before anything parses it.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+from diptych.errors import BusyError
+from diptych.serve.limits import Limits
+from diptych.serve.monitor import Monitor
+from diptych.serve.refusals import RefusedError, refusal_of
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# Nothing in a page may come from elsewhere, or be written into it; pictures may be blobs that its script fetched.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_OPEN = ("/", "/health", "/openapi.json")  # need no key, as does what is below /page/: they tell nothing of the data
+_LINGER = 2.0  # s, and as many bytes as a body may have: what is too large is thrown away, so that its sender hears why
+
+
+class Guard:
+    """An ASGI application around another one.
+
+    Args:
+        app: gets requests whose body is read to its end.
+        limits: of body, time and number.
+        monitor: counts.
+        api_key: must come with each request to what is not open; empty asks for none.
+        hosts: names by which the server may be called, without port; None is any.
+    """
+
+    def __init__(
+        self, app: App, *, limits: Limits, monitor: Monitor, api_key: str = "", hosts: Iterable[str] | None = None
+    ) -> None:
+        self._app = app
+        self._limits = limits
+        self._monitor = monitor
+        self._key = _digest(api_key) if api_key else None
+        self._hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
+        self._bodies = 0  # bytes in hand
+        self._requests = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answer = _Answer(send)
+        start = time.perf_counter()
+        self._requests += 1
+        self._monitor.in_hand.set(self._requests)
+        try:
+            await self._let_in(scope, receive, answer)
+        finally:
+            self._requests -= 1
+            self._monitor.in_hand.set(self._requests)
+            route = getattr(scope.get("route"), "path", "none")
+            self._monitor.requests.labels(route, answer.status or "gone").inc()
+            self._monitor.seconds.labels(route).observe(time.perf_counter() - start)
+
+    async def _let_in(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        body = bytearray()
+        try:
+            self._check_head(scope)
+            async with self._in_time(408, "a request must arrive"):
+                is_whole = await self._read(receive, body)
+            if is_whole:
+                async with self._in_time(503, "a request must be answered"):
+                    await self._answer(scope, receive, answer, bytes(body))
+        except (RefusedError, BusyError) as error:
+            self._bodies -= len(body)
+            body.clear()  # before its sender is waited for
+            await self._refuse(refusal_of(error), receive, answer)
+        finally:
+            self._bodies -= len(body)
+
+    def _check_head(self, scope: Scope) -> None:
+        """Refuse by what is known before the body.
+
+        Raises:
+            RefusedError: not let in.
+            BusyError: too many are in.
+        """
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        host = re.sub(r":\d*$", "", headers.get("host", "")).strip("[]").lower()
+        if self._hosts is not None and host not in self._hosts:
+            # A page of a stranger whose name was turned to this address could otherwise read the answers.
+            raise RefusedError(
+                421, f"this server must be called by one of its names ({', '.join(sorted(self._hosts))}).", "host"
+            )
+        if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
+            raise RefusedError(403, "requests of other sites' pages are not answered.", "cross_site")
+        if self._key is not None and not self._is_open(scope["path"]):
+            given = headers.get("authorization", "").partition(" ")[2] or headers.get("x-api-key", "")
+            # Digests have one length, so that not even this can be told from the time.
+            if not hmac.compare_digest(_digest(given), self._key):
+                raise RefusedError(401, "an API key must come along: Authorization: Bearer KEY.", "invalid_api_key")
+        if self._requests > self._limits.requests_in_hand:
+            raise BusyError(f"at most {self._limits.requests_in_hand:,} requests are taken at once. Try again later.")
+        length = headers.get("content-length", "")
+        if length.isdigit() and int(length) > self._limits.body_bytes:
+            raise self._too_large()
+
+    @contextlib.asynccontextmanager
+    async def _in_time(self, status: int, what: str) -> AsyncIterator[None]:
+        seconds = self._limits.seconds
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError:
+            raise RefusedError(
+                status, f"{what} within {seconds:g} s. Try again later.", "timeout", retry_after=1
+            ) from None
+
+    def _is_open(self, path: str) -> bool:
+        return path in _OPEN or path.startswith("/page/")
+
+    async def _read(self, receive: Receive, body: bytearray) -> bool:
+        """Read the body, counted as it comes: its length may not be told. Whether all of it came."""
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return False
+            chunk = message.get("body", b"")
+            if len(body) + len(chunk) > self._limits.body_bytes:
+                raise self._too_large()
+            if self._bodies + len(chunk) > self._limits.bodies_in_hand:
+                raise BusyError("the bodies of all requests fill the room there is. Try again later.")
+            body += chunk
+            self._bodies += len(chunk)
+            if not message.get("more_body", False):
+                return True
+
+    def _too_large(self) -> RefusedError:
+        most = self._limits.body_bytes
+        return RefusedError(
+            413, f"a request must have at most {most:,} bytes. Send less, or smaller pictures.", "too_large"
+        )
+
+    async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer", body: bytes) -> None:
+        """Run the application; a client that leaves takes its request along."""
+        pending = [{"type": "http.request", "body": body, "more_body": False}]
+        gone = asyncio.create_task(_disconnect(receive))
+
+        async def replay() -> Message:
+            return pending.pop() if pending else await asyncio.shield(gone)
+
+        at_work = asyncio.create_task(_run(self._app, scope, replay, answer))
+        try:
+            await asyncio.wait((at_work, gone), return_when=asyncio.FIRST_COMPLETED)
+            if at_work.done():
+                at_work.result()
+        finally:
+            for task in (at_work, gone):
+                task.cancel()
+            await asyncio.wait((at_work, gone))
+            if not at_work.cancelled():
+                at_work.exception()  # looked at, or asyncio would complain of one that nobody waits for
+
+    async def _refuse(self, refusal: RefusedError, receive: Receive, answer: "_Answer") -> None:
+        if answer.status:
+            return  # it has begun
+        body = refusal.body()
+        headers = {"content-type": "application/json", "content-length": str(len(body)), **refusal.headers()}
+        if refusal.status in (408, 413, 429):
+            headers["connection"] = "close"  # its body is still on the way
+        encoded = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+        await answer({"type": "http.response.start", "status": refusal.status, "headers": encoded})
+        await answer({"type": "http.response.body", "body": body, "more_body": True})
+        if "connection" in headers:
+            await _throw_away(receive, self._limits.body_bytes)
+        await answer({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class _Answer:
+    """Sends, with our headers, and remembers the status."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            ours = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+            message = {**message, "headers": [*message.get("headers", ()), *ours]}
+        await self._send(message)
+
+
+async def _run(app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    await app(scope, receive, send)
+
+
+async def _disconnect(receive: Receive) -> Message:
+    while (message := await receive())["type"] != "http.disconnect":
+        pass
+    return message
+
+
+async def _throw_away(receive: Receive, most: int) -> None:
+    """Read on for a while, `most` bytes. A connection closed under a sender would cost it the answer."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER):
+            while most > 0:
+                message = await receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+                most -= len(message.get("body", b""))
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()

@@ -1,0 +1,330 @@
+"""What the server does, without HTTP: pictures and texts of many requests through one model, in batches.
+
+All of torch runs in one thread; pictures are decoded in a few others; the event loop only hands over.
+"""
+
+import asyncio
+import io
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diptych.data.images import open_image
+from diptych.data.prompts import PLAIN, check_labels, check_templates, fill
+from diptych.errors import ConfigError, ImageError, TextError
+from diptych.eval.zero_shot import ZeroShotClassifier
+from diptych.search.query import Filters
+from diptych.serve.batcher import Batcher
+from diptych.serve.data_urls import is_url, picture_bytes
+from diptych.serve.gallery import Gallery
+from diptych.serve.limits import Limits
+from diptych.serve.monitor import Monitor
+from diptych.serve.refusals import RefusedError
+from diptych.weights.bundle import GOLDEN_TOLERANCE, Bundle, golden_picture
+
+T = TypeVar("T")
+Fetch = Callable[[str], Awaitable[bytes]]
+
+_SMALLEST = 1e-4  # norm of a sum of unit vectors below which its direction is rounding
+_HEALTH_SECONDS = 1.0  # one answer of /health holds so long
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a request: a data URL, base64, or a URL."""
+
+    source: str
+    where: str = "image"  # what the request calls it, for messages
+
+
+class Service:
+    """One model at work for many clients. Belongs to one event loop.
+
+    Args:
+        bundle: the model; nobody else may use it meanwhile.
+        name: what the model is called.
+        limits: how much it takes on.
+        gallery: pictures to search; without it a search is refused.
+        fetch: gives the file behind a URL; without it URLs are refused.
+        monitor: counts.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        name: str,
+        limits: Limits | None = None,
+        gallery: Gallery | None = None,
+        fetch: Fetch | None = None,
+        monitor: Monitor | None = None,
+    ) -> None:
+        self.bundle = bundle
+        self.name = name
+        self.limits = limits or Limits()
+        self.monitor = monitor or Monitor()
+        self.gallery = gallery
+        self._fetch = fetch
+        self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="diptych-model")
+        self._decoders = ThreadPoolExecutor(self.limits.decoders, thread_name_prefix="diptych-decode")
+        self._images = Batcher(
+            self._encode_pixels,
+            executor=self._model_thread,
+            max_batch=self.limits.batch,
+            max_delay=self.limits.delay,
+            max_places=self.limits.pictures_waiting,
+            on_batch=lambda size, seconds: self._count_batch("picture", size, seconds),
+        )
+        self._texts = Batcher(
+            self._encode_texts,
+            executor=self._model_thread,
+            max_batch=self.limits.text_batch,
+            max_delay=self.limits.delay,
+            max_places=self.limits.texts_waiting,
+            on_batch=lambda size, seconds: self._count_batch("text", size, seconds),
+        )
+        self._golden = bundle.encode_images([golden_picture()])  # [1, D], as it was at the start
+        self._health: asyncio.Task[str] | None = None
+        self._health_until = 0.0
+        for kind, batcher in (("picture", self._images), ("text", self._texts)):
+            self.monitor.waiting.labels(kind).set_function(lambda batcher=batcher: batcher.places_taken)
+
+    def close(self) -> None:
+        """Let go of the threads, once the requests in hand are answered."""
+        self._decoders.shutdown(wait=True, cancel_futures=True)
+        self._model_thread.shutdown(wait=True, cancel_futures=True)
+
+    async def image_features(self, pictures: Sequence[Picture]) -> np.ndarray:
+        """Features of pictures.
+
+        Returns:
+            [N, D] float32, unit length.
+
+        Raises:
+            ImageError: the first picture that cannot be read; its sentence begins with the picture's place.
+            ConfigError: there are too many.
+            BusyError: there is no room.
+        """
+        if not pictures:
+            return np.empty((0, self.bundle.model.config.embed_dim), np.float32)
+        _check_count("pictures", len(pictures), self.limits.pictures)
+        with self._images.places(len(pictures)):
+            pixels = await together(*map(self._pixels, pictures))
+            return np.stack(await self._images(pixels))
+
+    async def text_features(self, texts: Sequence[str], *, truncate: bool = False) -> tuple[np.ndarray, int]:
+        """Features of texts, and how many tokens these have, start and end included.
+
+        Returns:
+            [N, D] float32, unit length; and the tokens.
+
+        Raises:
+            TextError: a text is too long.
+            ConfigError: there are too many.
+            BusyError: there is no room.
+        """
+        if not texts:
+            return np.empty((0, self.bundle.model.config.embed_dim), np.float32), 0
+        _check_count("texts", len(texts), self.limits.texts)
+        if (longest := max(map(len, texts))) > self.limits.characters:
+            raise TextError(f"a text has at most {self.limits.characters:,} characters. Got {longest:,}: shorten it.")
+        with self._texts.places(len(texts)):
+            count = await self.in_thread(self._count_tokens, texts, truncate)
+            return np.stack(await self._texts(texts)), count
+
+    async def classify(
+        self, picture: Picture, labels: Sequence[str], templates: Sequence[str] = PLAIN
+    ) -> dict[str, float]:
+        """Probabilities of labels for one picture, the best first; as `ZeroShotClassifier` gives them.
+
+        Raises:
+            DataError: labels or templates are not valid, or the picture cannot be read.
+            ConfigError: there are too many.
+            BusyError: there is no room.
+        """
+        labels, templates = check_labels(labels), check_templates(templates)
+        _check_count("labels times templates", len(labels) * len(templates), self.limits.texts)
+        texts = list(dict.fromkeys(text for label in labels for text in fill(templates, label)))
+        of_picture, (of_texts, _) = await together(self.image_features([picture]), self.text_features(texts))
+        known = _Known(self.bundle, dict(zip(texts, torch.from_numpy(of_texts), strict=True)))
+        shares = await self._in_model_thread(_probabilities, known, labels, templates, of_picture)
+        return dict(sorted(zip(labels, shares, strict=True), key=lambda pair: -pair[1]))
+
+    async def search(
+        self,
+        *,
+        text: str | None = None,
+        picture: Picture | None = None,
+        like: str | None = None,
+        without: str | None = None,
+        count: int = 20,
+        filters: Filters | None = None,
+    ) -> list[dict[str, Any]]:
+        """The pictures nearest to what is given, text and picture added up; facts of each, best first.
+
+        Text is words and nothing else: it is never read as the name of a file.
+
+        Args:
+            text: words.
+            picture: a picture.
+            like: the id of a picture that was found before; goes by itself.
+            without: words that are taken away.
+            count: at most so many.
+            filters: as the library takes them.
+
+        Raises:
+            RefusedError: there is no library, or no such id.
+            ConfigError: nothing is given, or it cancels out, or count is too large.
+            DataError: the picture or a text cannot be used.
+            BusyError: there is no room.
+        """
+        gallery = self._gallery()
+        if count > self.limits.results:
+            raise ConfigError(f"count must be at most {self.limits.results:,}. Got {count:,}.")
+        if like is not None:
+            if text is not None or picture is not None or without is not None:
+                raise ConfigError("like goes by itself: leave out text, image and without.")
+            return await self.in_thread(gallery.like, like, count, filters)
+        texts = [one for one in (text, without) if one is not None]
+        (of_texts, _), of_picture = await together(
+            self.text_features(texts), self.image_features([] if picture is None else [picture])
+        )
+        of_text = of_texts[: len(texts) - (without is not None)]  # [0 or 1, D]
+        if not len(of_text) and not len(of_picture):
+            raise ConfigError("a search needs something to look for: text, image or like.")
+        total = of_text.sum(axis=0) + of_picture.sum(axis=0) - (of_texts[-1] if without is not None else 0)  # [D]
+        length = float(np.linalg.norm(total))
+        if length < _SMALLEST:
+            raise ConfigError("what is looked for and what is taken away cancel out. Change one of them.")
+        return await self.in_thread(gallery.search, total / length, count, filters)
+
+    async def draw(self, id_: str, side: int) -> bytes:
+        """A JPEG of a picture that was found; see `Gallery.draw`."""
+        return await self.in_thread(self._gallery().draw, id_, side)
+
+    def _gallery(self) -> Gallery:
+        if self.gallery is None:
+            raise RefusedError(404, "this server has no library. Start it with --library FOLDER.", "no_library")
+        return self.gallery
+
+    async def health(self) -> str:
+        """Run the model on the golden picture. Empty when it answers as it did at the start, else what is wrong.
+
+        Runs once for all who ask within a second.
+        """
+        loop = asyncio.get_running_loop()
+        if self._health is None or (self._health.done() and loop.time() >= self._health_until):
+            self._health = loop.create_task(self._examine())
+            self._health_until = loop.time() + _HEALTH_SECONDS
+        return await asyncio.shield(self._health)
+
+    async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run what is no business of the model beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
+
+    async def _in_model_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._model_thread, function, *arguments)
+
+    async def _examine(self) -> str:
+        fault = ""
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                now = await self._in_model_thread(self.bundle.encode_images, [golden_picture()])
+            distance = float((now - self._golden).norm())
+            if not distance <= GOLDEN_TOLERANCE:  # also when it is no number
+                fault = f"the golden picture is {distance:.2g} from where it was at the start"
+        except TimeoutError:
+            fault = f"no answer within {self.limits.seconds:g} s"
+        except Exception as error:
+            fault = f"the model failed ({type(error).__name__})"
+        self.monitor.health.set(not fault)
+        return fault
+
+    async def _pixels(self, picture: Picture) -> np.ndarray:
+        """[S, S, 3] uint8 of one picture."""
+        try:
+            if not is_url(picture.source):
+                return await self.in_thread(self._decode, picture, None)
+            if self._fetch is None:
+                sentence = "URLs are not fetched by this server. Send the file itself, as a data URL or base64."
+                raise ImageError(f"{picture.where}: {sentence}", "url refused")
+            return await self.in_thread(self._decode, picture, await self._fetch(picture.source))
+        except ImageError as error:
+            self.monitor.bad_pictures.labels(error.cause).inc()
+            raise
+
+    def _decode(self, picture: Picture, data: bytes | None) -> np.ndarray:
+        if data is None:
+            try:
+                data = picture_bytes(picture.source)
+            except ImageError as error:
+                raise ImageError(f"{picture.where}: {error}", error.cause) from error
+        file = _NamedFile(data)
+        file.name = picture.where  # what messages call it
+        return self.bundle.preprocess.pixels(open_image(file, max_pixels=self.limits.pixels))
+
+    def _count_tokens(self, texts: Sequence[str], truncate: bool) -> int:
+        tokenizer = self.bundle.tokenizer
+        tokens = tokenizer.encode(texts, truncate=truncate)  # [N, L]
+        return int(((tokens == tokenizer.end_token_id).int().argmax(dim=1) + 1).sum())
+
+    def _encode_pixels(self, pixels: list[np.ndarray]) -> list[np.ndarray]:
+        return _rows(self.bundle.encode_pixels(np.stack(pixels)))
+
+    def _encode_texts(self, texts: list[str]) -> list[np.ndarray]:
+        # What is too long was refused before it came here, or may be cut.
+        return _rows(self.bundle.encode_texts(texts, batch_size=len(texts), truncate=True))
+
+    def _count_batch(self, kind: str, size: int, seconds: float) -> None:
+        self.monitor.batch_size.labels(kind).observe(size)
+        self.monitor.batch_seconds.labels(kind).observe(seconds)
+
+
+class _NamedFile(io.BytesIO):
+    name: str
+
+
+async def together(*coroutines: Coroutine[Any, Any, Any]) -> list[Any]:
+    """Results of all; when one fails the others are called off, and its own error is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+class _Known:
+    """An encoder of texts that were encoded before, in batches with those of others."""
+
+    def __init__(self, bundle: Bundle, features: Mapping[str, Tensor]) -> None:
+        self._features = features
+        self.encode_images = bundle.encode_images
+        self.logits_per_image = bundle.logits_per_image
+        self.probabilities = bundle.probabilities
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        return torch.stack([self._features[text] for text in texts])
+
+
+def _probabilities(
+    known: _Known, labels: Sequence[str], templates: Sequence[str], image_features: np.ndarray
+) -> list[float]:
+    classifier = ZeroShotClassifier(known, labels, templates, batch_size=len(labels) * len(templates))
+    return classifier.probabilities(torch.from_numpy(image_features))[0].tolist()
+
+
+def _rows(features: Tensor) -> list[np.ndarray]:
+    if not features.isfinite().all():
+        raise ArithmeticError("the model gave features that are not finite")
+    return list(features.numpy())
+
+
+def _check_count(what: str, count: int, most: int) -> None:
+    if count > most:
+        raise ConfigError(f"a request takes at most {most:,} {what}. Got {count:,}: send them in several.")

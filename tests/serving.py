@@ -1,0 +1,115 @@
+"""What the tests of the server share: a tiny model, a library in memory, and clients without a network."""
+
+import asyncio
+import base64
+import dataclasses
+import datetime
+import io
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx2
+import numpy as np
+from PIL import Image
+
+from diptych.data.images import Preprocess, open_image
+from diptych.data.tokenizer import Tokenizer
+from diptych.errors import DataError
+from diptych.model.clip import CLIP
+from diptych.model.presets import preset
+from diptych.runtime import generator
+from diptych.serve.app import create_app
+from diptych.serve.gallery import Gallery
+from diptych.serve.service import Service
+from diptych.weights.bundle import Bundle
+
+T = TypeVar("T")
+
+COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (40, 60, 210)}
+
+
+def tiny_bundle() -> Bundle:
+    tokenizer = Tokenizer.train(["a red kite", "a blue boat", "a red boat"] * 3, vocab_size=530, context_length=16)
+    config = preset("tiny-vit")
+    text = dataclasses.replace(config.text, vocab_size=tokenizer.vocab_size, context_length=16)
+    model = CLIP(dataclasses.replace(config, text=text), generator(0)).eval()
+    return Bundle(model=model, preprocess=Preprocess(image_size=config.image.image_size), tokenizer=tokenizer)
+
+
+def picture_file(colour: str = "red", size: tuple[int, int] = (40, 30), kind: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, colour).save(file, kind, **options)
+    return file.getvalue()
+
+
+def data_url(data: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+@dataclass(frozen=True)
+class Row:
+    path: Path
+    score: float
+    width: int = 40
+    height: int = 30
+    date: datetime.datetime | None = None
+    camera: str = ""
+    time: float | None = None
+
+
+class PlainLibrary:
+    """Every picture of a folder, compared one by one."""
+
+    def __init__(self, folder: Path, bundle: Bundle) -> None:
+        self.folder = folder
+        self._features = {path: bundle.encode_images([path])[0].numpy() for path in sorted(folder.rglob("*.png"))}
+
+    def __len__(self) -> int:
+        return len(self._features)
+
+    def nearest(self, features: np.ndarray, *, count: int, filters: Any) -> Sequence[Row]:
+        rows = [Row(path, float(one @ features)) for path, one in self._features.items()]
+        below = filters.folder if filters else ""
+        rows = [row for row in rows if row.path.relative_to(self.folder).as_posix().startswith(below)]
+        return sorted(rows, key=lambda row: -row.score)[:count]
+
+    def like(self, path: Path, *, count: int, filters: Any) -> Sequence[Row]:
+        if path not in self._features:
+            raise DataError(f"{path} is not there")
+        rows = self.nearest(self._features[path], count=count + 1, filters=filters)
+        return [row for row in rows if row.path != path][:count]
+
+    def thumbnail(self, path: Path, *, side: int) -> bytes:
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise DataError(f"{path} is elsewhere")
+        image = open_image(path)
+        image.thumbnail((side, side))
+        file = io.BytesIO()
+        image.save(file, "JPEG")
+        return file.getvalue()
+
+
+def with_client(
+    bundle: Bundle,
+    work: Callable[[httpx2.AsyncClient], Awaitable[T]],
+    *,
+    library: PlainLibrary | None = None,
+    api_key: str = "",
+    hosts: Sequence[str] | None = None,
+    **options: Any,
+) -> T:
+    """Run some requests against an application of their own."""
+
+    async def run() -> T:
+        service = Service(bundle, name="tiny", gallery=Gallery(library) if library else None, **options)
+        app: Any = create_app(service, api_key=api_key, hosts=hosts)
+        transport = httpx2.ASGITransport(app=app)
+        try:
+            async with httpx2.AsyncClient(transport=transport, base_url="http://test", timeout=30) as client:
+                return await work(client)
+        finally:
+            service.close()
+
+    return asyncio.run(run())

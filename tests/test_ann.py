@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from diptych.errors import ConfigError, ShapeError
+from diptych.search import ann
+from diptych.search.ann import ApproximateScanner
+from diptych.search.index import plain_search
+
+
+@pytest.fixture(autouse=True)
+def few_rows_are_many(monkeypatch):
+    monkeypatch.setattr(ann, "_AGAIN", 200)
+    monkeypatch.setattr(ann, "_AGAIN_EACH", 5)
+
+
+@pytest.fixture(scope="module")
+def features() -> np.ndarray:
+    """As of a CLIP model: a common direction, clusters, and variance that falls as 1 / i."""
+    draw = np.random.default_rng(0)
+    spread = 1 / np.sqrt(np.arange(1, 129))
+    centres = draw.standard_normal((200, 128)) * spread
+    rows = centres[draw.integers(0, 200, 4000)] + 0.5 * draw.standard_normal((4000, 128)) * spread + 0.4
+    rows = rows @ np.linalg.qr(draw.standard_normal((128, 128)))[0]
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def recall(scanner: ApproximateScanner, features: np.ndarray, among: np.ndarray | None = None) -> float:
+    shares = []
+    for query in features[::97]:
+        exact = plain_search(features, query, 10, among).rows
+        shares.append(len(np.intersect1d(scanner.search(query, 10, among).rows, exact)) / len(exact))
+    return float(np.mean(shares))
+
+
+def test_most_of_the_best_are_found_and_their_scores_are_exact(features):
+    scanner = ApproximateScanner(features)
+    assert recall(scanner, features) > 0.95
+    hits = scanner.search(features[5], 10)
+    np.testing.assert_allclose(hits.scores, features[hits.rows] @ features[5], atol=1e-6)
+    assert (np.diff(hits.scores) <= 0).all()
+    assert hits.rows[0] == 5
+
+
+def test_the_first_search_is_exact(features):
+    for query in features[:40]:
+        found = ApproximateScanner(features).search(query, 20).rows
+        np.testing.assert_array_equal(found, plain_search(features, query, 20).rows)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.05])
+def test_filters_are_kept(features, share):
+    among = np.random.default_rng(1).random(len(features)) < share
+    scanner = ApproximateScanner(features)
+    assert recall(scanner, features, among) > 0.95
+    assert among[scanner.search(features[0], 30, among).rows].all()
+
+
+def test_rows_that_are_added_are_found_with_the_components_of_the_first(features):
+    scanner = ApproximateScanner(features[:3000])
+    for _ in range(2):
+        scanner.search(features[0], 3)
+    basis = scanner._sketch.basis
+    scanner.extend(features)
+    assert scanner.search(features[3500], 1).rows.tolist() == [3500]
+    assert scanner._sketch.basis is basis
+    assert recall(scanner, features) > 0.95
+
+
+def test_what_does_not_fit_is_named(features):
+    with pytest.raises(ConfigError, match="count must be at least 1"):
+        ApproximateScanner(features).search(features[0], 0)
+    with pytest.raises(ShapeError, match=r"a query must be \[128\]"):
+        ApproximateScanner(features).search(features[0, :3], 1)

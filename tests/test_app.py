@@ -1,0 +1,379 @@
+import base64
+import io
+import json
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from PIL import Image
+
+from diptych.serve.limits import Limits
+from diptych.serve.messages import ErrorAnswer
+from diptych.weights.bundle import Bundle
+from serving import COLOURS, PlainLibrary, data_url, picture_file, tiny_bundle, with_client
+
+RED = data_url(picture_file())
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return tiny_bundle()
+
+
+@pytest.fixture(scope="module")
+def library(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> PlainLibrary:
+    folder = tmp_path_factory.mktemp("library")
+    (folder / "deeper").mkdir()
+    for place in ("red.png", "green.png", "deeper/blue.png"):
+        (folder / place).write_bytes(picture_file(COLOURS[Path(place).stem]))  # pyright: ignore[reportArgumentType]
+    return PlainLibrary(folder, bundle)
+
+
+def asked(bundle: Bundle, path: str, body: Any = None, **options: Any) -> httpx2.Response:
+    async def work(client: httpx2.AsyncClient) -> httpx2.Response:
+        return await (client.get(path) if body is None else client.post(path, json=body))
+
+    return with_client(bundle, work, **options)
+
+
+def error_of(response: httpx2.Response) -> Any:
+    return ErrorAnswer.model_validate_json(response.content).error
+
+
+def test_embeddings_have_openais_shape_in_the_order_of_the_inputs(bundle: Bundle):
+    inputs = ["a red kite", {"image": RED}, {"text": "a boat"}]
+    answer = asked(bundle, "/v1/embeddings", {"input": inputs, "model": "tiny", "user": "x"}).json()
+    assert answer.keys() == {"object", "data", "model", "usage"}
+    assert (answer["object"], answer["model"]) == ("list", "tiny")
+    assert [(one["object"], one["index"]) for one in answer["data"]] == [("embedding", i) for i in range(3)]
+    expected = np.stack(
+        [
+            bundle.encode_texts(["a red kite"])[0].numpy(),
+            bundle.encode_images([picture_file()])[0].numpy(),
+            bundle.encode_texts(["a boat"])[0].numpy(),
+        ]
+    )
+    np.testing.assert_allclose([one["embedding"] for one in answer["data"]], expected, atol=1e-6)
+    tokens = bundle.tokenizer.encode(["a red kite", "a boat"])
+    count = int((tokens == bundle.tokenizer.end_token_id).int().argmax(dim=1).sum()) + 2
+    assert answer["usage"] == {"prompt_tokens": count, "total_tokens": count}
+
+
+def test_base64_holds_the_same_numbers(bundle: Bundle):
+    async def work(client: httpx2.AsyncClient) -> list[Any]:
+        bodies = [{"input": "a boat", "encoding_format": kind} for kind in ("float", "base64")]
+        return [(await client.post("/v1/embeddings", json=body)).json()["data"][0]["embedding"] for body in bodies]
+
+    plain, packed = with_client(bundle, work)
+    assert np.frombuffer(base64.b64decode(packed), "<f4").tolist() == plain
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param", "message"),
+    [
+        ({"input": []}, 400, "input", "input must hold at least one text or picture"),
+        ({"input": [1, 2]}, 400, "input", "input must be a text"),
+        ({"input": None}, 400, "input", "input must be a text"),
+        ({"input": {"picture": "x"}}, 400, None, "is not an option"),
+        ({"inputs": "a"}, 400, "inputs", "inputs is not an option"),
+        ({"input": "a", "model": "gpt"}, 404, "model", "gpt is not here. This server has tiny"),
+        ({"input": "a", "dimensions": 8}, 400, "dimensions", "no smaller feature. Got 8"),
+        ({"input": "a", "encoding_format": "int8"}, 400, "encoding_format", "encoding_format: input should be"),
+        ({"input": ["a", {"image": "?"}]}, 400, None, "input[1]: a picture must be base64"),
+        ({"input": {"image": "https://example.org/a.png"}}, 400, None, "URLs are not fetched by this server"),
+        ({"input": "a b c d e f g h i j k l m n o p q r"}, 400, None, "must fit 16 tokens"),
+        ({"input": ["a"] * 1025}, 400, None, "at most 1,024 texts. Got 1,025"),
+        ([], 400, None, "must be a JSON object"),
+        ("a", 400, None, "must be a JSON object"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(bundle: Bundle, body: Any, status: int, param: str | None, message: str):
+    answer = asked(bundle, "/v1/embeddings", body)
+    error = error_of(answer)
+    assert (answer.status_code, error.type) == (status, "invalid_request_error")
+    assert message in error.message
+    assert param is None or error.param == param
+    assert "\n" not in error.message
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "message"),
+    [
+        (b"{", "application/json", "the body must be JSON: Expecting property name"),
+        (b"[" * 100_000, "application/json", "the body must be JSON"),
+        (b"1" * 5_000, "application/json", "the body must be JSON"),
+        (b'{"input": "\xff"}', "application/json", "the body must be JSON"),
+        (b'{"input": "\\ud800"}', "application/json", "input must be a text"),
+        (b'{"input": NaN}', "application/json", "input must be a text"),
+        (b'{"input": "a"}', "text/plain", "sent with Content-Type: application/json"),
+        (b"", "application/json", "must be a JSON object"),
+    ],
+)
+def test_bodies_that_are_no_json(bundle: Bundle, content: bytes, kind: str, message: str):
+    async def work(client: httpx2.AsyncClient) -> httpx2.Response:
+        return await client.post("/v1/embeddings", content=content, headers={"content-type": kind})
+
+    answer = with_client(bundle, work)
+    assert answer.status_code == 400
+    assert message in error_of(answer).message
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def packed(size: int) -> bytes:
+    """So many zero bytes, deflated."""
+    packer = zlib.compressobj(1)
+    block = bytes(2**20)
+    return b"".join(packer.compress(block[: size - at]) for at in range(0, size, 2**20)) + packer.flush()
+
+
+def png_of(width: int, height: int, *, pixels: bytes, extra: bytes = b"") -> bytes:
+    head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)  # 1 bit a pixel, grey
+    data = chunk(b"IDAT", pixels)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + extra + data + chunk(b"IEND", b"")
+
+
+def huge_png() -> bytes:
+    """30,000 x 30,000 pixels, whole and valid, in half a megabyte."""
+    return png_of(30_000, 30_000, pixels=packed(30_000 * (1 + 30_000 // 8)))
+
+
+def text_bomb_png() -> bytes:
+    """One pixel, and a comment of 100 MB packed into half of one."""
+    return png_of(1, 1, pixels=packed(2), extra=chunk(b"zTXt", b"Comment\0\0" + packed(100 * 2**20)))
+
+
+def pixel_bomb_png() -> bytes:
+    """One pixel by its head, and 100 MB of pixels behind it."""
+    return png_of(1, 1, pixels=packed(100 * 2**20))
+
+
+def animated_gif() -> bytes:
+    file = io.BytesIO()
+    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    return file.getvalue()
+
+
+def ico_bomb() -> bytes:
+    """An icon that says 16 x 16 and holds a PNG of 30,000 x 30,000."""
+    png = huge_png()
+    return struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(png), 22) + png
+
+
+# What each must end in: a feature by the stated rules of pictures, or a refusal.
+PICTURES: dict[str, tuple[Any, int, str]] = {
+    "one pixel": (lambda: picture_file(size=(1, 1)), 200, ""),
+    "animated gif": (animated_gif, 200, ""),  # its first frame counts
+    "huge png": (huge_png, 413, "image_too_large"),
+    "text bomb": (text_bomb_png, 400, "image_unreadable"),
+    "pixel bomb": (pixel_bomb_png, 200, ""),  # only the pixel that the head tells of is unpacked
+    "icon bomb": (ico_bomb, 413, "image_too_large"),
+    "truncated jpeg": (lambda: picture_file(size=(400, 300), kind="JPEG")[:900], 400, "image_truncated"),
+    "svg": (lambda: b'<svg xmlns="http://www.w3.org/2000/svg"/>', 400, "image_unsupported"),
+    "strip": (lambda: picture_file(size=(100_000, 1)), 200, ""),
+    "eps": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 400, "image_unsupported"),
+    "nothing known": (lambda: b"\0" * 1000, 400, "image_not_an_image"),
+    "web page": (lambda: b"<!doctype html><html></html>", 400, "image_not_an_image"),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_hostile_pictures_end_cleanly_and_the_next_is_served(bundle: Bundle, name: str):
+    make, status, code = PICTURES[name]
+    file = make()
+
+    async def work(client: httpx2.AsyncClient) -> list[httpx2.Response]:
+        bodies = [{"input": {"image": data_url(data)}} for data in (file, picture_file())]
+        return [await client.post("/v1/embeddings", json=body) for body in bodies]
+
+    bad, good = with_client(bundle, work)
+    assert bad.status_code == status, bad.text
+    if status == 200:
+        features = np.array(bad.json()["data"][0]["embedding"])
+        np.testing.assert_allclose(features, bundle.encode_images([file])[0].numpy(), atol=1e-6)
+    else:
+        assert error_of(bad).code == code
+    assert good.status_code == 200
+
+
+def test_a_gigabyte_is_not_read(bundle: Bundle):
+    sent = 0
+
+    async def gigabyte():
+        nonlocal sent
+        for _ in range(1024):
+            sent += 1
+            yield bytes(2**20)
+
+    async def work(client: httpx2.AsyncClient) -> list[httpx2.Response]:
+        headers = {"content-type": "application/json"}
+        chunked = await client.post("/v1/embeddings", content=gigabyte(), headers=headers)
+        told = await client.post("/classify", content=b"", headers={**headers, "content-length": str(2**30)})
+        return [chunked, told, await client.post("/v1/embeddings", json={"input": "a"})]
+
+    chunked, told, after = with_client(bundle, work)
+    assert sent == 21 + 20  # until it is too much, and as much again that is thrown away
+    assert [chunked.status_code, told.status_code, after.status_code] == [413, 413, 200]
+    assert "at most 20,971,520 bytes" in error_of(chunked).message
+
+
+def test_a_full_queue_says_when_to_come_again(bundle: Bundle):
+    answer = None
+
+    async def work(client: httpx2.AsyncClient) -> list[httpx2.Response]:
+        import asyncio
+
+        body = {"input": [{"image": RED}] * 4}
+        return await asyncio.gather(*(client.post("/v1/embeddings", json=body) for _ in range(3)))
+
+    answers = with_client(bundle, work, limits=Limits(pictures=4, pictures_waiting=8))
+    [answer] = [one for one in answers if one.status_code != 200]
+    assert answer.status_code == 429
+    assert int(answer.headers["retry-after"]) >= 1
+    assert error_of(answer).type == "rate_limit_error"
+
+
+def test_classify_gives_the_best_label_first(bundle: Bundle):
+    labels = ["a red kite", "a blue boat", "a boat"]
+    answer = asked(bundle, "/classify", {"image": RED, "labels": labels, "templates": ["{}", "the {}"]}).json()
+    shares = [one["probability"] for one in answer["labels"]]
+    assert sum(shares) == pytest.approx(1)
+    assert shares == sorted(shares, reverse=True)
+    assert {one["label"] for one in answer["labels"]} == set(labels)
+
+
+def test_found_pictures_are_seen_by_id_only(bundle: Bundle, library: PlainLibrary):
+    async def work(client: httpx2.AsyncClient) -> None:
+        found = (await client.post("/search", json={"image": RED, "count": 2})).json()["results"]
+        assert [found[0]["name"], len(found)] == ["red.png", 2]
+        small = await client.get(found[0]["thumbnail"])
+        assert small.headers["content-type"] == "image/jpeg"
+        with Image.open(io.BytesIO(small.content)) as image:
+            assert image.size == (40, 30)
+        like = (await client.post("/search", json={"like": found[0]["id"]})).json()["results"]
+        assert {one["name"] for one in like} == {"green.png", "deeper/blue.png"}
+        for path in ("/library/red.png/picture", "/library/..%2fred.png/picture", "/library/%00/thumbnail"):
+            gone = await client.get(path)
+            assert gone.status_code == 404, path
+            assert str(library.folder) not in gone.text
+        below = {"image": RED, "filters": {"folder": "deeper"}}
+        assert [one["name"] for one in (await client.post("/search", json=below)).json()["results"]] == [
+            "deeper/blue.png"
+        ]
+
+    with_client(bundle, work, library=library)
+
+
+@pytest.mark.parametrize("folder", ["../..", "/etc", "deeper/../../..", "\0"])
+def test_a_filter_does_not_lead_out_of_the_library(bundle: Bundle, library: PlainLibrary, folder: str):
+    answer = asked(bundle, "/search", {"text": "a", "filters": {"folder": folder}}, library=library)
+    assert answer.status_code == 200
+    assert answer.json()["results"] == []
+
+
+def test_health_is_503_when_the_model_fails(monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: Any, **__: Any) -> None:
+        raise ArithmeticError
+
+    fine = asked(tiny_bundle(), "/health")
+    assert (fine.status_code, fine.json()["status"]) == (200, "ok")
+
+    async def work(client: httpx2.AsyncClient) -> httpx2.Response:
+        monkeypatch.setattr(Bundle, "encode_images", fail)
+        return await client.get("/health")
+
+    failing = with_client(tiny_bundle(), work)
+    assert (failing.status_code, failing.json()["status"]) == (503, "failing")
+    assert failing.json()["reason"] == "the model failed (ArithmeticError)"
+
+
+def test_a_fault_of_ours_is_a_500_without_its_inside(bundle: Bundle, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: Any, **__: Any) -> None:
+        raise ArithmeticError("/a/secret/path")
+
+    async def work(client: httpx2.AsyncClient) -> None:
+        with pytest.raises(ArithmeticError):  # so that the server's log has it
+            await client.post("/v1/embeddings", json={"input": "a"})
+        client._transport.raise_app_exceptions = False  # pyright: ignore[reportAttributeAccessIssue]
+        answer = await client.post("/v1/embeddings", json={"input": "a"})
+        assert answer.status_code == 500
+        assert "secret" not in answer.text
+        assert error_of(answer).type == "server_error"
+
+    monkeypatch.setattr(Bundle, "encode_texts", fail)
+    with_client(bundle, work)
+
+
+def test_metrics_count_by_route_and_not_by_what_clients_make_up(bundle: Bundle):
+    async def work(client: httpx2.AsyncClient) -> str:
+        await client.post("/v1/embeddings", json={"input": ["a", "b"]})
+        await client.post("/v1/embeddings", json={"input": {"image": "?"}})
+        for i in range(5):
+            await client.get(f"/made/up/{i}")
+            await client.get(f"/library/{i}/thumbnail")
+        return (await client.get("/metrics")).text
+
+    text = with_client(bundle, work)
+    for line in (
+        'diptych_requests_total{route="/v1/embeddings",status="200"} 1.0',
+        'diptych_requests_total{route="/v1/embeddings",status="400"} 1.0',
+        'diptych_requests_total{route="none",status="404"} 5.0',
+        'diptych_requests_total{route="/library/{id}/thumbnail",status="404"} 5.0',
+        'diptych_batch_size_sum{kind="text"} 2.0',
+        'diptych_bad_pictures_total{cause="not an image"} 1.0',
+        "diptych_requests_in_hand 1.0",
+        'diptych_waiting{kind="picture"} 0.0',
+        "process_resident_memory_bytes",
+    ):
+        assert line in text, line
+
+
+def test_the_page_is_served_and_asks_nobody_else(bundle: Bundle):
+    async def work(client: httpx2.AsyncClient) -> None:
+        for path, kind in (("/", "text/html"), ("/page/style.css", "text/css"), ("/page/app.js", "text/javascript")):
+            answer = await client.get(path)
+            assert answer.status_code == 200
+            assert answer.headers["content-type"].startswith(kind)
+            assert "script-src 'self'" in answer.headers["content-security-policy"]
+            text = answer.text.replace("http://www.w3.org/2000/svg", "")
+            assert "http:" not in text
+            assert "https:" not in text
+            assert "innerHTML" not in text
+            assert " style=" not in text
+            assert "onclick" not in text
+        for path in ("/page/../app.py", "/page/%2e%2e/app.py", "/page/", "/docs", "/redoc"):
+            assert (await client.get(path)).status_code == 404
+
+    with_client(bundle, work)
+
+
+def test_the_description_is_complete(bundle: Bundle):
+    schema = asked(bundle, "/openapi.json", api_key="a long enough key").json()
+    assert schema["openapi"].startswith("3.1")
+    assert set(schema["paths"]) == {
+        *("/v1/embeddings", "/v1/models", "/classify", "/search", "/health", "/metrics"),
+        *("/library/{id}/thumbnail", "/library/{id}/picture"),
+    }
+    for path in schema["paths"].values():
+        for operation in path.values():
+            assert operation["description"]
+            assert "422" not in operation["responses"]
+    assert schema["security"] == [{"key": []}]
+    assert "HTTPValidationError" not in json.dumps(schema)
+
+
+def test_a_key_locks_all_but_the_page_and_health(bundle: Bundle):
+    async def work(client: httpx2.AsyncClient) -> None:
+        assert (await client.post("/v1/embeddings", json={"input": "a"})).status_code == 401
+        headers = {"Authorization": "Bearer a long enough key"}
+        assert (await client.post("/v1/embeddings", json={"input": "a"}, headers=headers)).status_code == 200
+        assert (await client.get("/health")).status_code == 200
+
+    with_client(bundle, work, api_key="a long enough key")

@@ -1,0 +1,125 @@
+import datetime
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diptych.errors import ConfigError, DataError
+from diptych.search.query import Filters, Query, Term, parse_place
+
+
+@pytest.fixture
+def photo(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("photo.jpg", "my photo.jpg", "odd.name"):
+        (tmp_path / name).touch()
+    return Path("photo.jpg")
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("two dogs on a beach", [(1, "two dogs on a beach")]),
+        ('"red car" - "truck"', [(1, "red car"), (-1, "truck")]),
+        ('"red car"-"truck"', [(1, "red car"), (-1, "truck")]),
+        ("red car - truck", [(1, "red car"), (-1, "truck")]),
+        ("a t-shirt", [(1, "a t-shirt")]),
+        ("2 * dog + .5*cat", [(2, "dog"), (0.5, "cat")]),
+        ('dog - 0.5 * "a big cat" + bird', [(1, "dog"), (-0.5, "a big cat"), (1, "bird")]),
+        ('- "truck" + car', [(-1, "truck"), (1, "car")]),
+        ('"a + b"', [(1, "a + b")]),
+        ('"a dog" "a cat"', [(1, "a dog"), (1, "a cat")]),
+        ('dog 0.5 * "cat"', [(1, "dog"), (0.5, "cat")]),
+        ("5 dogs", [(1, "5 dogs")]),
+        ('"photo.jpg"', [(1, "photo.jpg")]),
+    ],
+)
+def test_words_are_read_as_typed(text, terms):
+    assert Query.parse(text).terms == tuple(Term(*term) for term in terms)
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("photo.jpg", (Term(1, image=Path("photo.jpg")),)),
+        ('photo.jpg + "at night"', (Term(1, image=Path("photo.jpg")), Term(1, "at night"))),
+        (
+            '0.5 * photo.jpg - image:"my photo.jpg"',
+            (Term(0.5, image=Path("photo.jpg")), Term(-1, image=Path("my photo.jpg"))),
+        ),
+        ("my photo.jpg", (Term(1, image=Path("my photo.jpg")),)),
+        ("image:odd.name", (Term(1, image=Path("odd.name")),)),
+    ],
+)
+def test_pictures_are_told_by_their_ending_or_by_image(photo, text, terms):
+    assert Query.parse(text).terms == terms
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "each part of a query must have words"),
+        ("dog +", "each part of a query must have words"),
+        ("dog + - cat", "each part of a query must have words"),
+        ('"dog', "a quote in a query must end"),
+        ('- "dog"', "must look for something"),
+        ("0 * dog", "must look for something"),
+    ],
+)
+def test_what_is_no_query_is_told(text, message):
+    with pytest.raises(ConfigError, match=message):
+        Query.parse(text)
+
+
+def test_a_picture_that_is_not_there_is_told_with_the_way_to_mean_words(tmp_path):
+    with pytest.raises(DataError, match=r'no such file exists\. To search for the words, write "gone\.jpg"'):
+        Query.parse("gone.jpg")
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_a_query_or_a_sentence(text):
+    try:
+        query = Query.parse(text)
+    except (ConfigError, DataError):
+        return
+    assert all(term.text.strip() or term.image for term in query.terms)
+
+
+class Towers:
+    """A stand-in for a bundle with unit vectors one can add by hand."""
+
+    class model:  # noqa: N801
+        class config:  # noqa: N801
+            embed_dim = 3
+
+    def encode_texts(self, texts):
+        return torch.stack([{"x": torch.eye(3)[0], "y": torch.eye(3)[1]}[text] for text in texts])
+
+    def encode_images(self, images):
+        return torch.eye(3)[2].repeat(len(images), 1)
+
+
+def test_features_are_the_weighted_sum_of_unit_length(photo):
+    features = Query.parse("2 * x - y + 2 * photo.jpg").features(Towers())
+    torch.testing.assert_close(features, torch.tensor([2.0, -1.0, 2.0]) / 3)
+    torch.testing.assert_close(
+        Query.parse("x").without("y").features(Towers()), torch.tensor([1.0, -1.0, 0.0]) / 2**0.5
+    )
+
+
+def test_terms_that_cancel_out_are_told():
+    with pytest.raises(ConfigError, match="cancel out"):
+        Query.parse("x - x").features(Towers())
+
+
+def test_filters_refuse_what_makes_no_sense():
+    assert Filters(after=datetime.date(2023, 1, 1), near=parse_place("-48.86, 2.35")).near == (-48.86, 2.35, 10)
+    for text in ("48", "a,b", "1,2,3,4"):
+        with pytest.raises(ConfigError, match=r"a place must be latitude, longitude and kilometres"):
+            parse_place(text)
+    with pytest.raises(ConfigError, match="a place must be"):
+        Filters(near=(91, 0, 1))
+    with pytest.raises(ConfigError, match="sides must be 0 or more"):
+        Filters(min_side=-1)

@@ -1,0 +1,69 @@
+import hashlib
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diptych.data.images import Preprocess
+from diptych.search import reading
+from diptych.search.reading import Found, find_files, read_file, thumbnail_of
+
+PREPROCESS = Preprocess(image_size=32)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(found.path for found in find_files(folder))
+
+
+def test_pictures_and_videos_are_found_and_nothing_hidden(tmp_path):
+    there = ["a.JPG", "deep/er/b.webp", "deep/c.mp4", "x.heic", "._a.jpg", ".trash/d.png", "notes.txt", "jpg"]
+    for name in there:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert names(tmp_path) == ["a.JPG", "deep/c.mp4", "deep/er/b.webp", "x.heic"]
+
+
+def test_a_name_that_is_no_text_is_passed_over(tmp_path):
+    try:
+        (tmp_path / os.fsdecode(b"\xff.png")).touch()
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    assert names(tmp_path) == []
+
+
+def test_a_picture_gives_pixels_facts_and_digest(tmp_path):
+    Image.new("RGB", (64, 48), "red").save(tmp_path / "a.png")
+    read = read_file(tmp_path, Found("a.png", 0, 0), PREPROCESS)
+    assert (read.facts.width, read.facts.height, read.fault, read.times) == (64, 48, None, (None,))
+    assert read.digest == hashlib.sha256((tmp_path / "a.png").read_bytes()).digest()
+    np.testing.assert_array_equal(read.pixels[0], PREPROCESS.pixels(tmp_path / "a.png"))
+    assert read_file(tmp_path, read.found, PREPROCESS, {read.digest}).pixels == ()
+
+
+def test_what_cannot_be_read_has_a_fault(tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"bad")
+    assert "must be a picture" in str(read_file(tmp_path, Found("bad.png", 0, 0), PREPROCESS).fault)
+    assert "cannot be opened: No such file" in str(read_file(tmp_path, Found("gone.png", 0, 0), PREPROCESS).fault)
+
+
+def test_a_long_video_is_known_by_its_ends_and_length(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "_WHOLE", 8)
+    digests = set()
+    for content in (b"12345678", b"1234....5678", b"1234....567x", b"1234.....5678", b"x234....5678"):
+        (tmp_path / "film.mp4").write_bytes(content)
+        digests.add(reading._digest_of_video(tmp_path / "film.mp4"))
+    assert len(digests) == 5
+
+
+def test_a_thumbnail_keeps_the_shape_and_stands_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (400, 300)).save(tmp_path / "a.jpg", exif=exif)
+    image = Image.open(io.BytesIO(thumbnail_of(tmp_path / "a.jpg", side=100)))
+    assert (image.size, image.format) == ((75, 100), "JPEG")

@@ -1,0 +1,434 @@
+"""`diptych serve` as a process of its own: signals, a network without a route, what schemathesis makes up, the page."""
+
+import base64
+import concurrent.futures
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode, checks
+
+from serving import COLOURS, data_url, picture_file, tiny_bundle
+
+ROOT = Path(__file__).parent.parent
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+RED = data_url(picture_file())
+
+needs_chromium = pytest.mark.skipif(
+    not (os.path.exists(CHROMIUM) or shutil.which("chromium")),  # noqa: PTH110
+    reason="needs chromium",
+)
+
+
+@dataclass(frozen=True)
+class Server:
+    process: subprocess.Popen[str]
+    url: str
+
+    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """The exit code, and what it wrote on standard error."""
+        self.process.send_signal(number)
+        _, errors = self.process.communicate(timeout=60)
+        return self.process.returncode, errors
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_bundle().save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "deeper").mkdir()
+    for place in ("red.png", "green.png", "deeper/blue.png"):
+        (folder / place).write_bytes(picture_file(COLOURS[Path(place).stem]))  # pyright: ignore[reportArgumentType]
+    return folder
+
+
+@contextlib.contextmanager
+def running(*options: str | Path, **environment: str) -> Iterator[Server]:
+    command = [sys.executable, "-m", "diptych", "serve", "--port", "0", *map(str, options)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    )
+    try:
+        assert process.stdout
+        line = process.stdout.readline()
+        found = re.search(r"http://\S+(?=/)", line)
+        assert found, process.communicate()[1]
+        yield Server(process, found[0])
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def server(model: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    index = tmp_path_factory.mktemp("index") / "index"
+    with running("--model", model, "--library", pictures, "--index", index, "--max-body", "4") as server:
+        yield server
+
+
+def test_a_stop_answers_the_requests_in_hand(model: Path):
+    # Requests wait a second for company, so that the signal comes while they are in hand.
+    with running("--model", model, "--batch-delay", "1000") as server, concurrent.futures.ThreadPoolExecutor() as pool:
+        ask = lambda: httpx2.post(f"{server.url}/v1/embeddings", json={"input": "a red kite"}, timeout=60)  # noqa: E731
+        asked = [pool.submit(ask) for _ in range(4)]
+        metrics = ""
+        while 'diptych_waiting{kind="text"} 4.0' not in metrics:
+            metrics = httpx2.get(f"{server.url}/metrics").text
+        code, errors = server.stop()
+        assert [future.result().status_code for future in asked] == [200] * 4
+        assert (code, errors) == (0, "")
+        with pytest.raises(httpx2.ConnectError):
+            httpx2.get(f"{server.url}/health")
+
+
+def test_ctrl_c_ends_it_like_every_command(model: Path):
+    with running("--model", model) as server:
+        assert httpx2.get(f"{server.url}/health").status_code == 200
+        assert server.stop(signal.SIGINT) == (130, "diptych: stopped.\n")
+
+
+def test_a_gigabyte_on_the_wire_is_refused_and_memory_stays(server: Server):
+    httpx2.get(f"{server.url}/health")
+    before = memory(server)
+    sent = 0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(1024):
+            sent += 1
+            yield bytes(2**20)
+
+    headers = {"content-type": "application/json"}
+    with contextlib.suppress(httpx2.WriteError):  # the server hung up before all was sent
+        answer = httpx2.post(f"{server.url}/classify", content=chunks(), headers=headers, timeout=60)
+        assert answer.status_code == 413
+    assert sent < 100
+    assert httpx2.post(f"{server.url}/v1/embeddings", json={"input": "a"}).status_code == 200
+    assert memory(server) - before < 50 * 2**20
+
+
+def memory(server: Server) -> int:
+    """Bytes of the server that are in memory."""
+    text = httpx2.get(f"{server.url}/metrics").text
+    found = re.search(r"^process_resident_memory_bytes (\S+)", text, re.MULTILINE)
+    assert found
+    return int(float(found[1]))
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_commands_of_the_how_to_are_answered(server: Server):
+    text = (ROOT / "docs" / "how-to" / "serve.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(commands) == 5
+    for command in commands:
+        command = command.replace("localhost:8000", server.url).replace("curl ", "curl --silent --fail-with-body ")
+        done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+        assert "error" not in json.loads(done.stdout)
+
+
+def test_the_python_of_the_how_to_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "docs" / "how-to" / "serve.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    exec(compile(code, "serve.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("{'a red apple': 0.9")
+
+
+def test_bad_options_are_one_line(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: Any):
+    from diptych.cli.main import main
+
+    short = tmp_path / "key"
+    short.write_text("short\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        cases = [
+            (["--port", port], "cannot be listened at: Address already in use. Choose another --port or --host."),
+            (["--api-key-file", str(short)], "must be at least 8 ASCII characters without spaces"),
+            (["--api-key-file", str(tmp_path / "none")], "must be a text file with the API key"),
+            (["--allow-url", "http://example.org/"], "--allow-url takes a host"),
+            (
+                ["--library", str(tmp_path / "none"), "--model", str(model), "--port", "0"],
+                "must be a folder of pictures",
+            ),
+            (["--model", "nothing", "--port", "0"], "nothing is not a model"),
+        ]
+        for options, message in cases:
+            assert main(["serve", *options]) == 2
+            out, errors = capfd.readouterr()
+            assert message in errors
+            assert (out, errors.count("\n")) == ("", 1)
+        monkeypatch.setenv("DIPTYCH_API_KEY", "short")
+        assert main(["serve"]) == 2
+        assert "the API key in DIPTYCH_API_KEY must be" in capfd.readouterr().err
+
+
+def test_without_the_extra_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, capfd: Any):
+    from diptych.cli.main import main
+
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert main(["serve"]) == 2
+    assert capfd.readouterr().err == "diptych: serving needs an extra: pip install 'diptych[serve]'.\n"
+
+
+# Runs in a process whose every connection is written down, in a network that has a loopback and no route.
+WATCHED = """
+import json, sys, threading, urllib.request
+seen = []
+def watch(event, arguments):
+    if event in ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname"):
+        seen.append([event, str(arguments[1] if event in ("socket.connect", "socket.sendto") else arguments[0])])
+sys.addaudithook(watch)
+import uvicorn
+serve = uvicorn.Server.run
+def run(server, sockets=None):
+    url = "http://127.0.0.1:%d" % sockets[0].getsockname()[1]
+    def ask():
+        bodies = json.loads(sys.argv[1])
+        for path, body in bodies:
+            request = urllib.request.Request(url + path, body and json.dumps(body).encode(),
+                                             {"Content-Type": "application/json"})
+            print(path, urllib.request.urlopen(request, timeout=60).status, flush=True)
+        server.should_exit = True
+    threading.Thread(target=ask).start()
+    serve(server, sockets=sockets)
+uvicorn.Server.run = run
+from diptych.cli.main import main
+code = main(["serve", "--port", "0", *sys.argv[2:]])
+print("code", code)
+print("seen", json.dumps([one for one in seen if "127.0.0.1" not in one[1]]))
+"""
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None or shutil.which("ip") is None, reason="needs unshare and ip")
+def test_nothing_is_sent_to_anyone_in_a_network_without_a_route(model: Path, pictures: Path, tmp_path: Path):
+    alone = ["unshare", "--net", *(["--map-root-user"] if os.getuid() else [])]
+    probe = subprocess.run([*alone, "ip", "link", "set", "lo", "up"], capture_output=True, text=True, check=False)
+    if probe.returncode:
+        pytest.skip(f"a network namespace is not permitted here: {probe.stderr.strip()}")
+    requests: list[tuple[str, Any]] = [
+        ("/health", None),
+        ("/", None),
+        ("/metrics", None),
+        ("/v1/embeddings", {"input": ["a red kite", {"image": RED}]}),
+        ("/classify", {"image": RED, "labels": ["a kite", "a boat"]}),
+        ("/search", {"text": "a red kite"}),
+    ]
+    options = ["--model", str(model), "--library", str(pictures), "--index", str(tmp_path / "index")]
+    words = [sys.executable, "-c", WATCHED, json.dumps(requests), *options]
+    script = 'ip link set lo up && test -z "$(ip route)" && exec "$@"'
+    done = subprocess.run(
+        [*alone, "sh", "-c", script, "sh", *words], capture_output=True, text=True, check=False, timeout=120
+    )
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line.startswith("/")] == [f"{path} 200" for path, _ in requests], done.stderr
+    assert lines[-2:] == ["code 0", "seen []"]
+    assert done.stderr == ""
+
+
+checks.load_all_checks()
+# Not positive_data_acceptance: a text that fits the description is mostly no picture.
+CHECKS = checks.CHECKS.get_by_names(
+    [
+        *("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance"),
+        *("response_headers_conformance", "negative_data_rejection", "unsupported_method", "missing_required_header"),
+    ]
+)
+
+
+def make_up(server: Server, examples: int) -> list[str]:
+    """Send what fits the description, and what does not; the operations that were tried."""
+    tried: list[str] = []
+    for found in schemathesis.openapi.from_url(f"{server.url}/openapi.json").get_all_operations():
+        operation = found.ok()
+        fits = operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
+        modes = [fits, operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)] if operation.body else [fits]
+        for strategy in modes:
+
+            @given(case=strategy)
+            @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+            def try_it(case: Any) -> None:
+                case.call_and_validate(checks=CHECKS)
+
+            try_it()
+        tried.append(operation.label)
+    return tried
+
+
+def test_what_is_made_up_from_the_description_is_answered_as_described(server: Server):
+    assert len(make_up(server, examples=10)) == 8
+
+
+@pytest.mark.slow
+def test_much_that_is_made_up_from_the_description_is_answered_as_described(server: Server):
+    assert len(make_up(server, examples=500)) == 8
+
+
+@contextlib.contextmanager
+def browser_tab(**options: Any) -> Iterator[tuple[Any, list[str], list[str]]]:
+    """A tab, what its scripts complain of, and which addresses it asks."""
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    asked: list[str] = []
+    complaints: list[str] = []
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium") or CHROMIUM, args=FLAGS)
+        tab = browser.new_context(**options).new_page()
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.on("console", lambda message: complaints.append(message.text))
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        yield tab, complaints, asked
+        browser.close()
+
+
+def until(condition: Callable[[], Any]) -> None:
+    """Wait for a page; its policy does not let playwright's own waiting be evaluated there."""
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+DROP = """(text) => {
+    const data = new DataTransfer();
+    data.items.add(new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], "dropped.png"));
+    dispatchEvent(new DragEvent("drop", { dataTransfer: data, cancelable: true }));
+}"""
+
+
+@needs_chromium
+def test_the_page_works(server: Server, tmp_path: Path):
+    upload = tmp_path / "red.png"
+    upload.write_bytes(picture_file(COLOURS["red"]))  # pyright: ignore[reportArgumentType]
+    with browser_tab(viewport={"width": 1200, "height": 800}) as (tab, complaints, asked):
+        names = lambda: tab.locator("#results .file").all_inner_texts()  # noqa: E731
+        status = lambda: tab.locator("#search-status").inner_text()  # noqa: E731
+        tab.goto(server.url)
+        until(lambda: tab.locator("#about").inner_text() == "tiny · 3 pictures")
+        # Words, by keyboard alone: the field has the focus.
+        tab.keyboard.type("a red kite")
+        tab.keyboard.press("Enter")
+        until(lambda: status() == "3 pictures, best first")
+        until(lambda: tab.evaluate("[...document.querySelectorAll('#results img')].every(i => i.naturalWidth === 40)"))
+        scores = [float(text) for text in tab.locator("#results .score").all_inner_texts()]
+        assert scores == sorted(scores, reverse=True)
+        # A picture: itself comes first.
+        tab.set_input_files("#query-file", upload)
+        tab.locator("#words").fill("")
+        tab.get_by_role("button", name="Search", exact=True).click()
+        until(lambda: names()[:1] == ["red.png"] and tab.locator("#results .score").first.inner_text() == "1.000")
+        # A picture that is dropped on the page does the same.
+        tab.locator("#query-picture button").click()
+        tab.locator("#words").fill("")
+        dropped = base64.b64encode(picture_file(COLOURS["blue"])).decode()  # pyright: ignore[reportArgumentType]
+        tab.evaluate(DROP, dropped)
+        until(lambda: names()[:1] == ["blue.png"] and tab.locator("#results .score").first.inner_text() == "1.000")
+        tab.set_input_files("#query-file", upload)
+        until(lambda: names()[:1] == ["red.png"])
+        # The keys: arrows move, Enter opens, the viewer goes on, Esc closes.
+        tab.locator("#results .open").first.focus()
+        tab.keyboard.press("ArrowRight")
+        second = tab.evaluate("document.activeElement.querySelector('img').alt")
+        assert second.endswith(names()[1])
+        tab.keyboard.press("Enter")
+        until(lambda: tab.evaluate("document.getElementById('large').naturalWidth === 40"))
+        assert names()[1] in tab.locator("#facts").inner_text()
+        tab.keyboard.press("ArrowLeft")
+        until(lambda: "red.png" in tab.locator("#facts").inner_text())
+        tab.keyboard.press("Escape")
+        assert not tab.locator("#viewer").is_visible()
+        # More like one: without itself.
+        tab.keyboard.press("m")
+        until(lambda: status() == "2 pictures, like red.png")
+        assert set(names()) == {"green.png", "blue.png"}
+        # A filter.
+        tab.locator("#filters summary").click()
+        tab.locator("[name=folder]").fill("deeper")
+        tab.locator("[name=folder]").press("Enter")
+        tab.locator("#words").fill("a boat")
+        tab.locator("#words").press("Enter")
+        until(lambda: names() == ["blue.png"])
+        # A picture and labels.
+        tab.get_by_role("tab", name="Name it").click()
+        tab.set_input_files("#name-file", upload)
+        until(lambda: tab.locator("#bars li").count() == 4)
+        tab.locator("#labels").fill("a red kite\na blue boat")
+        until(lambda: tab.locator("#bars li").count() == 2)
+        shares = [
+            float(text.removesuffix(" %")) for text in tab.locator("#bars .row span:last-child").all_inner_texts()
+        ]
+        assert sum(shares) == pytest.approx(100, abs=0.2)
+        widths = tab.evaluate("[...document.querySelectorAll('#bars .fill')].map(bar => bar.style.width)")
+        assert [float(width.removesuffix("%")) for width in widths] == pytest.approx(shares, abs=0.06)
+        tab.locator("#template").fill("no gap")
+        until(lambda: "must hold one {}" in tab.locator("#name-status").inner_text())
+        assert {url.split("/")[2] for url in asked if url.startswith("http")} == {server.url.split("/")[2]}
+        assert [text for text in complaints if "400" not in text] == []
+
+
+@needs_chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_a_phone_in_light_and_dark(server: Server, scheme: str):
+    phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme, "has_touch": True}
+    with browser_tab(**phone) as (tab, complaints, _):
+        tab.goto(server.url)
+        tab.locator("#words").fill("a red kite")
+        tab.locator("#words").press("Enter")
+        until(lambda: tab.locator("#results li").count() == 3)
+        overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert tab.evaluate(overflow) <= 0
+        tab.get_by_role("tab", name="Name it").tap()
+        assert tab.evaluate(overflow) <= 0
+        brightness = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
+        is_dark = lambda: max(tab.evaluate(brightness)) < 100  # noqa: E731
+        assert is_dark() == (scheme == "dark")
+        tab.locator("#theme").tap()
+        assert is_dark() == (scheme == "light")
+        tab.reload()
+        until(lambda: is_dark() == (scheme == "light"))  # the choice is kept
+        assert complaints == []
+
+
+@needs_chromium
+def test_the_page_asks_for_the_key_and_drops_it_with_the_tab(model: Path, pictures: Path, tmp_path: Path):
+    options = ["--model", model, "--library", pictures, "--index", tmp_path / "index"]
+    with running(*options, DIPTYCH_API_KEY="a-long-enough-key") as server, browser_tab() as (tab, complaints, asked):
+        tab.goto(server.url)
+        tab.locator("#words").fill("a red kite")
+        tab.locator("#words").press("Enter")
+        until(lambda: tab.locator("#locked").is_visible())
+        tab.locator("#key").fill("a wrong one")
+        tab.locator("#key").press("Enter")
+        until(lambda: tab.locator("#locked").is_visible() and tab.locator("#key").input_value() == "")
+        tab.locator("#key").fill("a-long-enough-key")
+        tab.locator("#key").press("Enter")
+        until(lambda: tab.locator("#results li").count() == 3)
+        until(lambda: tab.evaluate("[...document.querySelectorAll('#results img')].every(i => i.naturalWidth === 40)"))
+        assert not any("long" in url for url in asked)
+        assert tab.evaluate("Object.values(localStorage).join()").find("long") < 0
+        assert [text for text in complaints if "401" not in text] == []

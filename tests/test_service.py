@@ -1,0 +1,258 @@
+import asyncio
+import base64
+import io
+import itertools
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diptych.errors import BusyError, ConfigError, DataError, ImageError, TextError
+from diptych.eval.zero_shot import ZeroShotClassifier
+from diptych.serve.gallery import Gallery
+from diptych.serve.limits import Limits
+from diptych.serve.refusals import RefusedError
+from diptych.serve.service import Picture, Service
+from diptych.weights.bundle import Bundle
+from serving import COLOURS, PlainLibrary, data_url, picture_file, tiny_bundle
+
+T = TypeVar("T")
+# Rows of one matrix product are summed in another order than those of another size.
+BATCH_TOLERANCE = 1e-6  # of each number of a unit vector; docs/how-to/serve.md states it
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return tiny_bundle()
+
+
+def with_service(bundle: Bundle, work: Callable[[Service], Awaitable[T]], **options: Any) -> T:
+    async def run() -> T:
+        service = Service(bundle, name="tiny", **options)
+        try:
+            return await work(service)
+        finally:
+            service.close()
+
+    return asyncio.run(run())
+
+
+def noise(seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (50, 40, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_what_is_joined_equals_what_is_computed_one_by_one(bundle: Bundle):
+    files = [noise(seed) for seed in range(20)]
+    texts = [" ".join(words) for words in itertools.permutations(("red", "kite", "boat"), 2)] + ["a blue boat " * 3]
+
+    async def work(service: Service) -> tuple[list[np.ndarray], list[Any]]:
+        pictures = [service.image_features([Picture(data_url(file))]) for file in files]
+        sentences = [service.text_features([text]) for text in texts]
+        return await asyncio.gather(*pictures), await asyncio.gather(*sentences)
+
+    limits = Limits(batch=8, delay=0.5)
+    of_pictures, of_texts = with_service(bundle, work, limits=limits)
+    for file, features in zip(files, of_pictures, strict=True):
+        np.testing.assert_allclose(features, bundle.encode_images([file]).numpy(), atol=BATCH_TOLERANCE)
+    for text, (features, tokens) in zip(texts, of_texts, strict=True):
+        np.testing.assert_allclose(features, bundle.encode_texts([text]).numpy(), atol=BATCH_TOLERANCE)
+        end = bundle.tokenizer.end_token_id
+        assert tokens == bundle.tokenizer.encode([text])[0].tolist().index(end) + 1
+
+
+def test_requests_are_joined(bundle: Bundle):
+    async def work(service: Service) -> bytes:
+        await asyncio.gather(*(service.image_features([Picture(data_url(noise(seed)))]) for seed in range(8)))
+        return service.monitor.text()
+
+    text = with_service(bundle, work, limits=Limits(batch=8, delay=5)).decode()
+    assert 'diptych_batch_size_count{kind="picture"} 1.0' in text
+    assert 'diptych_batch_size_sum{kind="picture"} 8.0' in text
+
+
+def test_classify_is_the_zero_shot_classifier(bundle: Bundle):
+    labels, templates = ["red kite", "blue boat", "boat"], ["a {}", "the {} there"]
+    file = noise(1)
+
+    async def work(service: Service) -> dict[str, float]:
+        return await service.classify(Picture(data_url(file)), labels, templates)
+
+    shares = with_service(bundle, work)
+    plain = dict(zip(labels, ZeroShotClassifier(bundle, labels, templates)([file])[0].tolist(), strict=True))
+    assert shares == pytest.approx(plain, abs=1e-5)
+    assert list(shares) == sorted(plain, key=lambda label: -plain[label])
+
+
+@pytest.fixture
+def library(tmp_path: Path, bundle: Bundle) -> PlainLibrary:
+    for name, colour in COLOURS.items():
+        (tmp_path / f"{name}.png").write_bytes(picture_file(colour))  # pyright: ignore[reportArgumentType]
+    return PlainLibrary(tmp_path, bundle)
+
+
+def test_a_search_adds_words_and_picture_and_takes_words_away(bundle: Bundle, library: PlainLibrary):
+    file = noise(3)
+
+    async def work(service: Service) -> list[list[dict[str, Any]]]:
+        picture = Picture(base64.b64encode(file).decode())
+        return [
+            await service.search(text="a red kite"),
+            await service.search(text="a red kite", picture=picture, without="boat"),
+            await service.search(picture=picture, count=1),
+        ]
+
+    words, all_, one = with_service(bundle, work, gallery=Gallery(library))
+    red, boat = bundle.encode_texts(["a red kite", "boat"])
+    seen = bundle.encode_images([file])[0]
+    for found, query in ((words, red), (all_, red + seen - boat), (one, seen)):
+        expected = library.nearest((query / query.norm()).numpy(), count=len(found), filters=None)
+        assert [row["name"] for row in found] == [row.path.name for row in expected]
+        assert [row["score"] for row in found] == pytest.approx([row.score for row in expected], abs=1e-5)
+    assert len(one) == 1
+
+
+def test_a_search_reads_words_as_words(
+    bundle: Bundle, library: PlainLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The query language of the command line opens files that a query names; a client's words must not."""
+    monkeypatch.chdir(tmp_path)
+    text = "image:red.png"
+    assert Path("red.png").is_file()
+
+    async def work(service: Service) -> list[dict[str, Any]]:
+        return await service.search(text=text)
+
+    found = with_service(bundle, work, gallery=Gallery(library))
+    expected = library.nearest(bundle.encode_texts([text])[0].numpy(), count=9, filters=None)
+    assert [row["score"] for row in found] == pytest.approx([row.score for row in expected], abs=1e-5)
+
+
+def test_searches_that_cannot_be(bundle: Bundle, library: PlainLibrary):
+    cases: list[tuple[dict[str, Any], type[Exception], str]] = [
+        ({}, ConfigError, "needs something to look for"),
+        ({"without": "a boat"}, ConfigError, "needs something to look for"),
+        ({"text": "a boat", "without": "a boat"}, ConfigError, "cancel out"),
+        ({"text": "a boat", "count": 201}, ConfigError, "count must be at most 200"),
+        ({"like": "x", "text": "a boat"}, ConfigError, "like goes by itself"),
+        ({"like": "x"}, RefusedError, "must be the id"),
+    ]
+
+    async def work(service: Service) -> None:
+        for options, kind, message in cases:
+            with pytest.raises(kind, match=message):
+                await service.search(**options)
+
+    with_service(bundle, work, gallery=Gallery(library))
+
+    async def without(service: Service) -> None:
+        with pytest.raises(RefusedError, match="Start it with --library"):
+            await service.search(text="a boat")
+
+    with_service(bundle, without)
+
+
+def test_what_cannot_be_used_is_named_and_gives_its_place_back(bundle: Bundle):
+    good = Picture(data_url(noise(0)), "input[0]")
+    limits = Limits(pictures=2, texts=3, characters=50, pixels=10_000)
+    cases: list[tuple[Any, type[Exception], str]] = [
+        (lambda s: s.image_features([good, Picture("?", "input[1]")]), ImageError, r"^input\[1\]: a picture must be"),
+        (
+            lambda s: s.image_features([Picture(data_url(picture_file(size=(101, 100))), "input[3]")]),
+            ImageError,
+            r"^input\[3\] must have at most 10,000 pixels",
+        ),
+        (lambda s: s.image_features([Picture("https://example.org/a.png")]), ImageError, "URLs are not fetched"),
+        (lambda s: s.image_features([good] * 3), ConfigError, "at most 2 pictures. Got 3"),
+        (lambda s: s.text_features(["a"] * 4), ConfigError, "at most 3 texts. Got 4"),
+        (lambda s: s.text_features(["boat " * 9 + "kite" * 2]), TextError, "at most 50 characters. Got 53"),
+        (lambda s: s.text_features(["a b c d e f g h i j k l m n o p q"]), TextError, "must fit 16 tokens"),
+        (lambda s: s.classify(good, ["a", "b"], ["{}", "a {}"]), ConfigError, "labels times templates. Got 4"),
+        (lambda s: s.classify(good, ["a", "a"]), DataError, "labels must differ"),
+        (lambda s: s.classify(Picture("?"), ["a", "b"]), ImageError, "^image: a picture must be base64"),
+        (lambda s: s.classify(good, ["a", "b"], ["no gap"]), DataError, "must hold one {}"),
+    ]
+
+    async def work(service: Service) -> None:
+        for call, kind, message in cases:
+            with pytest.raises(kind, match=message):
+                await call(service)
+        assert service._images.places_taken == service._texts.places_taken == 0
+        assert (await service.text_features(["a b c d e f g h i j k l m n o p q"], truncate=True))[1] == 16
+        assert len(await service.image_features([good])) == 1  # the next is served
+
+    with_service(bundle, work, limits=limits)
+
+
+def test_a_url_is_fetched_where_that_is_allowed(bundle: Bundle):
+    file = noise(5)
+
+    async def fetch(url: str) -> bytes:
+        assert url == "https://example.org/a.png"
+        return file
+
+    async def work(service: Service) -> np.ndarray:
+        return await service.image_features([Picture("https://example.org/a.png")])
+
+    features = with_service(bundle, work, fetch=fetch)
+    np.testing.assert_allclose(features, bundle.encode_images([file]).numpy(), atol=BATCH_TOLERANCE)
+
+
+def test_beyond_the_places_a_request_is_refused(bundle: Bundle):
+    async def work(service: Service) -> list[Any]:
+        asked = (service.image_features([Picture(data_url(noise(seed)))] * 2) for seed in range(3))
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    first, second, third = with_service(bundle, work, limits=Limits(pictures=2, pictures_waiting=4))
+    assert (len(first), len(second)) == (2, 2)
+    assert isinstance(third, BusyError)
+
+
+def test_health_tells_a_model_that_changed_or_failed_or_hangs(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("diptych.serve.service._HEALTH_SECONDS", 0)
+    changed = tiny_bundle()
+    may_go = threading.Event()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ArithmeticError
+
+    async def work(service: Service) -> list[str]:
+        found = [await service.health()]
+        projection = changed.model.image.get_parameter("projection")
+        with torch.no_grad():
+            projection.neg_()
+            found.append(await service.health())
+            projection.fill_(float("nan"))
+            found.append(await service.health())
+        monkeypatch.setattr(Bundle, "encode_images", fail)
+        found.append(await service.health())
+        monkeypatch.setattr(Bundle, "encode_images", lambda *_, **__: may_go.wait(10))
+        found.append(await service.health())
+        may_go.set()
+        return found
+
+    fine, moved, broken, failed, hangs = with_service(changed, work, limits=Limits(seconds=0.2))
+    assert fine == ""
+    assert moved == "the golden picture is 2 from where it was at the start"
+    assert broken == "the golden picture is nan from where it was at the start"
+    assert failed == "the model failed (ArithmeticError)"
+    assert hangs == "no answer within 0.2 s"
+
+
+def test_many_who_ask_for_health_run_the_model_once(bundle: Bundle, monkeypatch: pytest.MonkeyPatch):
+    calls = []
+
+    async def work(service: Service) -> list[str]:
+        encode = type(bundle).encode_images
+        monkeypatch.setattr(type(bundle), "encode_images", lambda *args, **options: calls.append(1) or encode(*args))
+        return await asyncio.gather(*(service.health() for _ in range(20)))
+
+    assert with_service(bundle, work) == [""] * 20
+    assert len(calls) == 1
