@@ -1,4 +1,6 @@
 import dataclasses
+import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -6,6 +8,8 @@ import pytest
 from diptych.config import from_dict, read_toml, to_dict, to_toml
 from diptych.errors import ConfigError, DiptychError
 from diptych.train.recipe import TrainRecipe, difference, read_recipe
+
+RECIPES = Path(__file__).parent.parent / "recipes"
 
 
 @pytest.fixture
@@ -129,3 +133,14 @@ def test_a_teacher_and_the_weight_of_its_loss_need_each_other(tiny_recipe, teach
             data=dataclasses.replace(tiny_recipe.data, sources=(source,)),
             train=dataclasses.replace(tiny_recipe.train, distillation=weight),
         )
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_reads_and_opens_with_its_command_and_what_came_of_it(path):
+    recipe = read_recipe(path)
+    assert recipe.name == path.stem
+    lines = path.read_text(encoding="utf-8").splitlines()
+    opening = "\n".join(itertools.takewhile(lambda line: line.startswith("#"), lines))
+    assert f"#   diptych train recipes/{path.name}\n" in opening
+    assert re.search(r"[\d.]+ min on 2 cores", opening)
+    assert re.search(r"[\d.]+ %", opening)

@@ -218,6 +218,19 @@ def test_truncation_keeps_the_end_token_in_the_last_place(trained):
     assert trained.count_too_long([text]) == 0
 
 
+def test_the_same_vocabulary_for_another_length_leaves_the_first_as_it_was(trained):
+    text = CAPTIONS[0] * 20
+    long = trained.encode([text], truncate=True)
+    short = trained.with_context_length(5)
+    (row,) = short.encode([text], truncate=True)
+    assert row.tolist() == [*long[0, :4].tolist(), trained.end_token_id]
+    assert short.encode(["a"]).shape == (1, 5)
+    assert trained.encode([text], truncate=True).equal(long)
+    assert trained.with_context_length(trained.context_length).fingerprint() == trained.fingerprint()
+    with pytest.raises(ConfigError, match="context_length must be at least 3"):
+        trained.with_context_length(2)
+
+
 def test_a_text_that_is_too_long_is_named_with_its_length(trained):
     with pytest.raises(TextError, match=r"fit 120 tokens.* Got 202 tokens: '1 1 1 .* \.\.\.\. Shorten it"):
         trained.encode(["fine", "1 " * 200])
