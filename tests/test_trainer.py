@@ -372,6 +372,22 @@ def test_a_folder_of_another_run_is_left_alone(undisturbed, tiny_recipe, run_tin
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
+def test_a_run_that_began_before_an_option_existed_goes_on_with_its_default(tiny_recipe, tmp_path):
+    train(change(tiny_recipe, steps=2), tmp_path)
+    state = tmp_path / "checkpoints" / "step-00000002" / "training.json"
+    values = json.loads(state.read_text())
+
+    def goes_on(**options: Any) -> int:
+        plain = values["recipe"] | {"train": values["recipe"]["train"] | options}
+        state.write_text(json.dumps(values | {"recipe": plain}))
+        return train(change(tiny_recipe, steps=2), tmp_path).step
+
+    del values["recipe"]["train"]["layer_decay"], values["recipe"]["start_from"]
+    assert goes_on() == 2
+    with pytest.raises(ConfigError, match=r"another version of diptych began\. train\.layer_decoy is not an option"):
+        goes_on(layer_decoy=0.5)
+
+
 def test_a_run_does_not_go_on_with_other_data(tiny_recipe, tmp_path):
     folder = tmp_path / "pairs"
 
@@ -808,6 +824,15 @@ def test_a_frozen_tower_keeps_weights_and_batch_statistics_while_the_other_learn
     assert [name for name in moved if name.startswith(f"{other}.")]
     kept = Checkpoint.load(tmp_path / "run" / "checkpoints" / "step-00000008").optimizer
     assert {name.split(".")[0] for name in kept} == {other, "logit_scale"}
+
+
+def test_frozen_batch_statistics_stay_while_all_weights_learn(undisturbed, tiny_recipe, tmp_path):
+    before, _, _ = undisturbed
+    recipe = starting_from(tiny_recipe, before / "bundle", freeze_batch_statistics=True)
+    model = train(recipe, tmp_path / "run", evaluators={"set": count_pairs}).bundle.model
+    start, end = Bundle.load(before / "bundle").model.state_dict(), model.state_dict()
+    statistics = {name for name, _ in model.named_buffers()}
+    assert {name for name, value in start.items() if torch.equal(end[name].cpu(), value)} == statistics
 
 
 def test_a_run_with_a_frozen_tower_goes_on_to_the_same_end(undisturbed, tiny_recipe, tmp_path):

@@ -80,6 +80,7 @@ class TrainConfig:
     )
     ema_decay: float = 0.0  # of an average of the weights, which is then what is measured and what comes out; 0: none
     freeze: tuple[Literal["image", "text"], ...] = ()  # towers that keep the weights of `start_from` (LiT)
+    freeze_batch_statistics: bool = False  # a ResNet keeps those of `start_from`, and learns its weights alone
     compile: bool = False  # transformer blocks by torch.compile: minutes at the start, and a C++ compiler on a CPU
     distillation: float = 0.0  # weight of the teacher's softmax beside the loss; sources name its stored features
     teacher_logit_scale: float = 100.0  # the factor, of the teacher
@@ -184,6 +185,8 @@ class TrainRecipe:
                 "tokenizer.vocab_size must equal model.text.vocab_size. "
                 f"Got {self.tokenizer.vocab_size} and {self.model.text.vocab_size}."
             )
+        if self.train.freeze_batch_statistics and not self.start_from:
+            raise ConfigError("train.freeze_batch_statistics must be false without start_from, whose they are.")
         if self.train.freeze and not self.start_from:
             raise ConfigError("train.freeze must be empty without start_from: a tower frozen by chance learns nothing.")
         if self.train.old_tasks and not self.start_from:

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from diptych.config import to_dict, to_toml
+from diptych.config import from_dict, to_dict, to_toml
 from diptych.data.pairs import Pairs
 from diptych.data.pipeline import Batch, batches, pair_sources, vocabulary_texts
 from diptych.data.tokenizer import Tokenizer
@@ -192,7 +192,11 @@ def _saved(newest: Path | None, out: Path, recipe: TrainRecipe, sources: Sequenc
         return None
     checkpoint = Checkpoint.load(newest)
     cure = "Choose another folder, or remove this one to start over."
-    if change := difference(checkpoint.recipe, to_dict(recipe)):
+    try:
+        began_as = to_dict(from_dict(TrainRecipe, checkpoint.recipe))  # options that came since have their defaults
+    except ConfigError as error:
+        raise ConfigError(f"{out} holds a run that another version of diptych began. {error} {cure}") from None
+    if change := difference(began_as, to_dict(recipe)):
         raise ConfigError(f"{out} holds a run of another recipe ({change}). {cure}")
     for source, fingerprint in zip(sources, checkpoint.data, strict=True):
         if source.fingerprint() != fingerprint:
@@ -262,10 +266,14 @@ class _Run:
         return True
 
     def train_mode(self) -> None:
-        """What differs in training is on, but in frozen towers: their batch statistics stay as well."""
+        """What differs in training is on, but in frozen towers and for frozen batch statistics."""
         self.model.train()
         for tower in self._frozen():
             tower.eval()
+        if self.recipe.train.freeze_batch_statistics:
+            for module in self.model.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.eval()
 
     def _frozen(self) -> list[torch.nn.Module]:
         return [getattr(self.model, name) for name in self.recipe.train.freeze]
