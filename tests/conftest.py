@@ -4,6 +4,7 @@ import dataclasses
 import io
 import itertools
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,11 @@ from diptych.data.images import Preprocess
 from diptych.data.pipeline import DataConfig, Source
 from diptych.data.shards import ShardWriter
 from diptych.data.tokenizer import Tokenizer
+from diptych.model.clip import CLIP
 from diptych.model.presets import preset
+from diptych.runtime import generator
 from diptych.train.recipe import TokenizerConfig, TrainConfig, TrainRecipe
+from diptych.weights.bundle import Bundle
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs the network
 torch.set_num_threads(1)  # tiny models are slower on two, and other tests run beside
@@ -84,3 +88,40 @@ def tiny_recipe(pair_shards: Path) -> TrainRecipe:
         preprocess=Preprocess(image_size=32),
         tokenizer=TokenizerConfig(vocab_size=600),
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle() -> Bundle:
+    """A vision transformer with random weights."""
+    tokenizer = Tokenizer.train(["a red kite", "a blue boat", "a red boat"] * 3, vocab_size=530, context_length=77)
+    config = preset("tiny-vit")
+    text = dataclasses.replace(config.text, vocab_size=tokenizer.vocab_size, context_length=77)
+    model = CLIP(dataclasses.replace(config, text=text), generator(0)).eval()
+    return Bundle(model=model, preprocess=Preprocess(image_size=32), tokenizer=tokenizer)
+
+
+@pytest.fixture
+def labelled_sets(tmp_path: Path) -> Path:
+    """Two labelled sets of class folders with train and test, and one of captioned pictures in a tar."""
+    for number, name in enumerate(("colours", "shades")):
+        for split in ("train", "test"):
+            for color in COLORS[:3]:
+                folder = tmp_path / "data" / name / split / color
+                folder.mkdir(parents=True)
+                for i in range(4):
+                    (folder / f"{i}.png").write_bytes(png(drawing(color, SHAPES[(i + number) % 4], 8 + i + len(split))))
+    (tmp_path / "data" / "shades" / "test" / "red" / "0.png").write_text("broken")
+    captioned = tmp_path / "data" / "captioned" / "test"
+    captioned.mkdir(parents=True)
+    with tarfile.open(captioned / "0.tar", "w") as tar:
+        for number, (color, shape) in enumerate(itertools.product(COLORS[:3], SHAPES)):
+            for ending, content in (
+                ("png", png(drawing(color, shape, 12))),
+                ("txt", f"{color} {shape}\na drawing of a {color} {shape}".encode()),
+            ):
+                member = tarfile.TarInfo(f"{number:02d}.{ending}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    (captioned / "nshards.txt").write_text("1")
+    (captioned.parent / "dataset_type.txt").write_text("retrieval")
+    return tmp_path / "data"

@@ -547,8 +547,9 @@ def test_probe_fits_on_one_split_and_measures_on_another(run: Run, model: str, s
     code, shown, err = run(*words, "--out", tmp_path / "out.json")
     assert (code, err) == (0, "")
     found = json.loads((tmp_path / "out.json").read_text())
-    assert found["pictures"] == {"train": 9, "validation": 3, "test": 12}
-    assert found["probe"]["top1"] == 1  # colours are easy
+    assert found["examples"] == {"train": 9, "validation": 3, "test": 12, "a_class": 4}
+    assert found["top1"] == 1  # colours are easy
+    assert found["pictures"]["correct"].split() == ["1"] * 12
     assert found["probe"]["l2"] in map(float, found["probe"]["tried"])
     assert [point["shots"] for point in found["few_shot"]] == [1, 2]
     assert [line.split()[0] for line in shown.splitlines()[:5]] == ["splits", "zero-shot", "1-shot", "2-shot", "linear"]

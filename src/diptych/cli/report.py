@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from diptych.cli.conditions import digest
-
 
 def report(results: Path, *, data: Path | None = None, out: Path = Path("report.html")) -> None:
     """Lay out results as one HTML page that needs no network.
@@ -21,6 +19,7 @@ def report(results: Path, *, data: Path | None = None, out: Path = Path("report.
         The page.
     """
     from diptych.cli.console import complain
+    from diptych.data.digest import digest
     from diptych.data.labelled import read_labelled
     from diptych.eval.outcomes import read_results
     from diptych.eval.report import write_report

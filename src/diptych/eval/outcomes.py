@@ -1,7 +1,8 @@
 """What became of each picture, and the result files that hold it: what comparisons and reports are made from."""
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from diptych.errors import DataError, ShapeError
 from diptych.eval.metrics import top_k_correct
-from diptych.eval.zero_shot import Encoder, LabelledFeatures
+from diptych.eval.zero_shot import Encoder, LabelledFeatures, ZeroShotResult, score_zero_shot
 
 _ROWS_AT_ONCE = 8192  # of the [N, C] probabilities
 
@@ -55,7 +56,40 @@ class Outcomes:
         return cls(confidences=confidences, **whole | {"correct": whole["correct"].bool()})
 
 
-@torch.no_grad()
+def outcomes_of(scores: Tensor, targets: Tensor, kept: Sequence[int]) -> Outcomes:
+    """Outcomes of a classifier whose scores are logits of a softmax, as a linear probe's are.
+
+    Args:
+        scores: [N, C].
+        targets: [N].
+        kept: N positions in the labelled set.
+    """
+    return Outcomes(
+        positions=torch.tensor(list(kept)),
+        targets=targets.cpu(),
+        predictions=scores.argmax(dim=1).cpu(),
+        correct=top_k_correct(scores, targets, 1).cpu(),
+        confidences=scores.softmax(dim=1).amax(dim=1).float().cpu(),
+    )
+
+
+def result_outcomes(result: ZeroShotResult, kept: Sequence[int]) -> Outcomes:
+    """Outcomes of a result that says how sure the model was, see `score_zero_shot`.
+
+    Args:
+        result: of N pictures.
+        kept: their positions in the labelled set.
+    """
+    assert result.confidences is not None
+    return Outcomes(
+        positions=torch.tensor(list(kept)),
+        targets=result.targets,
+        predictions=result.predictions,
+        correct=result.correct,
+        confidences=result.confidences,
+    )
+
+
 def zero_shot_outcomes(encoder: Encoder, encoded: LabelledFeatures, weights: Tensor) -> Outcomes:
     """Outcomes of a zero-shot classifier.
 
@@ -64,22 +98,11 @@ def zero_shot_outcomes(encoder: Encoder, encoded: LabelledFeatures, weights: Ten
         encoded: N pictures.
         weights: [C, D], as `class_weights` gives them.
     """
-    predictions, correct, confidences = [], [], []
-    for rows, targets in zip(
-        encoded.image_features.split(_ROWS_AT_ONCE), encoded.targets.split(_ROWS_AT_ONCE), strict=True
-    ):
-        cosines = rows.to(weights) @ weights.T  # as in `score_zero_shot`: scale and bias change no order
-        probabilities = encoder.probabilities(encoder.logits_per_image(rows.to(weights), weights))
-        predictions.append(cosines.argmax(dim=1).cpu())
-        correct.append(top_k_correct(cosines, targets, 1).cpu())
-        confidences.append(probabilities.amax(dim=1).float().cpu())
-    return Outcomes(
-        positions=torch.tensor(encoded.kept),
-        targets=encoded.targets.cpu(),
-        predictions=torch.cat(predictions),
-        correct=torch.cat(correct),
-        confidences=torch.cat(confidences),
-    )
+    features = encoded.image_features.to(weights)
+    parts = [encoder.probabilities(encoder.logits_per_image(rows, weights)) for rows in features.split(_ROWS_AT_ONCE)]
+    confidences = torch.cat([part.amax(dim=1).float().cpu() for part in parts])
+    result = score_zero_shot(encoded.image_features, encoded.targets, weights)
+    return result_outcomes(dataclasses.replace(result, confidences=confidences), encoded.kept)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
