@@ -111,7 +111,7 @@ def test_a_missing_folder_or_split_is_named(sharded, class_folders, tmp_path):
         with pytest.raises(DataError, match=r"has no split 'val'\. It has: test, train"):
             read_labelled(folder, split="val")
     (tmp_path / "bare" / "docs").mkdir(parents=True)
-    with pytest.raises(DataError, match="It holds neither"):
+    with pytest.raises(DataError, match="It holds none of them"):
         read_labelled(tmp_path / "bare")
 
 

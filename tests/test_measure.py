@@ -97,7 +97,7 @@ def test_retrieval_leaves_captions_with_their_pictures(features: ModelFeatures, 
     texts = [f"see a {caption}" for some in data.captions[1:] for caption in some]
     twin = retrieval(fewer.image_features, features.bundle.encode_texts(texts), torch.arange(22) // 2)
     assert {name: found[name] for name in twin.to_dict()} == twin.to_dict()
-    assert (found["images"], found["texts"], found["cut"], found["skipped"]) == (11, 22, 0, {"truncated": 1})
+    assert (found["images"], found["texts"], found["shortened"], found["skipped"]) == (11, 22, 0, {"truncated": 1})
 
 
 def test_splits_that_do_not_fit_and_learners_that_are_none_are_said(features: ModelFeatures, labelled_sets: Path):

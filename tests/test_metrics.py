@@ -17,6 +17,7 @@ from diptych.eval.metrics import (
     average_precision_11_point,
     best_match_rank,
     bootstrap_interval,
+    bootstrap_of,
     mean_of_top1_and_top5,
     mean_per_class,
     recall_at_k,
@@ -346,3 +347,18 @@ def test_folds_of_one_size_have_the_mean_of_all(correct: list[bool], folds: int)
 def test_misfits_are_named(call, error, sentence):
     with pytest.raises(error, match=sentence):
         call()
+
+
+def test_the_bootstrap_of_any_number_covers_what_that_of_a_mean_does():
+    correct = torch.arange(200) % 4 != 0
+    mean = bootstrap_interval(correct, seed=0)
+    any_ = bootstrap_of(lambda rows: correct[rows].double().mean().item(), 200, seed=0)
+    assert (any_.low, any_.high) == pytest.approx((mean.low, mean.high), abs=0.012)
+
+
+def test_draws_without_a_number_are_passed_over():
+    targets = torch.tensor([1, 0, 0, 0])  # a third of the draws has no positive
+    scores = torch.tensor([4.0, 1, 2, 3])
+    assert bootstrap_of(lambda rows: roc_auc(scores[rows], targets[rows]), 4, seed=0).low == 1
+    with pytest.raises(DataError, match="too few"):
+        bootstrap_of(lambda rows: roc_auc(scores[rows], 0 * targets[rows]), 4, seed=0)

@@ -62,8 +62,8 @@ def retrieval(
     features = ModelFeatures(load(model), cache=cache, precision=precision, batch_size=batch_size, on_note=complain)
     sha256 = digest(data, split) if cache or out else ""
     values = measure_retrieval(features, captioned, features.pictures(captioned, sha256), template=prompt, seed=seed)
-    if values["cut"]:
-        complain(f"{values['cut']:,} of {values['texts']:,} captions are longer than the model reads, and were cut.")
+    if values["shortened"]:
+        complain(f"{values['shortened']:,} of {values['texts']:,} captions are too long for the model and were cut.")
     print_retrieval(captioned.name, values)
     if out:
         facts = conditions(

@@ -1,8 +1,11 @@
-"""Labelled pictures for evaluation, read at random: folders of shards, or one folder a class.
+"""Labelled pictures for evaluation, read at random: the one door to every layout.
 
 1. WebDataset evaluation folders, as CLIP_benchmark reads them: `SPLIT/N.tar` with `KEY.jpg` and `KEY.cls`,
    `SPLIT/nshards.txt`, `classnames.txt`, `dataset_type.txt`, `zeroshot_classification_templates.txt`.
-2. Class folders: `SPLIT/CLASS/picture.jpg`, or `CLASS/picture.jpg`, which counts as the split "test".
+2. Parquet files of a Hugging Face data set: `data/SPLIT-*.parquet` (`parquet_sets.py`).
+3. Official archives, unpacked: CIFAR, MNIST, STL-10, Food-101, GTSRB and others (`official.py`, `arrays.py`).
+4. Class folders: `SPLIT/CLASS/picture.jpg`, or `CLASS/picture.jpg`, which counts as the split "test". Where
+   `classnames.txt` lies beside, its lines name the folders in their order.
 """
 
 from dataclasses import dataclass
@@ -11,10 +14,20 @@ from pathlib import Path
 import numpy as np
 
 from diptych.data.images import PICTURE_ENDINGS
-from diptych.data.pictures import Pictures
+from diptych.data.official import official_rows
+from diptych.data.parquet_sets import parquet_rows
+from diptych.data.pictures import LabelledRows, Pictures
 from diptych.data.prompts import check_templates, read_lines
 from diptych.data.tar import TarReader, TarSample
-from diptych.data.webdataset import dataset_type, no_split, picture_member, samples, sharded_splits, subfolders
+from diptych.data.webdataset import (
+    dataset_type,
+    no_split,
+    picture_member,
+    samples,
+    sharded_splits,
+    subfolders,
+    which_split,
+)
 from diptych.errors import DataError, ShardError
 from diptych.files import natural_order
 
@@ -32,16 +45,36 @@ def read_labelled(folder: Path, *, split: str = "test") -> LabelledImages:
     """Find the pictures of one split, with their classes.
 
     Args:
-        folder: in one of the two layouts that this file's docstring gives.
-        split: its subfolder. Class folders without splits are the split "test", and have no other.
+        folder: in one of the layouts that this file's docstring gives.
+        split: "validation" also finds valid, val and dev. Class folders without splits are the split "test", and have
+            no other.
 
     Raises:
-        DataError: the folder or the split is missing, or a text file beside the shards is.
+        DataError: the folder or the split is missing, or a file of its layout is.
         ShardError: a shard is missing or damaged, or a sample has no picture or no valid class.
+        MissingExtraError: its layout needs a library that is not installed.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} must be a folder of labelled pictures. There is no such folder.")
-    return _read_webdataset(folder, split) if sharded_splits(folder) else _read_class_folders(folder, split)
+    if sharded_splits(folder):
+        return _read_webdataset(folder, split)
+    rows = parquet_rows(folder, split) or official_rows(folder, split) or _class_folder_rows(folder, split)
+    return _labelled(folder, split, rows)
+
+
+def _labelled(folder: Path, split: str, rows: LabelledRows, templates: tuple[str, ...] | None = None) -> LabelledImages:
+    if not rows.rows:
+        raise DataError(f"{folder} must hold labelled pictures. Its split {split!r} is empty.")
+    keys, sources, targets = zip(*rows.rows, strict=True)
+    return LabelledImages(
+        name=folder.resolve().name,
+        split=split,
+        classnames=tuple(rows.classnames),
+        templates=templates,
+        keys=keys,
+        targets=np.array(targets, dtype=np.int64),
+        _sources=sources,
+    )
 
 
 def _read_webdataset(folder: Path, split: str) -> LabelledImages:
@@ -57,16 +90,8 @@ def _read_webdataset(folder: Path, split: str) -> LabelledImages:
     ]
     if not found:
         raise DataError(f"{folder / split} must hold labelled pictures. Its shards are empty.")
-    keys, sources, targets = zip(*found, strict=True)
-    return LabelledImages(
-        name=folder.resolve().name,
-        split=split,
-        classnames=tuple(classnames),
-        templates=_templates(folder / "zeroshot_classification_templates.txt"),
-        keys=keys,
-        targets=np.array(targets, dtype=np.int64),
-        _sources=sources,
-    )
+    templates = _templates(folder / "zeroshot_classification_templates.txt")
+    return _labelled(folder, split, LabelledRows(classnames, found), templates)
 
 
 def _class_number(reader: TarReader, sample: TarSample, classes: int) -> int:
@@ -95,34 +120,36 @@ def _templates(path: Path) -> tuple[str, ...] | None:
         raise DataError(f"{path} does not hold templates: {error}") from error
 
 
-def _read_class_folders(folder: Path, split: str) -> LabelledImages:
+def _class_folder_rows(folder: Path, split: str) -> LabelledRows:
     splits = {child.name: subfolders(child) for child in subfolders(folder) if any(map(_pictures, subfolders(child)))}
     if not splits:
         if not any(map(_pictures, subfolders(folder))):
             raise DataError(
-                f"{folder} must hold shards (SPLIT/0.tar) or one folder of pictures for each class (CLASS/*.jpg or "
-                "SPLIT/CLASS/*.jpg). It holds neither."
+                f"{folder} must hold shards (SPLIT/0.tar), Parquet files, an official archive, unpacked, or one folder "
+                "of pictures for each class (CLASS/*.jpg or SPLIT/CLASS/*.jpg). It holds none of them."
             )
         splits = {"test": subfolders(folder)}
-    if split not in splits:
+    found = which_split(split, splits)
+    if found is None:
         raise no_split(folder, split, splits)
     # Of all splits: a class that has no picture in one of them must not shift the numbers of the others.
     classes = sorted({child.name for children in splits.values() for child in children}, key=natural_order)
-    found = [
+    rows = [
         (f"{child.name}/{path.name}", path, classes.index(child.name))
-        for child in sorted(splits[split], key=lambda child: natural_order(child.name))
+        for child in sorted(splits[found], key=lambda child: natural_order(child.name))
         for path in _pictures(child)
     ]
-    keys, sources, targets = zip(*found, strict=True)
-    return LabelledImages(
-        name=folder.resolve().name,
-        split=split,
-        classnames=tuple(name.replace("_", " ") for name in classes),
-        templates=None,
-        keys=keys,
-        targets=np.array(targets, dtype=np.int64),
-        _sources=sources,
-    )
+    return LabelledRows(_folder_names(folder / "classnames.txt", classes), rows)
+
+
+def _folder_names(path: Path, classes: list[str]) -> list[str]:
+    """Names of class folders: of the file where there is one, else their own."""
+    if not path.exists():
+        return [name.replace("_", " ") for name in classes]
+    names = _classnames(path)
+    if len(names) != len(classes):
+        raise DataError(f"{path} must have a line for each class folder. It has {len(names)}, for {len(classes)}.")
+    return names
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -1,10 +1,12 @@
 """Pictures of an evaluation set, found but not yet read: what every kind of set shares."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 from PIL import Image
 
 from diptych.data.images import open_image
@@ -26,6 +28,26 @@ class Member:
 
     def read_bytes(self) -> bytes:
         return self.reader.read(*self.span)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pixels:
+    """A picture that lies in a file with others as bare numbers, as the file of its own that it could be (PPM)."""
+
+    values: np.ndarray  # [H, W, 3] or [H, W] uint8
+
+    def read_bytes(self) -> bytes:
+        height, width = self.values.shape[:2]
+        kind = "P6" if self.values.ndim == 3 else "P5"
+        return f"{kind} {width} {height} 255\n".encode() + np.ascontiguousarray(self.values).tobytes()
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledRows:
+    """What a layout gives of one split."""
+
+    classnames: Sequence[str]
+    rows: Sequence[tuple[str, Stored, int]]  # key, file, number of the class
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

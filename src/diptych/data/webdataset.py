@@ -9,10 +9,23 @@ from diptych.data.prompts import read_lines
 from diptych.data.tar import TarReader, TarSample, scan_tar
 from diptych.errors import DataError, ShardError
 
+_VALIDATION = ("validation", "valid", "val", "dev")
+
 
 def sharded_splits(folder: Path) -> list[str]:
     """Names of the subfolders that hold shards; none where the folder is of another layout."""
     return [child.name for child in subfolders(folder) if _holds_shards(child)]
+
+
+def which_split(split: str, splits: Iterable[str]) -> str | None:
+    """The one of a set's splits that is meant, None where it is not there; "validation" is also valid, val or dev.
+
+    >>> which_split("validation", ["train", "valid"])
+    'valid'
+    """
+    there = list(splits)
+    names = (split, *_VALIDATION) if split in _VALIDATION else (split,)
+    return next((name for name in names if name in there), None)
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -28,9 +41,10 @@ def samples(folder: Path, split: str) -> Iterator[tuple[str, TarReader, TarSampl
         ShardError: a shard is missing or damaged.
     """
     splits = sharded_splits(folder)
-    if split not in splits:
+    found = which_split(split, splits)
+    if found is None:
         raise no_split(folder, split, splits)
-    for path in _shards(folder / split):
+    for path in _shards(folder / found):
         reader = TarReader(path)
         for sample in scan_tar(path).samples:
             yield f"{path.name.split('.')[0]}/{sample.key}", reader, sample

@@ -93,6 +93,7 @@ class ModelFeatures:
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1. Got {batch_size}.")
         self.bundle = bundle
+        self.tokenizer = bundle.tokenizer
         self.batch_size = batch_size
         self._device = next(bundle.model.parameters()).device
         fastest = fast_dtype(self._device) if precision == "auto" else getattr(torch, precision)
@@ -151,10 +152,10 @@ class ModelFeatures:
             found = encode_pictures(encode, prepared, batch_size=self.batch_size)
         return found, torch.cat(trunks)
 
-    def encode_texts(self, texts: Sequence[str], /) -> Tensor:
+    def encode_texts(self, texts: Sequence[str], /, *, truncate: bool = False) -> Tensor:
         """[N, D], unit length, not kept."""
         with self._autocast():
-            return self.bundle.encode_texts(texts, batch_size=self.batch_size)
+            return self.bundle.encode_texts(texts, batch_size=self.batch_size, truncate=truncate)
 
     def encode_images(self, images: Sequence[Any], /) -> Tensor:
         """[N, D], unit length, not kept."""
@@ -173,8 +174,7 @@ class ModelFeatures:
         """[N, D] float32, unit length. What is too long is cut."""
 
         def encode() -> Tensors:
-            with self._autocast():
-                return {"features": self.bundle.encode_texts(texts, batch_size=self.batch_size, truncate=True)}
+            return {"features": self.encode_texts(texts, truncate=True)}
 
         return self._kept("texts", {"texts": list(texts)}, encode)["features"]
 

@@ -235,7 +235,7 @@ def measure_retrieval(
         "templates": [template],
         "images": len(pictures.kept),
         "texts": len(texts),
-        "cut": features.bundle.tokenizer.count_too_long(texts),
+        "shortened": features.tokenizer.count_too_long(texts),  # texts that were cut
         "skipped": dict(pictures.skipped),
     }
 

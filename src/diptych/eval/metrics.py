@@ -4,6 +4,7 @@ Which data set is scored by which: CLIP, arXiv:2103.00020, table 9. Everywhere a
 score that is NaN: a constant scorer gets nothing right by luck. Letters: N, C, Q.
 """
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -283,6 +284,35 @@ def bootstrap_interval(
         draws = (rng.integers(n, size=(min(rows, samples - done), n)) for done in range(0, samples, rows))
         means = np.concatenate([sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1) for drawn in draws])
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high), level)
+
+
+def bootstrap_of(
+    measure: Callable[[np.ndarray], float], n: int, *, seed: int, level: float = 0.95, samples: int = 1000
+) -> Interval:
+    """Percentile bootstrap of any number that is made from rows; of a mean `bootstrap_interval` is faster.
+
+    Args:
+        measure: the number, from the positions of the rows that were drawn, [n] with repeats. A draw on which it is not
+            defined (DataError), such as one without a positive, is passed over.
+        n: how many rows there are.
+        seed: of the resampling.
+        level: share of the resampled numbers that lie inside.
+        samples: how often the rows are drawn anew.
+
+    Raises:
+        DataError: the number is defined on no draw.
+        ConfigError: level does not lie between 0 and 1.
+    """
+    check_level(level)
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(samples):
+        with contextlib.suppress(DataError):
+            values.append(measure(rng.integers(n, size=n)))
+    if not values:
+        raise DataError("An interval needs rows on which the number is defined. There are too few.")
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high), level)
 
 

@@ -17,7 +17,7 @@ from diptych.data.digest import digest
 from diptych.data.labelled import LabelledImages, read_labelled
 from diptych.data.prompts import PLAIN
 from diptych.data.webdataset import dataset_type
-from diptych.errors import ConfigError, DataError, DiptychError
+from diptych.errors import ConfigError, DataError, DiptychError, MissingExtraError
 from diptych.eval.conditions import conditions, same_conditions
 from diptych.eval.features import ModelFeatures
 from diptych.eval.measure import (
@@ -223,7 +223,9 @@ class _Opened:
     def metric(self, values: Values) -> Values:
         """The number that the task is scored by, of those there are."""
         name = self.set.task.metric if self.set.task else "accuracy"
-        return {"metric": name, "value": values["mean_per_class" if name == "mean per class" else "top1"]}
+        if name == "mean per class":
+            return {"metric": name, "value": values["mean_per_class"]}
+        return {"metric": "accuracy", "value": values["top1"]}
 
 
 def _zero_shot_conditions(opened: _Opened) -> Values:
@@ -240,7 +242,11 @@ def _zero_shot(opened: _Opened) -> Values:
         labels=opened.labels,
         seed=opened.seed,
     )
-    return values | opened.metric(values)
+    task = opened.set.task
+    if task is None or task.metric in ("accuracy", "mean per class"):
+        return values | opened.metric(values)
+    scored = score_task(opened.features, task, split.data, split.pictures, seed=opened.seed)
+    return values | {"metric": scored.metric, "value": scored.value}
 
 
 def _probe_conditions(opened: _Opened) -> Values:
@@ -326,8 +332,8 @@ def _set(folder: Path, task: Task | None) -> SuiteSet | None:
             task = None
     kind = task.kind if task else "retrieval" if dataset_type(folder) == "retrieval" else "classification"
     there = {child.name for child in folder.iterdir() if child.is_dir()}
-    candidates = [*([task.split] if task else []), *_TEST_SPLITS]
-    split = next((name for name in candidates if name in there), "test")
+    usual = task.split if task else _TEST_SPLITS[0]
+    split = next((name for name in (usual, *_TEST_SPLITS) if name in there), usual)
     if task is None and split not in there and not _looks_labelled(folder):
         return None
     return SuiteSet(
@@ -335,15 +341,21 @@ def _set(folder: Path, task: Task | None) -> SuiteSet | None:
         task=task,
         kind=kind,
         split=split,
-        train_split=_TRAIN_SPLIT if {_TRAIN_SPLIT, split} <= there else None,
+        train_split=_TRAIN_SPLIT if kind == "classification" and _has_train(folder, task, split, there) else None,
         validation_split=next((name for name in _VALIDATION_SPLITS if name in there and name != split), None),
     )
 
 
-def _looks_labelled(folder: Path) -> bool:
+def _has_train(folder: Path, task: Task | None, split: str, there: set[str]) -> bool:
+    if task is None or split in there:
+        return {_TRAIN_SPLIT, split} <= there
+    return _looks_labelled(folder, _TRAIN_SPLIT)  # an archive, which has no folder for each split
+
+
+def _looks_labelled(folder: Path, split: str = "test") -> bool:
     try:
-        read_labelled(folder)
-    except DataError:
+        read_labelled(folder, split=split)
+    except (DataError, MissingExtraError):
         return False
     return True
 

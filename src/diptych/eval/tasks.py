@@ -6,8 +6,8 @@ the archives often differ in order.
 
 import functools
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,7 @@ Kind = Literal[
     "classification",  # one class a picture
     "multilabel",  # any number of classes a picture
     "video",  # one class a clip, of which some frames are looked at
+    "rare-actions",  # clips judged for some of the classes
     "anchors",  # one class a frame, and its neighbours in time must be right as well
     "retrieval",  # pictures with captions, both ways
     "ocr",  # a picture of a word, among the words of its own lexicon
@@ -55,11 +56,16 @@ class Task:
     split: str = "test"  # the one that is measured
     templates: tuple[str, ...] = PLAIN
     classnames: tuple[tuple[str, ...], ...] = ()  # each class by one name or several; empty: they come with the data
-    labels: tuple[str, ...] = ()  # what the archive calls the classes of `classnames`, where that differs
+    renamed: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # what the archive calls a class, and what a model is told
+    split_words: bool = False  # whether the archive writes names as ApplyEyeMakeup
+    frames: Literal["middle", "all"] = "all"  # of a clip
+    folder: str = ""  # whose data this is, where it is another task's
     source: str
     licence: str
     obtain: str  # one line
-    maker: str = ""  # name of the maker of `diptych make-data` that draws it or one like it
+    maker: str = ""  # of `diptych make-data`, where the set can be made by us
     aliases: tuple[str, ...] = ()  # other names of its folder
     suites: tuple[str, ...] = ()  # "clip-27", "kornblith-12", "natural-shift", ...
 
@@ -90,7 +96,8 @@ def task_data(task: Task, data: Path) -> Path | None:
     """
     if not data.is_dir():
         return None
-    wanted = {_plain(name) for name in (task.name, *task.aliases)}
+    owner = find_task(task.folder) if task.folder else task
+    wanted = {_plain(name) for name in (owner.name, *owner.aliases)}
     folders = sorted(child for child in data.iterdir() if child.is_dir() and not child.name.startswith("."))
     nested = (child for folder in folders if _plain(folder.name) in _GROUPS for child in sorted(folder.iterdir()))
     return next((child for child in (*folders, *nested) if child.is_dir() and _plain(child.name) in wanted), None)
@@ -99,11 +106,12 @@ def task_data(task: Task, data: Path) -> Path | None:
 def names_of(task: Task, labels: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """What a model is told of the classes of a data set: the task's names where they fit, else the set's own.
 
-    A set's class is one of the task's when it has its label or one of its names, whatever the case and the signs
-    between words. Classes that are numbered 0 to C - 1 throughout are those of the table by position.
+    A class is known by what the archive calls it (`renamed`) or by one of its names (`classnames`), whatever the case
+    and the signs between words. Classes that are numbered 0 to C - 1 throughout, in whatever order, are those of
+    `classnames` by number.
 
     Args:
-        task: its `classnames` may be empty.
+        task: a row of the table.
         labels: C, as the data has them: classnames.txt or names of folders.
 
     Returns:
@@ -113,16 +121,21 @@ def names_of(task: Task, labels: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     if len(labels) == len(task.classnames) and sorted(numbers) == sorted(map(str, range(len(labels)))):
         return tuple(task.classnames[int(number)] for number in numbers)
     known = {_plain(name): names for names in task.classnames for name in names}
-    known |= {_plain(label): names for label, names in zip(task.labels, task.classnames, strict=bool(task.labels))}
-    return tuple(known.get(_plain(label), (label,)) for label in labels)
+    known |= {_plain(label): known.get(_plain(names[0]), names) for label, names in task.renamed.items()}
+    return tuple(known.get(_plain(label), (_words(label) if task.split_words else label,)) for label in labels)
 
 
-_GROUPS = {"vtab", "wds", "imagenet", "webdataset"}  # folders that others put several sets into
+def _words(name: str) -> str:
+    """ApplyEyeMakeup -> Apply Eye Makeup."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+
+
+_GROUPS = {"vtab", "wds", "retrieval", "misc", "webdataset"}  # folders that others put several sets into
 
 
 def _plain(name: str) -> str:
     """A name without capitals and signs, and without what CLIP_benchmark puts before it."""
-    return re.sub(r"[^a-z0-9+]", "", re.sub(r"^(wds[_/-])?(vtab[_/-])?", "", name.casefold()))
+    return re.sub(r"[^a-z0-9+]", "", re.sub(r"^(wds[_/-])?((vtab|retrieval|misc)[_/-])?", "", name.casefold()))
 
 
 @functools.cache
@@ -143,7 +156,10 @@ class _Row:
     split: str = "test"
     templates: str | tuple[str, ...] = PLAIN  # name of a published set, or templates
     classnames: tuple[str, ...] = ()  # names of one class with "|" between
-    labels: tuple[str, ...] = ()
+    renamed: dict[str, str] = field(default_factory=dict)
+    split_words: bool = False
+    frames: Literal["middle", "all"] = "all"
+    folder: str = ""
     source: str
     licence: str = "unknown"
     obtain: str
@@ -160,5 +176,15 @@ class _Table:
 def _task(row: _Row) -> Task:
     values = {field.name: getattr(row, field.name) for field in fields(row)}
     templates = TEMPLATES[row.templates] if isinstance(row.templates, str) else check_templates(row.templates)
-    names = tuple(tuple(name.strip() for name in line.split("|")) for line in row.classnames)
-    return Task(**values | {"templates": templates, "classnames": names})
+    return Task(
+        **values
+        | {
+            "templates": templates,
+            "classnames": tuple(map(_several, row.classnames)),
+            "renamed": {label: _several(names) for label, names in row.renamed.items()},
+        }
+    )
+
+
+def _several(names: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in names.split("|"))

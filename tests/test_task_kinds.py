@@ -1,0 +1,144 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diptych.errors import DataError
+from diptych.eval.task_scores import run_zero_shot
+from test_labelled import png
+from test_tasks import task
+from test_zero_shot import ToyEncoder
+
+
+class Encoder(ToyEncoder):
+    """Colours in pictures and in words; long texts are nothing to it."""
+
+    def encode_texts(self, texts, *, truncate=False):
+        return super().encode_texts(texts)
+
+
+def measured(folder, kind, metric="accuracy", **values):
+    return run_zero_shot(Encoder(), task(kind=kind, metric=metric, **values), folder)
+
+
+def draw(folder, **colours: str) -> None:
+    """Pictures by path, with "__" for "/"."""
+    for name, colour in colours.items():
+        path = folder / f"{name.replace('__', '/')}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(colour))
+
+
+def test_a_clip_is_the_mean_of_its_frames(tmp_path):
+    draw(tmp_path, red__a__0="red", red__a__1="red", red__a__2="blue", blue__b__0="red", blue__b__1="blue")
+    (tmp_path / "blue" / "b" / "0.png").write_bytes(b"")
+    result = measured(tmp_path, "video")
+    assert (result.n, result.value, result.skipped) == (2, 1.0, {"empty": 1})
+    middle = measured(tmp_path, "video", frames="middle")
+    assert (middle.n, middle.value) == (2, 1.0)  # the middle of two is the second
+    draw(tmp_path, red__a__1="blue")
+    assert measured(tmp_path, "video").value == 0.5
+
+
+def test_splits_of_ucf101_count_alike(tmp_path):
+    draw(tmp_path, red__a__0="red", red__b__0="blue", red__c__0="red", blue__d__0="blue")
+    (tmp_path / "testlist01.txt").write_text("red/a.avi\nred/b.avi\nblue/d.avi\n")
+    (tmp_path / "testlist02.txt").write_text("red/c.avi\n")
+    assert measured(tmp_path, "video", "mean of 3 splits").value == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_kinetics_is_the_mean_of_top1_and_top5(tmp_path):
+    for number, colour in enumerate(("red", "green", "blue", "none", "nothing", "void")):
+        draw(tmp_path, **{f"{colour}__a__0": "lime" if number == 0 else colour if number < 3 else "white"})
+    draw(tmp_path, green__a__0="lime")
+    result = measured(tmp_path, "video", "mean of top-1 and top-5")
+    assert result.value == pytest.approx((result.others["top-1"] + result.others["top-5"]) / 2)
+    assert result.others["top-1"] < result.others["top-5"]
+
+
+def test_auc_takes_the_second_class_for_the_positive_one(tmp_path):
+    draw(tmp_path, no__0="red", no__1="lime", yes__0="lime", yes__1="blue")
+    names = {"no": ("red",), "yes": ("blue",)}
+    # blue minus red: red -1, lime 0, lime 0, blue 1: of four pairs three are in order and one is a tie
+    assert measured(tmp_path, "classification", "ROC AUC", renamed=names).value == 3 / 4
+    draw(tmp_path, third__0="red")
+    with pytest.raises(DataError, match="two classes for an AUC"):
+        measured(tmp_path, "classification", "ROC AUC")
+
+
+def test_the_ten_folds_of_stl10_are_one_number_for_zero_shot(tmp_path):
+    draw(tmp_path, red__0="red", blue__0="red")
+    assert measured(tmp_path, "classification", "mean of 10 folds").value == 0.5
+
+
+def test_what_is_too_difficult_has_no_say_in_precision(tmp_path):
+    lists = tmp_path / "VOC2007" / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "red_test.txt").write_text("1 1\n2 -1\n3 0\n4 1\n")
+    (lists / "blue_test.txt").write_text("1 -1\n2 1\n3 -1\n4 -1\n")
+    (tmp_path / "VOC2007" / "JPEGImages").mkdir()
+    for number, colour in enumerate(("red", "fuchsia", "red", "blue"), start=1):
+        (tmp_path / "VOC2007" / "JPEGImages" / f"{number}.jpg").write_bytes(png(colour))
+    result = measured(tmp_path, "multilabel", "11-point mAP")
+    # red: ranks red (positive), fuchsia (not), blue (positive); blue: blue (not), fuchsia (positive)
+    assert result.value == pytest.approx(((6 + 5 * 2 / 3) / 11 + 1 / 2) / 2)
+    assert result.others["mAP over all positives"] == pytest.approx(((1 + 2 / 3) / 2 + 1 / 2) / 2)
+    assert result.n == 4
+
+
+def test_an_anchor_counts_when_the_frames_near_it_are_right(tmp_path):
+    draw(tmp_path, **{"red__a__0": "red", "red__a__-9": "blue", "blue__b__0": "blue", "blue__c__0": "red"})
+    draw(tmp_path, **{"blue__d__0": "red", "blue__d__1": "blue"})
+    (tmp_path / "blue" / "d" / "0.png").write_bytes(b"")
+    result = measured(tmp_path, "anchors", "mean of pm-0 and pm-10")
+    assert (result.others["pm-0"], result.others["pm-10"]) == pytest.approx((2 / 3, 1 / 3))
+    assert (result.value, result.n) == (pytest.approx(1 / 2), 3)
+
+
+def test_a_word_is_looked_for_in_its_own_lexicon(tmp_path):
+    draw(tmp_path, a="red", b="red")
+    rows = [("a.png", "red", ["blue"]), ("b.png", "blue", ["green"])]
+    lines = [json.dumps({"image": i, "word": w, "lexicon": x}) for i, w, x in rows]
+    (tmp_path / "words.jsonl").write_text("\n".join(lines))
+    result = measured(tmp_path, "ocr")  # blue ties with green for the red picture
+    assert result.correct.tolist() == [True, False]
+
+
+def test_a_place_is_that_of_the_nearest_picture(tmp_path):
+    draw(tmp_path, q="red", r="blue", far="red", near="blue")
+    (tmp_path / "places.csv").write_text("image,latitude,longitude\nq.png,0,0\nr.png,0,0\n")
+    (tmp_path / "reference.csv").write_text("image,latitude,longitude\nfar.png,0,10\nnear.png,0,0.1\n")
+    result = measured(tmp_path, "geolocation", "within 25 km")
+    assert result.value == 1 / 2  # 0.1 degree is 11 km, 10 degrees 1,112
+    assert result.others == {
+        "within 1 km": 0,
+        "within 25 km": 0.5,
+        "within 200 km": 0.5,
+        "within 750 km": 0.5,
+        "within 2500 km": 1,
+    }
+
+
+def test_the_right_caption_must_score_higher(tmp_path):
+    row = {"filename": "a.png", "caption": "a red cup", "negative_caption": "a blue cup"}
+    same = row | {"negative_caption": "a red mug"}
+    (tmp_path / "swap_att.json").write_text(json.dumps({"0": row, "1": row | {"filename": "b.png"}}))
+    (tmp_path / "add_att.json").write_text(json.dumps({"0": same}))
+    draw(tmp_path, a="red", b="blue")
+    result = measured(tmp_path, "compositional")
+    assert result.correct.tolist() == [False, True, False]  # a tie, right, wrong
+    assert result.others == {"add_att": 0, "swap_att": 0.5}
+
+
+def test_rare_actions_are_scored_by_their_own_measure(tmp_path):
+    head = "id,video_id,start,end,class_id,verb,noun,annotation\n"
+    rows = "1,x,0,1,0,red,cup,1\n2,y,0,1,0,red,cup,0\n3,z,0,1,1,blue,cup,1\n"
+    (tmp_path / "rareact.csv").write_text(head + rows)
+    draw(tmp_path, **{"1__0": "red", "2__0": "blue", "3__0": "blue"})
+    assert measured(tmp_path, "rare-actions", "mWAP").value == 1.0
+    Image.new("RGB", (4, 4), "blue").save(tmp_path / "1" / "0.png")
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "2" / "0.png")
+    value = measured(tmp_path, "rare-actions", "mWAP").value
+    assert value < 1
+    assert np.isfinite(value)
