@@ -11,7 +11,7 @@ from diptych.errors import ConfigError, DataError
 from diptych.eval.features import ModelFeatures
 from diptych.eval.few_shot import few_shot_curve, probe_learner, tip_adapter_learner
 from diptych.eval.linear_probe import hold_out, train_linear_probe
-from diptych.eval.measure import Split, counted, measure_probe, measure_retrieval, measure_zero_shot
+from diptych.eval.measure import Split, measure_probe, measure_retrieval, measure_zero_shot
 from diptych.eval.outcomes import Outcomes
 from diptych.eval.retrieval import retrieval
 from diptych.eval.zero_shot import ZeroShotClassifier, evaluate_zero_shot
@@ -107,8 +107,3 @@ def test_splits_that_do_not_fit_and_learners_that_are_none_are_said(features: Mo
         measure_probe(features, train, renamed, templates=["{}"], seed=0)
     with pytest.raises(ConfigError, match=r"must be probe, prompt-weights or tip-adapter\. Got 'magic'"):
         measure_probe(features, train, test, templates=["{}"], seed=0, shots=[1], learners=["magic"])  # type: ignore[list-item]
-
-
-def test_pictures_left_out_are_counted_over_splits():
-    assert counted({"truncated": 2, "empty": 1}) == 3
-    assert counted({"train": {"truncated": 2}, "test": {}}) == 2

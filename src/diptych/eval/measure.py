@@ -3,7 +3,7 @@
 What a file says beside its numbers is in `conditions.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -54,6 +54,7 @@ def measure_zero_shot(
     return result.to_dict() | {
         "reliability": reliability(outcomes.confidences, outcomes.correct).to_dict(),
         "classnames": first_names(labels or data.classnames),
+        "labels": list(data.classnames),  # what the set calls them
         "pictures": outcomes.to_dict(),
     }
 
@@ -161,6 +162,7 @@ def measure_probe(
         },
         "skipped": {split.data.split: dict(split.pictures.skipped) for split in splits},
         "classnames": first_names(labels or test.data.classnames),
+        "labels": list(test.data.classnames),
         "pictures": outcomes.to_dict(),
     }
 
@@ -243,8 +245,3 @@ def measure_retrieval(
 def first_names(labels: Labels) -> list[str]:
     """One name for each class."""
     return [label if isinstance(label, str) else label[0] for label in labels]
-
-
-def counted(skipped: Mapping[str, Any]) -> int:
-    """Pictures left out, of a result of one split or of several."""
-    return sum(counted(value) if isinstance(value, Mapping) else value for value in skipped.values())

@@ -110,7 +110,7 @@ class ResultFile:
     """One JSON file that a command wrote."""
 
     path: Path
-    task: str  # "zero-shot"
+    task: str  # "zero-shot" or "linear-probe"
     data: str  # name of the set
     split: str
     data_sha256: str
@@ -121,25 +121,36 @@ class ResultFile:
     values: Mapping[str, Any]  # the whole file
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """What the set itself calls its classes, where the model was told other names."""
+        return tuple(self.values.get("labels", self.classnames))
+
+    @property
     def title(self) -> str:
         """Set and split; of the usual split the set alone."""
         return self.data if self.split == "test" else f"{self.data}, {self.split}"
 
 
-def read_results(path: Path) -> list[ResultFile]:
+def read_results(path: Path, *, may_be_none: bool = False) -> list[ResultFile]:
     """Results of classification with what became of each picture: one file, or all of a folder, by name.
 
     Other JSON files of a folder are passed over.
+
+    Args:
+        path: of the file or folder.
+        may_be_none: whether it may hold none.
 
     Raises:
         DataError: there is no result, or a file cannot be read.
     """
     if path.is_dir():
-        found = [result for file in sorted(path.glob("*.json")) if (result := _read(file))]
-        if not found:
+        found = [result for values in _folder(path) if (result := _result(*values))]
+        if not found and not may_be_none:
             raise DataError(f"{path} must hold results (*.json) with what became of each picture. It holds none.")
         return found
-    result = _read(path)
+    result = _result(path, _json(path))
+    if not result and may_be_none:
+        return []
     if not result:
         raise DataError(
             f"{path} must say what became of each picture, under the key pictures. It does not: measure again with "
@@ -148,14 +159,76 @@ def read_results(path: Path) -> list[ResultFile]:
     return [result]
 
 
-def _read(path: Path) -> ResultFile | None:
-    """None for JSON of another kind."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RetrievalFile:
+    """One JSON file with recall both ways."""
+
+    path: Path
+    data: str  # name of the set
+    split: str
+    data_sha256: str
+    model: str
+    fingerprint: str
+    values: Mapping[str, Any]  # the whole file
+
+    @property
+    def title(self) -> str:
+        """Set and split; of the usual split the set alone."""
+        return self.data if self.split == "test" else f"{self.data}, {self.split}"
+
+
+def read_retrievals(path: Path) -> list[RetrievalFile]:
+    """Results of retrieval: one file, or all of a folder, by name. None is no fault; other files are passed over.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    files = _folder(path) if path.is_dir() else [(path, _json(path))]
+    found = []
+    for file, values in files:
+        if not isinstance(values, dict) or values.get("task") != "retrieval":
+            continue
+        try:
+            found.append(
+                RetrievalFile(
+                    path=file,
+                    data=values["data"]["name"],
+                    split=values["data"]["split"],
+                    data_sha256=values["data"]["sha256"],
+                    model=values["model"]["name"],
+                    fingerprint=values["model"]["fingerprint"],
+                    values=values,
+                )
+            )
+        except (KeyError, TypeError) as error:
+            raise _foreign(file, error) from None
+    return found
+
+
+def counted(skipped: Mapping[str, Any]) -> int:
+    """Pictures left out, of a result of one split or of several."""
+    return sum(counted(value) if isinstance(value, Mapping) else value for value in skipped.values())
+
+
+def _folder(path: Path) -> list[tuple[Path, Any]]:
+    return [(file, _json(file)) for file in sorted(path.glob("*.json"))]
+
+
+def _json(path: Path) -> Any:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path} must be a result file. It cannot be read: {error.strerror}.") from None
     except ValueError as error:
         raise DataError(f"{path} must be a result file. It is no JSON: {error}.") from None
+
+
+def _foreign(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} must be a result file. It lacks {error}: was it written by another program?")
+
+
+def _result(path: Path, values: Any) -> ResultFile | None:
+    """None for JSON of another kind."""
     if not isinstance(values, dict) or "pictures" not in values:
         return None
     try:
@@ -172,7 +245,7 @@ def _read(path: Path) -> ResultFile | None:
             values=values,
         )
     except (KeyError, TypeError) as error:
-        raise DataError(f"{path} must be a result file. It lacks {error}: was it written by another program?") from None
+        raise _foreign(path, error) from None
 
 
 def paired(a: ResultFile, b: ResultFile) -> tuple[Tensor, Tensor]:
