@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint format docs parity clean
+.PHONY: demo test test-slow lint format docs parity parity-evaluation clean
 
 demo: .venv/.installed
 	$(BIN)/diptych demo
@@ -29,6 +29,15 @@ docs: .venv/.installed
 # Needs 6 GB of disk for the peers, and 10 GB of memory.
 parity: .venv-parity/.installed
 	.venv-parity/bin/python benchmarks/parity.py
+
+# The same counts as clip-benchmark: make parity-evaluation DATA=FOLDER, of WebDataset evaluation folders.
+parity-evaluation: .venv-parity/evaluation/.installed
+	PYTHONPATH=.venv-parity/evaluation .venv-parity/bin/python benchmarks/parity_evaluation.py $(DATA)
+
+.venv-parity/evaluation/.installed: .venv-parity/.installed benchmarks/parity-evaluation-requirements.txt
+	.venv-parity/bin/python -m pip install -q --disable-pip-version-check --no-deps --upgrade \
+		--target .venv-parity/evaluation -r benchmarks/parity-evaluation-requirements.txt
+	touch $@
 
 .venv-parity/.installed: pyproject.toml benchmarks/parity-requirements.txt
 	$(PYTHON) -m venv .venv-parity

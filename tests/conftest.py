@@ -4,6 +4,7 @@ import dataclasses
 import io
 import itertools
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -91,12 +92,40 @@ def tiny_recipe(pair_shards: Path) -> TrainRecipe:
 
 @pytest.fixture(scope="session")
 def tiny_bundle() -> Bundle:
-    """A model that was never trained; pictures of 32 pixels."""
+    """A vision transformer with random weights; pictures of 32 pixels."""
     return untrained_bundle(0)
 
 
 def untrained_bundle(seed: int) -> Bundle:
-    tokenizer = Tokenizer.train(["a red kite"] * 3, vocab_size=515, context_length=16)
+    tokenizer = Tokenizer.train(["a red kite", "a blue boat", "a red boat"] * 3, vocab_size=530, context_length=77)
     config = preset("tiny-vit")
-    config = dataclasses.replace(config, text=dataclasses.replace(config.text, vocab_size=515))
-    return Bundle(model=CLIP(config, generator(seed)), preprocess=Preprocess(image_size=32), tokenizer=tokenizer)
+    text = dataclasses.replace(config.text, vocab_size=tokenizer.vocab_size, context_length=77)
+    model = CLIP(dataclasses.replace(config, text=text), generator(seed)).eval()
+    return Bundle(model=model, preprocess=Preprocess(image_size=32), tokenizer=tokenizer)
+
+
+@pytest.fixture
+def labelled_sets(tmp_path: Path) -> Path:
+    """Two labelled sets of class folders with train and test, and one of captioned pictures in a tar."""
+    for number, name in enumerate(("colours", "shades")):
+        for split in ("train", "test"):
+            for color in COLORS[:3]:
+                folder = tmp_path / "data" / name / split / color
+                folder.mkdir(parents=True)
+                for i in range(4):
+                    (folder / f"{i}.png").write_bytes(png(drawing(color, SHAPES[(i + number) % 4], 8 + i + len(split))))
+    (tmp_path / "data" / "shades" / "test" / "red" / "0.png").write_text("broken")
+    captioned = tmp_path / "data" / "captioned" / "test"
+    captioned.mkdir(parents=True)
+    with tarfile.open(captioned / "0.tar", "w") as tar:
+        for number, (color, shape) in enumerate(itertools.product(COLORS[:3], SHAPES)):
+            for ending, content in (
+                ("png", png(drawing(color, shape, 12))),
+                ("txt", f"{color} {shape}\na drawing of a {color} {shape}".encode()),
+            ):
+                member = tarfile.TarInfo(f"{number:02d}.{ending}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    (captioned / "nshards.txt").write_text("1")
+    (captioned.parent / "dataset_type.txt").write_text("retrieval")
+    return tmp_path / "data"

@@ -21,7 +21,7 @@ import safetensors
 import torch
 from PIL import Image
 
-from diptych.cli import models, thumbnails
+from diptych.cli import models, options, thumbnails
 from diptych.cli import training as training_view
 from diptych.cli.console import one_line, print_table
 from diptych.cli.main import main
@@ -29,6 +29,7 @@ from diptych.config import to_toml
 from diptych.data.images import Preprocess
 from diptych.data.prompts import TEMPLATES
 from diptych.data.tokenizer import Tokenizer
+from diptych.eval import features, measure
 from diptych.eval.zero_shot import ZeroShotClassifier
 from diptych.files import sha256
 from diptych.model.blocks import Activation
@@ -584,8 +585,9 @@ def test_probe_fits_on_one_split_and_measures_on_another(run: Run, model: str, s
     code, shown, err = run(*words, "--out", tmp_path / "out.json")
     assert (code, err) == (0, "")
     found = json.loads((tmp_path / "out.json").read_text())
-    assert found["pictures"] == {"train": 9, "validation": 3, "test": 12}
-    assert found["probe"]["top1"] == 1  # colours are easy
+    assert found["examples"] == {"train": 9, "validation": 3, "test": 12, "a_class": 4}
+    assert found["top1"] == 1  # colours are easy
+    assert found["pictures"]["correct"].split() == ["1"] * 12
     assert found["probe"]["l2"] in map(float, found["probe"]["tried"])
     assert [point["shots"] for point in found["few_shot"]] == [1, 2]
     assert [line.split()[0] for line in shown.splitlines()[:5]] == ["splits", "zero-shot", "1-shot", "2-shot", "linear"]
@@ -604,6 +606,56 @@ def test_probe_fits_on_one_split_and_measures_on_another(run: Run, model: str, s
 )
 def test_probe_and_prompts_say_what_to_do(fails, model: str, splits: Path, words: list[str], message: str):
     assert message in fails("evaluate", *words, "--data", splits, "--model", model)
+
+
+def test_suite_prints_one_table_and_its_exit_code_tells_what_failed(
+    run: Run, model: str, labelled_sets: Path, tmp_path
+):
+    words = ("evaluate", "suite", "--data", labelled_sets, "--model", model, "--out", tmp_path / "out")
+    code, shown, err = run(*words)
+    assert code == 0
+    classified, retrieved = shown.split("\n\n")
+    assert [line.split()[0] for line in classified.splitlines()] == ["data", "colours", "shades", "mean"]
+    assert [line.split()[0] for line in retrieved.splitlines()] == ["retrieval", "captioned"]
+    zero_shot = json.loads((tmp_path / "out" / "shades.zero-shot.json").read_text())
+    assert classified.splitlines()[2].split()[2:4] == ["11", f"{zero_shot['top1']:.2%}"]
+    assert err.count(", measured") == 5
+    assert (tmp_path / "out" / "features").is_dir()
+
+    again = run(*words)
+    assert again[:2] == (0, shown)
+    assert again[2].count(", kept") == 5
+    code, shown, err = run(*words, "--tasks", "captioned", "--seed", 1)
+    assert (code, shown.split()[0]) == (0, "retrieval")
+    (labelled_sets / "captioned" / "test" / "0.tar").write_bytes(b"no tar")
+    code, _, err = run(*words)
+    assert code == 2
+    assert "diptych: captioned, retrieval: " in err
+    assert err.endswith(f"diptych: 1 of 5 measurements failed. What could be measured is in {tmp_path / 'out'}.\n")
+
+
+def test_suite_and_retrieval_say_what_to_do(fails, labelled_sets: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    assert "nowhere must be a folder of data sets" in fails("evaluate", "suite", "--data", "nowhere", "--out", out)
+    message = fails("evaluate", "suite", "--data", labelled_sets, "--out", out, "--tasks", "shads")
+    assert "Did you mean shades?" in message
+    assert not out.exists()
+    assert "It holds none" in fails("evaluate", "retrieval", "--data", labelled_sets / "colours")
+    words = ("evaluate", "retrieval", "--data", labelled_sets / "captioned", "--template", "no gap")
+    assert "no gap" in fails(*words)
+
+
+def test_retrieval_measures_both_ways_and_keeps_features(run: Run, model: str, labelled_sets: Path, tmp_path: Path):
+    words = ("evaluate", "retrieval", "--data", labelled_sets / "captioned", "--model", model)
+    code, shown, err = run(*words, "--out", tmp_path / "out.json", "--cache", tmp_path / "cache")
+    assert (code, err) == (0, "")
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert (found["task"], found["images"], found["texts"]) == ("retrieval", 12, 24)
+    rows = [line.split() for line in shown.splitlines()[1:]]
+    assert [row[-2:] for row in rows] == [["12", "24"], ["24", "12"]]
+    assert f"{found['text_to_image']['recall']['1']:.2%}" in rows[1]
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert run(*words, "--cache", tmp_path / "cache")[1] == shown
 
 
 # embed
@@ -716,6 +768,8 @@ def test_choices_that_are_written_out_are_those_of_the_library():
     assert get_args(models.Activation) == get_args(Activation)
     assert get_args(models.Format) == get_args(convert.Format)
     assert tuple(f"torch.{name}" for name in get_args(models.StoredType)) == tuple(map(str, bundle_module._DTYPES))
+    assert get_args(options.Precision) == features.PRECISIONS
+    assert get_args(options.LearnerName) == get_args(measure.LearnerName)
 
 
 def test_tasks_are_listed_with_their_data_or_how_to_get_it(run: Run, tmp_path: Path):

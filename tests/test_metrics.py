@@ -286,6 +286,58 @@ def test_a_tie_is_worth_no_more_than_a_miss(case: tuple[Tensor, Tensor]):
 
 
 @quick
+@given(scored())
+def test_top_1_is_at_most_top_5_and_kinetics_lies_between(case: tuple[Tensor, Tensor]):
+    first, fifth = (top_k_accuracy(*case, k) for k in (1, 5))
+    assert 0 <= first <= mean_of_top1_and_top5(*case) <= fifth <= 1
+
+
+@quick
+@given(scored(), strategies.integers(1, 4))
+def test_rows_that_come_several_times_change_no_share(case: tuple[Tensor, Tensor], times: int):
+    scores, targets = (column.repeat_interleave(times, dim=0) for column in case)
+    plain, repeated = (top_k_correct(*rows, 1) for rows in (case, (scores, targets)))
+    assert repeated.double().mean() == pytest.approx(plain.double().mean())
+    assert mean_per_class(repeated, targets) == pytest.approx(mean_per_class(plain, case[1]))
+
+
+@quick
+@given(scored())
+def test_mean_per_class_lies_between_the_worst_class_and_the_best(case: tuple[Tensor, Tensor]):
+    correct, targets = top_k_correct(*case, 1), case[1]
+    shares = [correct[targets == number].double().mean().item() for number in targets.unique()]
+    assert min(shares) - 1e-12 <= mean_per_class(correct, targets) <= max(shares) + 1e-12
+
+
+@quick
+@given(scored())
+def test_recall_rises_with_k_to_one_and_is_top_k_for_one_match(case: tuple[Tensor, Tensor]):
+    scores, targets = case
+    is_match = torch.nn.functional.one_hot(targets, scores.shape[1]).bool()
+    shares = [recall_at_k(scores, is_match, k) for k in range(1, scores.shape[1] + 1)]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert shares == [top_k_accuracy(scores, targets, k) for k in range(1, scores.shape[1] + 1)]
+
+
+@quick
+@given(scored(), strategies.data())
+def test_a_further_match_never_puts_a_query_back(case: tuple[Tensor, Tensor], data: strategies.DataObject):
+    scores, targets = case
+    one = torch.nn.functional.one_hot(targets, scores.shape[1]).bool()
+    more = one | torch.tensor(data.draw(arrays.arrays(bool, scores.shape)))
+    assert (best_match_rank(scores, more) <= best_match_rank(scores, one)).all()
+
+
+@quick
+@given(strategies.lists(strategies.booleans(), min_size=1, max_size=40), strategies.integers(0, 5))
+def test_an_interval_holds_what_was_measured_and_wider_ones_hold_narrower(correct: list[bool], seed: int):
+    values = torch.tensor(correct)
+    wide, narrow = (bootstrap_interval(values, seed=seed, level=level) for level in (0.99, 0.5))
+    assert 0 <= wide.low <= narrow.low <= values.double().mean().item() <= narrow.high <= wide.high <= 1
+
+
+@quick
 @given(ranked())
 def test_auc_of_the_opposite_is_the_rest(case: tuple[Tensor, Tensor]):
     scores, shown = case

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from diptych.errors import DataError, ShapeError
-from diptych.eval.outcomes import Outcomes, paired, read_results, zero_shot_outcomes
+from diptych.eval.outcomes import Outcomes, counted, paired, read_results, zero_shot_outcomes
 from diptych.eval.zero_shot import LabelledFeatures, score_zero_shot
 
 OUTCOMES = Outcomes(
@@ -113,3 +113,8 @@ def test_damaged_columns_are_named(tmp_path: Path):
         read_results(tmp_path)
     with pytest.raises(DataError, match="cannot be read"):
         read_results(tmp_path / "none.json")
+
+
+def test_pictures_left_out_are_counted_over_splits():
+    assert counted({"truncated": 2, "empty": 1}) == 3
+    assert counted({"train": {"truncated": 2}, "test": {}}) == 2

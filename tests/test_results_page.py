@@ -11,7 +11,7 @@ from PIL import Image
 
 from diptych.data.labelled import LabelledImages, read_labelled
 from diptych.errors import DataError
-from diptych.eval.outcomes import Outcomes, ResultFile, read_results
+from diptych.eval.outcomes import Outcomes, ResultFile, RetrievalFile, read_results, read_retrievals
 from diptych.eval.report import render_report
 from diptych.eval.results_page import results_page
 
@@ -129,10 +129,73 @@ def test_results_of_several_models_and_changed_sets_are_refused(tmp_path: Path, 
         results_page([changed], {"mnist": data})
 
 
+def probe(folder: Path, **options) -> ResultFile:
+    one = result(folder, **options)
+    values = dict(one.values) | {"task": "linear-probe", "top1": 0.75, "interval": {"low": 0.5, "high": 0.9}}
+    values |= {"skipped": {"train": {"empty": 4}, "test": {"truncated": 1}}}
+    return dataclasses.replace(one, task="linear-probe", values=values)
+
+
+def retrieved(folder: Path, *, fingerprint: str = "f0") -> RetrievalFile:
+    way = {
+        "recall": {"1": 0.25, "5": 0.5}, "intervals": {"1": {"low": 0.2, "high": 0.3}}, "median_rank": 3.5,
+        "queries": 40, "candidates": 8,
+    }  # fmt: skip
+    values = {
+        "task": "retrieval", "model": {"name": "RN50.openai", "fingerprint": fingerprint},
+        "data": {"name": "photos", "split": "val", "sha256": "12" * 32}, "image_to_text": way,
+        "text_to_image": way | {"recall": {"1": 0.125, "5": 1.0, "10": 1.0}}, "skipped": {"empty": 1},
+        "templates": ["a photo of {}"],
+    }  # fmt: skip
+    (folder / "photos.retrieval.json").write_text(json.dumps(values))
+    return read_retrievals(folder / "photos.retrieval.json")[0]
+
+
+def test_a_probe_stands_beside_zero_shot_with_its_published_figure(tmp_path: Path):
+    page = results_page([probe(tmp_path), result(tmp_path), result(tmp_path, "my own")], {})
+    assert page.table
+    assert list(page.table.header[7:9]) == ["linear probe", "95% interval"]
+    assert list(page.table.header[-1:]) == ["CLIP, table 10"]
+    mnist, own = page.table.rows
+    assert (mnist[3], mnist[7], mnist[8], mnist[-1]) == ("50.0%", "75.0%", "50.0% to 90.0%", "98.3%")
+    assert list(own[7:9]) == ["-", "-"]
+    assert page.headline == [("mean top-1", "50.0%", "of 2 sets"), ("linear probe top-1", "75.0%", "")]
+    assert [bars.title for bars in page.bars] == ["mnist", "my own"]  # a set once
+    assert page.conditions["pictures left out"].startswith("4,")  # of the test pictures; the probe saw the same
+
+
+def test_a_probe_alone_has_its_own_classes_and_failures(tmp_path: Path, data: LabelledImages):
+    page = results_page([probe(tmp_path)], {"mnist": data})
+    assert page.table
+    assert list(page.table.rows[0][3:9]) == ["-", "-", "-", "-", "75.0%", "50.0% to 90.0%"]
+    assert len(page.wrong) == 3
+
+
+def test_retrieval_has_a_table_of_its_own(tmp_path: Path):
+    found = retrieved(tmp_path)
+    page = results_page([result(tmp_path)], {}, [found])
+    assert page.retrieval_table
+    assert page.retrieval_table.rows == [
+        ["photos, val: picture to texts", "40", "8", "25.0%", "20.0% to 30.0%", "50.0%", "-", "3.5"],
+        ["photos, val: text to pictures", "40", "8", "12.5%", "20.0% to 30.0%", "100.0%", "100.0%", "3.5"],
+    ]
+    assert page.headline[-1] == ("recall@1, photos, val", "25.0% / 12.5%", "of texts / of pictures")
+    alone = results_page([], {}, [found])
+    assert alone.table is None
+    assert "photos, val" in render_report(alone)
+    with pytest.raises(DataError, match="Got results of 2"):
+        results_page([result(tmp_path)], {}, [retrieved(tmp_path, fingerprint="f1")])
+
+
+def test_two_results_of_one_kind_and_set_are_refused(tmp_path: Path):
+    with pytest.raises(DataError, match=r"must be of two sets\. Both: mnist"):
+        results_page([result(tmp_path), result(tmp_path)], {})
+
+
 @pytest.mark.skipif(not (os.path.exists(CHROMIUM) or shutil.which("chromium")), reason="needs chromium")  # noqa: PTH110
 def test_the_page_opens_offline_in_a_browser_with_all_its_pictures(tmp_path: Path, data: LabelledImages):
     api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    page = results_page([result(tmp_path)], {"mnist": data})
+    page = results_page([result(tmp_path), probe(tmp_path)], {"mnist": data}, [retrieved(tmp_path)])
     (tmp_path / "report.html").write_text(render_report(page), encoding="utf-8")
     asked: list[str] = []
     complaints: list[str] = []

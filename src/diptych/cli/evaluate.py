@@ -1,25 +1,23 @@
 """`diptych evaluate`: a model and a labelled set in, numbers with their conditions out."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from cyclopts import App
 from cyclopts.types import NonNegativeInt, PositiveInt
 
-from diptych.cli.conditions import conditions
-from diptych.cli.console import print_table
-from diptych.cli.options import read_templates
+from diptych.cli.console import complain, print_table
+from diptych.cli.options import Precision, read_templates
 from diptych.data.embedded import HELD_OUT, data_path
 from diptych.files import write_json
-
-if TYPE_CHECKING:
-    from diptych.eval.zero_shot import ZeroShotResult
 
 evaluate = App(name="evaluate", help="Measure a model on labelled pictures.")
 evaluate.command("diptych.cli.compare:compare", name="compare")
 evaluate.command("diptych.cli.probe:probe", name="probe")
 evaluate.command("diptych.cli.prompts:prompts", name="prompts")
 evaluate.command("diptych.cli.report:report", name="report")
+evaluate.command("diptych.cli.retrieval:retrieval", name="retrieval")
+evaluate.command("diptych.cli.suite:suite", name="suite")
 evaluate.command("diptych.cli.tasks:list_tasks", name="tasks")
 evaluate.command("diptych.cli.wise_ft:wise_ft", name="wise-ft")
 
@@ -33,8 +31,10 @@ def zero_shot(
     templates: list[str] | None = None,
     templates_file: Path | None = None,
     out: Path | None = None,
+    cache: Path | None = None,
+    precision: Precision = "float32",
     seed: NonNegativeInt = 0,
-    batch_size: PositiveInt = 256,
+    batch_size: PositiveInt = 64,
 ) -> None:
     """Measure how often the class names alone tell what a picture shows (CLIP, section 3.1).
 
@@ -56,6 +56,10 @@ def zero_shot(
         A text file with one prompt template a line.
     out
         A JSON file for the numbers and their conditions.
+    cache
+        A folder for features, which other commands and runs use again.
+    precision
+        What the model computes in: float32, bfloat16, or auto, the faster of the two on this machine.
     seed
         Of the bootstrap.
     batch_size
@@ -63,43 +67,49 @@ def zero_shot(
     """
     prompts = read_templates(templates, templates_file)
 
+    from diptych.data.digest import digest
     from diptych.data.labelled import read_labelled
     from diptych.data.prompts import PLAIN, check_templates
-    from diptych.eval.calibration import reliability
-    from diptych.eval.outcomes import zero_shot_outcomes
-    from diptych.eval.zero_shot import class_weights, encode_labelled, score_zero_shot
-    from diptych.weights.registry import load
+    from diptych.eval.conditions import conditions
+    from diptych.eval.features import ModelFeatures
+    from diptych.eval.measure import measure_zero_shot
+    from diptych.weights.registry import DEFAULT_MODEL, load
 
     folder = data_path(data)
     labelled = read_labelled(folder, split=split)
-    bundle = load(model)
-    prompts = check_templates(prompts or labelled.templates or PLAIN)
-    weights = class_weights(bundle, labelled.classnames, prompts, batch_size=batch_size)
-    encoded = encode_labelled(bundle, labelled, batch_size=batch_size)
-    result = score_zero_shot(
-        encoded.image_features, encoded.targets, weights, templates=prompts, skipped=encoded.skipped, seed=seed
+    features = ModelFeatures(load(model), cache=cache, precision=precision, batch_size=batch_size, on_note=complain)
+    sha256 = digest(folder, split) if cache or out else ""
+    values = measure_zero_shot(
+        features,
+        labelled,
+        features.pictures(labelled, sha256),
+        templates=check_templates(prompts or labelled.templates or PLAIN),
+        seed=seed,
     )
-    _print_result(labelled.name, result)
+    _print_result(labelled.name, values)
     if out:
-        outcomes = zero_shot_outcomes(bundle, encoded, weights)
-        values = result.to_dict() | {
-            "reliability": reliability(outcomes.confidences, outcomes.correct).to_dict(),
-            "classnames": list(labelled.classnames),
-            "pictures": outcomes.to_dict(),
-        }
-        write_json(out, conditions("zero-shot", bundle, model, folder, split, seed) | values)
+        facts = conditions(
+            "zero-shot",
+            features,
+            model=model or DEFAULT_MODEL,
+            data=labelled.name,
+            split=split,
+            sha256=sha256,
+            seed=seed,
+        )
+        write_json(out, facts | values)
 
 
-def _print_result(name: str, result: "ZeroShotResult") -> None:
-    interval = result.interval
+def _print_result(name: str, values: dict[str, Any]) -> None:
+    interval = values["interval"]
     facts = {
         "data": name,
-        "top-1": f"{result.top1:.2%}",
-        f"{interval.level:.0%} interval": f"{interval.low:.2%} to {interval.high:.2%}",
-        "top-5": "-" if result.top5 is None else f"{result.top5:.2%}",
-        "mean per class": f"{result.mean_per_class:.2%}",
-        "n": f"{result.images:,}",
-        "classes": f"{result.classes:,}",
-        "skipped": f"{sum(result.skipped.values()):,}",
+        "top-1": f"{values['top1']:.2%}",
+        f"{interval['level']:.0%} interval": f"{interval['low']:.2%} to {interval['high']:.2%}",
+        "top-5": "-" if values["top5"] is None else f"{values['top5']:.2%}",
+        "mean per class": f"{values['mean_per_class']:.2%}",
+        "n": f"{values['images']:,}",
+        "classes": f"{values['classes']:,}",
+        "skipped": f"{sum(values['skipped'].values()):,}",
     }
     print_table([list(facts.values())], header=list(facts), numbers=range(1, len(facts)))

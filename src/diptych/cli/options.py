@@ -5,10 +5,15 @@ import glob
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from diptych.config import unknown_name
 from diptych.data.prompts import TEMPLATES, check_templates, read_lines
 from diptych.errors import ConfigError, DataError
+
+# Choices of the library, written out as it imports torch.
+Precision = Literal["auto", "float32", "bfloat16"]  # of diptych.eval.features
+LearnerName = Literal["probe", "prompt-weights", "tip-adapter"]  # of diptych.eval.measure
 
 
 def find_pictures(names: Sequence[str], *, hint: str = "") -> list[Path]:

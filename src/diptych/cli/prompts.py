@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 
 from cyclopts.types import NonNegativeInt, PositiveInt
 
-from diptych.cli.conditions import conditions
-from diptych.cli.console import print_table
-from diptych.cli.options import read_templates
+from diptych.cli.console import complain, print_table
+from diptych.cli.options import Precision, read_templates
 from diptych.data.prompts import PLAIN, TEMPLATES, check_templates
 from diptych.errors import DataError
 from diptych.files import write_json
@@ -31,8 +30,10 @@ def prompts(
     most: PositiveInt = 7,
     collision: float = 0.97,
     out: Path | None = None,
+    cache: Path | None = None,
+    precision: Precision = "float32",
     seed: NonNegativeInt = 0,
-    batch_size: PositiveInt = 256,
+    batch_size: PositiveInt = 64,
 ) -> None:
     """Score prompt templates one by one, choose the best few, and show what each helps or hurts.
 
@@ -60,6 +61,10 @@ def prompts(
         Name two classes when the cosine of their texts is at least this.
     out
         A JSON file for the numbers of all templates.
+    cache
+        A folder for features, which other commands and runs use again.
+    precision
+        What the model computes in: float32, bfloat16, or auto, the faster of the two on this machine.
     seed
         Of the halves and the intervals.
     batch_size
@@ -67,10 +72,13 @@ def prompts(
     """
     chosen = read_templates(templates, templates_file)
 
+    from diptych.data.digest import digest
     from diptych.data.labelled import read_labelled
     from diptych.eval import prompt_search
-    from diptych.eval.zero_shot import encode_labelled, score_zero_shot
-    from diptych.weights.registry import load
+    from diptych.eval.conditions import conditions
+    from diptych.eval.features import ModelFeatures
+    from diptych.eval.zero_shot import score_zero_shot, with_targets
+    from diptych.weights.registry import DEFAULT_MODEL, load
 
     labelled = read_labelled(data, split=split)
     candidates = check_templates(chosen or labelled.templates or TEMPLATES["imagenet"])
@@ -78,12 +86,16 @@ def prompts(
     other = read_labelled(data, split=choose_split) if choose_split else None
     if other and other.classnames != labelled.classnames:
         raise DataError(f"{split} and {choose_split} of {data} must have the same classes. They have not.")
-    bundle = load(model)
-    features = prompt_search.template_features(bundle, labelled.classnames, candidates, batch_size=batch_size)
-    bare = prompt_search.template_features(bundle, labelled.classnames, PLAIN, batch_size=batch_size)
-    encoded = encode_labelled(bundle, labelled, batch_size=batch_size)
+    model_features = ModelFeatures(
+        load(model), cache=cache, precision=precision, batch_size=batch_size, on_note=complain
+    )
+    sha256 = digest(data, split) if cache or out else ""
+    features = model_features.template_features(labelled.classnames, candidates)
+    bare = model_features.template_features(labelled.classnames, PLAIN)
+    encoded = with_targets(model_features.pictures(labelled, sha256), labelled)
     if other:
-        to_choose = encode_labelled(bundle, other, batch_size=batch_size)
+        of_other = digest(data, other.split) if cache else ""
+        to_choose = with_targets(model_features.pictures(other, of_other), other)
         choose_on = (to_choose.image_features, to_choose.targets)
         measure_on = (encoded.image_features, encoded.targets)
     else:
@@ -157,7 +169,16 @@ def prompts(
                 [labelled.classnames[pair.first], labelled.classnames[pair.second], pair.cosine] for pair in collisions
             ],
         }
-        write_json(out, conditions("prompts", bundle, model, data, split, seed) | values)
+        facts = conditions(
+            "prompts",
+            model_features,
+            model=model or DEFAULT_MODEL,
+            data=labelled.name,
+            split=split,
+            sha256=sha256,
+            seed=seed,
+        )
+        write_json(out, facts | values)
 
 
 def _print_templates(

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from cyclopts.types import PositiveInt
 
-from diptych.cli.conditions import conditions, digest
 from diptych.cli.console import print_table
 from diptych.data.embedded import data_path
 from diptych.files import write_json
@@ -46,7 +45,10 @@ def wise_ft(
     batch_size
         Pictures, and texts, in one forward pass.
     """
+    from diptych.data.digest import digest
     from diptych.data.labelled import read_labelled
+    from diptych.eval.conditions import conditions
+    from diptych.eval.features import ModelFeatures
     from diptych.eval.wise_ft import ALPHAS, wise_ft_curve
     from diptych.weights.registry import load
 
@@ -72,7 +74,10 @@ def wise_ft(
         numbers=range(2 + len(names) + len(means)),
     )
     if out:
-        facts = conditions("wise-ft", after, b, folders[0], split, 0)
+        sha256 = digest(folders[0], split)
+        facts = conditions(
+            "wise-ft", ModelFeatures(after), model=b, data=target.name, split=split, sha256=sha256, seed=0
+        )
         facts["pretrained"] = {"name": a, "fingerprint": before.fingerprint()}
         facts["references"] = [
             {"name": name, "split": split, "sha256": digest(folder, split)}

@@ -4,26 +4,20 @@ Source: CLIP, arXiv:2103.00020, section 3.2 and appendix A.3. Features are the i
 (`ImageTower.trunk`), neither scaled nor augmented. Letters: N, W, C.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from diptych.data.labelled import LabelledImages
 from diptych.errors import ConfigError, ShapeError
 from diptych.eval.logistic import Examples, LogisticFits, LogisticProblem
 from diptych.eval.metrics import top_k_accuracy
-from diptych.eval.zero_shot import labelled_features
 from diptych.runtime import generator
-from diptych.weights.bundle import Bundle
 
 _STEPS_A_DECADE = 8
 _DECADES = (-6, 6)
 _FIRST_SPACING = 16  # steps: 1e-6, 1e-4, 1e-2, 1, 1e2, 1e4, 1e6
-
-_PICTURES_AT_ONCE = 64
 
 Metric = Callable[[Tensor, Tensor], float]  # scores [N, C] and targets -> higher is better
 
@@ -63,32 +57,6 @@ class ChosenProbe:
     tried: Mapping[float, float]  # strength -> score on the validation examples, weakest first
 
 
-def trunk_examples(
-    bundle: Bundle, data: LabelledImages, *, batch_size: int = _PICTURES_AT_ONCE
-) -> tuple[Examples, Mapping[str, int]]:
-    """Pictures of a labelled set as examples for a probe.
-
-    Args:
-        bundle: its model in eval mode, as `load` gives it.
-        data: one split of the set.
-        batch_size: pictures in one forward pass.
-
-    Returns:
-        Features before the projection [N, W], on the CPU, with the targets; and the pictures left out, by cause.
-
-    Raises:
-        DataError: no picture can be read.
-    """
-
-    def trunk(pictures: Sequence[Image.Image]) -> Tensor:
-        with torch.no_grad():
-            pixels = torch.stack([bundle.preprocess(picture) for picture in pictures])
-            return bundle.model.image.trunk(pixels.to(next(bundle.model.parameters()).device)).float().cpu()
-
-    features = labelled_features(trunk, data, batch_size=batch_size)
-    return Examples(features.image_features, features.targets), features.skipped
-
-
 def train_linear_probe(
     train: Examples, validation: Examples, *, metric: Metric = accuracy, max_passes: int = 1000
 ) -> tuple[LinearProbe, ChosenProbe]:
@@ -125,8 +93,8 @@ def choose_l2(
     """Search the strength from 1e-6 to 1e6 by bracketing, as the paper does.
 
     Seven strengths first, a hundredfold apart; then, four times, the two neighbours of the best at half the spacing,
-    down to eight steps a decade. At most 15 of the 97 strengths are fitted, those of a round together, from where their
-    neighbours ended. Of strengths that score alike the strongest wins. The score need not have a single peak: the best
+    down to eight steps a decade. At most 15 of the 97 strengths are fitted, each from where its nearest neighbour
+    ended. Of strengths that score alike the strongest wins. The score need not have a single peak: the best
     of the whole grid may be missed, in the paper as here.
 
     Args:
@@ -148,10 +116,13 @@ def choose_l2(
     spacing = _FIRST_SPACING
     steps = list(range(low, high + 1, spacing))
     while True:
-        fits = problem.solve([10 ** (step / _STEPS_A_DECADE) for step in steps], start=fits, max_passes=max_passes)
-        for row, step in enumerate(steps):
-            probes[step] = _probe(fits, row)
-            scores[step] = metric(probes[step].scores(validation.features), validation.targets)
+        # From strong to weak: a weak penalty takes half the passes from where the next stronger one ended.
+        for group in [[step] for step in reversed(steps)] if fits is None else [steps]:
+            found = problem.solve([10 ** (step / _STEPS_A_DECADE) for step in group], start=fits, max_passes=max_passes)
+            fits = fits.joined(found) if fits else found
+            for row, step in enumerate(group):
+                probes[step] = _probe(found, row)
+                scores[step] = metric(probes[step].scores(validation.features), validation.targets)
         best = max(scores, key=lambda step: (scores[step], step))
         if spacing == 1:
             break

@@ -79,6 +79,10 @@ class LogisticFits:
     passes: Tensor  # [L] int64, over the examples
     converged: Tensor  # [L] bool; without, the passes or the digits of float32 ran out first
 
+    def joined(self, other: "LogisticFits") -> "LogisticFits":
+        """These and then the others, of the same classes and features."""
+        return LogisticFits(**{name: torch.cat([mine, vars(other)[name]]) for name, mine in vars(self).items()})
+
 
 class LogisticProblem:
     """Examples, made ready to be fitted with any strength of the penalty.

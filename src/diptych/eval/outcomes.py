@@ -1,7 +1,8 @@
 """What became of each picture, and the result files that hold it: what comparisons and reports are made from."""
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from diptych.errors import DataError, ShapeError
 from diptych.eval.metrics import top_k_correct
-from diptych.eval.zero_shot import Encoder, LabelledFeatures
+from diptych.eval.zero_shot import Encoder, LabelledFeatures, ZeroShotResult, score_zero_shot
 
 _ROWS_AT_ONCE = 8192  # of the [N, C] probabilities
 
@@ -55,7 +56,40 @@ class Outcomes:
         return cls(confidences=confidences, **whole | {"correct": whole["correct"].bool()})
 
 
-@torch.no_grad()
+def outcomes_of(scores: Tensor, targets: Tensor, kept: Sequence[int]) -> Outcomes:
+    """Outcomes of a classifier whose scores are logits of a softmax, as a linear probe's are.
+
+    Args:
+        scores: [N, C].
+        targets: [N].
+        kept: N positions in the labelled set.
+    """
+    return Outcomes(
+        positions=torch.tensor(list(kept)),
+        targets=targets.cpu(),
+        predictions=scores.argmax(dim=1).cpu(),
+        correct=top_k_correct(scores, targets, 1).cpu(),
+        confidences=scores.softmax(dim=1).amax(dim=1).float().cpu(),
+    )
+
+
+def result_outcomes(result: ZeroShotResult, kept: Sequence[int]) -> Outcomes:
+    """Outcomes of a result that says how sure the model was, see `score_zero_shot`.
+
+    Args:
+        result: of N pictures.
+        kept: their positions in the labelled set.
+    """
+    assert result.confidences is not None
+    return Outcomes(
+        positions=torch.tensor(list(kept)),
+        targets=result.targets,
+        predictions=result.predictions,
+        correct=result.correct,
+        confidences=result.confidences,
+    )
+
+
 def zero_shot_outcomes(encoder: Encoder, encoded: LabelledFeatures, weights: Tensor) -> Outcomes:
     """Outcomes of a zero-shot classifier.
 
@@ -64,22 +98,11 @@ def zero_shot_outcomes(encoder: Encoder, encoded: LabelledFeatures, weights: Ten
         encoded: N pictures.
         weights: [C, D], as `class_weights` gives them.
     """
-    predictions, correct, confidences = [], [], []
-    for rows, targets in zip(
-        encoded.image_features.split(_ROWS_AT_ONCE), encoded.targets.split(_ROWS_AT_ONCE), strict=True
-    ):
-        cosines = rows.to(weights) @ weights.T  # as in `score_zero_shot`: scale and bias change no order
-        probabilities = encoder.probabilities(encoder.logits_per_image(rows.to(weights), weights))
-        predictions.append(cosines.argmax(dim=1).cpu())
-        correct.append(top_k_correct(cosines, targets, 1).cpu())
-        confidences.append(probabilities.amax(dim=1).float().cpu())
-    return Outcomes(
-        positions=torch.tensor(encoded.kept),
-        targets=encoded.targets.cpu(),
-        predictions=torch.cat(predictions),
-        correct=torch.cat(correct),
-        confidences=torch.cat(confidences),
-    )
+    features = encoded.image_features.to(weights)
+    parts = [encoder.probabilities(encoder.logits_per_image(rows, weights)) for rows in features.split(_ROWS_AT_ONCE)]
+    confidences = torch.cat([part.amax(dim=1).float().cpu() for part in parts])
+    result = score_zero_shot(encoded.image_features, encoded.targets, weights)
+    return result_outcomes(dataclasses.replace(result, confidences=confidences), encoded.kept)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,7 +110,7 @@ class ResultFile:
     """One JSON file that a command wrote."""
 
     path: Path
-    task: str  # "zero-shot"
+    task: str  # "zero-shot" or "linear-probe"
     data: str  # name of the set
     split: str
     data_sha256: str
@@ -98,25 +121,36 @@ class ResultFile:
     values: Mapping[str, Any]  # the whole file
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """What the set itself calls its classes, where the model was told other names."""
+        return tuple(self.values.get("labels", self.classnames))
+
+    @property
     def title(self) -> str:
         """Set and split; of the usual split the set alone."""
         return self.data if self.split == "test" else f"{self.data}, {self.split}"
 
 
-def read_results(path: Path) -> list[ResultFile]:
+def read_results(path: Path, *, may_be_none: bool = False) -> list[ResultFile]:
     """Results of classification with what became of each picture: one file, or all of a folder, by name.
 
     Other JSON files of a folder are passed over.
+
+    Args:
+        path: of the file or folder.
+        may_be_none: whether it may hold none.
 
     Raises:
         DataError: there is no result, or a file cannot be read.
     """
     if path.is_dir():
-        found = [result for file in sorted(path.glob("*.json")) if (result := _read(file))]
-        if not found:
+        found = [result for values in _folder(path) if (result := _result(*values))]
+        if not found and not may_be_none:
             raise DataError(f"{path} must hold results (*.json) with what became of each picture. It holds none.")
         return found
-    result = _read(path)
+    result = _result(path, _json(path))
+    if not result and may_be_none:
+        return []
     if not result:
         raise DataError(
             f"{path} must say what became of each picture, under the key pictures. It does not: measure again with "
@@ -125,14 +159,76 @@ def read_results(path: Path) -> list[ResultFile]:
     return [result]
 
 
-def _read(path: Path) -> ResultFile | None:
-    """None for JSON of another kind."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RetrievalFile:
+    """One JSON file with recall both ways."""
+
+    path: Path
+    data: str  # name of the set
+    split: str
+    data_sha256: str
+    model: str
+    fingerprint: str
+    values: Mapping[str, Any]  # the whole file
+
+    @property
+    def title(self) -> str:
+        """Set and split; of the usual split the set alone."""
+        return self.data if self.split == "test" else f"{self.data}, {self.split}"
+
+
+def read_retrievals(path: Path) -> list[RetrievalFile]:
+    """Results of retrieval: one file, or all of a folder, by name. None is no fault; other files are passed over.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    files = _folder(path) if path.is_dir() else [(path, _json(path))]
+    found = []
+    for file, values in files:
+        if not isinstance(values, dict) or values.get("task") != "retrieval":
+            continue
+        try:
+            found.append(
+                RetrievalFile(
+                    path=file,
+                    data=values["data"]["name"],
+                    split=values["data"]["split"],
+                    data_sha256=values["data"]["sha256"],
+                    model=values["model"]["name"],
+                    fingerprint=values["model"]["fingerprint"],
+                    values=values,
+                )
+            )
+        except (KeyError, TypeError) as error:
+            raise _foreign(file, error) from None
+    return found
+
+
+def counted(skipped: Mapping[str, Any]) -> int:
+    """Pictures left out, of a result of one split or of several."""
+    return sum(counted(value) if isinstance(value, Mapping) else value for value in skipped.values())
+
+
+def _folder(path: Path) -> list[tuple[Path, Any]]:
+    return [(file, _json(file)) for file in sorted(path.glob("*.json"))]
+
+
+def _json(path: Path) -> Any:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path} must be a result file. It cannot be read: {error.strerror}.") from None
     except ValueError as error:
         raise DataError(f"{path} must be a result file. It is no JSON: {error}.") from None
+
+
+def _foreign(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} must be a result file. It lacks {error}: was it written by another program?")
+
+
+def _result(path: Path, values: Any) -> ResultFile | None:
+    """None for JSON of another kind."""
     if not isinstance(values, dict) or "pictures" not in values:
         return None
     try:
@@ -149,7 +245,7 @@ def _read(path: Path) -> ResultFile | None:
             values=values,
         )
     except (KeyError, TypeError) as error:
-        raise DataError(f"{path} must be a result file. It lacks {error}: was it written by another program?") from None
+        raise _foreign(path, error) from None
 
 
 def paired(a: ResultFile, b: ResultFile) -> tuple[Tensor, Tensor]:

@@ -15,14 +15,14 @@ from torch.nn.functional import normalize
 from diptych.data.prompts import check_templates, fill
 from diptych.errors import ConfigError, DataError, ShapeError
 from diptych.eval.metrics import mean_per_class, top_k_correct
-from diptych.eval.zero_shot import Encoder
+from diptych.eval.zero_shot import TextEncoder
 
 _ROWS_AT_ONCE = 8192  # of the [N, C] scores
 
 
 @torch.no_grad()
 def template_features(
-    encoder: Encoder, labels: Sequence[str | Sequence[str]], templates: Sequence[str], *, batch_size: int = 256
+    encoder: TextEncoder, labels: Sequence[str | Sequence[str]], templates: Sequence[str], *, batch_size: int = 256
 ) -> Tensor:
     """What each template makes of each class.
 

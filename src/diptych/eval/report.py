@@ -91,6 +91,7 @@ class ReportPage:
     summary: str  # one sentence
     headline: Sequence[Headline] = ()
     table: Table | None = None
+    retrieval_table: Table | None = None
     bars: Sequence[Bars] = ()
     reliability: Sequence[ReliabilityPlot] = ()
     conditions: Mapping[str, str] = field(default_factory=dict)  # model, data, pairs seen, seed, hardware, versions
@@ -128,6 +129,13 @@ def render_report(page: ReportPage) -> str:
     marked = "The likeliest labels with their probabilities; ✓&nbsp;marks the true one."
     sections = [
         ("numbers", "Numbers", escape(page.table.note) if page.table else "", "", _table(page.table)),
+        (
+            "retrieval",
+            "Pictures and their texts",
+            escape(page.retrieval_table.note) if page.retrieval_table else "",
+            "",
+            _table(page.retrieval_table),
+        ),
         ("search", "Found by words", _RETRIEVAL_NOTE, "queries", [_retrieval(*r) for r in page.retrievals]),
         ("right", "Right", marked, "cards", [_prediction(p) for p in page.right]),
         ("wrong", "Wrong", marked, "cards", [_prediction(p) for p in page.wrong]),

@@ -25,12 +25,16 @@ T = TypeVar("T")
 _ROWS_AT_ONCE = 8192  # of the [N, C] scores
 
 
-class Encoder(Protocol):
+class TextEncoder(Protocol):
+    """What class weights need of a bundle."""
+
+    def encode_texts(self, texts: Sequence[str], /) -> Tensor: ...  # [N, D], unit length
+
+
+class Encoder(TextEncoder, Protocol):
     """What zero-shot needs of a bundle."""
 
     def encode_images(self, images: Sequence[Any], /) -> Tensor: ...  # [N, D], unit length
-
-    def encode_texts(self, texts: Sequence[str], /) -> Tensor: ...  # [N, D], unit length
 
     def logits_per_image(self, image_features: Tensor, text_features: Tensor, /) -> Tensor: ...  # [N, C]
 
@@ -103,7 +107,7 @@ class ZeroShotClassifier:
 
 @torch.no_grad()
 def class_weights(
-    encoder: Encoder,
+    encoder: TextEncoder,
     labels: Sequence[str | Sequence[str]],
     templates: Sequence[str] = PLAIN,
     *,
@@ -158,10 +162,13 @@ class ZeroShotResult:
     templates: tuple[str, ...]
     predictions: Tensor  # [N] int64; of classes that tie the first, even where `top1` counts a miss
     targets: Tensor  # [N] int64
+    correct: Tensor  # [N] bool
+    confidences: Tensor | None  # [N] float32, the highest probability; absent where nobody asked for it
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, without the arrays."""
-        values = {name: value for name, value in vars(self).items() if name not in ("predictions", "targets")}
+        arrays = ("predictions", "targets", "correct", "confidences")
+        values = {name: value for name, value in vars(self).items() if name not in arrays}
         return values | {
             "interval": asdict(self.interval),
             "skipped": dict(self.skipped),
@@ -236,6 +243,7 @@ def score_zero_shot(
     targets: Tensor | np.ndarray,
     weights: Tensor,
     *,
+    probabilities: Callable[[Tensor], Tensor] | None = None,
     templates: Sequence[str] = (),
     skipped: Mapping[str, int] | None = None,
     seed: int = 0,
@@ -246,6 +254,7 @@ def score_zero_shot(
         image_features: [N, D], unit length.
         targets: [N], class numbers from 0 to C - 1.
         weights: [C, D], as `class_weights` gives them.
+        probabilities: from cosines [N, C] to [N, C], where the result shall say how sure the model was.
         templates: that made the weights, for the record.
         skipped: pictures that have no feature, by cause, for the record.
         seed: of the interval.
@@ -261,12 +270,14 @@ def score_zero_shot(
         )
     _check_features(image_features, weights)
     has_top5 = len(weights) > 5
-    first, fifth, predictions = [], [], []
+    first, fifth, predictions, confidences = [], [], [], []
     for rows, labels in zip(image_features.split(_ROWS_AT_ONCE), targets.split(_ROWS_AT_ONCE), strict=True):
         scores = rows.to(weights) @ weights.T  # [rows, C]; scale and bias change no order
         first.append(top_k_correct(scores, labels, 1).cpu())
         fifth.append(top_k_correct(scores, labels, 5).cpu() if has_top5 else first[-1])
         predictions.append(scores.argmax(dim=1).cpu())
+        if probabilities:
+            confidences.append(probabilities(scores).amax(dim=1).float().cpu())
     correct = torch.cat(first)  # [N]
     return ZeroShotResult(
         top1=correct.double().mean().item(),
@@ -279,6 +290,8 @@ def score_zero_shot(
         templates=tuple(templates),
         predictions=torch.cat(predictions),
         targets=targets,
+        correct=correct,
+        confidences=torch.cat(confidences) if confidences else None,
     )
 
 

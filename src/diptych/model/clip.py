@@ -95,13 +95,32 @@ class CLIP(nn.Module):
         Raises:
             ShapeError: the images are not of the size or type that the tower takes.
         """
+        self._check_images(images)
+        return _unit_length(self.image(images) if kept_patches is None else self.image(images, kept_patches))
+
+    def encode_image_and_trunk(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode images for zero-shot and linear probe in one pass.
+
+        Args:
+            images: [B, 3, S, S] float, normalised as the bundle's `preprocess` does.
+
+        Returns:
+            What `encode_image` gives, [B, D], and the features before the projection [B, W], not unit length.
+
+        Raises:
+            ShapeError: see `encode_image`.
+        """
+        self._check_images(images)
+        trunk = self.image.trunk(images)
+        return _unit_length(self.image.project(trunk)), trunk
+
+    def _check_images(self, images: Tensor) -> None:
         side = self.config.image.image_size
         if images.ndim != 4 or images.shape[1:] != (3, side, side) or not images.is_floating_point():
             raise ShapeError(
                 f"images must be [B, 3, {side}, {side}] float. Got {list(images.shape)} {_name(images.dtype)}. "
                 "The model's preprocess makes them so."
             )
-        return _unit_length(self.image(images) if kept_patches is None else self.image(images, kept_patches))
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Encode texts.
@@ -144,6 +163,18 @@ class CLIP(nn.Module):
             [N, C], of the type and on the device of the features.
         """
         logits = self.logit_scale_factor().to(image_features) * image_features @ text_features.T
+        return logits if self.logit_bias is None else logits + self.logit_bias.to(logits)
+
+    def logits_of(self, cosines: Tensor) -> Tensor:
+        """The same from cosines that are there already; the last digit may differ, as a product is rounded elsewhere.
+
+        Args:
+            cosines: [N, C], of image features with text features.
+
+        Returns:
+            [N, C], of the type and on the device of the cosines.
+        """
+        logits = self.logit_scale_factor().to(cosines) * cosines
         return logits if self.logit_bias is None else logits + self.logit_bias.to(logits)
 
     def probabilities(self, logits_per_image: Tensor) -> Tensor:

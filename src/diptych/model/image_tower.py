@@ -99,7 +99,11 @@ class ImageTower(nn.Module):
         Returns:
             [B, D], not yet unit length; `CLIP.encode_image` makes it so.
         """
-        return self.trunk(images, kept_patches) @ self.projection
+        return self.project(self.trunk(images, kept_patches))
+
+    def project(self, trunk: Tensor) -> Tensor:
+        """The last step: [B, W] to [B, D], not yet unit length."""
+        return trunk @ self.projection
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw all parameters as the released code does: the blocks as torch does, the rest by width."""

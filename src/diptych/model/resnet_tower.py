@@ -104,7 +104,11 @@ class ResNetTower(nn.Module):
         Returns:
             [B, D], not yet unit length; `CLIP.encode_image` makes it so.
         """
-        return self.projection(self.trunk(images))
+        return self.project(self.trunk(images))
+
+    def project(self, trunk: Tensor) -> Tensor:
+        """The last step: [B, W] to [B, D], not yet unit length."""
+        return self.projection(trunk)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw all parameters as the released code does; every bottleneck starts as its shortcut."""

@@ -111,6 +111,10 @@ class SigLIPImageTower(nn.Module):
         """
         return self(images)
 
+    def project(self, trunk: Tensor) -> Tensor:
+        """The last step of the other towers; this one has none, D is W."""
+        return trunk
+
     def forward(self, images: Tensor, kept_patches: Tensor | None = None) -> Tensor:
         """Encode images.
 

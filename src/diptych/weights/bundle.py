@@ -113,6 +113,11 @@ class Bundle:
         """[N, D] and [C, D] to [N, C]; see `CLIP.logits_per_image`."""
         return self.model.logits_per_image(image_features, text_features)
 
+    @torch.no_grad()
+    def logits_of(self, cosines: Tensor) -> Tensor:
+        """[N, C] to [N, C]; see `CLIP.logits_of`."""
+        return self.model.logits_of(cosines)
+
     def probabilities(self, logits_per_image: Tensor) -> Tensor:
         """[N, C] to [N, C]; see `CLIP.probabilities`."""
         return self.model.probabilities(logits_per_image)
@@ -155,6 +160,20 @@ class Bundle:
             batch = self.preprocess.normalise(torch.from_numpy(pixels).to(device))
             features = self.model.encode_image(batch).float().cpu()
         return features.clone()  # outside of inference mode: a tensor that autograd takes
+
+    def encode_pixels_and_trunk(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Encode one batch of pictures for zero-shot and linear probe in one pass.
+
+        Args:
+            pixels: [B, S, S, 3] uint8, stacked from `preprocess.pixels`.
+
+        Returns:
+            What `encode_pixels` gives, [B, D], and the features before the projection [B, W]: float32 on the CPU.
+        """
+        with _encoding(self.model) as device:
+            batch = self.preprocess.normalise(torch.from_numpy(pixels).to(device))
+            features, trunk = (part.float().cpu() for part in self.model.encode_image_and_trunk(batch))
+        return features.clone(), trunk.clone()  # as in `encode_pixels`
 
     def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256, truncate: bool = False) -> Tensor:
         """Encode texts.
