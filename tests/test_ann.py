@@ -71,3 +71,11 @@ def test_what_does_not_fit_is_named(features):
         ApproximateScanner(features).search(features[0], 0)
     with pytest.raises(ShapeError, match=r"a query must be \[128\]"):
         ApproximateScanner(features).search(features[0, :3], 1)
+
+
+def test_rows_of_a_mapped_file_are_the_same_after_their_pages_are_let_go_of(features, tmp_path):
+    features.tofile(tmp_path / "f.f32")
+    mapped = np.memmap(tmp_path / "f.f32", np.float32, "r", shape=features.shape)
+    in_memory, on_disk = ApproximateScanner(features), ApproximateScanner(mapped)
+    for query in features[:40]:
+        np.testing.assert_array_equal(in_memory.search(query, 5).rows, on_disk.search(query, 5).rows)

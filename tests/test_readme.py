@@ -67,6 +67,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "labels.txt").write_text("a red apple\na sailboat\n")
     (tmp_path / "captions.csv").write_text('apple.png,"a red apple, ripe"\nboat.png,a sailboat at sea\n')
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DIPTYCH_INDEXES", str(tmp_path / "indexes"))
     return tmp_path
 
 
@@ -89,7 +90,7 @@ def test_a_command_of_the_readme_runs(workplace: Path, command: str, capsys: pyt
 
 
 @needs_default_model
-@pytest.mark.parametrize("page", ["classify", "compare", "embed", "evaluate", "probe", "prompts", "python"])
+@pytest.mark.parametrize("page", ["classify", "compare", "embed", "evaluate", "probe", "prompts", "python", "search"])
 def test_a_how_to_runs_from_top_to_bottom(workplace: Path, page: str, capsys: pytest.CaptureFixture[str]):
     text = (DOCS / "how-to" / f"{page}.md").read_text(encoding="utf-8")
     for command in shell_lines(text, "diptych"):

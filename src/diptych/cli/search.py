@@ -150,7 +150,7 @@ def _print(results: "Results", library: "Library", filters: "Filters", *, json_:
     if not results:
         from diptych.search.query import Filters
 
-        left = "no picture passes the filters" if filters != Filters() else f"{library.folder} holds no picture"
+        left = "no picture passes the filters" if filters != Filters() else f"no picture of {library.folder} is indexed"
         complain(f"nothing was found: {left}.")
         return
     rows = []

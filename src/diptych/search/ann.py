@@ -8,6 +8,7 @@ nothing.
 What is lost is measured, not bounded: docs/scale.md has recall and time beside those of a graph (usearch).
 """
 
+import mmap
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ _FEWER = 4  # times fewer components than dimensions
 _AGAIN = 2_000  # rows that are scored again; at least so many
 _AGAIN_EACH = 20  # and so many for each that is wanted
 _BLOCK = 65_536  # rows that are projected at a time
+_LET_GO = 16  # searches after which the pages that were read are let go of
 _CLIPPED = 0.999  # share of the components' values that 8 bits hold without clipping
 
 
@@ -71,7 +73,10 @@ class ApproximateScanner:
         rows = np.sort(scores.topk(again, sorted=False).indices.numpy())
         if among is not None:
             rows = rows[among[rows]]
-        return best_of(rows, np.asarray(self._features[rows]) @ query, count)
+        hits = best_of(rows, np.asarray(self._features[rows]) @ query, count)
+        if self._searches % _LET_GO == 0:
+            _let_go(self._features)
+        return hits
 
 
 class _Sketch(NamedTuple):
@@ -81,8 +86,16 @@ class _Sketch(NamedTuple):
     integers: Tensor  # [N, D / 4] int8
 
 
+def _let_go(features: np.ndarray) -> None:
+    """Mapped pages count as this process's memory until they are let go of; they stay in the system's cache."""
+    mapped = getattr(features, "_mmap", None)
+    if mapped is not None and hasattr(mapped, "madvise"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
 def _sketched(features: np.ndarray) -> _Sketch:
     """The components, from rows at equal distances; no row is projected yet."""
+    _let_go(features)
     every = max(1, len(features) // _SAMPLE)
     sample = torch.from_numpy(np.array(features[::every]))
     mean = sample.mean(dim=0)
@@ -105,4 +118,5 @@ def _extended(sketch: _Sketch, features: np.ndarray) -> _Sketch:
         block = torch.from_numpy(np.array(features[start : start + _BLOCK]))
         values = ((block - sketch.mean) @ sketch.basis).div_(sketch.step).round_().clamp_(-127, 127)
         new[start : start + len(block)] = values.to(torch.int8)
+        _let_go(features)
     return sketch._replace(integers=new)

@@ -179,7 +179,7 @@ class Library:
         broken: dict[str, str] = {}
         gone_ids = {known[path].id: path for path in known.keys() - there.keys()}
         start, done = time.perf_counter(), 0
-        digests = self._store.digests() if known else set()
+        digests = self._store.digests({found.size for found in waiting})
         for batch in read_ahead(self.folder, waiting, self.bundle, batch_size, digests):
             elsewhere, entries = self._placed(batch, gone_ids)
             self._store.write(entries, elsewhere)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -21,8 +22,7 @@ THUMBNAIL = 256  # px, the longer side
 _WHOLE = 64 * 2**20  # bytes up to which a video's digest is of all of it; beyond, of its two ends and its length
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """A file in the folder, not opened yet."""
 
     path: str  # below the folder, "/" between its parts
@@ -63,10 +63,19 @@ def find_files(folder: Path) -> Iterator[Found]:
             elif os.path.splitext(item.name)[1].lower() in endings and item.is_file():  # noqa: PTH122, a Path is slow
                 try:
                     facts = item.stat()
-                    item.name.encode()
-                except (OSError, UnicodeEncodeError):  # gone meanwhile, or a name that is no text
+                except OSError:  # gone meanwhile
+                    continue
+                if not item.name.isascii() and not _is_text(item.name):
                     continue
                 yield Found(f"{inside}{item.name}", facts.st_size, facts.st_mtime_ns)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_file(folder: Path, found: Found, preprocess: Preprocess, known: Set[bytes] = frozenset()) -> Read:

@@ -9,7 +9,7 @@ import contextlib
 import datetime
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,6 @@ import numpy as np
 
 from diptych.data.facts import Facts
 from diptych.errors import DataError
-from diptych.files import remove_folder
 from diptych.search.query import Filters
 
 DATABASE = "files.sqlite"
@@ -279,10 +278,13 @@ class Store:
                     found[digest] = row[0]
         return found
 
-    def digests(self) -> set[bytes]:
-        """Of all files that have rows."""
+    def digests(self, sizes: Set[int]) -> set[bytes]:
+        """Of all files that have rows and one of some sizes in bytes: another file may be a copy of these alone."""
+        if not sizes:
+            return set()
         with self._sentence():
-            return {row[0] for row in self._db.execute("SELECT digest FROM files WHERE fault IS NULL")}
+            rows = self._db.execute("SELECT bytes, digest FROM files WHERE fault IS NULL")
+            return {digest for size, digest in rows if size in sizes}
 
     def frames_of(self, number: int) -> tuple[np.ndarray, list[float | None], Facts]:
         """Features [R, D], seconds and facts of a file that has rows."""
@@ -324,11 +326,6 @@ class Store:
         with self._sentence():
             self._db.execute("VACUUM")
         return count - len(rows)
-
-    def remove(self) -> None:
-        """Remove it from the disk."""
-        self.close()
-        remove_folder(self.folder)
 
     def _features(self) -> tuple[Path, int]:
         meta = dict(self._db.execute("SELECT key, value FROM meta"))
