@@ -1,5 +1,8 @@
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +106,22 @@ def test_what_goes_wrong_in_a_worker_is_told_in_its_sentence(daft, source, model
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"file/f\.parquet"):
         embed_with_daft(model, source, tmp_path / "file" / "f.parquet", part_size=15, workers=2)
+
+
+def test_after_ctrl_c_whole_parts_are_there(daft, source, model, tmp_path):
+    out = tmp_path / "f.parquet"
+    words = ["embed", source.path, "--model", model, "--out", out, "--engine", "daft", "--part-size", "1"]
+    command = [sys.executable, "-m", "diptych", *map(str, words)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while process.poll() is None and len(list(out.glob("part-*"))) < 3:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # a terminal signals the workers, too
+    message = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, message
+    assert message == "diptych: what is done is kept; the same command goes on from here.\ndiptych: stopped.\n"
+    there = pq.read_table(out).num_rows
+    assert 3 <= there < 40
+    assert embed_with_daft(model, source, out, part_size=1).samples == 40 - there
 
 
 def test_nobody_is_reported_to(daft, tmp_path):

@@ -13,8 +13,6 @@ from diptych.cli.console import complain
 from diptych.cli.options import find_pictures
 from diptych.errors import ConfigError, DataError
 
-_GOES_ON = "what is done is kept; the same command goes on from here."
-
 
 def embed(
     *pictures: str,
@@ -64,7 +62,15 @@ def embed(
         world_size = int(os.environ.get("WORLD_SIZE", 1)) if world_size is None else world_size
         columns = (image_column, key_column)
         daft_workers = workers if engine == "daft" else 0
-        _embed_parts(pictures, out, model, columns, part_size, batch_size, rank, world_size, daft_workers)
+        try:
+            _embed_parts(pictures, out, model, columns, part_size, batch_size, rank, world_size, daft_workers)
+        except KeyboardInterrupt:
+            complain("what is done is kept; the same command goes on from here.")
+            if daft_workers:  # its threads outlive the interpreter, and abort the process then
+                complain("stopped.")
+                sys.stdout.flush()
+                os._exit(130)
+            raise
         return
     if engine == "daft":
         raise ConfigError(f"with daft, features are written to NAME.parquet or NAME.lance. Got {out}.")
@@ -126,16 +132,11 @@ def _embed_parts(
             progress.update(task, completed=done, total=total)
 
         if daft_workers:
-            try:
-                done = embed_with_daft(model, source, out, **sizes, workers=daft_workers, on_progress=on_progress)
-            except KeyboardInterrupt:
-                complain(_GOES_ON)
-                raise
+            done = embed_with_daft(model, source, out, **sizes, workers=daft_workers, on_progress=on_progress)
         else:
             pairs, bundle = open_pairs(source), load(model)
             with stop_request() as should_stop:
                 done = embed_bulk(bundle, pairs, out, **sizes, on_progress=on_progress, should_stop=should_stop)
     print(f"{done.samples:,} samples -> {out}; {done.skipped:,} skipped; {done.parts:,} parts of this rank are there")
     if not done.complete:
-        complain(_GOES_ON)
         raise KeyboardInterrupt
