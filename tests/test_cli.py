@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import importlib.util
 import io
 import json
 import os
@@ -954,6 +955,19 @@ def test_embed_grows_a_folder_of_parts(run, fails, pictures, model, tmp_path):
     assert "made of one source" in fails("embed", pictures, pictures, "--model", model, "--out", out)
     (tmp_path / "folder.npz").mkdir()
     assert "and is a folder" in fails("embed", pictures, "--model", model, "--out", tmp_path / "folder.npz")
+
+
+def test_embed_with_daft_prints_what_the_own_engine_does(run, fails, pictures, model, tmp_path):
+    out = tmp_path / "f.parquet"
+    words = ("embed", pictures, "--model", model, "--part-size", 2, "--engine", "daft", "--out")
+    assert "with daft, features are written to NAME.parquet" in fails(*words, tmp_path / "f.npz")
+    assert "made of one source" in fails(*words, out, pictures)
+    if importlib.util.find_spec("daft") is None:
+        assert "pip install 'diptych[daft]'" in fails(*words, out)
+        return
+    shown = subprocess.run([sys.executable, "-m", "diptych", *map(str, words), out], capture_output=True, text=True)
+    assert shown.stdout == f"3 samples -> {out}; 0 skipped; 2 parts of this rank are there\n", shown.stderr
+    assert shown.stderr == ""
 
 
 def test_filter_names_what_the_list_denies(run, fails, pictures, model, tmp_path):

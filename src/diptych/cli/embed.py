@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
@@ -24,6 +24,8 @@ def embed(
     world_size: PositiveInt | None = None,
     image_column: str = "image",
     key_column: str = "",
+    engine: Literal["own", "daft"] = "own",
+    workers: PositiveInt = 1,
 ) -> None:
     """Turn each picture into one row of features of unit length, for an index or a probe.
 
@@ -50,13 +52,28 @@ def embed(
         The column of a table that holds pictures or their paths.
     key_column
         The column of a table that names its rows.
+    engine
+        Who hands out the parts of a .parquet or .lance: this process, or daft, with its own runner or on a Ray cluster.
+    workers
+        With daft, processes that each hold a model. One uses all cores of its machine.
     """
     if out.suffix in (".parquet", ".lance"):
         rank = int(os.environ.get("RANK", 0)) if rank is None else rank
         world_size = int(os.environ.get("WORLD_SIZE", 1)) if world_size is None else world_size
         columns = (image_column, key_column)
-        _embed_parts(pictures, out, model, columns, part_size, batch_size, rank, world_size)
+        daft_workers = workers if engine == "daft" else 0
+        try:
+            _embed_parts(pictures, out, model, columns, part_size, batch_size, rank, world_size, daft_workers)
+        except KeyboardInterrupt:
+            complain("what is done is kept; the same command goes on from here.")
+            if daft_workers:  # its threads outlive the interpreter, and abort the process then
+                complain("stopped.")
+                sys.stdout.flush()
+                os._exit(130)
+            raise
         return
+    if engine == "daft":
+        raise ConfigError(f"with daft, features are written to NAME.parquet or NAME.lance. Got {out}.")
     if out.is_dir():
         raise ConfigError(f"{out} must be a file, or absent, and is a folder. Choose another name.")
     if not pictures:
@@ -92,6 +109,7 @@ def _embed_parts(
     batch_size: int,
     rank: int,
     world_size: int,
+    daft_workers: int,
 ) -> None:
     if len(sources) != 1:
         raise ConfigError(f"a .parquet or .lance is made of one source: a folder or a table. Got {len(sources)}.")
@@ -101,29 +119,24 @@ def _embed_parts(
     from diptych.data.pairs import Source, open_pairs
     from diptych.runtime import stop_request
     from diptych.search.bulk import embed_bulk
+    from diptych.search.bulk_daft import embed_with_daft
     from diptych.weights.registry import load
 
     image_column, key_column = columns
     source = Source(path=sources[0], caption_columns=(), image_column=image_column, key_column=key_column)
-    pairs = open_pairs(source)
-    bundle = load(model)
-    with (
-        stop_request() as should_stop,
-        Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress,
-    ):
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
         task = progress.add_task("embedding", total=None)
-        done = embed_bulk(
-            bundle,
-            pairs,
-            out,
-            part_size=part_size,
-            batch_size=batch_size,
-            rank=rank,
-            world_size=world_size,
-            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
-            should_stop=should_stop,
-        )
+        sizes = {"part_size": part_size, "batch_size": batch_size, "rank": rank, "world_size": world_size}
+
+        def on_progress(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        if daft_workers:
+            done = embed_with_daft(model, source, out, **sizes, workers=daft_workers, on_progress=on_progress)
+        else:
+            pairs, bundle = open_pairs(source), load(model)
+            with stop_request() as should_stop:
+                done = embed_bulk(bundle, pairs, out, **sizes, on_progress=on_progress, should_stop=should_stop)
     print(f"{done.samples:,} samples -> {out}; {done.skipped:,} skipped; {done.parts:,} parts of this rank are there")
     if not done.complete:
-        complain("what is done is kept; the same command goes on from here.")
         raise KeyboardInterrupt

@@ -58,7 +58,7 @@ def embed_bulk(
         bundle: the model; pictures go through `Preprocess.fast_pixels` and `encode_fast`.
         pairs: the samples, as `open_pairs` gives them; captions are not read.
         out: `NAME.parquet`, a folder of files, or `NAME.lance`, a Lance table; columns `key`, `part`, `features`
-            (fixed-size list of D float32, null for what cannot be read) and `fault`.
+            (list of D float32, of fixed size in Lance; null for what cannot be read) and `fault`.
         part_size: samples of one part; what a killed process loses at most.
         batch_size: pictures a forward pass.
         rank: of this process, from 0.
@@ -70,30 +70,81 @@ def embed_bulk(
         ConfigError: `out` ends otherwise, or holds features of another model, other samples or another part size.
         MissingExtraError: pyarrow, or for Lance lancedb, is not installed.
     """
-    if not 0 <= rank < world_size or part_size < 1 or batch_size < 1:
-        raise ConfigError(
-            f"rank must be from 0 to world_size - 1, and sizes at least 1. Got rank={rank}, world_size={world_size}, "
-            f"part_size={part_size}, batch_size={batch_size}."
-        )
-    target = _open_target(out, _schema(bundle, pairs, part_size))
-    mine = range(rank, -(-len(pairs) // part_size), world_size)
-    waiting = [part for part in mine if part not in target.done()]
-    ranges = {part: range(part * part_size, min(len(pairs), (part + 1) * part_size)) for part in waiting}
-    total, done, skipped = sum(map(len, ranges.values())), 0, 0
-    for number, (part, indices) in enumerate(ranges.items()):
+    sizes = {"part_size": part_size, "batch_size": batch_size, "rank": rank, "world_size": world_size}
+    parts = Parts(bundle, pairs, out, **sizes)
+    waiting = parts.waiting()
+    total, done, skipped = sum(len(parts.samples(part)) for part in waiting), 0, 0
+
+    def on_batch(count: int) -> None:
+        nonlocal done
+        done += count
+        if on_progress:
+            on_progress(done, total)
+
+    for number, part in enumerate(waiting):
+        skipped += parts.make(part, on_batch)
+        if should_stop() and number < len(waiting) - 1:
+            return Bulk(
+                parts=len(parts.mine) - len(waiting) + number + 1, samples=done, skipped=skipped, complete=False
+            )
+    return Bulk(parts=len(parts.mine), samples=done, skipped=skipped, complete=True)
+
+
+class Parts:
+    """A rank's parts of one output: which are absent, and how one is made. Its rows are the same whoever makes it.
+
+    Args and errors are those of `embed_bulk`.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        pairs: Pairs,
+        out: Path,
+        *,
+        part_size: int,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if not 0 <= rank < world_size or part_size < 1 or batch_size < 1:
+            raise ConfigError(
+                f"rank must be from 0 to world_size - 1, and sizes at least 1. Got rank={rank}, "
+                f"world_size={world_size}, part_size={part_size}, batch_size={batch_size}."
+            )
+        self._bundle, self._pairs, self._part_size, self._batch_size = bundle, pairs, part_size, batch_size
+        self._schema = _schema(bundle, pairs, part_size)
+        self._target = _open_target(out, self._schema)
+        self.mine = range(rank, -(-len(pairs) // part_size), world_size)
+
+    def waiting(self) -> list[int]:
+        """Those that are not there yet."""
+        there = self._target.done()
+        return [part for part in self.mine if part not in there]
+
+    def samples(self, part: int) -> range:
+        """Numbers of the samples of one part."""
+        return range(part * self._part_size, min(len(self._pairs), (part + 1) * self._part_size))
+
+    def make(self, part: int, on_batch: Callable[[int], None] | None = None) -> int:
+        """Encode one part and write it.
+
+        Args:
+            part: its number.
+            on_batch: called after each batch with its number of samples.
+
+        Returns:
+            How many of its samples could not be read.
+        """
         rows: list[tuple[str, np.ndarray | None, str | None]] = []
-        for batch in _read(pairs, indices, bundle.preprocess, batch_size):
+        for batch in _read(self._pairs, self.samples(part), self._bundle.preprocess, self._batch_size):
             good = [pixels for _, pixels, _ in batch if pixels is not None]
-            features = iter(encode_fast(bundle, good))
+            features = iter(encode_fast(self._bundle, good))
             rows += [(key, None if pixels is None else next(features), fault) for key, pixels, fault in batch]
-            done += len(batch)
-            if on_progress:
-                on_progress(done, total)
-        target.write(part, _table(part, rows, bundle.model.config.embed_dim, _schema(bundle, pairs, part_size)))
-        skipped += sum(fault is not None for _, _, fault in rows)
-        if should_stop() and number < len(ranges) - 1:
-            return Bulk(parts=len(mine) - len(waiting) + number + 1, samples=done, skipped=skipped, complete=False)
-    return Bulk(parts=len(mine), samples=done, skipped=skipped, complete=True)
+            if on_batch:
+                on_batch(len(batch))
+        self._target.write(part, _table(part, rows, self._bundle.model.config.embed_dim, self._schema))
+        return sum(fault is not None for _, _, fault in rows)
 
 
 def _read(
@@ -137,8 +188,12 @@ class _ParquetParts:
         return {int(path.stem.split("-")[1]) for path in self._out.glob("part-*.parquet")}
 
     def write(self, part: int, table: Any) -> None:
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
+        # As plain lists: a null of fixed size is written by all, and read by pyarrow from 26 on only.
+        column = table.schema.get_field_index("features")
+        table = table.cast(table.schema.set(column, pa.field("features", pa.list_(pa.float32()))))
         with atomic_file(self._out / f"part-{part:06}.parquet") as aside:
             pq.write_table(table, aside)
 
