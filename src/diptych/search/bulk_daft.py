@@ -75,12 +75,12 @@ def embed_with_daft(
 
 
 def import_daft() -> Any:
-    """daft, which reports its import and each run to its makers unless it is told not to.
+    """daft, which reports its import and each run to its makers unless it is told not to; so does Ray.
 
     Raises:
         MissingExtraError: it is not installed.
     """
-    os.environ |= {"DO_NOT_TRACK": "1", "DAFT_ANALYTICS_ENABLED": "0"}
+    os.environ |= {"DO_NOT_TRACK": "1", "DAFT_ANALYTICS_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0"}
     os.environ.setdefault("DAFT_PROGRESS_BAR", "0")
     try:
         return importlib.import_module("daft")
