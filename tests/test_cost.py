@@ -4,11 +4,14 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from diptych.errors import ConfigError
 from diptych.model import blocks
 from diptych.model.blocks import Block
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.cost import frozen, tower_cost
+from diptych.model.efficientnet_tower import EfficientNetTowerConfig
 from diptych.model.presets import preset
+from diptych.model.sentence_tower import SentenceTowerConfig
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.runtime import generator
 
@@ -183,3 +186,9 @@ def test_a_frozen_tower_costs_its_forward_pass():
     with FlopCounterMode(display=False) as counter:
         run(model, "image")
     assert frozen(tower_cost(config.image, 32, element=4)) == (counter.get_total_flops() // BATCH, 0, 0, 0, 0)
+
+
+def test_the_costs_of_efficientnet_and_sentence_towers_are_not_known():
+    for config in (EfficientNetTowerConfig(), SentenceTowerConfig()):
+        with pytest.raises(ConfigError, match=f"Got {type(config).__name__}"):
+            tower_cost(config, 8, element=4)

@@ -255,3 +255,25 @@ def test_a_revision_of_a_path_or_a_packaged_model_is_refused(models, tmp_path):
     for name in (tmp_path, "a-resnet", None):
         with pytest.raises(ConfigError, match="a revision is of a hub name, hf:org/name"):
             load(name, revision="main")
+
+
+needs_default = pytest.mark.skipif(
+    all(model.name != DEFAULT_MODEL for model in list_models()), reason=f"{DEFAULT_MODEL} is not in the package"
+)
+
+
+@needs_default
+def test_the_model_that_ships_is_small_open_and_knows_which_words_are_near():
+    info = next(model for model in list_models() if model.name == DEFAULT_MODEL)
+    assert info.size <= 40e6
+    assert info.licence == "Apache-2.0"
+    assert "No captioned pictures" in info.data
+    words = ["a puppy", "a dog", "a truck", "a lorry"]
+    cosines = (features := load().encode_texts(words)) @ features.T
+    assert cosines[0, 1] > cosines[0, 2] + 0.3
+    assert cosines[2, 3] > cosines[3, 1] + 0.3
+
+
+@needs_default
+def test_the_other_model_that_ships_is_there_by_name():
+    assert load("diptych-pictogram-small").model.config.embed_dim == 256

@@ -464,3 +464,39 @@ def test_siglip_text_is_decoded_up_to_its_end(siglip, siglip2):
             "the",
             "cat",
         ]
+
+
+@pytest.fixture(scope="module")
+def word_piece(tmp_path_factory) -> Path:
+    """A folder as `transformers` saves BERT's tokenizer."""
+    words = [*"abcdefghijklmnopqrstuvwxyz0123456789.,!?&;", "photo", "cat", "##s", "of", "the", "cafe", "##amp", "##p"]
+    vocab = {word: id_ for id_, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words])}
+    folder = tmp_path_factory.mktemp("bert")
+    transformers.BertTokenizer(vocab=vocab, do_lower_case=True, model_max_length=12).save_pretrained(folder)
+    return folder
+
+
+def test_bert_tokens_equal_transformers(word_piece, tmp_path):
+    ours = Tokenizer.load(word_piece)
+    ours.save(tmp_path)
+    for theirs in map(transformers.AutoTokenizer.from_pretrained, (word_piece, tmp_path)):  # as it was, and as we save
+        rows = theirs(TEXTS, truncation=True, max_length=12, padding="max_length")["input_ids"]
+        assert ours.encode(TEXTS, truncate=True).tolist() == rows
+    assert (ours.start_token_id, ours.end_token_id, ours.pad_token_id) == (2, 3, 0)
+    assert not (tmp_path / "merges.txt").exists()
+    assert Tokenizer.load(tmp_path).fingerprint() == ours.fingerprint()
+
+
+def test_bert_lowers_case_drops_accents_and_leaves_html(word_piece):
+    tokenizer = Tokenizer.load(word_piece)
+    assert tokenizer.encode(["A Photo of the CATS"]).equal(tokenizer.encode(["a photo of the cats"]))
+    assert tokenizer.encode(["Café"]).equal(tokenizer.encode(["cafe"]))
+    assert not tokenizer.encode(["&amp;"]).equal(tokenizer.encode(["&"]))
+    assert tokenizer.decode(tokenizer.encode(["the cats, a photo"])[0]) == "the cats, a photo"
+
+
+def test_bert_truncation_keeps_the_end_token(word_piece):
+    tokenizer = Tokenizer.load(word_piece, context_length=5)
+    assert tokenizer.encode(["a photo of the cats"], truncate=True)[0, [0, -1]].tolist() == [2, 3]
+    with pytest.raises(TextError, match=r"a text must fit 5 tokens, start and end included\. Got \d+ tokens"):
+        tokenizer.encode(["a photo of the cats"])

@@ -35,6 +35,7 @@ from diptych.files import write_json, write_text
 START = "<|startoftext|>"
 END = "<|endoftext|>"
 SIGLIP_END, SIGLIP2_END = "</s>", "<eos>"
+SENTENCE_START, SENTENCE_END = "[CLS]", "[SEP]"
 END_OF_WORD = "</w>"
 CLIP_MERGES = 48_894  # of the 262,144 in the published file; with 512 byte symbols, start and end: 49,408 tokens
 
@@ -69,11 +70,11 @@ class Tokenizer:
         backend.no_padding()
         backend.enable_truncation(context_length)
         empty = backend.encode("")
-        if empty.tokens not in ([START, END], [SIGLIP_END], [SIGLIP2_END]):
+        if empty.tokens not in ([START, END], [SIGLIP_END], [SIGLIP2_END], [SENTENCE_START, SENTENCE_END]):
             raise WeightsError(
-                f"the tokenizer must put {START} before and {END} after a text, as CLIP's does, or {SIGLIP_END} or "
-                f"{SIGLIP2_END} after it, as SigLIP's do. It made {empty.tokens} of an empty text: is it of another "
-                "model?"
+                f"the tokenizer must put {START} before and {END} after a text, as CLIP's does, {SIGLIP_END} or "
+                f"{SIGLIP2_END} after it, as SigLIP's do, or {SENTENCE_START} before and {SENTENCE_END} after it, as "
+                f"BERT's does. It made {empty.tokens} of an empty text: is it of another model?"
             )
         pad_token = backend.id_to_token(pad_token_id)
         if pad_token is None:
@@ -84,6 +85,7 @@ class Tokenizer:
         self.start_token_id = empty.ids[0] if len(empty.ids) == 2 else None
         self.end_token_id = empty.ids[-1]
         self.vocab_size = backend.get_vocab_size()
+        self._is_clip = empty.tokens == [START, END]
         self._backend = backend
 
     def with_context_length(self, context_length: int) -> "Tokenizer":
@@ -103,7 +105,7 @@ class Tokenizer:
             truncate: cut what is too long; the end token keeps the last place. `count_too_long` tells how many.
 
         Returns:
-            [B, L] int64: start (CLIP), text, end, padding. The names of start and end within a text become those
+            [B, L] int64: start (not SigLIP), text, end, padding. The names of start and end within a text become those
             tokens.
 
         Raises:
@@ -144,13 +146,14 @@ class Tokenizer:
         """
         write_text(folder / "tokenizer.json", self._backend.to_str(pretty=True) + "\n")
         config: dict[str, Any] = {"model_max_length": self.context_length}
-        if self.start_token_id is None:
+        if not self._is_clip:
             config |= {
                 "tokenizer_class": "PreTrainedTokenizerFast",  # all is in tokenizer.json; theirs of SigLIP clean again
                 "eos_token": self._backend.id_to_token(self.end_token_id),
                 "pad_token": self._backend.id_to_token(self.pad_token_id),
                 "padding_side": "right",
-                "model_input_names": ["input_ids"],  # no attention mask: SigLIP reads the padding
+                # no attention mask: SigLIP reads the padding, a sentence tower knows it by its id
+                "model_input_names": ["input_ids"],
             }
         else:
             self._save_merges(folder)
@@ -250,8 +253,8 @@ class Tokenizer:
         return cls(_from_merges(merges), context_length=context_length)
 
     def _encodings(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
-        is_siglip = self.start_token_id is None  # it leaves HTML as it is
-        return self._backend.encode_batch_fast(list(_checked(texts) if is_siglip else _unescaped(texts)))
+        # SigLIP's and BERT's leave HTML as it is.
+        return self._backend.encode_batch_fast(list(_unescaped(texts) if self._is_clip else _checked(texts)))
 
 
 def _unescaped(texts: Iterable[str]) -> Iterable[str]:

@@ -122,11 +122,19 @@ class Attention(nn.Module):
         self.in_projection = Linear(width, 3 * width)
         self.out_projection = Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, L, W] to [B, L, W]; where causal, position i sees positions up to i."""
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[B, L, W] to [B, L, W]; where causal, position i sees positions up to i.
+
+        Args:
+            x: [B, L, W].
+            mask: bool that broadcasts to [B, H, L, L], where not causal: who may be looked at; all when not given.
+        """
         qkv = self.in_projection(x).unflatten(-1, (3, self.heads, -1))  # [B, L, 3, H, W / H]
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind()  # [B, H, L, W / H] each
-        x = attend(query, key, value, is_causal=self.is_causal)
+        if mask is None:
+            x = attend(query, key, value, is_causal=self.is_causal)
+        else:
+            x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.out_projection(x.transpose(1, 2).flatten(2))
 
     def pool(self, probe: Tensor, x: Tensor) -> Tensor:

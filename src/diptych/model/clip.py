@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diptych.errors import ConfigError, ShapeError
+from diptych.model.efficientnet_tower import EfficientNetTower, EfficientNetTowerConfig
 from diptych.model.image_tower import ImageTower, ImageTowerConfig
 from diptych.model.resnet_tower import ResNetTower, ResNetTowerConfig
+from diptych.model.sentence_tower import SentenceTower, SentenceTowerConfig
 from diptych.model.siglip import SigLIPImageTower, SigLIPImageTowerConfig, SigLIPTextTower, SigLIPTextTowerConfig
 from diptych.model.text_tower import TextTower, TextTowerConfig
 
@@ -29,8 +31,8 @@ class CLIPConfig:
 
     embed_dim: int  # D, shared by both towers
     head: Literal["softmax", "sigmoid"] = "softmax"  # a picture's labels compete, or each is judged by itself
-    image: ImageTowerConfig | ResNetTowerConfig | SigLIPImageTowerConfig
-    text: TextTowerConfig | SigLIPTextTowerConfig
+    image: ImageTowerConfig | ResNetTowerConfig | SigLIPImageTowerConfig | EfficientNetTowerConfig
+    text: TextTowerConfig | SigLIPTextTowerConfig | SentenceTowerConfig
 
     def __post_init__(self) -> None:
         if self.embed_dim < 1:
@@ -213,7 +215,7 @@ class CLIP(nn.Module):
             nn.init.constant_(self.logit_bias, INITIAL_SIGMOID_BIAS)
 
 
-def _image_tower(config: CLIPConfig) -> ImageTower | ResNetTower | SigLIPImageTower:
+def _image_tower(config: CLIPConfig) -> ImageTower | ResNetTower | SigLIPImageTower | EfficientNetTower:
     match config.image:
         case ImageTowerConfig():
             return ImageTower(config.image, config.embed_dim)
@@ -221,12 +223,18 @@ def _image_tower(config: CLIPConfig) -> ImageTower | ResNetTower | SigLIPImageTo
             return ResNetTower(config.image, config.embed_dim)
         case SigLIPImageTowerConfig():
             return SigLIPImageTower(config.image)
+        case EfficientNetTowerConfig():
+            return EfficientNetTower(config.image, config.embed_dim)
 
 
-def _text_tower(config: CLIPConfig) -> TextTower | SigLIPTextTower:
-    if isinstance(config.text, SigLIPTextTowerConfig):
-        return SigLIPTextTower(config.text, config.embed_dim)
-    return TextTower(config.text, config.embed_dim)
+def _text_tower(config: CLIPConfig) -> TextTower | SigLIPTextTower | SentenceTower:
+    match config.text:
+        case TextTowerConfig():
+            return TextTower(config.text, config.embed_dim)
+        case SigLIPTextTowerConfig():
+            return SigLIPTextTower(config.text, config.embed_dim)
+        case SentenceTowerConfig():
+            return SentenceTower(config.text, config.embed_dim)
 
 
 def _unit_length(features: Tensor) -> Tensor:

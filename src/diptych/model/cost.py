@@ -5,8 +5,11 @@ One multiply-add counts as 2 FLOPs.
 
 from typing import NamedTuple
 
+from diptych.errors import ConfigError
+from diptych.model.efficientnet_tower import EfficientNetTowerConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
+from diptych.model.sentence_tower import SentenceTowerConfig
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.model.text_tower import TextTowerConfig
 
@@ -29,7 +32,15 @@ def frozen(cost: TowerCost) -> TowerCost:
 
 
 def tower_cost(
-    config: ImageTowerConfig | ResNetTowerConfig | TextTowerConfig | SigLIPImageTowerConfig | SigLIPTextTowerConfig,
+    config: (
+        ImageTowerConfig
+        | ResNetTowerConfig
+        | TextTowerConfig
+        | SigLIPImageTowerConfig
+        | SigLIPTextTowerConfig
+        | EfficientNetTowerConfig
+        | SentenceTowerConfig
+    ),
     embed_dim: int,
     *,
     element: int,
@@ -64,7 +75,9 @@ def tower_cost(
         return _transformer(config, config.context_length, element, first=0, last=last, outside=outside)
     if isinstance(config, SigLIPImageTowerConfig):
         return _siglip_image(config, config.patches if kept_patches is None else kept_patches, element)
-    return _resnet(config, embed_dim, element)
+    if isinstance(config, ResNetTowerConfig):
+        return _resnet(config, embed_dim, element)
+    raise ConfigError(f"costs are not known of every tower. Got {type(config).__name__}.")
 
 
 def _transformer(

@@ -32,9 +32,11 @@ from diptych.model.blocks import Activation
 from diptych.model.clip import CLIP
 from diptych.model.resize import with_image_size
 from diptych.model.resnet_tower import ResNetTowerConfig
+from diptych.model.sentence_tower import SentenceTowerConfig
 from diptych.model.siglip import SigLIPTextTowerConfig
 from diptych.model.text_tower import TextTowerConfig
 from diptych.weights.adapters import OWN, Naming, config_to_own
+from diptych.weights.eight_bit import from_eight_bits, to_eight_bits
 from diptych.weights.folder import (
     CONFIG,
     OPEN_CLIP_CONFIG,
@@ -60,7 +62,7 @@ SIGLIP_GOLDEN_TEXTS = ("A Photo of a CAT.", *GOLDEN_TEXTS[1:])  # with what its 
 GOLDEN_TOLERANCE = 2e-3
 Layout = Literal["bundle", "open_clip"]
 _CONFIGS = (CONFIG, OPEN_CLIP_CONFIG)
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,10 @@ class Bundle:
                     "the tokenizer must pad to the context length of a siglip text tower, which reads the padding. "
                     f"Got {tokenizer.context_length} and {text.context_length}: of the same model?"
                 )
+        elif isinstance(text, SentenceTowerConfig):
+            if tokenizer.pad_token_id != text.pad_token_id:
+                ids = f"{text.pad_token_id} and {tokenizer.pad_token_id}"
+                raise ConfigError(f"text tower and tokenizer must have the same padding. Got {ids}: of the same model?")
         elif text.end_token_id not in (None, tokenizer.end_token_id):
             ids = f"{text.end_token_id} and {tokenizer.end_token_id}"
             raise ConfigError(f"text tower and tokenizer must have the same end token. Got {ids}: of the same model?")
@@ -231,12 +237,14 @@ class Bundle:
 
         Args:
             folder: where to.
-            dtype: what parameters are stored as; batch norm's statistics and the logit scale stay float32.
+            dtype: what parameters are stored as; batch norm's statistics and the logit scale stay float32. int8 is for
+                models that no other library opens: matrices alone become so, see `diptych.weights.eight_bit`.
             layout: "bundle", which `transformers` opens where it has a class for the model, and `open_clip` where it
                 has none (ResNets); or "open_clip", which `open_clip` opens.
 
         Raises:
-            ConfigError: dtype is none of float32, float16, bfloat16, or open_clip has no such model.
+            ConfigError: dtype is none of float32, float16, bfloat16, int8, or not for this model, or open_clip has no
+                such model.
             DataError: the folder cannot be written, or what stands there is no model's.
             WeightsError: the features are not finite.
         """
@@ -246,9 +254,14 @@ class Bundle:
         weights = stored_weights(self.model, dtype)
         # Golden features are of the weights as stored, so that a check on load need not allow for their rounding.
         model = CLIP(self.model.config)
-        fill(model, weights)
+        fill(model, from_eight_bits(weights))
         golden = Bundle(model=model, preprocess=self.preprocess, tokenizer=self.tokenizer)._golden()
         naming, weights_name, configs = self._files(layout, dtype)
+        if dtype == torch.int8 and naming is not OWN:
+            raise ConfigError(
+                "8-bit weights are for bundles that no other library opens, and this one is a transformers or "
+                "open_clip folder. Save it in bfloat16."
+            )
         with atomic_folder(folder) as aside:
             # Through bytes: the file writer of safetensors does not say that a disk is full.
             (aside / weights_name).write_bytes(
@@ -385,7 +398,7 @@ def stored_weights(model: CLIP, dtype: torch.dtype) -> dict[str, Tensor]:
     """A model's state dict as it is stored; batch norm's statistics and the logit scale stay float32.
 
     Raises:
-        ConfigError: dtype is none of float32, float16, bfloat16.
+        ConfigError: dtype is none of float32, float16, bfloat16, int8.
     """
     if dtype not in _DTYPES:
         raise ConfigError(f"weights are stored as {', '.join(map(str, _DTYPES))}. Got {dtype}.")
@@ -394,9 +407,11 @@ def stored_weights(model: CLIP, dtype: torch.dtype) -> dict[str, Tensor]:
         # Half a per cent of the logit scale is lost in bfloat16, and a variance may be beyond float16.
         whole = name.endswith(STATISTICS) or tensor.ndim == 0
         tensor = tensor.detach().cpu()
+        whole = whole or dtype == torch.int8
         return tensor if not tensor.is_floating_point() else tensor.to(torch.float32 if whole else dtype)
 
-    return {name: stored(name, tensor) for name, tensor in model.state_dict().items()}
+    weights = {name: stored(name, tensor) for name, tensor in model.state_dict().items()}
+    return to_eight_bits(weights) if dtype == torch.int8 else weights
 
 
 def golden_picture() -> Image.Image:

@@ -43,8 +43,8 @@ def save_as(bundle: Bundle, out: str | Path, *, format: Format, dtype: torch.dty
     elif format == "huggingface":
         if bundle.hugging_face_naming() is None:
             raise ConfigError(
-                "transformers has no class for CLIP's ResNets, nor for parts of CLIP and SigLIP mixed, tokenizers "
-                "included. Use the format open_clip or openai."
+                "transformers has no class for CLIP's ResNets, for EfficientNet and sentence towers, nor for parts of "
+                "CLIP and SigLIP mixed, tokenizers included. Use the format open_clip or openai for a ResNet."
             )
         bundle.save(out, dtype=dtype)
     else:
@@ -72,7 +72,10 @@ def _check_openai(config: CLIPConfig, out: Path) -> None:
         or not isinstance(image, ImageTowerConfig | ResNetTowerConfig)
         or not isinstance(text, TextTowerConfig)
     ):
-        raise ConfigError("OpenAI's code has CLIP's towers and a softmax head, and no other. Got SigLIP's.")
+        raise ConfigError(
+            "OpenAI's code has CLIP's towers and a softmax head, and no other. "
+            f"Got {image.kind} and {text.kind} with a {config.head} head."
+        )
     faults = [
         f"{name}={found}"
         for tower in (image, text)

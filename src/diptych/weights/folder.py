@@ -14,6 +14,7 @@ from diptych.config import from_dict, to_dict
 from diptych.data.images import Preprocess
 from diptych.errors import ConfigError, WeightsError
 from diptych.files import sha256, write_text
+from diptych.weights.eight_bit import SCALE
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, PREPROCESS, TOKENIZER = (
@@ -92,7 +93,8 @@ def write_config(path: Path, config: Mapping[str, Any], block: Block) -> None:
 
 def count_parameters(tensors: Mapping[str, Tensor]) -> int:
     """Parameters among tensors of any library's names: what is learned, not what is counted or constant."""
-    return sum(tensor.numel() for name, tensor in tensors.items() if not name.endswith((*STATISTICS, "position_ids")))
+    not_learned = (*STATISTICS, "position_ids", SCALE)
+    return sum(tensor.numel() for name, tensor in tensors.items() if not name.endswith(not_learned))
 
 
 def read_preprocess(folder: Path) -> Preprocess:

@@ -147,6 +147,7 @@ def config_to_hf(
             },
             "vision_config": {"model_type": "siglip_vision_model", **_tower_to_hf(config.image, _SIGLIP_IMAGE)},
         }
+    assert isinstance(config.text, TextTowerConfig)  # or there would be no table
     if config.text.end_token_id == _HIGHEST_ID:
         raise ConfigError("text.end_token_id must not be 2: transformers takes it to mean the highest id of a text.")
     if config.text.end_token_id is None and end_token_id != vocab_size - 1:

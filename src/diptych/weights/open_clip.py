@@ -14,7 +14,9 @@ from diptych.data.images import Preprocess
 from diptych.errors import ConfigError, WeightsError
 from diptych.model.blocks import Activation
 from diptych.model.clip import CLIPConfig
+from diptych.model.efficientnet_tower import EfficientNetTowerConfig
 from diptych.model.image_tower import ImageTowerConfig
+from diptych.model.sentence_tower import SentenceTowerConfig
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.model.text_tower import TextTowerConfig
 from diptych.weights.adapters import Naming, Row
@@ -247,6 +249,10 @@ def config_to_open_clip(config: CLIPConfig, preprocess: Preprocess) -> dict[str,
     image, text = config.image, config.text
     if isinstance(image, SigLIPImageTowerConfig) or isinstance(text, SigLIPTextTowerConfig) or config.head == "sigmoid":
         raise ConfigError("open_clip's own towers are those of CLIP. Save a SigLIP model as huggingface.")
+    if isinstance(image, EfficientNetTowerConfig) or isinstance(text, SentenceTowerConfig):
+        raise ConfigError(
+            f"open_clip's own towers are those of CLIP. Got {image.kind} and {text.kind}: keep this model as a bundle."
+        )
     activation = text.activation
     if isinstance(image, ImageTowerConfig):
         if image.activation != text.activation:

@@ -10,6 +10,7 @@ from diptych.config import unknown_name
 from diptych.errors import ConfigError
 from diptych.model.blocks import Activation
 from diptych.model.clip import CLIPConfig
+from diptych.model.efficientnet_tower import EfficientNetTowerConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.weights.bundle import Bundle
@@ -18,7 +19,7 @@ from diptych.weights.hub import fetch
 from diptych.weights.published import published_models
 from diptych.weights.source import open_source
 
-DEFAULT_MODEL = "diptych-pictogram-small"
+DEFAULT_MODEL = "diptych-photo"
 
 _MODELS = Path(__file__).with_name("models")
 
@@ -168,6 +169,8 @@ def _one_line(config: CLIPConfig) -> str:
     image, text = config.image, config.text
     if isinstance(image, ResNetTowerConfig):
         tower = f"ResNet, {'-'.join(map(str, image.layers))} bottlenecks, stem of {image.width}"
+    elif isinstance(image, EfficientNetTowerConfig):
+        tower = f"EfficientNet-Lite, {'-'.join(str(stage[0]) for stage in image.stages)} blocks"
     else:
         kind = "ViT" if isinstance(image, ImageTowerConfig) else "SigLIP ViT"
         tower = f"{kind}/{image.patch_size}, {image.layers} layers of {image.width}"

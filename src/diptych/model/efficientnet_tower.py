@@ -1,0 +1,178 @@
+"""EfficientNetTower, the convolutional network EfficientNet-Lite with a projection on top, and its config.
+
+Source: EfficientNet, arXiv:1905.11946, and the released code of its Lite variants: no squeeze-and-excitation, ReLU6 as
+the only activation, and a stem and a last layer that do not grow with the rest.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diptych.errors import ConfigError
+from diptych.model.blocks import Conv2d, Linear, check_sizes, reset_to_defaults
+
+# Of each stage at width 1 and depth 1: blocks, kernel (px), stride of the first block, expansion, output channels.
+_STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
+           (1, 3, 1, 6, 320))  # fmt: skip
+_STEM = 32  # channels after the first convolution
+_STRIDE = 32  # pixels of one side that become one position of the last grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class EfficientNetTowerConfig:
+    """Sizes of an EfficientNet-Lite: lite0 is width 1, depth 1, 224 px; lite2 is width 1.1, depth 1.2, 260 px.
+
+    Raises:
+        ConfigError: a size below 1, or a factor that is not above 0.
+    """
+
+    kind: Literal["efficientnet-lite"] = "efficientnet-lite"
+    image_size: int = 224  # pixels of one side
+    second_size: int = 0  # pixels of one side for a second look at the same picture; 0: there is none
+    width: float = 1.0  # factor on the channels of the stages
+    depth: float = 1.0  # factor on the blocks of all stages but the first and the last
+    final_width: int = 1280  # W, channels that the last grid is pooled from
+
+    def __post_init__(self) -> None:
+        check_sizes("image", image_size=self.image_size, final_width=self.final_width)
+        for name in ("width", "depth"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"image.{name} must be above 0. Got {getattr(self, name)}.")
+        if self.second_size < 0:
+            raise ConfigError(f"image.second_size must be pixels, or 0 for no second look. Got {self.second_size}.")
+
+    @property
+    def stages(self) -> tuple[tuple[int, int, int, int, int], ...]:
+        """Of each stage: blocks, kernel, stride of the first block, expansion, output channels."""
+        last = len(_STAGES) - 1
+        return tuple(
+            (
+                blocks if number in (0, last) else math.ceil(blocks * self.depth),
+                kernel,
+                stride,
+                expansion,
+                _to_eights(channels * self.width),
+            )
+            for number, (blocks, kernel, stride, expansion, channels) in enumerate(_STAGES)
+        )
+
+    @property
+    def patches(self) -> int:
+        """P, positions of the last grid."""
+        return math.ceil(self.image_size / _STRIDE) ** 2
+
+
+class EfficientNetTower(nn.Module):
+    """EfficientNet-Lite: an image in, one feature out.
+
+    Batch norms are folded into the convolutions, as a network whose weights stay as they are needs none. A second look
+    at a smaller size helps with pictures that were small or blurred and have been enlarged: shrunk again, they are
+    sharp. Each look gives a direction, and the feature is the sum of both.
+    In `torch.channels_last` memory, no step of the forward pass copies to another order.
+
+    Source: see the file. Letters: B, S, W, D.
+    """
+
+    def __init__(self, config: EfficientNetTowerConfig, embed_dim: int) -> None:
+        super().__init__()
+        self.second_size = config.second_size
+        self.stem = _SameConv(3, _STEM, 3, stride=2)
+        self.stages = nn.Sequential()
+        channels = _STEM
+        for blocks, kernel, stride, expansion, out in config.stages:
+            stage = nn.Sequential()
+            for block in range(blocks):
+                stage.append(InvertedBottleneck(channels, out, kernel, stride if block == 0 else 1, expansion))
+                channels = out
+            self.stages.append(stage)
+        self.last = _SameConv(channels, config.final_width, 1)
+        self.projection = Linear(config.final_width, embed_dim)
+
+    def trunk(self, images: Tensor) -> Tensor:
+        """Features before the projection, which linear probes are fitted on.
+
+        Args:
+            images: [B, 3, S, S] float, normalised as the bundle's `preprocess` does.
+
+        Returns:
+            [B, n W], not unit length: the looks, n of them, side by side.
+        """
+        return torch.cat(self.looks(images), dim=-1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode images.
+
+        Args:
+            images: [B, 3, S, S] float, normalised as the bundle's `preprocess` does.
+
+        Returns:
+            [B, D], not yet unit length; `CLIP.encode_image` makes it so.
+        """
+        return self.project(self.trunk(images))
+
+    def project(self, trunk: Tensor) -> Tensor:
+        """What `trunk` gave, [B, n W], to [B, D]: the sum of the looks' directions."""
+        looks = trunk.unflatten(-1, (-1, self.projection.in_features))  # [B, n, W]
+        return F.normalize(self.projection(looks), dim=-1).sum(dim=1)
+
+    def looks(self, images: Tensor) -> list[Tensor]:
+        """What the network makes of [B, 3, S, S] at each size, [B, W] each: all that training of a head needs."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        sizes = [images]
+        if self.second_size:
+            side = (self.second_size, self.second_size)
+            sizes.append(F.interpolate(images, side, mode="bicubic", align_corners=False, antialias=True))
+        return [self._pooled(pixels) for pixels in sizes]
+
+    def _pooled(self, images: Tensor) -> Tensor:
+        x = F.relu6(self.stem(images))  # [B, stem, S / 2, S / 2]
+        x = self.stages(x)  # [B, channels, S / 32, S / 32]
+        return F.relu6(self.last(x)).mean(dim=(2, 3))  # [B, W]
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw all parameters as torch does by default: to train such a tower from the start, take another kind."""
+        reset_to_defaults(self, generator)
+
+
+class InvertedBottleneck(nn.Module):
+    """Widen, look around in each channel by itself, narrow; what came in is added where the shape is the same."""
+
+    def __init__(self, channels: int, out: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        inner = channels * expansion
+        self.widen = _SameConv(channels, inner, 1) if expansion > 1 else None
+        self.depthwise = _SameConv(inner, inner, kernel, stride=stride, groups=inner)
+        self.narrow = _SameConv(inner, out, 1)
+        self.has_shortcut = stride == 1 and channels == out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, channels, S, S] to [B, out, S / stride, S / stride], rounded up."""
+        y = x if self.widen is None else F.relu6(self.widen(x))
+        y = self.narrow(F.relu6(self.depthwise(y)))
+        return x + y if self.has_shortcut else y
+
+
+class _SameConv(Conv2d):
+    """A convolution whose output has the input's side over the stride, rounded up: padded as TensorFlow does.
+
+    Where the padding of a side is odd, the end gets one pixel more than the beginning.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        kernel, stride, side = self.kernel_size[0], self.stride[0], x.shape[-1]
+        padding = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
+        before = padding // 2
+        if padding % 2:
+            x = F.pad(x, (before, before + 1, before, before + 1))
+            before = 0
+        return F.conv2d(x, self.weight, self.bias, stride, before, 1, self.groups)
+
+
+def _to_eights(channels: float) -> int:
+    """The nearest multiple of 8 that is not below 90% of it."""
+    nearest = max(8, int(channels + 4) // 8 * 8)
+    return nearest + 8 if nearest < 0.9 * channels else nearest
