@@ -28,7 +28,7 @@ FILES, FOLDERS, SEED, ROUNDS = 100_000, 200, 0, 5
 
 def main() -> None:
     draw = np.random.default_rng(SEED)
-    bundle = diptych.load()
+    bundle = diptych.load("diptych-pictogram-small")
     dimensions = bundle.model.config.embed_dim
     with tempfile.TemporaryDirectory() as name:
         folder, place = Path(name) / "pictures", Path(name) / "index"
