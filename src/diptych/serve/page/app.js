@@ -196,6 +196,12 @@ function view(i) {
   if (!$("viewer").open) $("viewer").showModal();
 }
 
+// Not on the event "close", which comes late: a key pressed before it would act on the picture the viewer was opened at.
+function leave() {
+  $("viewer").close();
+  $("results").children[state.at]?.querySelector(".open").focus();
+}
+
 // --- Name it
 
 const nameSoon = later(nameIt, 300);
@@ -333,13 +339,14 @@ $("drop").addEventListener("keydown", (event) => {
 });
 $("previous").addEventListener("click", () => view(state.at - 1));
 $("next").addEventListener("click", () => view(state.at + 1));
-$("close").addEventListener("click", () => $("viewer").close());
+$("close").addEventListener("click", leave);
 $("like").addEventListener("click", () => moreLike(state.results[state.at]));
-$("viewer").addEventListener("close", () => {
-  $("results").children[state.at]?.querySelector(".open").focus();
+$("viewer").addEventListener("cancel", (event) => {
+  event.preventDefault();
+  leave();
 });
 $("viewer").addEventListener("click", (event) => {
-  if (event.target === $("viewer")) $("viewer").close(); // beside the picture
+  if (event.target === $("viewer")) leave(); // beside the picture
 });
 
 addEventListener("keydown", (event) => {
