@@ -46,10 +46,8 @@ ICON_SETS = (
     "flat-color-icons", "streamline-color", "streamline-plump-color", "streamline-kameleon-color", "icon-park",
     "marketeq", "meteocons", "fluent-color",
 )  # fmt: skip
-# No share-alike, no non-commercial, no GPL inside the package.
-PACKAGE_LICENCES = {"MIT", "Apache-2.0", "CC0-1.0", "CC-BY-4.0", "CC-BY-3.0", "ISC", "Unlicense", "BSD-3-Clause"}
-# The full corpora stay outside the package, so share-alike may come in.
-FULL_LICENCES = PACKAGE_LICENCES | {"CC-BY-SA-4.0", "OFL-1.1", "MPL-2.0"}
+# No share-alike, no non-commercial, no GPL: what is trained on the full corpora goes into the package as well.
+LICENCES = {"MIT", "Apache-2.0", "CC0-1.0", "CC-BY-4.0", "CC-BY-3.0", "ISC", "Unlicense", "BSD-3-Clause"}
 
 # A picture of the training part is a near copy of a held-out one when their 16x16 pixels correlate this much.
 NEAR_COPY = 0.97
@@ -307,11 +305,10 @@ def main() -> None:
         for prefix in (HELD_OUT, "noto"):
             words.learn_names(json.loads((iconify / "json" / f"{prefix}.json").read_text(encoding="utf-8")))
         about = json.loads((iconify / "collections.json").read_text(encoding="utf-8"))
-        allowed = FULL_LICENCES if arguments.full else PACKAGE_LICENCES
         sets = [*sorted(EMOJI), *ICON_SETS]
         if arguments.full:
             sets = [p for p in about if p != HELD_OUT and (arguments.full == "all" or about[p].get("palette"))]
-        sets = [p for p in sets if about[p]["license"].get("spdx") in allowed]
+        sets = [p for p in sets if about[p]["license"].get("spdx") in LICENCES]
         dropped: collections.Counter = collections.Counter()
         held_out = build([HELD_OUT], words, iconify / "json", dropped)
         training = build(sets, words, iconify / "json", dropped)
