@@ -188,6 +188,8 @@ def render(svg: str) -> np.ndarray | None:
     except ValueError:
         return None
     pixels = np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGB"))
+    if pixels.shape[:2] != (RENDERED_SIDE, RENDERED_SIDE):  # it has no size, so it is drawn in one of its own
+        return None
     colours = pixels.astype(np.uint32) @ np.array([1, 256, 65536], dtype=np.uint32)
     _, counts = np.unique(colours, return_counts=True)
     return None if counts.max() > BLANK * counts.sum() else pixels
