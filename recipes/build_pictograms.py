@@ -12,6 +12,7 @@ versions below. Every step that drops a picture counts it by cause; the counts a
 import argparse
 import collections
 import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -233,21 +234,23 @@ def build(
 
 
 def without_copies(
-    training: Iterable[tuple[Icon, np.ndarray]], held_out: Sequence[np.ndarray], dropped: collections.Counter
+    training: Sequence[tuple[Icon, np.ndarray]], held_out: Sequence[np.ndarray], dropped: collections.Counter
 ) -> list[tuple[Icon, np.ndarray]]:
     """The training pictures that are no near copy of a held-out one and do not repeat another, name and all."""
     test = np.stack([thumbnail(pixels) for pixels in held_out])  # [N, 768]
     kept, seen = [], set()
-    for icon, pixels in training:
-        prefix = icon.prefix
-        identity = (icon.captions[0], pixels.tobytes())
-        if identity in seen:
-            dropped[f"{prefix}: same picture and name again"] += 1
-        elif (test @ thumbnail(pixels)).max() >= NEAR_COPY:
-            dropped[f"{prefix}: near copy of a held-out picture"] += 1
-        else:
-            kept.append((icon, pixels))
-        seen.add(identity)
+    for start in range(0, len(training), 1024):
+        batch = training[start : start + 1024]
+        nearest = (np.stack([thumbnail(pixels) for _, pixels in batch]) @ test.T).max(axis=1)  # [B]
+        for (icon, pixels), correlation in zip(batch, nearest, strict=True):
+            identity = (icon.captions[0], hashlib.sha256(pixels).digest())
+            if identity in seen:
+                dropped[f"{icon.prefix}: same picture and name again"] += 1
+            elif correlation >= NEAR_COPY:
+                dropped[f"{icon.prefix}: near copy of a held-out picture"] += 1
+            else:
+                kept.append((icon, pixels))
+            seen.add(identity)
     return kept
 
 
@@ -277,7 +280,7 @@ def credits(about: dict, sets: Iterable[str]) -> str:
     """Authors and licences as a Markdown page."""
     icons, words = (f"npm package `{name}` {version}" for name, version in PACKAGES.items())
     lines = [
-        "# Credits for the embedded pairs",
+        "# Credits for the drawings",
         "",
         f"The drawings come from these icon sets, as packed in the {icons}. Each was changed in one way: rendered to",
         f"{RENDERED_SIDE} x {RENDERED_SIDE} pixels over white. Names and tags of emoji come from the {words}",
