@@ -76,7 +76,7 @@ class Library:
         self._lock = threading.RLock()
         self._snapshot: Snapshot | None = None
         self._version, self._wrote = -1, False
-        self._scanner: Scanner | ApproximateScanner | None = None
+        self._scanner: Scanner | None = None
 
     @classmethod
     def open(
@@ -421,7 +421,7 @@ class Library:
 
 
 def _by_file(
-    snapshot: Snapshot, scanner: Scanner | ApproximateScanner, query: np.ndarray, count: int, among: np.ndarray | None
+    snapshot: Snapshot, scanner: Scanner, query: np.ndarray, count: int, among: np.ndarray | None
 ) -> dict[int, tuple[float, float | None]]:
     """The best files with score and second of their best row; several frames of a video are one answer."""
     wanted = count
