@@ -134,7 +134,8 @@ class Store:
         for _ in range(_SECOND_LOOK):
             with self._transaction("DEFERRED"):
                 place, count = self._features()
-                rows = self._db.execute("SELECT row, file, time FROM rows").fetchall()
+                found = self._db.execute("SELECT row, file, ifnull(time, -1) FROM rows")
+                rows = np.fromiter(found, [("row", np.int64), ("file", np.int64), ("time", np.float32)])
             with contextlib.suppress(FileNotFoundError):
                 features = self._mapped(place, count)
                 break
@@ -142,10 +143,8 @@ class Store:
             raise DataError(f"{self.folder} must hold the features that {DATABASE} names. Index again with --reindex.")
         files = np.full(count, -1, np.int64)
         times = np.full(count, np.nan, np.float32)
-        if rows:
-            numbers, of, seconds = zip(*rows, strict=True)
-            files[list(numbers)] = of
-            times[list(numbers)] = np.array(seconds, np.float64)  # None becomes NaN
+        files[rows["row"]] = rows["file"]
+        times[rows["row"]] = np.where(rows["time"] < 0, np.nan, rows["time"])
         return Snapshot(features, files, times, place)
 
     def known(self) -> dict[str, Known]:
