@@ -219,8 +219,14 @@ def _let_go(features: np.ndarray) -> None:
 
     The system maps up to 2 MB round a row that is read: without this one search among a million rows holds them all.
     """
-    mapped = getattr(features, "_mmap", None)
-    if getattr(features, "mode", "") == "r" and hasattr(mapped, "madvise"):  # else what was written would be lost
+    mapped: mmap.mmap | None = getattr(features, "_mmap", None)
+    # Of a file that may be written, what was written would be lost; one of a single block may stay.
+    if (
+        mapped is not None
+        and hasattr(mapped, "madvise")
+        and getattr(features, "mode", "") == "r"
+        and len(features) > _BLOCK
+    ):
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
