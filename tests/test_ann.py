@@ -64,10 +64,12 @@ def test_rows_that_are_added_are_found_with_the_components_of_the_first(features
     scanner = ApproximateScanner(features[:3000])
     for _ in range(2):
         scanner.search(features[0], 3)
-    basis = scanner._sketch.basis
+    before = scanner._sketch
     scanner.extend(features)
     assert scanner.search(features[3500], 1).rows.tolist() == [3500]
-    assert scanner._sketch.basis is basis
+    assert before is not None
+    assert scanner._sketch is not None
+    assert scanner._sketch.basis is before.basis
     assert recall(scanner, features) > 0.95
 
 

@@ -140,7 +140,7 @@ class Store:
                 features = self._mapped(place, count)
                 break
         else:
-            raise DataError(f"{self.folder} must hold the features that {DATABASE} names. Index again with --reindex.")
+            raise DataError(f"{self.folder} must hold the features that {DATABASE} names. Remove it and index again.")
         files = np.full(count, -1, np.int64)
         times = np.full(count, np.nan, np.float32)
         files[rows["row"]] = rows["file"]
@@ -334,7 +334,7 @@ class Store:
         if count == 0:
             return np.empty((0, self.dimensions), np.float32)
         if place.stat().st_size < 4 * count * self.dimensions:
-            raise DataError(f"{place} is shorter than its {count:,} rows. Index again with --reindex.")
+            raise DataError(f"{place} is shorter than its {count:,} rows. Remove {self.folder} and index again.")
         return np.memmap(place, np.float32, "r", shape=(count, self.dimensions))
 
     def _append(self, place: Path, count: int, rows: np.ndarray) -> None:
