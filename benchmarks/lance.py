@@ -34,7 +34,7 @@ def asked(table: Any, query: np.ndarray, settings: dict[str, int]) -> np.ndarray
 
 
 def measure(sample: Sample, folder: Path, *, with_graph: bool) -> list[dict[str, Any]]:
-    count, features = sample.count, np.array(sample.features)
+    count, features = sample.size, np.array(sample.features)
     rows: list[dict[str, Any]] = []
 
     def add(way: str, search: Search, **facts: Any) -> None:
