@@ -7,12 +7,9 @@ as our own approximate scan does, 2,000. LanceDB works on threads of its own: co
 them all. Writes results/lance.json.
 """
 
-import argparse
-import datetime
 import json
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +17,8 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 from lancedb.index import HnswSq, IvfPq
-from search import BLOCK, COUNT, QUERIES, SEED, D, Vectors, best_rows, measured
+from search import COUNT, D, Sample, Search, draw, measured, parsed, scan, write
 
-from diptych.files import write_json
-from diptych.runtime import hardware
 from diptych.search.ann import ApproximateScanner
 from diptych.search.index import Scanner
 
@@ -38,21 +33,17 @@ def asked(table: Any, query: np.ndarray, settings: dict[str, int]) -> np.ndarray
     return search.select(["row", "_distance"]).limit(COUNT).to_arrow()["row"].to_numpy()
 
 
-def measure(count: int, folder: Path, *, with_graph: bool) -> list[dict[str, Any]]:
-    vectors = Vectors()
-    features = np.concatenate([vectors.pictures(min(BLOCK, count)).numpy() for _ in range(0, count, BLOCK)])
-    queries = {"pictures": vectors.pictures(QUERIES), "words": vectors.texts(QUERIES)}
-    truth = {kind: best_rows(features, of) for kind, of in queries.items()}
+def measure(sample: Sample, folder: Path, *, with_graph: bool) -> list[dict[str, Any]]:
+    count, features = sample.size, np.array(sample.features)
     rows: list[dict[str, Any]] = []
 
-    def add(way: str, search: Callable[[np.ndarray], np.ndarray], **facts: Any) -> None:
-        for kind, of in queries.items():
-            rows.append({"rows": count, "way": way, "queries": kind, **measured(search, of, truth[kind]), **facts})
+    def add(way: str, search: Search, **facts: Any) -> None:
+        for row in measured(way, search, sample):
+            rows.append({**row, **facts})
             print(json.dumps(rows[-1]), flush=True)
 
     for way, kind in (("8 bits, then float32", Scanner), ("components, then float32", ApproximateScanner)):
-        scanner = kind(features)
-        add(way, lambda query, scanner=scanner: scanner.search(query, COUNT).rows)
+        add(way, scan(kind(features), sample))
 
     flat = pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), D)
     table = lancedb.connect(folder).create_table(f"of_{count}", pa.table({"row": np.arange(count), "features": flat}))
@@ -73,24 +64,13 @@ def measure(count: int, folder: Path, *, with_graph: bool) -> list[dict[str, Any
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rows", type=int, nargs="*", default=[100_000])
-    parser.add_argument("--graph-rows", type=int, nargs="*", default=[], help="of --rows, those with IVF_HNSW_SQ, too")
-    arguments = parser.parse_args()
+    arguments = parsed([100_000])
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for count in arguments.rows:
-            rows += measure(count, Path(folder), with_graph=count in arguments.graph_rows)
-    result = {
-        "what": f"the {COUNT} best of made-up [N, {D}] features; medians over {QUERIES} queries of each kind",
-        "n": QUERIES,
-        "seed": SEED,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "hardware": hardware(),
-        "lancedb": lancedb.__version__,
-        "rows": rows,
-    }
-    write_json(Path(__file__).parent / "results" / "lance.json", result)
+            sample = draw(count, Path(folder))
+            rows += measure(sample, Path(folder), with_graph=count in arguments.graph_rows)
+    write("lance", rows, lancedb=lancedb.__version__)
 
 
 if __name__ == "__main__":

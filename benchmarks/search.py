@@ -1,24 +1,27 @@
 """Search among many vectors: time, recall and memory of the exact and the approximate scan, beside a graph.
 
-    OMP_NUM_THREADS=1 python benchmarks/search.py   (100,000 and 1,000,000 rows; 4 GB of memory, 2 GB of disk)
+    OMP_NUM_THREADS=1 python benchmarks/search.py   (100,000 and 1,000,000 rows; 2 GB of memory, 2 GB of disk)
     python benchmarks/search.py --graph-rows 100000 (rows that usearch's graph is built of, too)
 
 The vectors are made up, as features of CLIP models are: 20,000 clusters round a common direction, variance of the i-th
 direction proportional to 1 / i (128 of 512 hold 79 % of it). Queries by picture are of the same kind. Queries by words
 have their own common direction, a third of a picture's signal, and noise in all directions, so that the best cosine is
-0.15. Rows lie in a file that is mapped, as an index has them. On a busy machine look at the processor time of one
-thread: threads that wait for each other spend it, too. Writes results/search.json.
+0.15. Rows lie in a file that is mapped, as an index has them. Each way is measured in a process of its own, and memory
+is all that this takes, Python and torch included. On a busy machine look at the processor time of one thread: threads
+that wait for each other spend it, too. Writes results/search.json.
 """
 
 import argparse
 import datetime
 import json
+import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +31,9 @@ from torch.nn.functional import normalize
 from diptych.files import write_json
 from diptych.runtime import generator, hardware
 from diptych.search.ann import ApproximateScanner
-from diptych.search.index import Scanner, plain_search
+from diptych.search.index import Scanner, blocks_of, plain_search
+
+Search = Callable[[np.ndarray], np.ndarray]  # [D] to the rows that answer
 
 D, CLUSTERS, SEED, QUERIES, COUNT, BLOCK = 512, 20_000, 0, 40, 10, 50_000
 
@@ -56,115 +61,144 @@ class Vectors:
         return normalize(0.35 * signal + 0.7 * self.common_text + 0.5 * normalize(self.normal(count), dim=1), dim=1)
 
 
-def memory() -> dict[str, float]:
-    """Megabytes of this process: all that is resident, and what no file stands behind."""
+class Sample(NamedTuple):
+    """What is searched, what is asked, and what is right."""
+
+    file: Path
+    size: int  # N
+    queries: dict[str, np.ndarray]  # [Q, D] by kind
+    truth: dict[str, np.ndarray]  # [Q, COUNT], rows
+
+    @property
+    def features(self) -> np.memmap:
+        """[N, D], mapped."""
+        return np.memmap(self.file, np.float32, "r", shape=(self.size, D))
+
+
+def draw(count: int, folder: Path) -> Sample:
+    vectors, file = Vectors(), folder / f"{count}.f32"
+    with file.open("wb") as opened:
+        for _ in range(0, count, BLOCK):
+            opened.write(vectors.pictures(min(BLOCK, count)).numpy().tobytes())
+    sample = Sample(
+        file, count, {"pictures": vectors.pictures(QUERIES).numpy(), "words": vectors.texts(QUERIES).numpy()}, {}
+    )
+    for kind, queries in sample.queries.items():
+        scores = np.concatenate([queries @ block.T for _, block in blocks_of(sample.features)], axis=1)
+        sample.truth[kind] = torch.from_numpy(scores).topk(COUNT).indices.numpy()
+    return sample
+
+
+def memory() -> dict[str, int]:
+    """Megabytes of this process: resident now, those of them that lie in files, too, and resident at most so far."""
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return {name: int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "RssAnon")}
+    names = {"VmRSS": "MB resident", "RssFile": "MB of it mapped files", "VmHWM": "MB resident at most"}
+    return {name: round(int(fields[field].split()[0]) / 1024) for field, name in names.items()}
 
 
-def measured(search: Callable[[np.ndarray], np.ndarray], queries: Tensor, truth: list[np.ndarray]) -> dict[str, Any]:
-    search(queries[0].numpy()), search(queries[0].numpy())  # the first scan is a plain one, the second builds
-    wall, cpu, hits = [], [], 0
-    for query, best in zip(queries.numpy(), truth, strict=True):
-        start, start_cpu = time.perf_counter(), time.process_time()
-        rows = search(query)
-        wall.append(time.perf_counter() - start)
-        cpu.append(time.process_time() - start_cpu)
-        hits += len(np.intersect1d(rows, best))
-    return {
-        f"recall@{COUNT}": round(hits / (COUNT * len(queries)), 4),
-        "milliseconds": round(1000 * statistics.median(wall), 2),
-        "milliseconds, fastest": round(1000 * min(wall), 2),
-        "milliseconds of processor": round(1000 * statistics.median(cpu), 2),
-    }
+def measured(way: str, search: Search, sample: Sample) -> list[dict[str, Any]]:
+    """One way's times and recall for each kind of query. The first two searches are not counted: the second builds."""
+    rows = []
+    for kind, queries in sample.queries.items():
+        for _ in range(2):
+            search(queries[0])
+        wall, cpu, hits = [], [], 0
+        for query, best in zip(queries, sample.truth[kind], strict=True):
+            start, start_cpu = time.perf_counter(), time.process_time()
+            found = search(query)
+            wall.append(time.perf_counter() - start)
+            cpu.append(time.process_time() - start_cpu)
+            hits += len(np.intersect1d(found, best))
+        facts = {
+            f"recall@{COUNT}": round(hits / (COUNT * len(queries)), 4),
+            "milliseconds": round(1000 * statistics.median(wall), 2),
+            "milliseconds, fastest": round(1000 * min(wall), 2),
+            "milliseconds of processor": round(1000 * statistics.median(cpu), 2),
+        }
+        rows.append({"rows": sample.size, "way": way, "queries": kind, **facts})
+    return rows
 
 
-def graph(features: np.ndarray) -> tuple[dict[str, Callable[[np.ndarray], np.ndarray]], float]:
-    """Searches of usearch's graph by how far they look, and the seconds of processor time it took to build."""
+def plain(sample: Sample) -> dict[str, Search]:
+    features = sample.features
+    return {"plain float32 scan": lambda query: plain_search(features, query, COUNT).rows}
+
+
+def eight_bits(sample: Sample) -> dict[str, Search]:
+    return {"8 bits, then float32": scan(Scanner(sample.features), sample)}
+
+
+def components(sample: Sample) -> dict[str, Search]:
+    return {"components, then float32": scan(ApproximateScanner(sample.features), sample)}
+
+
+def scan(scanner: Scanner, sample: Sample) -> Search:
+    for _ in range(2):
+        scanner.search(sample.queries["pictures"][0], COUNT)
+    return lambda query: scanner.search(query, COUNT).rows
+
+
+def graph(sample: Sample) -> dict[str, Search]:
+    """Searches of usearch's graph, by how far they look."""
     from usearch.index import Index
 
     index = Index(ndim=D, metric="ip", dtype="f16")
-    start = time.process_time()
-    for first in range(0, len(features), BLOCK):
-        block = np.asarray(features[first : first + BLOCK])
-        index.add(np.arange(first, first + len(block)), block)
-    built = time.process_time() - start
+    for where, block in blocks_of(sample.features):
+        index.add(np.arange(where.start, where.stop), block)
 
     def search(query: np.ndarray, wide: int) -> np.ndarray:
         index.expansion_search = wide
         return np.asarray(index.search(query, COUNT).keys).astype(np.int64)
 
-    return {
-        f"usearch, expansion {wide}": lambda query, wide=wide: search(query, wide) for wide in (64, 256, 1024)
-    }, built
+    return {f"usearch, expansion {wide}": lambda query, wide=wide: search(query, wide) for wide in (64, 256, 1024)}
 
 
-def best_rows(features: np.ndarray, queries: Tensor) -> list[np.ndarray]:
-    """The rows of the best scores of each query, by one matrix product a block."""
-    scores = torch.cat(
-        [queries @ torch.from_numpy(np.array(features[i : i + BLOCK])).T for i in range(0, len(features), BLOCK)], dim=1
-    )
-    return list(scores.topk(COUNT).indices.numpy())
-
-
-def measure(count: int, folder: Path, *, with_graph: bool) -> list[dict[str, Any]]:
-    vectors, file = Vectors(), folder / f"{count}.f32"
-    with file.open("wb") as opened:
-        for _ in range(0, count, BLOCK):
-            opened.write(vectors.pictures(min(BLOCK, count)).numpy().tobytes())
-    features = np.memmap(file, np.float32, "r", shape=(count, D))
-    queries = {"pictures": vectors.pictures(QUERIES), "words": vectors.texts(QUERIES)}
-    truth = {kind: best_rows(features, of) for kind, of in queries.items()}
-    rows: list[dict[str, Any]] = []
-
-    def add(way: str, search: Callable[[np.ndarray], np.ndarray], **facts: Any) -> None:
-        for kind, of in queries.items():
-            found = measured(search, of, truth[kind])
-            rows.append({"rows": count, "way": way, "queries": kind, **found, **facts})
-            print(json.dumps(rows[-1]), flush=True)
-
-    add("plain float32 scan", lambda query: plain_search(features, query, COUNT).rows)
-    for way, kind in (("8 bits, then float32", Scanner), ("components, then float32", ApproximateScanner)):
-        before, start = memory(), time.process_time()
-        scanner = kind(features)
-        for _ in range(2):
-            scanner.search(queries["pictures"][0].numpy(), COUNT)
-        built = time.process_time() - start
-        features._mmap.madvise(4)  # MADV_DONTNEED: what building has read is no part of what searching needs
-        add(way, lambda query, scanner=scanner: scanner.search(query, COUNT).rows)
-        after = memory()
-        for row in rows[-2:]:
-            row |= {
-                "processor seconds to build": round(built, 1),
-                "MB held": round(after["RssAnon"] - before["RssAnon"]),
-                "MB resident, whole process": round(after["VmRSS"]),
-            }
-        del scanner
-    if with_graph:
-        searches, built = graph(features)
-        for way, search in searches.items():
-            add(way, search, **{"processor seconds to build": round(built, 1)})
+def measure(build: Callable[[Sample], dict[str, Search]], sample: Sample) -> list[dict[str, Any]]:
+    """All that a process of its own tells of one way."""
+    before, start = memory(), time.process_time()
+    searches = build(sample)
+    built = round(time.process_time() - start, 1)
+    rows = []
+    for way, search in searches.items():
+        found = measured(way, search, sample)
+        held = {"MB resident before": before["MB resident"], **memory()}
+        rows += [{**row, "processor seconds to build": built, **held} for row in found]
     return rows
 
 
-def main() -> None:
+def parsed(rows: list[int]) -> argparse.Namespace:
+    """Which numbers of rows are measured, and with a graph of which."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rows", type=int, nargs="*", default=[100_000, 1_000_000])
+    parser.add_argument("--rows", type=int, nargs="*", default=rows)
     parser.add_argument("--graph-rows", type=int, nargs="*", default=[], help="of --rows, those with a graph")
-    arguments = parser.parse_args()
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for count in arguments.rows:
-            rows += measure(count, Path(folder), with_graph=count in arguments.graph_rows)
+    return parser.parse_args()
+
+
+def write(name: str, rows: list[dict[str, Any]], **facts: Any) -> None:
+    """The result file."""
     result = {
         "what": f"the {COUNT} best of made-up [N, {D}] features; medians over {QUERIES} queries of each kind",
         "n": QUERIES,
         "seed": SEED,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "hardware": hardware(),
+        **facts,
         "rows": rows,
     }
-    write_json(Path(__file__).parent / "results" / "search.json", result)
+    write_json(Path(__file__).parent / "results" / f"{name}.json", result)
+
+
+def main() -> None:
+    arguments = parsed([100_000, 1_000_000])
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for count in arguments.rows:
+            sample = draw(count, Path(folder))
+            for build in (plain, eight_bits, components, *([graph] if count in arguments.graph_rows else [])):
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as another:
+                    rows += another.submit(measure, build, sample).result()
+                print(json.dumps(rows[-1]), flush=True)
+    write("search", rows)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from diptych.errors import ConfigError, ShapeError
 from diptych.search import ann
+from diptych.search import index as index_module
 from diptych.search.ann import ApproximateScanner
-from diptych.search.index import plain_search
+from diptych.search.index import Scanner, blocks_of, plain_search, taken
+
+SMAPS = Path("/proc/self/smaps")
 
 
 @pytest.fixture(autouse=True)
@@ -59,10 +64,12 @@ def test_rows_that_are_added_are_found_with_the_components_of_the_first(features
     scanner = ApproximateScanner(features[:3000])
     for _ in range(2):
         scanner.search(features[0], 3)
-    basis = scanner._sketch.basis
+    before = scanner._sketch
     scanner.extend(features)
     assert scanner.search(features[3500], 1).rows.tolist() == [3500]
-    assert scanner._sketch.basis is basis
+    assert before is not None
+    assert scanner._sketch is not None
+    assert scanner._sketch.basis is before.basis
     assert recall(scanner, features) > 0.95
 
 
@@ -79,3 +86,52 @@ def test_rows_of_a_mapped_file_are_the_same_after_their_pages_are_let_go_of(feat
     in_memory, on_disk = ApproximateScanner(features), ApproximateScanner(mapped)
     for query in features[:40]:
         np.testing.assert_array_equal(in_memory.search(query, 5).rows, on_disk.search(query, 5).rows)
+
+
+def resident(path: Path) -> int:
+    """KB of a mapped file that count as this process's memory."""
+    _, _, of_file = SMAPS.read_text().partition(f"{path}\n")
+    return int(of_file.partition("Rss:")[2].split()[0])
+
+
+@pytest.fixture
+def mapped(features, tmp_path) -> np.memmap:
+    """32 MB: the system may map 2 MB for a row that is read."""
+    np.tile(features, (16, 1)).tofile(tmp_path / "f.f32")
+    return np.memmap(tmp_path / "f.f32", np.float32, "r", shape=(64_000, 128))
+
+
+@pytest.mark.skipif(not SMAPS.exists(), reason="/proc/self/smaps tells what is mapped, and is Linux's")
+@pytest.mark.parametrize("kind", [Scanner, ApproximateScanner])
+def test_no_search_leaves_the_mapped_file_in_memory(mapped, kind):
+    path = Path(mapped.filename)
+    assert mapped.sum() != 0
+    assert resident(path) == 32_000  # all of it was read, and is counted
+    query, scanner = np.array(mapped[5]), kind(mapped)
+    for _ in range(3):  # a plain one, one that makes the codes, one that has them
+        scanner.search(query, 10)
+        assert resident(path) == 0
+
+
+@pytest.mark.skipif(not SMAPS.exists(), reason="/proc/self/smaps tells what is mapped, and is Linux's")
+def test_of_a_mapped_file_only_what_is_read_at_a_time_is_in_memory(mapped, monkeypatch):
+    monkeypatch.setattr(index_module, "_BLOCK", 4_000)
+    path = Path(mapped.filename)
+    held = [(block.sum(), resident(path))[1] for _, block in blocks_of(mapped)]
+    assert len(held) == 16
+    assert max(held) < 8_000  # KB: a block of 2,000, and what the system adds on both sides
+
+    peaks = []
+    let_go = index_module._let_go
+    monkeypatch.setattr(index_module, "_let_go", lambda features: (peaks.append(resident(path)), let_go(features)))
+    rows = np.arange(0, len(mapped), 25)
+    np.testing.assert_array_equal(taken(mapped, rows), np.array(mapped)[rows])
+    assert max(peaks[1:]) < 8_000  # 256 rows lie in 3,200 KB
+
+
+def test_what_was_written_to_a_mapped_file_of_ones_own_is_not_let_go_of(features, tmp_path):
+    features.tofile(tmp_path / "f.f32")
+    own = np.memmap(tmp_path / "f.f32", np.float32, "c", shape=features.shape)
+    own[7] = features[8]
+    for _ in range(2):
+        np.testing.assert_array_equal(plain_search(own, features[8], 2).rows, [7, 8])

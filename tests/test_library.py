@@ -258,7 +258,7 @@ def test_compacting_clears_removed_rows_away(library):
 
 def test_another_model_is_refused_and_reindexing_takes_over_when_it_is_through(library):
     other = untrained_bundle(1)
-    with pytest.raises(ConfigError, match=r"was made with another model .* --reindex"):
+    with pytest.raises(ConfigError, match=r"was made with another model .*: diptych index update \S+ --reindex\."):
         reopened(library, other)
     new = reopened(library, other, reindex=True)
     seen = []

@@ -11,7 +11,8 @@ lower bound cannot be among the k best; the others are scored in float32. So the
 
 import functools
 import json
-from collections.abc import Iterable, Sequence
+import mmap
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,8 @@ from torch import Tensor
 from diptych.embed import Embedded
 from diptych.errors import ConfigError, DataError, ShapeError
 
-_BLOCK = 65_536  # rows that are scored or made 8-bit at a time
+_BLOCK = 16_384  # rows that are scored or made 8-bit at a time
+_SPREAD = 256  # rows that are read at a time when they lie apart
 _WORTH = 20_000  # rows below which the float32 scan is as fast
 _ROUNDING = 1e-5  # of a float32 dot product of unit vectors, and of the bounds themselves
 
@@ -126,13 +128,15 @@ class Index:
 class Scanner:
     """Finds the best rows of a matrix that may grow. The first search is a plain scan; later ones use 8-bit rows.
 
+    Most processes ask once. Of a mapped file no more stays in memory than what one search reads.
+
     Args:
         features: [N, D] float32, unit length.
     """
 
     def __init__(self, features: np.ndarray) -> None:
         self._features = features
-        self._small = _Small.empty(features.shape[1])
+        self._small: _Small | None = None
         self._searches = 0
 
     def extend(self, features: np.ndarray) -> None:
@@ -153,13 +157,21 @@ class Scanner:
         """
         check_query(self._features, query, count)
         self._searches += 1
-        if self._searches == 1 or len(self._features) < _WORTH or not integer_products_are_right():
+        rows = None
+        if self._searches > 1 and integer_products_are_right():
+            rows = self._candidates(query, count, among)
+        if rows is None:
             return plain_search(self._features, query, count, among)
-        self._small = self._small.extended(self._features)
+        return best_of(rows, taken(self._features, rows) @ query, count)
+
+    def _candidates(self, query: np.ndarray, count: int, among: np.ndarray | None) -> np.ndarray | None:
+        """[M] rows, ascending, that are to be scored in float32; None when it is cheaper to score all."""
+        if len(self._features) < _WORTH:
+            return None
+        small = self._small or _Small.empty(self._features.shape[1])
+        self._small = small.extended(self._features)
         rows = self._small.candidates(query, count, among)
-        if len(rows) > len(self._features) // 8:  # many that are alike, or a large count: reading in order is cheaper
-            return plain_search(self._features, query, count, among)
-        return best_of(rows, np.asarray(self._features[rows]) @ query, count)
+        return None if len(rows) > len(self._features) // 8 else rows  # many are alike, or a large count
 
 
 def plain_search(features: np.ndarray, query: np.ndarray, count: int, among: np.ndarray | None = None) -> Hits:
@@ -178,11 +190,44 @@ def plain_search(features: np.ndarray, query: np.ndarray, count: int, among: np.
     check_query(features, query, count)
     if among is not None and among.mean() < 0.1:  # reading these alone is cheaper
         rows = np.flatnonzero(among)
-        return best_of(rows, np.asarray(features[rows]) @ query, count)
-    blocks = [np.asarray(features[start : start + _BLOCK]) @ query for start in range(0, len(features), _BLOCK)]
+        return best_of(rows, taken(features, rows) @ query, count)
+    blocks = [block @ query for _, block in blocks_of(features)]
     scores = np.concatenate([*blocks, np.empty(0, np.float32)])  # [N]
     rows = np.arange(len(scores)) if among is None else np.flatnonzero(among)
     return best_of(rows, scores if among is None else scores[rows], count)
+
+
+def blocks_of(features: np.ndarray, start: int = 0) -> Iterator[tuple[slice, np.ndarray]]:
+    """Rows from one on, block by block, with where they lie; of a mapped file one block is in memory at a time."""
+    for first in range(start, len(features), _BLOCK):
+        where = slice(first, min(first + _BLOCK, len(features)))
+        yield where, np.asarray(features[where])
+        _let_go(features)
+
+
+def taken(features: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Copies of some rows."""
+    copies = np.empty((len(rows), features.shape[1]), np.float32)
+    for start in range(0, len(rows), _SPREAD):
+        copies[start : start + _SPREAD] = features[rows[start : start + _SPREAD]]
+        _let_go(features)
+    return copies
+
+
+def _let_go(features: np.ndarray) -> None:
+    """Mapped pages count as this process's memory until they are let go of; they stay in the system's cache.
+
+    The system maps up to 2 MB round a row that is read: without this one search among a million rows holds them all.
+    """
+    mapped: mmap.mmap | None = getattr(features, "_mmap", None)
+    # Of a file that may be written, what was written would be lost; one of a single block may stay.
+    if (
+        mapped is not None
+        and hasattr(mapped, "madvise")
+        and getattr(features, "mode", "") == "r"
+        and len(features) > _BLOCK
+    ):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @functools.cache
@@ -214,11 +259,11 @@ class _Small(NamedTuple):
         known = len(self.integers)
         if known == len(features):
             return self
-        new = [
-            _small(torch.from_numpy(np.array(features[start : start + _BLOCK])))
-            for start in range(known, len(features), _BLOCK)
-        ]
-        return _Small(*(torch.cat(parts) for parts in zip(self, *new, strict=True)))
+        new = _Small(*(grown(part, len(features)) for part in self))
+        for where, block in blocks_of(features, known):
+            for part, values in zip(new, _small(torch.from_numpy(np.array(block))), strict=True):
+                part[where] = values
+        return new
 
     def candidates(self, query: np.ndarray, count: int, among: np.ndarray | None) -> np.ndarray:
         """[M] rows, ascending, that hold the `count` best for certain."""
@@ -236,6 +281,13 @@ class _Small(NamedTuple):
         worst = lower.topk(min(count, len(lower))).values[-1] if len(lower) else torch.tensor(-torch.inf)
         rows = (upper >= worst).nonzero().squeeze(1).numpy()
         return rows if among is None else rows[among[rows]]
+
+
+def grown(old: Tensor, count: int) -> Tensor:
+    """The same rows with room behind them, `count` in all."""
+    new = torch.empty(count, *old.shape[1:], dtype=old.dtype)
+    new[: len(old)] = old
+    return new
 
 
 def integer_products(rows: Tensor, column: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ class Library:
         self._lock = threading.RLock()
         self._snapshot: Snapshot | None = None
         self._version, self._wrote = -1, False
-        self._scanner: Scanner | ApproximateScanner | None = None
+        self._scanner: Scanner | None = None
 
     @classmethod
     def open(
@@ -112,7 +112,8 @@ class Library:
         if about["fingerprint"] != fingerprint and not reindex:
             raise ConfigError(
                 f"{place} was made with another model ({about['model'] or about['fingerprint'][:12]}), and features of "
-                "two models cannot be compared. Search with that model, or encode the pictures anew with --reindex."
+                "two models cannot be compared. Use that model, or encode the pictures anew: diptych index update "
+                f"{folder} --reindex."
             )
         return cls(folder, place, bundle, part=part, answering=about["part"])
 
@@ -339,8 +340,7 @@ class Library:
             among = _among(snapshot, self._store.matching(filters) if filters else None, None)
         rows = np.flatnonzero(among) if among is not None else np.arange(len(snapshot.files))
         rows = rows[np.isnan(snapshot.times[rows])]  # frames of one video are alike by nature
-        groups = alike(np.asarray(snapshot.features[rows]), threshold)
-        return [self._group(snapshot, rows[group]) for group in groups]
+        return [self._group(snapshot, group) for group in alike(snapshot.features, threshold, rows)]
 
     def _group(self, snapshot: Snapshot, rows: np.ndarray) -> Results:
         scores = np.asarray(snapshot.features[rows]) @ np.asarray(snapshot.features[rows[0]])
@@ -421,7 +421,7 @@ class Library:
 
 
 def _by_file(
-    snapshot: Snapshot, scanner: Scanner | ApproximateScanner, query: np.ndarray, count: int, among: np.ndarray | None
+    snapshot: Snapshot, scanner: Scanner, query: np.ndarray, count: int, among: np.ndarray | None
 ) -> dict[int, tuple[float, float | None]]:
     """The best files with score and second of their best row; several frames of a video are one answer."""
     wanted = count

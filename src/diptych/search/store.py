@@ -134,18 +134,17 @@ class Store:
         for _ in range(_SECOND_LOOK):
             with self._transaction("DEFERRED"):
                 place, count = self._features()
-                rows = self._db.execute("SELECT row, file, time FROM rows").fetchall()
+                found = self._db.execute("SELECT row, file, ifnull(time, -1) FROM rows")
+                rows = np.fromiter(found, [("row", np.int64), ("file", np.int64), ("time", np.float32)])
             with contextlib.suppress(FileNotFoundError):
                 features = self._mapped(place, count)
                 break
         else:
-            raise DataError(f"{self.folder} must hold the features that {DATABASE} names. Index again with --reindex.")
+            raise DataError(f"{self.folder} must hold the features that {DATABASE} names. Remove it and index again.")
         files = np.full(count, -1, np.int64)
         times = np.full(count, np.nan, np.float32)
-        if rows:
-            numbers, of, seconds = zip(*rows, strict=True)
-            files[list(numbers)] = of
-            times[list(numbers)] = np.array(seconds, np.float64)  # None becomes NaN
+        files[rows["row"]] = rows["file"]
+        times[rows["row"]] = np.where(rows["time"] < 0, np.nan, rows["time"])
         return Snapshot(features, files, times, place)
 
     def known(self) -> dict[str, Known]:
@@ -335,7 +334,7 @@ class Store:
         if count == 0:
             return np.empty((0, self.dimensions), np.float32)
         if place.stat().st_size < 4 * count * self.dimensions:
-            raise DataError(f"{place} is shorter than its {count:,} rows. Index again with --reindex.")
+            raise DataError(f"{place} is shorter than its {count:,} rows. Remove {self.folder} and index again.")
         return np.memmap(place, np.float32, "r", shape=(count, self.dimensions))
 
     def _append(self, place: Path, count: int, rows: np.ndarray) -> None:
