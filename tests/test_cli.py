@@ -880,6 +880,7 @@ with folder_lock(Path({str(tmp_path / "index")!r})):
 def test_search_says_what_is_wrong_with_a_query(fails, indexed, pictures, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert "there must be something to search for" in fails("search")
+    assert "each part of a query must have words" in fails("search", "", *indexed)
     assert fails("search", "0 * truck", *indexed).startswith("a query must look for something")
     assert "must be a folder of pictures" in fails("search", "dog", tmp_path / "none")
     assert "a day must be like" in fails("search", "dog", *indexed, "--after", "yesterday")

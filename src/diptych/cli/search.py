@@ -111,7 +111,7 @@ def search(
         camera=camera,
         near=parse_place(near) if near else None,
     )
-    query = Query.parse(text).without(*(not_ or ())) if text else None
+    query = None if like or duplicates else Query.parse(text).without(*(not_ or ()))
     with opened(folder, model, index=index, reindex=reindex) as library:
         if not no_update:
             updated(library, batch_size=batch_size)
