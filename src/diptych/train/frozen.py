@@ -33,7 +33,7 @@ class FrozenFeatures:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """[B, S, S, 3] uint8 to [B, D]."""
-        digests = [hashlib.blake2b(picture.numpy(), digest_size=16).digest() for picture in images.cpu()]
+        digests = [hashlib.blake2b(picture.numpy().tobytes(), digest_size=16).digest() for picture in images.cpu()]
         found = {digest: self._known[digest] for digest in digests if digest in self._known}
         new = {digest: row for row, digest in enumerate(digests) if digest not in found}
         rows = list(new.values())
