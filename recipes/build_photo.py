@@ -21,8 +21,12 @@ pixels, tell which directions of the features change when a picture is blurred. 
 
 import argparse
 import importlib.util
+import json
 import math
 import random
+import re
+import tempfile
+import unicodedata
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -47,6 +51,7 @@ from diptych.weights.bundle import About, Bundle
 
 EMBED_DIM = 512
 WORDNET = Path("/usr/share/wordnet")
+WORDS = Path(__file__).with_name("photo_words.txt")
 BACKGROUNDS = (Path("/usr/share/backgrounds"), Path("/usr/share/wallpapers"))
 DRAWINGS = Path("/usr/share/openclipart/svg")
 PIECES, MAX_DRAWINGS = 4, 400  # of each background; in all
@@ -63,7 +68,9 @@ SEEN_FILES = ("05", "06", "13")  # WordNet's lexicographer files of animals, of 
 TOO_WIDE = 450  # classes below a word that says nothing any more: "entity", "object"
 NEAR_IN_MEANING = 0.08  # temperature of the cosine between names
 TEMPERATURE = 0.06  # of the memory
-ALMOST_AS_GOOD = 1.0  # e to this is how much less a word counts whose place is guessed, and more one written by hand
+DISTANT = 0.03  # kinship of a word to all classes, beside that to its relatives in the tree
+GUESSED, BY_HAND = -4.0, 1.0  # e to this is how much a word counts whose place is guessed, or written by hand
+FREQUENCY = 0.5  # power of the share of a word's uses that a meaning has, to which it counts
 BLUR_FLOOR = 8.0  # how much a direction of mean blur counts that has none, in units of the mean
 LEAST_COSINE = 0.99  # of features in 8 bits with those in 32
 LOGIT_SCALE = 20.0  # on cosines; of 5 to 30, the least loss over five labelled sets that the targets do not name
@@ -100,9 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--float", action="store_true", help="weights in 32 bits, to measure what 8 bits cost")
-    parser.add_argument(
-        "--no-words-by-hand", action="store_true", help="WordNet's words alone, to measure what they add"
-    )
+    parser.add_argument("--words", type=Path, default=WORDS, help="words by hand; /dev/null: WordNet's alone")
     arguments = parser.parse_args()
     image_config = EfficientNetTowerConfig(second_size=128)
     model = CLIP(
@@ -117,9 +122,12 @@ def main() -> None:
     looks, blurred = encode_looks(model.image, preprocess, pictures)
     projection, places = fit_image_side(rows, looks, blurred)
     print(f"{len(pictures):,} pictures; words", flush=True)
-    anchors, sentences, spread = make_anchors(model.text, tokenizer, by_hand=not arguments.no_words_by_hand)
-    config = CLIPConfig(embed_dim=EMBED_DIM, image=image_config, text=SentenceTowerConfig(anchors=len(anchors.words)))
+    anchors, sentences, spread = make_anchors(model.text, tokenizer, by_hand=arguments.words)
+    tokenizer, kept = cut_vocabulary(tokenizer)
+    text_config = SentenceTowerConfig(anchors=len(anchors.words), vocab_size=len(kept))
+    config = CLIPConfig(embed_dim=EMBED_DIM, image=image_config, text=text_config)
     state = model.state_dict() | memory(anchors, sentences, spread, places)
+    state["text.token_embedding.weight"] = state["text.token_embedding.weight"][kept]
     centre = looks.flatten(0, 1).mean(dim=0)
     state["image.projection.weight"], state["image.projection.bias"] = projection, -projection @ centre
     for name in ("weight", "bias"):  # to be trained from, when there are captions
@@ -210,6 +218,37 @@ def read_sentence_encoder(tower: SentenceTower) -> Tokenizer:
     return Tokenizer.load(weights.parent, context_length=length)
 
 
+def cut_vocabulary(tokenizer: Tokenizer) -> tuple[Tokenizer, Tensor]:
+    """The tokenizer without what no English text needs, and the numbers, [V], that the tokens it kept had before.
+
+    Left out are unused places and letters of other scripts than Latin; a word in them is then an unknown one. What
+    stays has the order it had, the padding in front.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tokenizer.save(folder)
+        file = folder / "tokenizer.json"
+        table = json.loads(file.read_text(encoding="utf-8"))
+        vocab = table["model"]["vocab"]
+        kept = [token for token in sorted(vocab, key=vocab.__getitem__) if is_for_english(token)]
+        numbers = {token: number for number, token in enumerate(kept)}
+        table["model"]["vocab"] = numbers
+        for token in table["added_tokens"]:
+            token["id"] = numbers[token["content"]]
+        for special in table["post_processor"]["special_tokens"].values():
+            special["ids"] = [numbers[token] for token in special["tokens"]]
+        table["padding"]["pad_id"] = numbers[table["padding"]["pad_token"]]
+        file.write_text(json.dumps(table), encoding="utf-8")
+        return Tokenizer.load(folder), torch.tensor([vocab[token] for token in kept])
+
+
+def is_for_english(token: str) -> bool:
+    """Whether a token of BERT's is of Latin letters, digits, signs, or has a use of its own."""
+    letters = (char for char in token if unicodedata.category(char)[0] in "LM")
+    is_unused = re.fullmatch(r"\[unused\d+\]", token) is not None
+    return not is_unused and all("LATIN" in unicodedata.name(char, "") for char in letters)
+
+
 def open_pictures() -> list[Image.Image]:
     """Pieces of desktop backgrounds, and drawings, 256 px or so."""
     draw = random.Random(0)
@@ -278,7 +317,7 @@ def fit_image_side(rows: Tensor, looks: Tensor, blurred: Tensor) -> tuple[Tensor
 
 
 def make_anchors(
-    tower: SentenceTower, tokenizer: Tokenizer, *, by_hand: bool
+    tower: SentenceTower, tokenizer: Tokenizer, *, by_hand: Path
 ) -> tuple[Anchors, tuple[Tensor, Tensor], Tensor]:
     """The words with a place; sentence vectors of them plain and in a template, [N, W] each; [W, W], their spread."""
     synsets, senses, counts = read_wordnet()
@@ -307,7 +346,7 @@ def make_anchors(
             is_used = counts.get(word, 0) > 0  # in the texts that WordNet's makers tagged
             if is_used or (number == 0 and synset.file in SEEN_FILES and " " not in word):
                 entries.append((word, id_))
-    extra = read_words_by_hand(synsets, class_ids) if by_hand else {}
+    extra = read_words_by_hand(by_hand, synsets, class_ids)
 
     words = [word for word, _ in entries] + list(extra)
     draw = random.Random(0)
@@ -323,7 +362,7 @@ def make_anchors(
     for number, (_, id_) in enumerate(entries[:sure]):
         classes[number, known[id_]] = 1
     for number, (_, id_) in enumerate(entries[sure:], start=sure):
-        kinship = torch.zeros(len(class_ids))
+        kinship = torch.full((len(class_ids),), DISTANT)
         for ancestor in above[id_] & known.keys():
             numbers = torch.tensor(known[ancestor])
             kinship[numbers] = kinship[numbers].maximum(torch.tensor(len(numbers) ** -0.7))
@@ -332,8 +371,11 @@ def make_anchors(
     for number, numbers in enumerate(extra.values(), start=len(entries)):
         classes[number, numbers] = 1
     bonus = torch.zeros(len(words))
-    bonus[sure : len(entries)] = -ALMOST_AS_GOOD
-    bonus[len(entries) :] = ALMOST_AS_GOOD
+    shares = share_of_uses(senses)
+    for number, (word, id_) in enumerate(entries[:sure]):
+        bonus[number] = FREQUENCY * math.log(shares.get((word.lower(), id_), 1))
+    bonus[sure : len(entries)] = GUESSED
+    bonus[len(entries) :] = BY_HAND
     change = plain[: len(entries)] - framed[: len(entries)]
     spread = change.T @ change / len(change)
     return Anchors(words, classes / classes.sum(dim=1, keepdim=True), bonus), (plain, framed), spread
@@ -387,6 +429,24 @@ def read_wordnet() -> tuple[dict[str, Synset], dict[tuple[str, str], int], dict[
     return synsets, senses, counts
 
 
+def share_of_uses(senses: dict[tuple[str, str], int]) -> dict[tuple[str, str], float]:
+    """How large a share of a word's uses each of its meanings has, by the texts that WordNet's makers tagged.
+
+    One use is added to each, or a meaning that they did not come across would have none.
+    """
+    tagged = {}
+    for line in _lines(WORDNET / "cntlist.rev"):
+        key, sense, count = line.split()
+        word, _, place = key.partition("%")
+        if place.startswith("1:"):  # a noun
+            tagged[word.replace("_", " "), int(sense) - 1] = int(count)
+    uses = {(word, id_): tagged.get((word, sense), 0) + 1 for (word, id_), sense in senses.items()}
+    total: dict[str, int] = defaultdict(int)
+    for (word, _), count in uses.items():
+        total[word] += count
+    return {(word, id_): count / total[word] for (word, id_), count in uses.items()}
+
+
 def _lines(path: Path) -> list[str]:
     lines = path.read_text(encoding="latin-1").splitlines()
     return [line for line in lines if not line.startswith("  ")]  # their licence comes first, indented
@@ -402,13 +462,13 @@ def ancestors(synsets: dict[str, Synset], id_: str) -> set[str]:
     return found
 
 
-def read_words_by_hand(synsets: dict[str, Synset], class_ids: list[str]) -> dict[str, list[int]]:
-    """Words of `photo_words.txt`, and the classes they stand for."""
+def read_words_by_hand(path: Path, synsets: dict[str, Synset], class_ids: list[str]) -> dict[str, list[int]]:
+    """Words of a file such as `photo_words.txt`, and the classes they stand for."""
     numbers: dict[str, int] = {}
     for number, id_ in enumerate(class_ids):
         for word in synsets[id_].words:
             numbers.setdefault(word.lower(), number)
-    lines = Path(__file__).with_name("photo_words.txt").read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     entries = (line.split(": ") for line in lines if line and not line.startswith("#"))
     return {word: [numbers[name.lower()] for name in names.split(", ")] for word, names in entries}
 

@@ -48,6 +48,14 @@ def map_of(pixels):
     return np.linalg.lstsq(inputs, places, rcond=None)[0].T
 
 
+def test_a_picture_is_fixed_where_nothing_but_a_flip_is_drawn():
+    assert Augment(**WHOLE).is_fixed
+    assert Augment(**WHOLE, flip=True).is_fixed
+    assert not Augment().is_fixed
+    for name in EVERYTHING.keys() - {"flip"}:
+        assert not Augment(**WHOLE, **{name: EVERYTHING[name]}).is_fixed, name
+
+
 def test_all_off_is_preprocess_itself():
     augment, generator = Augment(**WHOLE), np.random.default_rng(0)
     for resize in ("shortest", "squash"):

@@ -1,18 +1,23 @@
 import dataclasses
+import importlib.util
 import math
+from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 from torch import Tensor
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from diptych.config import from_dict, to_dict
+from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.presets import preset
 from diptych.model.sentence_tower import SentenceTower, SentenceTowerConfig
 from diptych.runtime import generator
 
+ROOT = Path(__file__).parent.parent
 SMALL = SentenceTowerConfig(
     context_length=9, vocab_size=50, width=24, layers=2, heads=3, mlp_width=40, head_width=30, anchors=5
 )
@@ -127,3 +132,46 @@ def test_all_parameters_are_drawn_from_the_generator_and_reached_by_the_gradient
     assert missing == []
     spread = tower_of(model).blocks[0].get_parameter("mlp.up.weight").std().item()
     assert spread == pytest.approx(0.02, rel=0.1)
+
+
+def test_a_vocabulary_cut_to_english_gives_english_texts_the_same_vectors(tmp_path):
+    pytest.importorskip("resvg_py")  # the recipe draws with it
+    spec = importlib.util.spec_from_file_location("build_photo", ROOT / "recipes" / "build_photo.py")
+    assert spec is not None
+    assert spec.loader is not None
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    words = [
+        "[PAD]",
+        "[unused0]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "я",
+        "a",
+        "##я",
+        "cat",
+        "##s",
+        "é",
+        "2",
+        "!",
+        "犬",
+    ]
+    backend = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece({word: n for n, word in enumerate(words)}, unk_token="[UNK]")
+    )
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 3), ("[SEP]", 4)]
+    )
+    backend.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
+    whole = Tokenizer(backend, context_length=9)
+    cut, kept = recipe.cut_vocabulary(whole)
+    assert [words[n] for n in kept.tolist()] == [w for w in words if w not in ("[unused0]", "я", "##я", "犬")]
+    texts = ["a cats 2!", "é cat", "", "dog [SEP]"]
+    assert kept[cut.encode(texts)].equal(whole.encode(texts))  # so a table of the rows kept gives the same vectors
+    assert cut.encode(["犬"])[0, :3].tolist() == [cut.start_token_id, 1, cut.end_token_id]  # an unknown word
+    cut.save(tmp_path)
+    theirs = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    assert theirs(texts)["input_ids"][0] == [n for n in cut.encode(texts)[0].tolist() if n != cut.pad_token_id]

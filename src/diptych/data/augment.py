@@ -97,6 +97,11 @@ class Augment:
         return np.array(picture.resize(side, RESAMPLE[preprocess.interpolation], box))
 
     @property
+    def is_fixed(self) -> bool:
+        """Whether a picture looks the same each time, or at most flipped."""
+        return self == Augment(crop_scale=(1, 1), crop_ratio=(1, 1), flip=self.flip)
+
+    @property
     def _crops(self) -> bool:
         return (self.crop_scale, self.crop_ratio) != ((1, 1), (1, 1))
 

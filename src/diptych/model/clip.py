@@ -190,19 +190,27 @@ class CLIP(nn.Module):
         """
         return logits_per_image.softmax(dim=1) if self.config.head == "softmax" else logits_per_image.sigmoid()
 
-    def forward(self, images: Tensor, tokens: Tensor, kept_patches: Tensor | None = None) -> CLIPOutput:
+    def forward(
+        self,
+        images: Tensor,
+        tokens: Tensor,
+        kept_patches: Tensor | None = None,
+        image_features: Tensor | None = None,
+    ) -> CLIPOutput:
         """Encode a batch of pairs.
 
         Args:
             images: [B, 3, S, S] float.
             tokens: [B, L] int64.
             kept_patches: see `encode_image`.
+            image_features: [B, D], what a frozen tower made of the images before; it does not run again.
 
         Raises:
             ShapeError: see `encode_image` and `encode_text`.
         """
-        image_features, text_features = self.encode_image(images, kept_patches), self.encode_text(tokens)
-        return CLIPOutput(image_features, text_features, self.logit_scale_factor(), self.logit_bias)
+        if image_features is None:
+            image_features = self.encode_image(images, kept_patches)
+        return CLIPOutput(image_features, self.encode_text(tokens), self.logit_scale_factor(), self.logit_bias)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw all parameters anew, as the released code does; the global generator is not touched."""

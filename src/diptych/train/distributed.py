@@ -205,9 +205,15 @@ class Spread(nn.Module):
         elif ranks.count > 1:
             self._module = DistributedDataParallel(model, gradient_as_bucket_view=True)
 
-    def forward(self, images: Tensor, tokens: Tensor, kept_patches: Tensor | None = None) -> CLIPOutput:
+    def forward(
+        self,
+        images: Tensor,
+        tokens: Tensor,
+        kept_patches: Tensor | None = None,
+        image_features: Tensor | None = None,
+    ) -> CLIPOutput:
         """As `CLIP.forward`."""
-        return self._module(images, tokens, kept_patches)
+        return self._module(images, tokens, kept_patches, image_features)
 
     def close(self) -> None:
         """Let go of what holds the model together, before the processes part; the model itself stays.

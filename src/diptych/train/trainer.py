@@ -34,6 +34,7 @@ from diptych.train.distributed import Ranks, Spread, clip_gradients, launched_ra
 from diptych.train.ema import Average
 from diptych.train.exchange import contrastive_loss
 from diptych.train.forgetting import CHANGE, forgotten, with_changes
+from diptych.train.frozen import FrozenFeatures
 from diptych.train.laps import Laps
 from diptych.train.log import RunLog
 from diptych.train.optim import adamw, clamp_logit_scale, parameter_groups
@@ -250,6 +251,11 @@ class _Run:
         )
         if saved:
             restore_optimizer(self.model, self.optimizer, saved.optimizer)
+        # Of pictures that come again; what differs at each visit would fill the memory for nothing.
+        self.frozen_features = None
+        if "image" in settings.freeze and recipe.data.augment.is_fixed and not settings.patch_dropout:
+            size = settings.micro_batch_size or settings.batch_size // self.ranks.count
+            self.frozen_features = FrozenFeatures(self._encode_image, batch_size=size)
         decay = settings.ema_decay
         self.average = Average(self.model, decay, saved.average if saved else None) if decay else None
 
@@ -371,13 +377,24 @@ class _Run:
             blank = inputs.images.new_zeros(1, side, side, 3)
             kept = inputs.kept_patches if inputs.kept_patches is None else inputs.kept_patches.new_zeros(1, 1)
             inputs = Inputs(blank, inputs.tokens.new_zeros(1, inputs.tokens.shape[1] or 1), kept)
-        pixels = self.bundle.preprocess.normalise(inputs.images).contiguous(memory_format=torch.channels_last)
-        dtype = getattr(torch, self.precision)
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
-            output = self.spread(pixels, inputs.tokens, inputs.kept_patches)
+        known = self.frozen_features(inputs.images) if self.frozen_features else None
+        pixels = self._pixels(inputs.images) if known is None else inputs.images  # which nobody looks at
+        with self._autocast():
+            output = self.spread(pixels, inputs.tokens, inputs.kept_patches, known)
         if not count:
             output = output._replace(image_features=output.image_features[:0], text_features=output.text_features[:0])
         return output
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        return self.bundle.preprocess.normalise(images).contiguous(memory_format=torch.channels_last)
+
+    def _autocast(self) -> torch.autocast:
+        dtype = getattr(torch, self.precision)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+    def _encode_image(self, images: Tensor) -> Tensor:
+        with self._autocast():
+            return self.model.encode_image(self._pixels(images))
 
     def _must_be_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
