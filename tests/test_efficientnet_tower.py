@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from diptych.config import from_dict, to_dict
 from diptych.errors import ConfigError
+from diptych.model import efficientnet_tower
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.efficientnet_tower import EfficientNetTower, EfficientNetTowerConfig, InvertedBottleneck
 from diptych.model.presets import preset
@@ -94,6 +95,19 @@ def test_a_feature_is_the_sum_of_two_looks_of_unit_length():
     units = [vectors / vectors.norm(dim=1, keepdim=True) for vectors in map(tower.projection, (first, second))]
     torch.testing.assert_close(tower(images), units[0] + units[1])
     assert (units[0] - units[1]).norm(dim=1).min() > 0.01
+
+
+@torch.no_grad()
+def test_a_batch_that_is_taken_in_pieces_gives_what_each_picture_gives(monkeypatch: pytest.MonkeyPatch):
+    tower = tower_of(dataclasses.replace(SMALL, second_size=32))
+    images = torch.rand(5, 3, 64, 64, generator=generator(1))
+    one_by_one = torch.cat([tower.trunk(images[row : row + 1]) for row in range(5)])
+    seen: list[int] = []
+    tower.stem.register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
+    monkeypatch.setattr(efficientnet_tower, "_CACHED", 2 * 64 * 64 // torch.get_num_threads())
+    torch.testing.assert_close(tower.trunk(images), one_by_one)
+    assert seen == [2, 2, 1, 5]  # of 64 px two at a time, of 32 px all
+    assert tower.trunk(images[:0]).shape == (0, 2 * 1280)
 
 
 def test_sizes_follow_the_factors():

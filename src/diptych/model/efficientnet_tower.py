@@ -20,6 +20,9 @@ _STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80
            (1, 3, 1, 6, 320))  # fmt: skip
 _STEM = 32  # channels after the first convolution
 _STRIDE = 32  # pixels of one side that become one position of the last grid
+# Pixels of a thread's share of a batch: with more, what one layer hands to the next no longer stays in the cache.
+# benchmarks/efficientnet_pieces.py
+_CACHED = 150_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +132,16 @@ class EfficientNetTower(nn.Module):
         return [self._pooled(pixels) for pixels in sizes]
 
     def _pooled(self, images: Tensor) -> Tensor:
-        x = F.relu6(self.stem(images))  # [B, stem, S / 2, S / 2]
+        """[B, 3, S, S] to [B, W]; on a processor in pieces, as large as its cache can hold."""
+        at_once = len(images)
+        if images.device.type == "cpu":
+            at_once = _CACHED * torch.get_num_threads() // (images.shape[2] * images.shape[3])
+        return torch.cat([self._pooled_at_once(piece) for piece in images.split(max(1, at_once))])
+
+    def _pooled_at_once(self, images: Tensor) -> Tensor:
+        x = F.relu6(self.stem(images), inplace=True)  # [B, stem, S / 2, S / 2]
         x = self.stages(x)  # [B, channels, S / 32, S / 32]
-        return F.relu6(self.last(x)).mean(dim=(2, 3))  # [B, W]
+        return F.relu6(self.last(x), inplace=True).mean(dim=(2, 3))  # [B, W]
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw all parameters as torch does by default: to train such a tower from the start, take another kind."""
@@ -151,8 +161,8 @@ class InvertedBottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, channels, S, S] to [B, out, S / stride, S / stride], rounded up."""
-        y = x if self.widen is None else F.relu6(self.widen(x))
-        y = self.narrow(F.relu6(self.depthwise(y)))
+        y = x if self.widen is None else F.relu6(self.widen(x), inplace=True)
+        y = self.narrow(F.relu6(self.depthwise(y), inplace=True))
         return x + y if self.has_shortcut else y
 
 
