@@ -18,7 +18,7 @@ from diptych.eval.zero_shot import evaluate_zero_shot
 from diptych.files import write_json
 from diptych.runtime import hardware
 
-MODELS = ("diptych-pictogram", "diptych-pictogram-small")
+MODELS = ("diptych-pictogram-small",)
 SEED, ROUNDS = 0, 5
 
 

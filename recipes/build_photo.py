@@ -48,7 +48,7 @@ from diptych.model.sentence_tower import SentenceTower, SentenceTowerConfig
 from diptych.runtime import generator
 from diptych.weights.bundle import About, Bundle
 
-IMAGE = EfficientNetTowerConfig(image_size=192, second_size=160, width=1.1, depth=1.2)
+IMAGE = EfficientNetTowerConfig(image_size=224, second_size=160, width=1.1, depth=1.2)
 EMBED_DIM = 384
 WORDNET = Path("/usr/share/wordnet")
 WORDS = Path(__file__).with_name("photo_words.txt")
@@ -71,7 +71,6 @@ TEMPERATURE = 0.06  # of the memory
 DISTANT = 0.03  # kinship of a word to all classes, beside that to its relatives in the tree
 GUESSED, BY_HAND = -4.0, 1.0  # e to this is how much a word counts whose place is guessed, or written by hand
 FREQUENCY = 0.5  # power of the share of a word's uses that a meaning has, to which it counts
-RIDGE = 1.0  # in units of the mean variance of a sentence vector's entries
 BLUR_FLOOR = 8.0  # how much a direction of mean blur counts that has none, in units of the mean
 LEAST_COSINE = 0.99  # of features in 8 bits with those in 32
 LOGIT_SCALE = 20.0  # on cosines; of 5 to 30, the least loss over five labelled sets that the targets do not name
@@ -101,7 +100,6 @@ class Anchors(NamedTuple):
     words: list[str]
     classes: Tensor  # [N, 1000], rows add up to 1: which classes it is a mean of
     bonus: Tensor  # [N], added to what the memory compares
-    sure: int  # the first so many have classes among their kinds
 
 
 def main() -> None:
@@ -125,10 +123,12 @@ def main() -> None:
     tokenizer, kept = cut_vocabulary(tokenizer)
     text_config = SentenceTowerConfig(anchors=len(anchors.words), vocab_size=len(kept))
     config = CLIPConfig(embed_dim=EMBED_DIM, image=IMAGE, text=text_config)
-    state = model.state_dict() | fit_text_side(anchors, sentences, spread, places)
+    state = model.state_dict() | memory(anchors, sentences, spread, places)
     state["text.token_embedding.weight"] = state["text.token_embedding.weight"][kept]
     centre = looks.flatten(0, 1).mean(dim=0)
     state["image.projection.weight"], state["image.projection.bias"] = projection, -projection @ centre
+    for name in ("weight", "bias"):  # to be trained from, when there are captions
+        state[f"text.head.projection.{name}"] = torch.zeros_like(state[f"text.head.projection.{name}"])
     state["logit_scale"] = torch.tensor(math.log(LOGIT_SCALE))
     final = CLIP(config)
     final.load_state_dict(state, assign=True)
@@ -375,40 +375,22 @@ def make_anchors(
     bonus[len(entries) :] = BY_HAND
     change = plain[: len(entries)] - framed[: len(entries)]
     spread = change.T @ change / len(change)
-    return Anchors(words, classes / classes.sum(dim=1, keepdim=True), bonus, sure), (plain, framed), spread
+    return Anchors(words, classes / classes.sum(dim=1, keepdim=True), bonus), (plain, framed), spread
 
 
-def fit_text_side(
-    anchors: Anchors, sentences: tuple[Tensor, Tensor], spread: Tensor, places: Tensor
-) -> dict[str, Tensor]:
-    """The parameters of the text side's head.
-
-    The memory: what a template changes in a sentence vector counts less. The projection: a ridge regression from
-    sentence vectors of words whose place is known, for what the memory has no near word of.
-    """
-    both = torch.cat(sentences)  # [2N, W]
-    centre = both.mean(dim=0)
+def memory(anchors: Anchors, sentences: tuple[Tensor, Tensor], spread: Tensor, places: Tensor) -> dict[str, Tensor]:
+    """The parameters of the text side's memory: what a template changes in a sentence vector counts less."""
+    centre = torch.cat(sentences).mean(dim=0)
     amount, directions = torch.linalg.eigh(spread)
     amount = amount.clamp(min=0)
     query = directions * (amount + 0.3 * amount.mean()).rsqrt() @ directions.T  # [W, W]
-    halves = [normalize((vectors - centre) @ query, dim=1) for vectors in sentences]
-    keys = normalize(halves[0] + halves[1], dim=1)
-    values = normalize(anchors.classes @ places, dim=1)  # [N, D]
-    inputs = torch.cat([vectors[: anchors.sure] for vectors in sentences])  # [2M, W]
-    targets = values[: anchors.sure].repeat(2, 1)  # [2M, D]
-    middle = inputs.mean(dim=0)
-    inputs = inputs - middle
-    covariance = inputs.T @ inputs
-    covariance.diagonal().add_(RIDGE * covariance.diagonal().mean())
-    slopes = torch.linalg.solve(covariance, inputs.T @ (targets - targets.mean(dim=0)))  # [W, D]
+    plain, framed = (normalize((vectors - centre) @ query, dim=1) for vectors in sentences)
     return {
-        "text.head.projection.weight": slopes.T / len(slopes) ** 0.5,  # the head makes a vector this much longer
-        "text.head.projection.bias": -middle @ slopes,
         "text.head.memory.query.weight": query.T.contiguous(),
         "text.head.memory.query.bias": -centre @ query,
-        "text.head.memory.keys.weight": keys / TEMPERATURE,
+        "text.head.memory.keys.weight": normalize(plain + framed, dim=1) / TEMPERATURE,
         "text.head.memory.keys.bias": anchors.bonus,
-        "text.head.memory.values": values,
+        "text.head.memory.values": normalize(anchors.classes @ places, dim=1),
     }
 
 
