@@ -16,8 +16,8 @@ from torch import Tensor
 
 from diptych.search.index import Scanner, blocks_of, grown, integer_products, taken
 
-# Rows. By benchmarks/search.py the components are quicker at 100,000 already (3 ms of processor time, not 7), but as
-# long as nobody waits an answer that is surely right is worth more; at a million somebody does (13 ms, not 68). The
+# Rows. By benchmarks/search.py the components are quicker at 100,000 already (2.7 ms, not 3.6), but as
+# long as nobody waits an answer that is surely right is worth more; at a million somebody does (12 ms, not 35). The
 # number between the two is a choice, not a measurement.
 APPROXIMATE_FROM = 300_000
 _SAMPLE = 20_000  # rows that the components are computed from
