@@ -360,6 +360,11 @@ def test_the_page_works(server: Server, tmp_path: Path):
         assert names()[1] in tab.locator("#facts").inner_text()
         tab.keyboard.press("ArrowLeft")
         until(lambda: "red.png" in tab.locator("#facts").inner_text())
+        # The focus is where the viewer was left in the same breath, not where it was opened.
+        left = "document.getElementById('close').click(), document.activeElement.querySelector('img').alt"
+        assert tab.evaluate(left).endswith("red.png")
+        tab.keyboard.press("Enter")
+        until(lambda: tab.locator("#viewer").is_visible())
         tab.keyboard.press("Escape")
         assert not tab.locator("#viewer").is_visible()
         # More like one: without itself.
