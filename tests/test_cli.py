@@ -768,8 +768,7 @@ def test_show_tells_what_a_folder_holds_without_touching_its_weights(run: Run, f
 def test_choices_that_are_written_out_are_those_of_the_library():
     assert get_args(models.Activation) == get_args(Activation)
     assert get_args(models.Format) == get_args(convert.Format)
-    stored = [dtype for dtype in bundle_module._DTYPES if dtype.is_floating_point]  # no other library opens 8 bits
-    assert [f"torch.{name}" for name in get_args(models.StoredType)] == list(map(str, stored))
+    assert [f"torch.{name}" for name in get_args(models.StoredType)] == list(map(str, bundle_module._DTYPES))
     assert get_args(options.Precision) == features.PRECISIONS
     assert get_args(options.LearnerName) == get_args(measure.LearnerName)
 

@@ -263,7 +263,7 @@ def test_another_type_than_we_store_is_refused(tmp_path, tokenizer, format_):
 def test_another_format_and_another_ending_are_refused(tmp_path, tokenizer):
     bundle = bundle_of(VIT, tokenizer)
     with pytest.raises(
-        ConfigError, match=r"open-clip is not a format\. Did you mean open_clip\? Options: huggingface, "
+        ConfigError, match=r"open-clip is not a format\. Did you mean open_clip\? Options: bundle, huggingface, "
     ):
         save_as(bundle, tmp_path / "x", format="open-clip")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match=r"one file that ends in \.pt\. Got .*x\.bin"):

@@ -139,15 +139,29 @@ def test_a_damaged_file_is_named(bundle, tmp_path):
         Bundle.load(tmp_path / "a")
 
 
-def test_a_folder_that_others_open_is_not_saved_in_8_bits(tmp_path):
+@pytest.mark.parametrize("name", ["tiny-vit", "tiny-resnet"])
+def test_a_model_that_others_open_is_in_8_bits_a_folder_of_ours_alone(name: str, tmp_path: Path):
     tokenizer = Tokenizer.train(["a red kite", "a blue boat"] * 3, vocab_size=530, context_length=16)
-    tiny = preset("tiny-vit")
+    tiny = preset(name)
     text = dataclasses.replace(tiny.text, vocab_size=tokenizer.vocab_size)
     model = CLIP(dataclasses.replace(tiny, text=text), generator(0))
-    vit = Bundle(model=model, preprocess=Preprocess(image_size=32), tokenizer=tokenizer)
-    with pytest.raises(ConfigError, match="8-bit weights are for bundles that no other library opens"):
-        vit.save(tmp_path / "a", dtype=torch.int8)
-    assert not (tmp_path / "a").exists()
+    whole = Bundle(model=model, preprocess=Preprocess(image_size=32), tokenizer=tokenizer)
+    whole.save(tmp_path / "a")
+    whole.save(tmp_path / "a", dtype=torch.int8)  # what others would read is replaced
+    assert json.loads((tmp_path / "a" / "config.json").read_text())["model_type"] == "diptych-clip"
+    assert not (tmp_path / "a" / "open_clip_config.json").exists()
+    stored = Bundle.load(tmp_path / "a")
+    assert (whole.encode_texts(["a kite"]) * stored.encode_texts(["a kite"])).sum() > 0.99
+    stored.save(tmp_path / "again", dtype=torch.float32)
+    assert Bundle.load(tmp_path / "again").fingerprint() == stored.fingerprint()
+    with pytest.raises(ConfigError, match="open_clip opens no weights in 8 bits"):
+        whole.save(tmp_path / "b", dtype=torch.int8, layout="open_clip")
+    others: tuple[Format, ...] = ("huggingface", "open_clip", "openai")
+    for format_ in others:
+        with pytest.raises(ConfigError, match=f"{format_} has no weights in 8 bits"):
+            save_as(whole, tmp_path / "b.pt", format=format_, dtype=torch.int8)
+    assert not (tmp_path / "b").exists()
+    assert not (tmp_path / "b.pt").exists()
 
 
 def test_tower_and_tokenizer_must_agree_on_the_padding(bundle):

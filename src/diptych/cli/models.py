@@ -14,8 +14,8 @@ from diptych.errors import ConfigError
 
 # Written out here: --help must not wait for torch. A test holds them to those of the modules that use them.
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
-Format = Literal["huggingface", "open_clip", "openai"]
-StoredType = Literal["float32", "float16", "bfloat16"]
+Format = Literal["bundle", "huggingface", "open_clip", "openai"]
+StoredType = Literal["float32", "float16", "bfloat16", "int8"]
 
 models = App(name="models", help="List the models that --model takes by name, show one, or convert it.")
 
@@ -130,7 +130,7 @@ def convert(
     heads: PositiveInt | None = None,
     tokenizer: Path | None = None,
 ) -> None:
-    """Write a model as another library opens it.
+    """Write a model as another library opens it, or as a bundle of fewer bits.
 
     Parameters
     ----------
@@ -139,9 +139,10 @@ def convert(
     out
         A new folder; for openai a file that ends in .pt.
     format_
-        huggingface (a folder for transformers), open_clip (a folder for local-dir:), or openai (a state dict).
+        huggingface (a folder for transformers), open_clip (a folder for local-dir:), openai (a state dict), or bundle
+        (a folder for diptych).
     dtype
-        What parameters are stored as.
+        What parameters are stored as; int8 for the format bundle alone.
     activation
         Of a bare state dict, which does not tell it.
     heads

@@ -237,14 +237,13 @@ class Bundle:
 
         Args:
             folder: where to.
-            dtype: what parameters are stored as; batch norm's statistics and the logit scale stay float32. int8 is for
-                models that no other library opens: matrices alone become so, see `diptych.weights.eight_bit`.
+            dtype: what parameters are stored as; batch norm's statistics and the logit scale stay float32. In int8
+                matrices alone become so, see `diptych.weights.eight_bit`, and diptych alone opens the folder.
             layout: "bundle", which `transformers` opens where it has a class for the model, and `open_clip` where it
                 has none (ResNets); or "open_clip", which `open_clip` opens.
 
         Raises:
-            ConfigError: dtype is none of float32, float16, bfloat16, int8, or not for this model, or open_clip has no
-                such model.
+            ConfigError: dtype is none of float32, float16, bfloat16, int8, or open_clip has no such model or dtype.
             DataError: the folder cannot be written, or what stands there is no model's.
             WeightsError: the features are not finite.
         """
@@ -257,11 +256,6 @@ class Bundle:
         fill(model, from_eight_bits(weights))
         golden = Bundle(model=model, preprocess=self.preprocess, tokenizer=self.tokenizer)._golden()
         naming, weights_name, configs = self._files(layout, dtype)
-        if dtype == torch.int8 and naming is not OWN:
-            raise ConfigError(
-                "8-bit weights are for bundles that no other library opens, and this one is a transformers or "
-                "open_clip folder. Save it in bfloat16."
-            )
         with atomic_folder(folder) as aside:
             # Through bytes: the file writer of safetensors does not say that a disk is full.
             (aside / weights_name).write_bytes(
@@ -321,8 +315,12 @@ class Bundle:
         """The names of the tensors, that of their file, and the config files; our block goes into the first."""
         config = self.model.config
         if layout == "open_clip":
+            if dtype == torch.int8:
+                raise ConfigError("open_clip opens no weights in 8 bits. Save them in bfloat16, or as a bundle.")
             foreign = config_to_open_clip(config, self.preprocess)
             return naming_of(config), OPEN_CLIP_WEIGHTS, {OPEN_CLIP_CONFIG: foreign}
+        if dtype == torch.int8:
+            return OWN, WEIGHTS, {CONFIG: self._own_config_file() | {"dtype": "int8"}}
         own = {CONFIG: self._config_file() | {"dtype": str(dtype).removeprefix("torch.")}}
         if naming := self.hugging_face_naming():
             return naming, WEIGHTS, own
@@ -345,13 +343,16 @@ class Bundle:
     def _config_file(self) -> dict[str, Any]:
         config, tokenizer = self.model.config, self.tokenizer
         if self.hugging_face_naming() is None:
-            return {"model_type": "diptych-clip", "model": config_to_own(config)}
+            return self._own_config_file()
         return config_to_hf(
             config,
             start_token_id=tokenizer.start_token_id,
             end_token_id=tokenizer.end_token_id,
             vocab_size=tokenizer.vocab_size,
         )
+
+    def _own_config_file(self) -> dict[str, Any]:
+        return {"model_type": "diptych-clip", "model": config_to_own(self.model.config)}
 
     def _golden(self) -> Golden:
         is_siglip = isinstance(self.model.config.text, SigLIPTextTowerConfig)

@@ -1,4 +1,4 @@
-"""A bundle as the files of another library."""
+"""A bundle as the files of another library, or as another bundle of fewer bits."""
 
 import io
 from pathlib import Path
@@ -16,29 +16,34 @@ from diptych.model.text_tower import TextTowerConfig
 from diptych.weights.bundle import Bundle, stored_weights
 from diptych.weights.open_clip import naming_of
 
-Format = Literal["huggingface", "open_clip", "openai"]
+Format = Literal["bundle", "huggingface", "open_clip", "openai"]
 
 
 def save_as(bundle: Bundle, out: str | Path, *, format: Format, dtype: torch.dtype = torch.float32) -> None:
-    """Write a model for another library, whole or not at all; diptych opens all of these as well.
+    """Write a model, mostly for another library, whole or not at all; diptych opens all of these.
 
     Args:
         bundle: the model.
         out: where to: a folder, for openai a file that ends in .pt.
         format: "huggingface", a folder for `CLIPModel.from_pretrained` and `CLIPProcessor.from_pretrained` (SigLIP
             likewise); "open_clip", a folder for `open_clip.create_model_and_transforms("local-dir:FOLDER")`; "openai",
-            a state dict for `clip.load(FILE)`, without tokenizer and picture recipe, as that library has its own.
-        dtype: what parameters are stored as.
+            a state dict for `clip.load(FILE)`, without tokenizer and picture recipe, as that library has its own;
+            "bundle", a folder as training leaves it.
+        dtype: what parameters are stored as; int8 in a bundle alone.
 
     Raises:
-        ConfigError: that library has no such model, or dtype is none of float32, float16, bfloat16.
+        ConfigError: that library has no such model, or dtype is none that the format has.
         DataError: the files cannot be written.
         WeightsError: the model's features are not finite.
     """
     out, config = Path(out), bundle.model.config
     if format not in get_args(Format):
         raise ConfigError(unknown_name(format, "", get_args(Format), "a format"))
-    if format == "open_clip":
+    if dtype == torch.int8 and format != "bundle":
+        raise ConfigError(f"{format} has no weights in 8 bits. Use another type, or the format bundle.")
+    if format == "bundle":
+        bundle.save(out, dtype=dtype)
+    elif format == "open_clip":
         bundle.save(out, dtype=dtype, layout="open_clip")
     elif format == "huggingface":
         if bundle.hugging_face_naming() is None:
