@@ -3,10 +3,11 @@
     pip install 'diptych[pictograms]'      # exact versions of the renderer and the picture writer
     python recipes/build_pictograms.py src/diptych/data/pictograms          # what ships in the package
     python recipes/build_pictograms.py pictograms-colour --full colour      # the big corpus, outside the package
-    python recipes/build_pictograms.py pictograms-all --full all
+    python recipes/build_pictograms.py pictograms-all --full all            # and emoji of two more packages
 
-Needs `npm` on the PATH: the art comes from the package `@iconify/json`, the words from `emojibase-data`, at the
-versions below. Every step that drops a picture counts it by cause; the counts are printed and end in `BUILD.json`.
+Needs `npm` on the PATH: the art comes from the package `@iconify/json`, for the biggest corpus also from `openmoji` and
+`@lobehub/fluent-emoji-3d`; the words from `emojibase-data`; at the versions below. Every step that drops a picture
+counts it by cause; the counts are printed and end in `BUILD.json`.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import re
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from diptych.data.shards import ShardWriter
 from diptych.files import atomic_folder, write_json
 
 PACKAGES = {"@iconify/json": "2.2.535", "emojibase-data": "17.0.0"}
+MORE_PACKAGES = {"openmoji": "17.0.0", "@lobehub/fluent-emoji-3d": "1.1.0"}  # of the corpus "all"
 RENDERED_SIDE = 64  # pixels; the demo trains on crops of 48
 TAGS = 5  # of an emoji, that make its second caption
 QUALITY = 80  # WebP; lossless instead wherever that is smaller
@@ -40,15 +42,32 @@ SHARD_SAMPLES = 4096
 HELD_OUT = "twemoji"
 FLAGS = {"circle-flags", "cif", "flag", "flagpack"}  # named by region, e.g. "fr", or "fr-4x3"
 EMOJI = FLAGS | {
-    "emojione", "emojione-monotone", "fluent-emoji", "fluent-emoji-flat", "fluent-emoji-high-contrast", "fxemoji",
-    "noto", "noto-v1", "streamline-emojis",
+    "emojione", "emojione-monotone", "emojione-v1", "fluent-emoji", "fluent-emoji-flat", "fluent-emoji-high-contrast",
+    "fxemoji", "noto", "noto-v1", "openmoji", "streamline-emojis",
+}  # fmt: skip
+# Emoji of the corpus "all" that are files named by code points, such as 1F600.svg: where they lie, and whose they are.
+EMOJI_FILES = {
+    "openmoji-black": (
+        "openmoji", "black/svg", {
+            "name": "OpenMoji, black", "author": {"name": "OpenMoji", "url": "https://openmoji.org"},
+            "license": {"title": "CC BY-SA 4.0", "url": "https://creativecommons.org/licenses/by-sa/4.0/"},
+        }
+    ),
+    "fluent-emoji-3d": (
+        "@lobehub/fluent-emoji-3d", "assets", {
+            "name": "Fluent Emoji, 3D",
+            "author": {"name": "Microsoft Corporation", "url": "https://github.com/microsoft/fluentui-emoji"},
+            "license": {"title": "MIT", "url": "https://github.com/microsoft/fluentui-emoji/blob/main/LICENSE"},
+        }
+    ),
 }  # fmt: skip
 ICON_SETS = (
     "flat-color-icons", "streamline-color", "streamline-plump-color", "streamline-kameleon-color", "icon-park",
     "marketeq", "meteocons", "fluent-color",
 )  # fmt: skip
-# No share-alike, no non-commercial, no GPL: what is trained on the full corpora goes into the package as well.
+# No non-commercial, no GPL: what is trained on the full corpora goes into the package as well.
 LICENCES = {"MIT", "Apache-2.0", "CC0-1.0", "CC-BY-4.0", "CC-BY-3.0", "ISC", "Unlicense", "BSD-3-Clause"}
+SHARE_ALIKE = {"CC-BY-SA-4.0"}  # emoji of the corpus "all" only; what is trained on it is under the same licence
 
 # A picture of the training part is a near copy of a held-out one when their 16x16 pixels correlate this much.
 NEAR_COPY = 0.97
@@ -71,6 +90,7 @@ class Icon:
     key: str  # SET/NAME
     svg: str
     captions: tuple[str, ...]  # the first one is the name
+    toned: bool = False  # an emoji in one of the five skin tones
 
     @property
     def prefix(self) -> str:
@@ -85,6 +105,14 @@ class EmojiWords:
         entries = json.loads((folder / "en" / "data.json").read_text(encoding="utf-8"))
         self.by_hex = {plain_hex(entry["hexcode"]): entry for entry in entries}
         self.by_name = {squeeze(entry["label"]): plain_hex(entry["hexcode"]) for entry in entries}
+        self.toned: dict[str, tuple[str, str]] = {}  # code points of the emoji without a tone, name with the tone
+        for entry in entries:
+            for skin in entry.get("skins", ()):
+                if isinstance(skin["tone"], int):  # not two persons, each of their own
+                    code = plain_hex(skin["hexcode"])
+                    self.toned[code] = plain_hex(entry["hexcode"]), skin["label"].lower()
+                    self.by_name.setdefault(squeeze(skin["label"]), code)
+                    self.by_name.setdefault(squeeze(skin["label"].removesuffix("skin tone")), code)
 
     def learn_names(self, data: dict) -> None:
         """Take over the names and aliases of a set that tells its code points; older sets use them."""
@@ -100,7 +128,10 @@ class EmojiWords:
         return self.by_name.get(squeeze(name)) or self.by_name.get(squeeze(re.sub(r"-\d+$", "", name)))
 
     def captions(self, code: str) -> tuple[str, ...]:
-        """The label, then its tags as one line."""
+        """The label, then its tags as one line; in a skin tone, the label without it and with it."""
+        if code in self.toned:
+            base, label = self.toned[code]
+            return self.by_hex[base]["label"].lower(), label
         entry = self.by_hex[code]
         label = entry["label"].lower()
         tags = [tag for tag in entry.get("tags", ()) if tag not in label]
@@ -126,20 +157,21 @@ def fetch(package: str, version: str, into: Path) -> Path:
     return folder / "package"
 
 
-def icons_of(data: dict, words: EmojiWords, dropped: collections.Counter) -> Iterator[Icon]:
-    """The drawings of one set, without hidden icons, skin-tone variants and those that have no words."""
+def icons_of(data: dict, words: EmojiWords, dropped: collections.Counter, *, tones: bool) -> Iterator[Icon]:
+    """The drawings of one set, without hidden icons and those that have no words; emoji in skin tones if asked for."""
     prefix = data["prefix"]
     codes = {name: plain_hex(code) for code, name in data.get("chars", {}).items()}
     seen: set[tuple[str, str | None]] = set()
     for name in sorted(data["icons"]):
         icon = data["icons"][name]
-        captions, cause = (), None
+        captions, cause, toned = (), None, False
         if icon.get("hidden"):
             cause = "hidden"
         elif prefix == HELD_OUT or prefix in EMOJI:
             shape = ASPECT.search(name)
             code = flag_hex(ASPECT.sub("", name)) if prefix in FLAGS else codes.get(name) or words.hex_of(name)
-            if code not in words.by_hex:
+            toned = code in words.toned
+            if code not in words.by_hex and not (tones and toned):
                 cause = "skin tone" if SKIN_TONE.search(name) else "not a known emoji"
             elif (code, shape and shape.group()) in seen:
                 cause = "same emoji again"
@@ -152,7 +184,35 @@ def icons_of(data: dict, words: EmojiWords, dropped: collections.Counter) -> Ite
         if cause:
             dropped[f"{prefix}: {cause}"] += 1
         else:
-            yield Icon(f"{prefix}/{name}", svg_of(icon, data), captions)
+            yield Icon(f"{prefix}/{name}", svg_of(icon, data), captions, toned)
+
+
+def emoji_files(
+    folder: Path, prefix: str, words: EmojiWords, dropped: collections.Counter
+) -> list[tuple[Icon, np.ndarray]]:
+    """The drawings of a folder of SVG or WebP files named by code points, without unknown emoji."""
+    drawn, seen = [], set()
+    shortest_first = sorted(folder.iterdir(), key=lambda path: (len(path.stem), path.stem))  # an emoji before its tones
+    for path in shortest_first:
+        code = plain_hex(path.stem)
+        if code in seen or (code not in words.by_hex and code not in words.toned):
+            dropped[f"{prefix}: {'same emoji again' if code in seen else 'not a known emoji'}"] += 1
+            continue
+        seen.add(code)
+        svg = path.read_text(encoding="utf-8") if path.suffix == ".svg" else ""
+        pixels = render(svg) if svg else shrunk(path)
+        if pixels is None:
+            dropped[f"{prefix}: blank or not drawable"] += 1
+        else:
+            drawn.append((Icon(f"{prefix}/{code}", svg, words.captions(code), code in words.toned), pixels))
+    return drawn
+
+
+def shrunk(path: Path) -> np.ndarray:
+    """[64, 64, 3] uint8 over white, of a square picture with transparency."""
+    picture = Image.open(path).convert("RGBA").resize((RENDERED_SIDE, RENDERED_SIDE), Image.Resampling.BICUBIC)
+    ground = Image.new("RGBA", picture.size, "white")
+    return np.asarray(Image.alpha_composite(ground, picture).convert("RGB"))
 
 
 def flag_hex(region: str) -> str:
@@ -217,12 +277,13 @@ def thumbnail(pixels: np.ndarray) -> np.ndarray:
 
 
 def build(
-    sets: Sequence[str], words: EmojiWords, json_folder: Path, dropped: collections.Counter
+    sets: Sequence[str], words: EmojiWords, json_folder: Path, dropped: collections.Counter, *, tones: bool = False
 ) -> list[tuple[Icon, np.ndarray]]:
     """Drawings of several sets as pictures; what cannot be drawn is counted."""
     icons: list[Icon] = []
     for prefix in sets:
-        icons += icons_of(json.loads((json_folder / f"{prefix}.json").read_text(encoding="utf-8")), words, dropped)
+        data = json.loads((json_folder / f"{prefix}.json").read_text(encoding="utf-8"))
+        icons += icons_of(data, words, dropped, tones=tones)
     drawn = []
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         for icon, pixels in pool.map(draw, icons, chunksize=64):
@@ -276,9 +337,10 @@ def write_held_out(folder: Path, pairs: Sequence[tuple[Icon, np.ndarray]]) -> No
     (folder / "zeroshot_classification_templates.txt").write_text("{c}\n")
 
 
-def credits(about: dict, sets: Iterable[str]) -> str:
+def credits(about: dict, sets: Iterable[str], packages: Mapping[str, str]) -> str:
     """Authors and licences as a Markdown page."""
-    icons, words = (f"npm package `{name}` {version}" for name, version in PACKAGES.items())
+    icons, words, *more = (f"npm package `{name}` {version}" for name, version in packages.items())
+    icons = " and the ".join([icons, *more])
     lines = [
         "# Credits for the drawings",
         "",
@@ -304,28 +366,41 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--full", choices=["colour", "all"], help="the big corpus instead of the embedded one")
     arguments = parser.parse_args()
+    everything = arguments.full == "all"
+    packages = PACKAGES | (MORE_PACKAGES if everything else {})
     with tempfile.TemporaryDirectory() as scratch:
-        iconify = fetch("@iconify/json", PACKAGES["@iconify/json"], Path(scratch))
-        words = EmojiWords(fetch("emojibase-data", PACKAGES["emojibase-data"], Path(scratch)))
+        folders = {name: fetch(name, version, Path(scratch)) for name, version in packages.items()}
+        iconify, words = folders["@iconify/json"], EmojiWords(folders["emojibase-data"])
         for prefix in (HELD_OUT, "noto"):
             words.learn_names(json.loads((iconify / "json" / f"{prefix}.json").read_text(encoding="utf-8")))
         about = json.loads((iconify / "collections.json").read_text(encoding="utf-8"))
         sets = [*sorted(EMOJI), *ICON_SETS]
         if arguments.full:
-            sets = [p for p in about if p != HELD_OUT and (arguments.full == "all" or about[p].get("palette"))]
-        sets = [p for p in sets if about[p]["license"].get("spdx") in LICENCES]
+            sets = [p for p in about if p != HELD_OUT and (everything or about[p].get("palette"))]
+        shared = SHARE_ALIKE if everything else set()
+        sets = [p for p in sets if about[p]["license"].get("spdx") in LICENCES | (shared if p in EMOJI else set())]
         dropped: collections.Counter = collections.Counter()
         held_out = build([HELD_OUT], words, iconify / "json", dropped)
-        training = build(sets, words, iconify / "json", dropped)
+        training = build(sets, words, iconify / "json", dropped, tones=everything)
+        if everything:
+            for prefix, (package, folder, whose) in EMOJI_FILES.items():
+                training += emoji_files(folders[package] / folder, prefix, words, dropped)
+                about[prefix] = whose
+                sets.append(prefix)
         training = without_copies(training, [pixels for _, pixels in held_out], dropped)
+        emoji = EMOJI | EMOJI_FILES.keys()
         with atomic_folder(arguments.out) as out:
-            for name, members in (("emoji", EMOJI), ("icons", set(sets) - EMOJI)):
-                write_training(out / name, [pair for pair in training if pair[0].prefix in members])
+            parts: dict[str, list[tuple[Icon, np.ndarray]]] = {"emoji": [], "icons": []}
+            for pair in training:
+                part = "skin-tones" if pair[0].toned else "emoji" if pair[0].prefix in emoji else "icons"
+                parts.setdefault(part, []).append(pair)
+            for name, pairs in parts.items():
+                write_training(out / name, pairs)
             write_held_out(out / HELD_OUT, held_out)
-            (out / "CREDITS.md").write_text(credits(about, [*sets, HELD_OUT]), encoding="utf-8")
+            (out / "CREDITS.md").write_text(credits(about, [*sets, HELD_OUT], packages), encoding="utf-8")
             kept = collections.Counter(icon.prefix for icon, _ in training)
             summary = {
-                "packages": PACKAGES, "side": RENDERED_SIDE, "training": len(training), "held_out": len(held_out),
+                "packages": packages, "side": RENDERED_SIDE, "training": len(training), "held_out": len(held_out),
                 "sets": dict(kept), "dropped": dict(sorted(dropped.items())),
             }  # fmt: skip
             write_json(out / "BUILD.json", summary)
