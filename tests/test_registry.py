@@ -5,9 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
+from diptych.data.embedded import HELD_OUT, data_path
 from diptych.data.images import Preprocess
+from diptych.data.labelled import read_labelled
 from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError, WeightsError
+from diptych.eval.zero_shot import ZeroShotClassifier
 from diptych.model.clip import CLIP
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.presets import preset
@@ -275,5 +278,10 @@ def test_the_model_that_ships_is_small_open_and_knows_which_words_are_near():
 
 
 @needs_default
-def test_the_other_model_that_ships_is_there_by_name():
-    assert load("diptych-pictogram-small").model.config.embed_dim == 256
+@pytest.mark.parametrize("name", ["diptych-pictogram", "diptych-pictogram-small"])
+def test_a_model_for_pictograms_is_there_by_name_and_names_drawings_of_a_style_it_has_not_seen(name: str):
+    assert next(model for model in list_models() if model.name == name).size <= 15e6
+    labels = ["red apple", "sailboat", "flag: france", "umbrella"]
+    drawings = read_labelled(data_path(HELD_OUT))
+    images = [drawings.image_bytes(drawings.classnames.index(label)) for label in labels]
+    assert ZeroShotClassifier(load(name), labels)(images).argmax(dim=1).tolist() == [0, 1, 2, 3]
