@@ -5,6 +5,7 @@
 The training of recipes/diptych-pictogram.toml shows bare names and whole lines of tags, so "a cat" lies far from "cat".
 Here no picture is looked at: the text tower learns from what it was before. A bare name keeps its vector, in a sentence
 it gets the same one, and a tag gets the mean of those of the emoji that have it. The result is stored in 8 bits.
+7 min on 2 cores of an AMD EPYC, 2026-11-28, with other work beside it.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """The embedded pairs: what ships is openly licensed, small, captioned, and keeps the held-out art style out."""
 
+import importlib.util
 import io
 import json
 import re
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from diptych.data.embedded import HELD_OUT, data_path
@@ -72,3 +74,22 @@ def test_every_set_is_credited_with_a_licence_that_allows_it_into_the_package():
     licences = {row[1].split("`")[1]: re.sub(r"\[(.+)\].*", r"\1", row[3].strip()) for row in rows if "`" in row[1]}
     assert set(licences) == {*build["sets"], "twemoji"}
     assert set(licences.values()) <= {"MIT", "Apache 2.0", "CC BY 4.0", "CC0 1.0", "CC BY 3.0"}
+
+
+def test_a_tag_that_is_no_name_stands_for_the_mean_of_the_emoji_that_have_it():
+    path = Path(__file__).parent.parent / "recipes" / "pictogram_words.py"
+    spec = importlib.util.spec_from_file_location("pictogram_words", path)
+    assert spec is not None
+    assert spec.loader is not None
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    vectors = {"cat": torch.tensor([1.0, 0.0]), "dog": torch.tensor([0.0, 1.0]), "fish": torch.tensor([-1.0, 0.0])}
+    emoji = [
+        ("cat", "pet, dog"),
+        ("cat", "pet"),
+        ("dog", "pet, puppy"),
+        ("fish",),
+    ]  # a cat is drawn twice, and counts once
+    tags, means = recipe.mean_of_tags(emoji, vectors)
+    assert tags == ["pet", "puppy"]
+    torch.testing.assert_close(means, torch.tensor([[0.5**0.5, 0.5**0.5], [0.0, 1.0]]))
