@@ -49,6 +49,7 @@ def run_with_trouble(tiny_recipe, tmp_path):
         if number is not None:
             while processes[0].is_alive() and not list_checkpoints(tmp_path / "run" / "checkpoints"):
                 time.sleep(0.05)
+            time.sleep(recipe.train.stall_seconds / 3)  # a live process has told by now that it is beyond the start
             os.kill(processes[1].pid, number)
         processes[0].join(60)
         out = tmp_path / "run"
