@@ -10,7 +10,6 @@ it gets the same one, and a tag gets the mean of those of the emoji that have it
 
 import argparse
 import random
-import tarfile
 from collections import defaultdict
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from diptych.data.shards import ShardSet, captions_of
 from diptych.runtime import generator
 from diptych.weights.bundle import Bundle
 
@@ -52,15 +52,8 @@ def main() -> None:
 
 def read_captions(folder: Path) -> list[tuple[str, ...]]:
     """The captions of each sample of a folder of shards."""
-    found = []
-    for path in sorted(folder.glob("*.tar.gz")):
-        with tarfile.open(path) as tar:
-            for member in tar:
-                if member.name.endswith(".txt"):
-                    file = tar.extractfile(member)
-                    assert file is not None
-                    found.append(tuple(file.read().decode().split("\n")))
-    return found
+    samples = ShardSet(folder)
+    return [tuple(captions_of(samples[row])) for row in range(len(samples))]
 
 
 def mean_of_tags(emoji: list[tuple[str, ...]], vectors: dict[str, Tensor]) -> tuple[list[str], Tensor]:
