@@ -23,8 +23,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy
 
-from diptych.eval.logistic import Examples, LogisticProblem
 from diptych.files import write_json
+from diptych.measures.logistic import Examples, LogisticProblem
 from diptych.runtime import generator, hardware
 
 SEED = 0

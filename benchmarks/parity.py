@@ -33,12 +33,12 @@ from torch import Tensor, nn
 import diptych
 from diptych.data.embedded import data_path
 from diptych.data.images import Preprocess
-from diptych.data.shards import ShardSet
 from diptych.data.tokenizer import Tokenizer
 from diptych.files import write_json
 from diptych.model.clip import CLIPConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.presets import preset
+from diptych.pairs.shards import ShardSet
 from diptych.runtime import generator, hardware
 
 with warnings.catch_warnings():

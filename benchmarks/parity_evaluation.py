@@ -28,11 +28,8 @@ from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
 from torch import Tensor, nn
 
 import diptych
-from diptych.data.captioned import read_retrieval
 from diptych.data.images import Preprocess
-from diptych.data.labelled import read_labelled
 from diptych.data.tokenizer import Tokenizer
-from diptych.data.webdataset import dataset_type
 from diptych.eval.features import ModelFeatures
 from diptych.eval.measure import measure_retrieval, measure_zero_shot
 from diptych.eval.outcomes import Outcomes
@@ -40,6 +37,9 @@ from diptych.files import write_json
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
 from diptych.runtime import generator, hardware
+from diptych.sets.captioned import read_retrieval
+from diptych.sets.open import read_labelled
+from diptych.sets.webdataset import dataset_type
 from diptych.weights.bundle import Bundle
 from diptych.weights.convert import save_as
 

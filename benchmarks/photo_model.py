@@ -26,12 +26,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from diptych.data.labelled import LabelledImages, read_labelled
-from diptych.data.shards import ShardSet, captions_of
-from diptych.eval.retrieval import retrieval
-from diptych.eval.zero_shot import class_weights, score_zero_shot
+from diptych.classify import class_weights
+from diptych.eval.zero_shot import score_zero_shot
 from diptych.files import write_json
+from diptych.measures.retrieval import retrieval
+from diptych.pairs.shards import ShardSet, captions_of
 from diptych.runtime import generator, hardware
+from diptych.sets.labelled import LabelledImages
+from diptych.sets.open import read_labelled
 from diptych.weights.bundle import Bundle
 from diptych.weights.registry import DEFAULT_MODEL, load
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import diptych
 from diptych.data.embedded import HELD_OUT, data_path
-from diptych.data.labelled import LabelledImages, read_labelled
 from diptych.eval.zero_shot import evaluate_zero_shot
 from diptych.files import write_json
 from diptych.runtime import hardware
+from diptych.sets.labelled import LabelledImages
+from diptych.sets.open import read_labelled
 from diptych.weights.bundle import Bundle
 
 MODELS = ("diptych-pictogram", "diptych-pictogram-small")

@@ -23,18 +23,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from diptych.classify import class_weights
 from diptych.data.embedded import data_path
 from diptych.data.images import Preprocess
-from diptych.data.labelled import read_labelled
-from diptych.data.shards import ShardSet
 from diptych.data.tokenizer import Tokenizer
 from diptych.eval.features import ModelFeatures
 from diptych.eval.suite import find_sets
-from diptych.eval.zero_shot import class_weights
 from diptych.files import write_json
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
+from diptych.pairs.shards import ShardSet
 from diptych.runtime import generator, hardware
+from diptych.sets.open import read_labelled
 from diptych.weights.bundle import Bundle
 
 SEED = 0

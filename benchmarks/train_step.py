@@ -10,7 +10,7 @@ rounds alternate. What runs is each project's own code, on one ready batch:
 - open_clip: `open_clip_train.train.train_one_epoch` itself, its loader replaced by one that hands out the batch as its
   loader does, float32 pixels, normalised, and tokens padded to 77; with what its `main` builds by default for
   `--precision amp_bf16`: AdamW, `ClipLoss`, the cosine schedule, no clipping, no `--torchcompile`.
-- diptych: the trainer's `update`, its batch as `diptych.data.pipeline` makes it: 8-bit pixels, which are normalised
+- diptych: the trainer's `update`, its batch as `diptych.pairs.pipeline` makes it: 8-bit pixels, which are normalised
   within the step, and tokens cut to the longest text.
 
 Pixels are random. Captions are words drawn at random, as many as those of Flickr8k have: there a text has 14.1 tokens
@@ -181,7 +181,7 @@ class Ours:
     """The trainer's update."""
 
     def __init__(self, folder: Path, batch_size: int, full: bool, options: dict[str, Any]) -> None:
-        from diptych.data.pipeline import Batch, DataConfig, Source
+        from diptych.pairs.pipeline import Batch, DataConfig, Source
         from diptych.train.distributed import Ranks
         from diptych.train.recipe import TokenizerConfig, TrainConfig, TrainRecipe
         from diptych.train.trainer import _Run

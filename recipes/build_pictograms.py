@@ -29,8 +29,8 @@ import numpy as np
 import resvg_py
 from PIL import Image
 
-from diptych.data.shards import ShardWriter
 from diptych.files import atomic_folder, write_json
+from diptych.pairs.shards import ShardWriter
 
 PACKAGES = {"@iconify/json": "2.2.535", "emojibase-data": "17.0.0"}
 MORE_PACKAGES = {"openmoji": "17.0.0", "@lobehub/fluent-emoji-3d": "1.1.0"}  # of the corpus "all"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from diptych.data.shards import ShardSet, captions_of
+from diptych.pairs.shards import ShardSet, captions_of
 from diptych.runtime import generator
 from diptych.weights.bundle import Bundle
 

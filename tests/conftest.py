@@ -12,11 +12,11 @@ import torch
 from PIL import Image, ImageDraw
 
 from diptych.data.images import Preprocess
-from diptych.data.pipeline import DataConfig, Source
-from diptych.data.shards import ShardWriter
 from diptych.data.tokenizer import Tokenizer
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
+from diptych.pairs.pipeline import DataConfig, Source
+from diptych.pairs.shards import ShardWriter
 from diptych.runtime import generator
 from diptych.train.recipe import TokenizerConfig, TrainConfig, TrainRecipe
 from diptych.weights.bundle import Bundle

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.io
 
-from diptych.data.labelled import read_labelled
 from diptych.errors import DataError
+from diptych.sets.open import read_labelled
 
 RNG = np.random.default_rng(0)
 

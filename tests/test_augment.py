@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diptych.data.augment import Augment, _Draws
 from diptych.data.images import Preprocess
 from diptych.errors import ConfigError
+from diptych.pairs.augment import Augment, _Draws
 
 WHOLE: dict[str, Any] = {"crop_scale": (1, 1), "crop_ratio": (1, 1)}
 EVERYTHING: dict[str, Any] = {

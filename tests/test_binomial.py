@@ -4,7 +4,7 @@ from hypothesis import given, strategies
 from scipy import stats
 
 from diptych.errors import ConfigError, DataError
-from diptych.eval.binomial import binomial_at_least, clopper_pearson
+from diptych.measures.binomial import binomial_at_least, clopper_pearson
 
 quick = hypothesis.settings(max_examples=40, deadline=None, derandomize=True)
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from conftest import untrained_bundle
-from diptych.data.pairs import Source, open_pairs
-from diptych.data.shards import ShardWriter
 from diptych.errors import ConfigError, MissingExtraError
+from diptych.pairs.shards import ShardWriter
+from diptych.pairs.sources import Source, open_pairs
 from diptych.search.bulk import embed_bulk
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -89,7 +89,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from conftest import untrained_bundle
-from diptych.data.pairs import Source, open_pairs
+from diptych.pairs.sources import Source, open_pairs
 from diptych.search.bulk import embed_bulk
 def on_progress(done, total):
     if done >= 22:

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from diptych import embed
-from diptych.data.pairs import Source, open_pairs
-from diptych.data.shards import ShardWriter
 from diptych.errors import ConfigError, DataError, MissingExtraError
+from diptych.pairs.shards import ShardWriter
+from diptych.pairs.sources import Source, open_pairs
 from diptych.search.bulk import embed_bulk
 from diptych.search.bulk_daft import embed_with_daft, import_daft
 

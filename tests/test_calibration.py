@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, strategies
 
 from diptych.errors import ConfigError, DataError, ShapeError
-from diptych.eval.calibration import (
+from diptych.measures.calibration import (
     RejectThreshold,
     accuracy_with_rejection,
     choose_threshold,

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from diptych.data.captioned import read_retrieval
 from diptych.errors import DataError, ShardError
-from test_labelled import pack, png
+from diptych.sets.captioned import read_retrieval
+from toys import pack, png
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ import json
 import pytest
 from PIL import Image
 
-from diptych.data.choices import read_choices
 from diptych.errors import DataError
+from diptych.sets.choices import read_choices
 
 
 def test_sugarcrepe_has_one_file_a_kind_and_pictures_below(tmp_path):

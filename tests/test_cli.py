@@ -22,6 +22,7 @@ import safetensors
 import torch
 from PIL import Image
 
+from diptych.classify import ZeroShotClassifier
 from diptych.cli import models, options, thumbnails
 from diptych.cli import training as training_view
 from diptych.cli.console import one_line, print_table
@@ -31,7 +32,6 @@ from diptych.data.images import Preprocess
 from diptych.data.prompts import TEMPLATES
 from diptych.data.tokenizer import Tokenizer
 from diptych.eval import features, measure
-from diptych.eval.zero_shot import ZeroShotClassifier
 from diptych.files import sha256
 from diptych.model.blocks import Activation
 from diptych.model.clip import CLIP

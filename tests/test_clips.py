@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from diptych.data.clips import read_anchors, read_clips, read_rare_actions
 from diptych.errors import DataError
-from test_labelled import png
+from diptych.sets.clips import read_anchors, read_clips, read_rare_actions
+from toys import png
 
 
 def draw(folder, *names: str) -> None:

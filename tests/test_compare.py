@@ -8,8 +8,8 @@ from hypothesis import given, strategies
 from scipy import stats
 
 from diptych.errors import DataError, ShapeError
-from diptych.eval.compare import compare_correct, holm, mcnemar
-from diptych.eval.metrics import bootstrap_interval
+from diptych.measures.compare import compare_correct, holm, mcnemar
+from diptych.measures.metrics import bootstrap_interval
 
 A = torch.tensor([1, 1, 1, 0, 0, 0, 0, 1, 1, 1]).bool()
 B = torch.tensor([1, 1, 0, 1, 1, 1, 1, 1, 1, 1]).bool()

@@ -3,8 +3,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from diptych.data.counting_scenes import COLOURS, SHAPES, SIZE, Solid, draw_scene, hidden, place, scenes
 from diptych.errors import DataError
+from diptych.sets.counting_scenes import COLOURS, SHAPES, SIZE, Solid, draw_scene, hidden, place, scenes
 
 
 def test_a_scene_has_as_many_things_as_asked_for_and_none_hides_another():

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from diptych.data.digest import digest
+from diptych.sets.digest import digest
 
 
 def make(folder: Path, *names: str, content: bytes = b"x") -> Path:

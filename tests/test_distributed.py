@@ -14,11 +14,11 @@ from torch import nn
 from conftest import drawing, png
 from diptych.config import to_toml
 from diptych.data.images import Preprocess
-from diptych.data.pipeline import DataConfig, Source
-from diptych.data.shards import ShardWriter
 from diptych.errors import ConfigError, DataError
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
+from diptych.pairs.pipeline import DataConfig, Source
+from diptych.pairs.shards import ShardWriter
 from diptych.train import trainer
 from diptych.train.checkpoint import Checkpoint
 from diptych.train.distributed import Ranks, Spread, clip_gradients, launched_ranks, pad, share_of, whole

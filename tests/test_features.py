@@ -4,14 +4,15 @@ import pytest
 import safetensors.torch
 import torch
 
-from diptych.data.captioned import read_retrieval
-from diptych.data.digest import digest
-from diptych.data.labelled import read_labelled
+from diptych.classify import class_weights
 from diptych.errors import ConfigError, DataError
 from diptych.eval import features as module
 from diptych.eval.features import ModelFeatures
 from diptych.eval.prompt_search import template_features
-from diptych.eval.zero_shot import class_weights, encode_labelled
+from diptych.eval.zero_shot import encode_labelled
+from diptych.sets.captioned import read_retrieval
+from diptych.sets.digest import digest
+from diptych.sets.open import read_labelled
 from diptych.weights.bundle import Bundle
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from diptych.errors import ConfigError, DataError, ShapeError
-from diptych.eval.few_shot import (
+from diptych.measures.few_shot import (
     TipAdapter,
     draw_shots,
     few_shot_curve,
@@ -16,7 +16,7 @@ from diptych.eval.few_shot import (
     shots_to_match,
     tip_adapter_learner,
 )
-from diptych.eval.logistic import Examples
+from diptych.measures.logistic import Examples
 from diptych.runtime import generator
 
 WEIGHTS = torch.eye(3, 8)  # zero-shot classifier of the tests

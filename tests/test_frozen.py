@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from diptych.data.augment import Augment
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
+from diptych.pairs.augment import Augment
 from diptych.train.frozen import FrozenFeatures
 from diptych.train.trainer import train
 from test_trainer import change, starting_from

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from diptych.errors import DataError, ShapeError
-from diptych.eval.geolocation import great_circle_km, share_within
+from diptych.measures.geolocation import great_circle_km, share_within
 
 
 def test_distances_are_those_known():

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import scipy.io
 
-from diptych.data.lexicons import read_words
 from diptych.errors import DataError
-from test_labelled import png
+from diptych.sets.lexicons import read_words
+from toys import png
 
 
 def test_lines_give_a_word_and_its_lexicon_in_which_each_word_is_once(tmp_path):

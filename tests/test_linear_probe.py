@@ -4,9 +4,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from diptych.errors import ConfigError, DataError, ShapeError
-from diptych.eval.linear_probe import Metric, accuracy, choose_l2, hold_out, train_linear_probe
-from diptych.eval.logistic import Examples, LogisticProblem
-from diptych.eval.metrics import mean_per_class
+from diptych.measures.linear_probe import Metric, accuracy, choose_l2, hold_out, train_linear_probe
+from diptych.measures.logistic import Examples, LogisticProblem
+from diptych.measures.metrics import mean_per_class
 
 GRID = [10 ** (step / 8) for step in range(-48, 49)]
 

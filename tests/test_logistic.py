@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from diptych.errors import ConfigError, DataError, ShapeError
-from diptych.eval import logistic
-from diptych.eval.logistic import Examples, LogisticProblem
+from diptych.measures import logistic
+from diptych.measures.logistic import Examples, LogisticProblem
 
 L2 = [10.0**decade for decade in range(-6, 7, 2)]
 

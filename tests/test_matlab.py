@@ -3,8 +3,8 @@ import builtins
 import pytest
 import scipy.io
 
-from diptych.data.matlab import read_mat
 from diptych.errors import DataError, MissingExtraError
+from diptych.sets.matlab import read_mat
 
 
 def test_variables_come_by_name_and_as_plain_rows(tmp_path):

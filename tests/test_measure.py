@@ -5,16 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from diptych.data.captioned import read_retrieval
-from diptych.data.labelled import read_labelled
+from diptych.classify import ZeroShotClassifier
 from diptych.errors import ConfigError, DataError
 from diptych.eval.features import ModelFeatures
-from diptych.eval.few_shot import few_shot_curve, probe_learner, tip_adapter_learner
-from diptych.eval.linear_probe import hold_out, train_linear_probe
 from diptych.eval.measure import Split, measure_probe, measure_retrieval, measure_zero_shot
 from diptych.eval.outcomes import Outcomes
-from diptych.eval.retrieval import retrieval
-from diptych.eval.zero_shot import ZeroShotClassifier, evaluate_zero_shot
+from diptych.eval.zero_shot import evaluate_zero_shot
+from diptych.measures.few_shot import few_shot_curve, probe_learner, tip_adapter_learner
+from diptych.measures.linear_probe import hold_out, train_linear_probe
+from diptych.measures.retrieval import retrieval
+from diptych.sets.captioned import read_retrieval
+from diptych.sets.open import read_labelled
 from diptych.weights.bundle import Bundle
 
 

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
 from diptych.errors import ConfigError, DataError, ShapeError
-from diptych.eval.metrics import (
+from diptych.measures.metrics import (
     Interval,
     accuracy_by_fold,
     average_precision,

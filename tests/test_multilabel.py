@@ -1,8 +1,8 @@
 import pytest
 
-from diptych.data.multilabel import read_multilabel
 from diptych.errors import DataError
-from test_labelled import png
+from diptych.sets.multilabel import read_multilabel
+from toys import png
 
 
 @pytest.fixture

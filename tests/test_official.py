@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import scipy.io
 
-from diptych.data.labelled import read_labelled
-from diptych.data.official import training_folds
 from diptych.errors import DataError
-from test_labelled import png
+from diptych.sets.official import training_folds
+from diptych.sets.open import read_labelled
+from toys import png
 
 
 def write(root, files: dict[str, str]) -> None:

@@ -1,7 +1,7 @@
 import collections
 import itertools
 
-from diptych.data.order import WindowedOrder, drawn_with_replacement
+from diptych.pairs.order import WindowedOrder, drawn_with_replacement
 
 ENDS = [3, 5, 9, 10, 16]  # shards of 3, 2, 4, 1 and 6 samples
 

@@ -3,10 +3,10 @@ import pickle
 
 import pytest
 
-from diptych.data.captioned import read_retrieval
-from diptych.data.labelled import read_labelled
 from diptych.errors import DataError, ImageError
-from test_labelled import png
+from diptych.sets.captioned import read_retrieval
+from diptych.sets.open import read_labelled
+from toys import png
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

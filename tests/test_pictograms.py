@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from diptych.data.embedded import HELD_OUT, data_path
-from diptych.data.labelled import read_labelled
-from diptych.data.pipeline import captions_of
-from diptych.data.shards import Sample, ShardSet
+from diptych.pairs.pipeline import captions_of
+from diptych.pairs.shards import Sample, ShardSet
+from diptych.sets.open import read_labelled
 
 FOLDER = data_path("embedded:emoji").parent
 NEAR_COPY = 0.97  # as in recipes/build_pictograms.py

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from diptych.data.pictures import Pictures
 from diptych.errors import DataError
 from diptych.eval.picture_features import encode_pictures
+from diptych.sets.pictures import Pictures
 
 
 class Colours:

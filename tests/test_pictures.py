@@ -2,10 +2,10 @@ import pickle
 
 import pytest
 
-from diptych.data.pictures import Member, Pictures
 from diptych.data.tar import TarReader, scan_tar
 from diptych.errors import ImageError
-from test_labelled import pack, png
+from diptych.sets.pictures import Member, Pictures
+from toys import pack, png
 
 
 @pytest.fixture

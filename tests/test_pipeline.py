@@ -16,14 +16,14 @@ import torch
 from PIL import Image
 
 from conftest import drawing, png
-from diptych.data import pipeline
-from diptych.data.augment import Augment
 from diptych.data.images import Preprocess
-from diptych.data.pairs import Source
-from diptych.data.pipeline import Batch, DataConfig, batches, pair_sources, shares, vocabulary_texts
-from diptych.data.shards import ShardWriter, captions_of
 from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError, DataError, MissingExtraError, ShardError
+from diptych.pairs import pipeline
+from diptych.pairs.augment import Augment
+from diptych.pairs.pipeline import Batch, DataConfig, batches, pair_sources, shares, vocabulary_texts
+from diptych.pairs.shards import ShardWriter, captions_of
+from diptych.pairs.sources import Source
 
 AS_IT_IS = Augment(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
 

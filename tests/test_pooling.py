@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import normalize
 
 from diptych.errors import DataError, ShapeError
-from diptych.eval.pooling import average_frames, lexicon_correct, pool_scores
+from diptych.measures.pooling import average_frames, lexicon_correct, pool_scores
 
 
 def test_names_of_a_class_become_one_column():

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from diptych.classify import class_weights
 from diptych.errors import ConfigError, DataError, ShapeError
 from diptych.eval.prompt_search import (
     choose_templates,
@@ -15,7 +16,6 @@ from diptych.eval.prompt_search import (
     template_features,
     weights_of,
 )
-from diptych.eval.zero_shot import class_weights
 
 
 class HashEncoder:

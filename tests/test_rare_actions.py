@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from diptych.errors import DataError
-from diptych.eval.rare_actions import mean_weighted_precision
+from diptych.measures.rare_actions import mean_weighted_precision
 
 ACTIONS = [("cut", "laptop"), ("cut", "phone"), ("hammer", "phone")]
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from diptych.cli.main import main
 from diptych.data.embedded import HELD_OUT, data_path
-from diptych.data.pipeline import captions_of
-from diptych.data.shards import ShardSet
+from diptych.pairs.pipeline import captions_of
+from diptych.pairs.shards import ShardSet
 from diptych.weights.registry import DEFAULT_MODEL, list_models
 
 ROOT = Path(__file__).parent.parent

@@ -5,16 +5,16 @@ import pytest
 import torch
 from PIL import Image
 
+from diptych.classify import ZeroShotClassifier
 from diptych.data.embedded import HELD_OUT, data_path
 from diptych.data.images import Preprocess
-from diptych.data.labelled import read_labelled
 from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError, WeightsError
-from diptych.eval.zero_shot import ZeroShotClassifier
 from diptych.model.clip import CLIP
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.presets import preset
 from diptych.runtime import generator
+from diptych.sets.open import read_labelled
 from diptych.weights import registry
 from diptych.weights.bundle import About, Bundle
 from diptych.weights.convert import save_as

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import diptych.data.remote as remote
+import diptych.pairs.remote as remote
 from conftest import drawing, png
-from diptych.data.augment import Augment
-from diptych.data.pairs import Source
-from diptych.data.pipeline import DataConfig
-from diptych.data.remote import RemoteConfig, RemoteFolder
-from diptych.data.shards import MANIFEST, ShardSet, ShardWriter
 from diptych.errors import ConfigError, DataError, ShardError
 from diptych.files import sha256
+from diptych.pairs.augment import Augment
+from diptych.pairs.pipeline import DataConfig
+from diptych.pairs.remote import RemoteConfig, RemoteFolder
+from diptych.pairs.shards import MANIFEST, ShardSet, ShardWriter
+from diptych.pairs.sources import Source
 from diptych.train import trainer
 from diptych.train.log import read_log
 from diptych.train.recipe import TrainRecipe

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from diptych.data.rendered_text import SIDE, render_text, rendered, sentences
 from diptych.errors import DataError
+from diptych.sets.rendered_text import SIDE, render_text, rendered, sentences
 
 
 def ink(text: str) -> np.ndarray:

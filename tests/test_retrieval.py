@@ -6,8 +6,8 @@ from hypothesis import given, strategies
 from torch.nn.functional import normalize
 
 from diptych.errors import DataError, ShapeError
-from diptych.eval.metrics import recall_at_k
-from diptych.eval.retrieval import retrieval
+from diptych.measures.metrics import recall_at_k
+from diptych.measures.retrieval import retrieval
 
 
 def features(count: int, seed: int) -> torch.Tensor:
@@ -91,7 +91,7 @@ def test_misfits_are_named(texts: torch.Tensor, owners: torch.Tensor, error, sen
 
 def test_memory_is_that_of_a_chunk(monkeypatch: pytest.MonkeyPatch):
     seen = []
-    from diptych.eval import retrieval as module
+    from diptych.measures import retrieval as module
 
     plain = module.best_match_rank
     monkeypatch.setattr(module, "best_match_rank", lambda s, m: (seen.append(s.numel()), plain(s, m))[1])

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, strategies
 
 from diptych.errors import DataError, ShapeError
-from diptych.eval.metrics import top_k_accuracy
-from diptych.eval.robustness import (
+from diptych.measures.metrics import top_k_accuracy
+from diptych.measures.robustness import (
     TRENDS,
     Trend,
     class_subset,

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from diptych.classify import ZeroShotClassifier
 from diptych.errors import BusyError, ConfigError, DataError, ImageError, TextError
-from diptych.eval.zero_shot import ZeroShotClassifier
 from diptych.serve.gallery import Gallery
 from diptych.serve.limits import Limits
 from diptych.serve.refusals import RefusedError

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from diptych.data.shards import MANIFEST, Sample, ShardSet, ShardWriter, captions_of, write_manifest
 from diptych.data.tar import TarReader
 from diptych.errors import DataError, ShardError
+from diptych.pairs.shards import MANIFEST, Sample, ShardSet, ShardWriter, captions_of, write_manifest
 
 SAMPLES = {f"set/{n:02d}": {"png": bytes([n]) * (n + 1), "txt": f"thing {n}".encode()} for n in range(7)}
 

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from diptych.cli.make_data import Shift
-from diptych.data.labelled import read_labelled
-from diptych.data.shifts import SEVERITIES, SHIFTS, shift, shifted
 from diptych.errors import ConfigError
+from diptych.sets.open import read_labelled
+from diptych.sets.shifts import SEVERITIES, SHIFTS, shift, shifted
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from diptych.data.labelled import LabelledImages, read_labelled
-from diptych.eval.showcase import Showcase, free_labels, showcase
 from diptych.eval.zero_shot import LabelledFeatures
+from diptych.pages.showcase import Showcase, free_labels, showcase
+from diptych.sets.labelled import LabelledImages
+from diptych.sets.open import read_labelled
 
 NAMES = ("blue", "green", "grey", "red")
 

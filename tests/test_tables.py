@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from conftest import png
-from diptych.data.shards import captions_of
-from diptych.data.tables import Columns, Table
 from diptych.errors import ConfigError, DataError, ImageError, MissingExtraError
+from diptych.pairs.shards import captions_of
+from diptych.pairs.tables import Columns, Table
 
 PICTURE = png(Image.new("RGB", (4, 4), "red"))
 PLAIN = Columns("image", ("caption",), "")

@@ -6,9 +6,8 @@ from PIL import Image
 
 from diptych.errors import DataError
 from diptych.eval.task_scores import run_zero_shot
-from test_labelled import png
 from test_tasks import task
-from test_zero_shot import ToyEncoder
+from toys import ToyEncoder, png
 
 
 class Encoder(ToyEncoder):

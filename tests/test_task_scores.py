@@ -4,9 +4,9 @@ import pytest
 
 from diptych.eval.picture_features import encode_pictures
 from diptych.eval.task_scores import open_task, run_zero_shot, score_task
-from test_labelled import pack, png
 from test_task_kinds import Encoder as ToyEncoder
 from test_tasks import task
+from toys import pack, png
 
 
 @pytest.fixture

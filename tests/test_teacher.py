@@ -6,10 +6,10 @@ import pytest
 import safetensors.numpy
 import torch
 
-from diptych.data.shards import Sample
-from diptych.data.teacher import Teacher
 from diptych.embed import Embedded
 from diptych.errors import DataError
+from diptych.pairs.shards import Sample
+from diptych.pairs.teacher import Teacher
 
 PLAIN = Sample("a", {})
 

@@ -18,12 +18,12 @@ from safetensors.torch import save_file
 
 from conftest import drawing, png
 from diptych.config import to_toml
-from diptych.data.pipeline import Source, batches, pair_sources
-from diptych.data.shards import ShardWriter
 from diptych.errors import ConfigError, DataError, DiptychError, TrainingError
 from diptych.files import folder_lock
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
+from diptych.pairs.pipeline import Source, batches, pair_sources
+from diptych.pairs.shards import ShardWriter
 from diptych.runtime import generator
 from diptych.train import distributed, exchange, trainer
 from diptych.train.checkpoint import Checkpoint

@@ -1,8 +1,8 @@
 import pytest
 
-from diptych.data.webdataset import dataset_type, picture_member, samples, sharded_splits
 from diptych.errors import DataError, ShardError
-from test_labelled import pack, png
+from diptych.sets.webdataset import dataset_type, picture_member, samples, sharded_splits
+from toys import pack, png
 
 
 @pytest.fixture

@@ -4,12 +4,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from diptych.data.labelled import LabelledImages, read_labelled
 from diptych.errors import ConfigError
 from diptych.eval.wise_ft import wise_ft_curve
 from diptych.eval.zero_shot import evaluate_zero_shot
 from diptych.model.clip import CLIP
 from diptych.runtime import generator
+from diptych.sets.labelled import LabelledImages
+from diptych.sets.open import read_labelled
 from diptych.weights.average import interpolate
 from diptych.weights.bundle import Bundle
 

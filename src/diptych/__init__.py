@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from diptych.classify import ZeroShotClassifier
     from diptych.embed import embed_images
     from diptych.errors import DiptychError
     from diptych.eval.clip_score import score
-    from diptych.eval.zero_shot import ZeroShotClassifier
     from diptych.model.clip import CLIP
     from diptych.search.index import Index
     from diptych.search.library import Library
@@ -46,7 +46,7 @@ _HOMES = {
     "Index": "diptych.search.index",
     "Library": "diptych.search.library",
     "Results": "diptych.search.results",
-    "ZeroShotClassifier": "diptych.eval.zero_shot",
+    "ZeroShotClassifier": "diptych.classify",
     "clip_loss": "diptych.train.loss",
     "embed_images": "diptych.embed",
     "list_models": "diptych.weights.registry",

@@ -121,7 +121,7 @@ def _classified(
 ) -> Iterator[tuple[str, Answer]]:
     import numpy as np
 
-    from diptych.eval.zero_shot import ZeroShotClassifier
+    from diptych.classify import ZeroShotClassifier
     from diptych.weights.bundle import decode_ahead
 
     classifier = ZeroShotClassifier(bundle, labels, templates)

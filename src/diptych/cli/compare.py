@@ -26,8 +26,8 @@ def compare(a: Path, b: Path, *, out: Path | None = None, seed: NonNegativeInt =
     seed
         Of the bootstrap.
     """
-    from diptych.eval.compare import compare_correct, holm
     from diptych.eval.outcomes import paired, read_results
+    from diptych.measures.compare import compare_correct, holm
 
     of_a, of_b = (
         {(result.task, result.data, result.split): result for result in read_results(path)} for path in (a, b)

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from diptych.errors import missing_extra
 
 if TYPE_CHECKING:
-    from diptych.eval.report import ReportPage
+    from diptych.pages.page import ReportPage
     from diptych.train.recipe import TrainRecipe
     from diptych.train.trainer import TrainResult
 
@@ -50,8 +50,8 @@ def demo(
     if importlib.util.find_spec("matplotlib") is None:  # now, not after ten minutes of training
         raise missing_extra("the demo's report", "eval", "Training does not: diptych train.")
     from diptych.cli.training import TrainingView, zero_shot_evaluators
-    from diptych.eval.report import write_report
     from diptych.files import write_json
+    from diptych.pages.page import write_report
     from diptych.train.recipe import read_recipe
     from diptych.train.trainer import train
 
@@ -81,13 +81,14 @@ def _measure(result: "TrainResult", recipe: "TrainRecipe", out: Path) -> "tuple[
     import datetime
 
     import diptych
+    from diptych.classify import class_weights
     from diptych.data.embedded import HELD_OUT, data_path
-    from diptych.data.labelled import read_labelled
     from diptych.data.prompts import PLAIN
-    from diptych.eval.report import ReportPage
-    from diptych.eval.showcase import free_labels, showcase
-    from diptych.eval.zero_shot import class_weights, encode_labelled, score_zero_shot
+    from diptych.eval.zero_shot import encode_labelled, score_zero_shot
+    from diptych.pages.page import ReportPage
+    from diptych.pages.showcase import free_labels, showcase
     from diptych.runtime import hardware
+    from diptych.sets.open import read_labelled
     from diptych.train.bottleneck import bottleneck
     from diptych.train.laps import shares
     from diptych.train.log import read_log

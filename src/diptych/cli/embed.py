@@ -116,7 +116,7 @@ def _embed_parts(
     from rich.console import Console
     from rich.progress import Progress
 
-    from diptych.data.pairs import Source, open_pairs
+    from diptych.pairs.sources import Source, open_pairs
     from diptych.runtime import stop_request
     from diptych.search.bulk import embed_bulk
     from diptych.search.bulk_daft import embed_with_daft

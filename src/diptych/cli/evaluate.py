@@ -67,12 +67,12 @@ def zero_shot(
     """
     prompts = read_templates(templates, templates_file)
 
-    from diptych.data.digest import digest
-    from diptych.data.labelled import read_labelled
     from diptych.data.prompts import PLAIN, check_templates
     from diptych.eval.conditions import conditions
     from diptych.eval.features import ModelFeatures
     from diptych.eval.measure import measure_zero_shot
+    from diptych.sets.digest import digest
+    from diptych.sets.open import read_labelled
     from diptych.weights.registry import DEFAULT_MODEL, load
 
     folder = data_path(data)

@@ -36,9 +36,9 @@ def rendered_sst2(text: Path, out: Path) -> None:
     out
         A new folder.
     """
-    from diptych.data.evaluation_writer import write_labelled
     from diptych.data.prompts import TEMPLATES
-    from diptych.data.rendered_text import CLASSES, SIDE, rendered, sentences
+    from diptych.sets.rendered_text import CLASSES, SIDE, rendered, sentences
+    from diptych.sets.writer import write_labelled
 
     splits = sentences(text)
     about = (
@@ -64,9 +64,9 @@ def counting_scenes(out: Path, *, test: PositiveInt = 500, train: NonNegativeInt
     seed
         Of all that is drawn.
     """
-    from diptych.data.counting_scenes import COUNTS, scenes
-    from diptych.data.evaluation_writer import write_labelled
     from diptych.data.prompts import TEMPLATES
+    from diptych.sets.counting_scenes import COUNTS, scenes
+    from diptych.sets.writer import write_labelled
 
     about = f"Scenes of 3 to 10 solids, drawn by `diptych make-data counting-scenes` with seed {seed}."
     sizes = {"test": test} | ({"train": train} if train else {})
@@ -102,10 +102,10 @@ def shifted(
     seed
         Of the noises.
     """
-    from diptych.data.evaluation_writer import write_labelled
-    from diptych.data.labelled import read_labelled
-    from diptych.data.shifts import SKETCHES
-    from diptych.data.shifts import shifted as shifted_rows
+    from diptych.sets.open import read_labelled
+    from diptych.sets.shifts import SKETCHES
+    from diptych.sets.shifts import shifted as shifted_rows
+    from diptych.sets.writer import write_labelled
 
     labelled = read_labelled(data, split=split)
     what = kind if kind in SKETCHES else f"{kind}, severity {severity}"

@@ -71,12 +71,12 @@ def probe(
     """
     prompts = read_templates(templates, templates_file)
 
-    from diptych.data.digest import digest
-    from diptych.data.labelled import read_labelled
     from diptych.data.prompts import PLAIN, check_templates
     from diptych.eval.conditions import conditions
     from diptych.eval.features import ModelFeatures
     from diptych.eval.measure import HELD_OUT_SHARE, Split, check_same_classes, measure_probe
+    from diptych.sets.digest import digest
+    from diptych.sets.open import read_labelled
     from diptych.weights.registry import DEFAULT_MODEL, load
 
     names = [train_split, split, *([validation_split] if validation_split else [])]

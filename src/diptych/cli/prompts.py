@@ -72,12 +72,12 @@ def prompts(
     """
     chosen = read_templates(templates, templates_file)
 
-    from diptych.data.digest import digest
-    from diptych.data.labelled import read_labelled
     from diptych.eval import prompt_search
     from diptych.eval.conditions import conditions
     from diptych.eval.features import ModelFeatures
     from diptych.eval.zero_shot import score_zero_shot, with_targets
+    from diptych.sets.digest import digest
+    from diptych.sets.open import read_labelled
     from diptych.weights.registry import DEFAULT_MODEL, load
 
     labelled = read_labelled(data, split=split)

@@ -20,11 +20,11 @@ def report(results: Path, *, data: Path | None = None, out: Path = Path("report.
         The page.
     """
     from diptych.cli.console import complain
-    from diptych.data.digest import digest
-    from diptych.data.labelled import read_labelled
     from diptych.eval.outcomes import read_results, read_retrievals
-    from diptych.eval.report import write_report
-    from diptych.eval.results_page import results_page
+    from diptych.pages.page import write_report
+    from diptych.pages.results import results_page
+    from diptych.sets.digest import digest
+    from diptych.sets.open import read_labelled
 
     retrievals = read_retrievals(results)
     found = read_results(results, may_be_none=bool(retrievals))

@@ -49,12 +49,12 @@ def retrieval(
     batch_size
         Pictures, and texts, in one forward pass.
     """
-    from diptych.data.captioned import read_retrieval
-    from diptych.data.digest import digest
     from diptych.data.prompts import check_templates
     from diptych.eval.conditions import conditions
     from diptych.eval.features import ModelFeatures
     from diptych.eval.measure import measure_retrieval
+    from diptych.sets.captioned import read_retrieval
+    from diptych.sets.digest import digest
     from diptych.weights.registry import DEFAULT_MODEL, load
 
     [prompt] = check_templates([template])

@@ -12,9 +12,10 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from diptych.data.embedded import data_path
-from diptych.data.labelled import LabelledImages, read_labelled
 from diptych.eval.zero_shot import evaluate_zero_shot
 from diptych.runtime import hardware
+from diptych.sets.labelled import LabelledImages
+from diptych.sets.open import read_labelled
 from diptych.train.bottleneck import bottleneck
 from diptych.train.laps import shares
 from diptych.train.recipe import TrainRecipe

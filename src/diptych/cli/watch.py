@@ -58,8 +58,8 @@ def watch(
     if report:
         if len(watched) > 1:
             raise ConfigError(f"A report is of one run. Got {len(watched)}.")
-        from diptych.cli.run_page import run_page
-        from diptych.eval.report import write_report
+        from diptych.pages.page import write_report
+        from diptych.pages.run import run_page
 
         write_report(run_page(watched[0]), report)
         print(f"{watched[0].name}, {_state(watched[0])} -> {report}")

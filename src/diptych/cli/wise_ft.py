@@ -45,11 +45,11 @@ def wise_ft(
     batch_size
         Pictures, and texts, in one forward pass.
     """
-    from diptych.data.digest import digest
-    from diptych.data.labelled import read_labelled
     from diptych.eval.conditions import conditions
     from diptych.eval.features import ModelFeatures
     from diptych.eval.wise_ft import ALPHAS, wise_ft_curve
+    from diptych.sets.digest import digest
+    from diptych.sets.open import read_labelled
     from diptych.weights.registry import load
 
     folders = [data_path(name) for name in (data, *reference)]

@@ -23,16 +23,17 @@ from PIL import Image
 from torch import Tensor
 
 import diptych
+from diptych.classify import class_weights
 from diptych.data.images import Preprocess
-from diptych.data.labelled import LabelledImages
-from diptych.data.pictures import Pictures
 from diptych.errors import ConfigError, DataError
-from diptych.eval.logistic import Examples
 from diptych.eval.picture_features import PictureFeatures, encode_pictures
 from diptych.eval.prompt_search import template_features
-from diptych.eval.zero_shot import class_weights, with_targets
+from diptych.eval.zero_shot import with_targets
 from diptych.files import atomic_file
+from diptych.measures.logistic import Examples
 from diptych.runtime import fast_dtype
+from diptych.sets.labelled import LabelledImages
+from diptych.sets.pictures import Pictures
 from diptych.weights.bundle import Bundle
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -179,7 +180,7 @@ class ModelFeatures:
         return self._kept("texts", {"texts": list(texts)}, encode)["features"]
 
     def class_weights(self, labels: Sequence[str | Sequence[str]], templates: Sequence[str]) -> Tensor:
-        """[C, D], see `diptych.eval.zero_shot.class_weights`."""
+        """[C, D], see `diptych.classify.class_weights`."""
 
         def encode() -> Tensors:
             return {"weights": class_weights(self, labels, templates, batch_size=self.batch_size).cpu()}

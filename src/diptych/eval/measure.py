@@ -9,19 +9,19 @@ from typing import Any, Literal
 
 import torch
 
-from diptych.data.captioned import CaptionedImages
-from diptych.data.labelled import LabelledImages
 from diptych.data.prompts import fill
 from diptych.errors import ConfigError, DataError
-from diptych.eval.calibration import reliability
 from diptych.eval.features import ModelFeatures, TrunkFeatures
-from diptych.eval.few_shot import Learner, few_shot_curve, probe_learner, shots_to_match, tip_adapter_learner
-from diptych.eval.linear_probe import hold_out, train_linear_probe
-from diptych.eval.logistic import Examples
-from diptych.eval.metrics import bootstrap_interval, mean_per_class
 from diptych.eval.outcomes import outcomes_of, result_outcomes
-from diptych.eval.retrieval import retrieval
 from diptych.eval.zero_shot import ZeroShotResult, score_zero_shot, with_targets
+from diptych.measures.calibration import reliability
+from diptych.measures.few_shot import Learner, few_shot_curve, probe_learner, shots_to_match, tip_adapter_learner
+from diptych.measures.linear_probe import hold_out, train_linear_probe
+from diptych.measures.logistic import Examples
+from diptych.measures.metrics import bootstrap_interval, mean_per_class
+from diptych.measures.retrieval import retrieval
+from diptych.sets.captioned import CaptionedImages
+from diptych.sets.labelled import LabelledImages
 
 HELD_OUT_SHARE = 0.2  # of the training pictures, where there is no validation split
 LearnerName = Literal["probe", "prompt-weights", "tip-adapter"]

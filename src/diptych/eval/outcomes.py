@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diptych.classify import Encoder
 from diptych.errors import DataError, ShapeError
-from diptych.eval.metrics import top_k_correct
-from diptych.eval.zero_shot import Encoder, LabelledFeatures, ZeroShotResult, score_zero_shot
+from diptych.eval.zero_shot import LabelledFeatures, ZeroShotResult, score_zero_shot
+from diptych.measures.metrics import top_k_correct
 
 _ROWS_AT_ONCE = 8192  # of the [N, C] probabilities
 

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diptych.data.pictures import Pictures
 from diptych.errors import DataError, ImageError
+from diptych.sets.pictures import Pictures
 
 _THREADS = 2  # that decode while the model computes
 _AHEAD = 16  # decoded pictures that wait for the model

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from diptych.classify import TextEncoder
 from diptych.data.prompts import check_templates, fill
 from diptych.errors import ConfigError, DataError, ShapeError
-from diptych.eval.metrics import mean_per_class, top_k_correct
-from diptych.eval.zero_shot import TextEncoder
+from diptych.measures.metrics import mean_per_class, top_k_correct
 
 _ROWS_AT_ONCE = 8192  # of the [N, C] scores
 

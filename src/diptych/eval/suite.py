@@ -12,11 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from diptych.config import unknown_name
-from diptych.data.captioned import CaptionedImages, read_retrieval
-from diptych.data.digest import digest
-from diptych.data.labelled import LabelledImages, read_labelled
 from diptych.data.prompts import PLAIN
-from diptych.data.webdataset import dataset_type
 from diptych.errors import ConfigError, DataError, DiptychError, MissingExtraError
 from diptych.eval.conditions import conditions, same_conditions
 from diptych.eval.features import ModelFeatures
@@ -33,6 +29,11 @@ from diptych.eval.measure import (
 from diptych.eval.task_scores import open_task, score_task
 from diptych.eval.tasks import Task, find_task, names_of, task_data, tasks
 from diptych.files import folder_lock, remove_leftovers, write_json
+from diptych.sets.captioned import CaptionedImages, read_retrieval
+from diptych.sets.digest import digest
+from diptych.sets.labelled import LabelledImages
+from diptych.sets.open import read_labelled
+from diptych.sets.webdataset import dataset_type
 
 ALL = "all"
 _TEST_SPLITS = ("test", "val", "validation")  # the first that is there is measured

@@ -10,26 +10,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diptych.data.captioned import CaptionedImages
-from diptych.data.choices import ChoiceImages
-from diptych.data.clips import AnchoredFrames, Clips, RareActions
-from diptych.data.labelled import LabelledImages
-from diptych.data.lexicons import WordImages
-from diptych.data.multilabel import MultilabelImages
-from diptych.data.places import PlacedImages
 from diptych.errors import DataError
-from diptych.eval import metrics
-from diptych.eval.geolocation import great_circle_km, share_within
-from diptych.eval.metrics import Interval, bootstrap_interval, bootstrap_of
 from diptych.eval.outcomes import zero_shot_outcomes
 from diptych.eval.picture_features import PictureFeatures
-from diptych.eval.pooling import average_frames, lexicon_correct
-from diptych.eval.rare_actions import mean_weighted_precision
-from diptych.eval.retrieval import retrieval as rank
-from diptych.eval.robustness import mean_of_pm0_and_pm10, pm_k_accuracy
 from diptych.eval.task_result import Scoring, TaskResult
 from diptych.eval.tasks import names_of
 from diptych.eval.zero_shot import LabelledFeatures, score_zero_shot, with_targets
+from diptych.measures import metrics
+from diptych.measures.geolocation import great_circle_km, share_within
+from diptych.measures.metrics import Interval, bootstrap_interval, bootstrap_of
+from diptych.measures.pooling import average_frames, lexicon_correct
+from diptych.measures.rare_actions import mean_weighted_precision
+from diptych.measures.retrieval import retrieval as rank
+from diptych.measures.robustness import mean_of_pm0_and_pm10, pm_k_accuracy
+from diptych.sets.captioned import CaptionedImages
+from diptych.sets.choices import ChoiceImages
+from diptych.sets.clips import AnchoredFrames, Clips, RareActions
+from diptych.sets.geotagged import PlacedImages
+from diptych.sets.labelled import LabelledImages
+from diptych.sets.lexicons import WordImages
+from diptych.sets.multilabel import MultilabelImages
 
 THRESHOLDS = (1, 25, 200, 750, 2500)  # km, of IM2GPS
 _FEW = 300  # resamples of what takes long

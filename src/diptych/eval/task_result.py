@@ -7,15 +7,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from diptych.data.pictures import Pictures
+from diptych.classify import Encoder, class_weights
 from diptych.data.prompts import fill
 from diptych.data.tokenizer import Tokenizer
 from diptych.errors import DataError
-from diptych.eval.metrics import Interval
 from diptych.eval.outcomes import Outcomes
 from diptych.eval.picture_features import PictureFeatures
 from diptych.eval.tasks import Task
-from diptych.eval.zero_shot import Encoder, class_weights
+from diptych.measures.metrics import Interval
+from diptych.sets.pictures import Pictures
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,19 +7,19 @@ them, `score_task` needs nothing but these and the model's words.
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from diptych.data.captioned import read_retrieval
-from diptych.data.choices import read_choices
-from diptych.data.clips import read_anchors, read_clips, read_rare_actions
-from diptych.data.labelled import read_labelled
-from diptych.data.lexicons import read_words
-from diptych.data.multilabel import read_multilabel
-from diptych.data.pictures import Pictures
-from diptych.data.places import read_places
 from diptych.data.prompts import check_templates
 from diptych.eval import task_kinds
 from diptych.eval.picture_features import PictureFeatures, encode_pictures
 from diptych.eval.task_result import Scoring, TaskEncoder, TaskResult
 from diptych.eval.tasks import Kind, Task
+from diptych.sets.captioned import read_retrieval
+from diptych.sets.choices import read_choices
+from diptych.sets.clips import read_anchors, read_clips, read_rare_actions
+from diptych.sets.geotagged import read_places
+from diptych.sets.lexicons import read_words
+from diptych.sets.multilabel import read_multilabel
+from diptych.sets.open import read_labelled
+from diptych.sets.pictures import Pictures
 
 
 def run_zero_shot(

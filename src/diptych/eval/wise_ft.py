@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from diptych.data.labelled import LabelledImages
 from diptych.errors import ConfigError
 from diptych.eval.zero_shot import evaluate_zero_shot
+from diptych.sets.labelled import LabelledImages
 from diptych.weights.average import interpolate
 from diptych.weights.bundle import Bundle
 

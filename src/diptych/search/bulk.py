@@ -15,10 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from diptych.data.images import Preprocess
-from diptych.data.pairs import Pairs
 from diptych.embed import encode_fast
 from diptych.errors import ConfigError, DataError, missing_extra
 from diptych.files import atomic_file
+from diptych.pairs.sources import Pairs
 from diptych.weights.bundle import Bundle
 
 FORMAT = "diptych-features-1"

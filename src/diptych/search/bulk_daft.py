@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from diptych.data.pairs import Source, open_pairs
 from diptych.errors import DataError, DiptychError, missing_extra
+from diptych.pairs.sources import Source, open_pairs
 from diptych.search.bulk import Bulk, Parts
 from diptych.weights.registry import load
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diptych.classify import ZeroShotClassifier
 from diptych.data.images import open_image
 from diptych.data.prompts import PLAIN, check_labels, check_templates, fill
 from diptych.errors import ConfigError, ImageError, TextError
-from diptych.eval.zero_shot import ZeroShotClassifier
 from diptych.search.query import Filters
 from diptych.serve.batcher import Batcher
 from diptych.serve.data_urls import is_url, picture_bytes

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from diptych.config import apply_overrides, from_dict, read_toml
 from diptych.data.images import Preprocess
-from diptych.data.pipeline import DataConfig
 from diptych.errors import ConfigError
 from diptych.model.clip import CLIPConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
+from diptych.pairs.pipeline import DataConfig
 
 # Options that may change when a run goes on: neither its weights nor its log come out otherwise, but for the rounding
 # of sums that some of them take in another order, as another number of processes does too.

@@ -16,8 +16,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from diptych.config import from_dict, to_dict, to_toml
-from diptych.data.pairs import Pairs
-from diptych.data.pipeline import Batch, batches, pair_sources, vocabulary_texts
 from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError, DataError, TrainingError
 from diptych.files import folder_lock, remove_leftovers, write_text
@@ -26,6 +24,8 @@ from diptych.model.clip import CLIP, CLIPOutput
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
+from diptych.pairs.pipeline import Batch, batches, pair_sources, vocabulary_texts
+from diptych.pairs.sources import Pairs
 from diptych.runtime import fast_dtype, generator, stop_request
 from diptych.train.best import BestBundle, check_metric
 from diptych.train.checkpoint import Checkpoint, list_checkpoints, optimizer_tensors, restore_optimizer

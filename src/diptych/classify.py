@@ -1,0 +1,146 @@
+"""Zero-shot classification: class names and prompt templates become a classifier.
+
+Source: CLIP, arXiv:2103.00020, sections 3.1.2 and 3.1.4. Letters: B, C, D, N, T.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from diptych.data.images import ImageSource
+from diptych.data.prompts import PLAIN, check_labels, check_templates, fill
+from diptych.errors import DataError, ShapeError
+
+T = TypeVar("T")
+
+
+class TextEncoder(Protocol):
+    """What class weights need of a bundle."""
+
+    def encode_texts(self, texts: Sequence[str], /) -> Tensor: ...  # [N, D], unit length
+
+
+class Encoder(TextEncoder, Protocol):
+    """What zero-shot needs of a bundle."""
+
+    def encode_images(self, images: Sequence[Any], /) -> Tensor: ...  # [N, D], unit length
+
+    def logits_per_image(self, image_features: Tensor, text_features: Tensor, /) -> Tensor: ...  # [N, C]
+
+    def probabilities(self, logits_per_image: Tensor, /) -> Tensor: ...  # [N, C]
+
+
+class ZeroShotClassifier:
+    """Classifies pictures by the names of the classes alone.
+
+    Args:
+        encoder: a bundle.
+        labels: C classes, each a name or several names that mean the same.
+        templates: T prompt templates with one `{}` each.
+        batch_size: texts, and pictures, in one forward pass.
+
+    Attributes:
+        labels: the first name of each class.
+        weights: [C, D] float32, unit length.
+
+    Raises:
+        DataError: there is no class, a name is empty or comes twice, or a template is not valid.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        labels: Sequence[str | Sequence[str]],
+        templates: Sequence[str] = PLAIN,
+        *,
+        batch_size: int = 256,
+    ) -> None:
+        if isinstance(labels, str) or not all(map(_names, labels)):
+            raise DataError(f"labels must be a list with at least one name for each class. Got {labels!r}.")
+        names = [[name.strip() for name in _names(label)] for label in labels]
+        check_labels([name for names_of_class in names for name in names_of_class])
+        self.labels = tuple(names_of_class[0] for names_of_class in names)
+        self.weights = class_weights(encoder, names, templates, batch_size=batch_size)
+        self._encoder = encoder
+        self._batch_size = batch_size
+
+    def logits(self, image_features: Tensor) -> Tensor:
+        """What the model makes of the cosines: a factor times each, plus the bias of a sigmoid head.
+
+        Args:
+            image_features: [N, D], unit length.
+
+        Returns:
+            [N, C], on the device of `weights`.
+
+        Raises:
+            ShapeError: the features have another D.
+        """
+        check_features(image_features, self.weights)
+        return self._encoder.logits_per_image(image_features.to(self.weights), self.weights)
+
+    def probabilities(self, image_features: Tensor) -> Tensor:
+        """[N, D] to [N, C]: softmax over the classes, or of a model with a sigmoid head each class by itself."""
+        return self._encoder.probabilities(self.logits(image_features))
+
+    def __call__(self, images: Sequence[ImageSource]) -> Tensor:
+        """Probabilities [N, C] of N pictures.
+
+        Raises:
+            ImageError: a picture cannot be read.
+        """
+        batches = (self._encoder.encode_images(batch) for batch in _batches(images, self._batch_size))
+        features = [self.weights[:0], *(batch.to(self.weights) for batch in batches)]  # no picture gives [0, C]
+        return self.probabilities(torch.cat(features))
+
+
+@torch.no_grad()
+def class_weights(
+    encoder: TextEncoder,
+    labels: Sequence[str | Sequence[str]],
+    templates: Sequence[str] = PLAIN,
+    *,
+    batch_size: int = 256,
+) -> Tensor:
+    """Every name through every template, encoded to unit length, averaged by class, made unit length again.
+
+    The names of one class are pooled before the mean. The same name may stand for two classes, as in ImageNet: they
+    then tie, and `score_zero_shot` counts neither as found.
+
+    Returns:
+        [C, D] float32.
+
+    Raises:
+        DataError: a template is not valid.
+    """
+    templates = check_templates(templates)
+    texts = [
+        (text, row) for row, label in enumerate(labels) for name in _names(label) for text in fill(templates, name)
+    ]
+    sums: Tensor | None = None
+    for batch in _batches(texts, batch_size):
+        features = encoder.encode_texts([text for text, _ in batch]).float()  # [B, D]
+        rows = torch.tensor([row for _, row in batch], device=features.device)
+        sums = features.new_zeros(len(labels), features.shape[1]) if sums is None else sums
+        sums.index_add_(0, rows, features)
+    assert sums is not None
+    return normalize(sums, dim=1)  # of the mean: its length, and so the count, falls out
+
+
+def _names(label: str | Sequence[str]) -> Sequence[str]:
+    return [label] if isinstance(label, str) else label
+
+
+def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def check_features(image_features: Tensor, weights: Tensor) -> None:
+    if image_features.ndim != 2 or image_features.shape[1] != weights.shape[1]:
+        raise ShapeError(
+            f"image_features {list(image_features.shape)} and class weights {list(weights.shape)} must be [N, D] and "
+            "[C, D], of the same model."
+        )
