@@ -29,7 +29,7 @@ TESTED_ELSEWHERE = {
     "serve/messages.py": "test_app.py",
     "serve/monitor.py": "test_app.py",
     "serve/refusals.py": "test_app.py",
-    "pages/run.py": "test_cli.py",
+    "pages/run.py": "test_pages_run.py",
     "sets/labelled.py": "test_open.py",  # both layouts are read by the one door
     "data/embedded.py": "test_pictograms.py",  # one function, which every test on the embedded pairs goes through
 }

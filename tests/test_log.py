@@ -112,3 +112,13 @@ def test_a_log_that_cannot_be_read_is_one_sentence(tmp_path):
     (tmp_path / "notes").write_text("no log\n")
     with pytest.raises(DataError, match=r"notes cannot be read: Expecting value"):
         LogReader(tmp_path / "notes").update()
+
+
+def test_what_was_measured_before_the_first_step_stays_and_is_written_once(tmp_path):
+    def begin(resume_step: int) -> list[int]:
+        RunLog(tmp_path / "log.jsonl", resume_step=resume_step).close()
+        return [line["step"] for line in read_log(tmp_path / "log.jsonl")]
+
+    (tmp_path / "log.jsonl").write_text('{"step": 0}\n{"step": 1}\n{"step": 2}\n')
+    assert begin(1) == [0, 1]
+    assert begin(0) == []

@@ -30,10 +30,10 @@ def encoded() -> LabelledFeatures:
     return LabelledFeatures(features, torch.tensor([0, 1, 2, 3]), (0, 1, 2, 3), {})
 
 
-def shown(data: LabelledImages, encoded: LabelledFeatures, *, cards: int = 12) -> Showcase:
+def shown(data: LabelledImages, encoded: LabelledFeatures, *, cards: int = 12, words: str = "green") -> Showcase:
     query = torch.tensor([[0.0, 0.9, 0.3, 0.2]])
     probabilities = (10 * encoded.image_features).softmax(dim=1)
-    return showcase(data, encoded, probabilities, queries=["green"], query_features=query, cards=cards, hits=2)
+    return showcase(data, encoded, probabilities, queries=[words], query_features=query, cards=cards, hits=2)
 
 
 def colour(picture: object) -> tuple[int, int, int]:
@@ -71,6 +71,11 @@ def test_a_query_finds_its_nearest_pictures_best_first_and_knows_its_match(data,
     assert query == "green"
     assert [(colour(picture), is_match) for picture, is_match, _ in hits] == [((0, 128, 0), True), ((255, 0, 0), False)]
     assert [score for *_, score in hits] == pytest.approx([0.9, 0.8 * 0.3 + 0.6 * 0.2])
+
+
+def test_nobody_knows_what_matches_words_that_are_no_class(data, encoded):
+    ((_, hits),) = shown(data, encoded, words="grass").retrievals
+    assert [(colour(picture), is_match) for picture, is_match, _ in hits] == [((0, 128, 0), None), ((255, 0, 0), None)]
 
 
 def test_a_picture_that_could_not_be_read_does_not_shift_the_others(data, encoded):

@@ -114,11 +114,13 @@ def test_the_folder_of_a_run_holds_recipe_log_checkpoints_and_bundle(undisturbed
     assert names(out) == [".lock", "bundle", "checkpoints", "log.jsonl", "recipe.toml"]
     assert names(out / "checkpoints") == ["step-00000006", "step-00000008"]
     assert read_recipe(out / "recipe.toml") == change(tiny_recipe, evaluate_every=3)
-    assert read_log(out / "log.jsonl") == [
-        progress.logged(with_metrics=progress.step in (3, 6, 8)) for progress in seen
-    ]
+    start, *lines = read_log(out / "log.jsonl")
+    assert start.pop("time")["evaluation"] > 0
+    assert start == {"step": 0, "pairs": 0, "seconds": 0.0, "set/mean": start["set/mean"]}
+    assert lines == [progress.logged(with_metrics=progress.step in (3, 6, 8)) for progress in seen]
+    assert seen[0].metrics == {"set/mean": start["set/mean"]}
     fields = {"step", "pairs", "seconds", "loss", "gradient_norm", "learning_rate", "logit_scale", "time"}
-    assert [line.keys() - fields for line in read_log(out / "log.jsonl")] == [
+    assert [line.keys() - fields for line in lines] == [
         {"set/mean"} if step in (3, 6, 8) else set() for step in range(1, 9)
     ]
     bundle = Bundle.load(out / "bundle")
@@ -246,12 +248,13 @@ def test_each_line_of_the_log_says_where_the_time_since_the_last_one_went(tiny_r
     recipe = change(tiny_recipe, steps=4, log_every=2, evaluate_every=4, checkpoint_every=1)
     evaluators = {"slow": takes(16.0, count_pairs)}
     result = train(recipe, tmp_path, evaluators=evaluators, on_progress=takes(2.0, lambda _: None))
-    first, second = (line["time"] for line in read_log(tmp_path / "log.jsonl"))
-    # Before a first line: an evaluation, two steps, a save and a call between them.
-    seconds = {"data": 6, "inputs": 2, "step": 8, "optimizer": 8, "evaluation": 16, "saving": 8, "other": 2}
+    start, first, second = (line["time"] for line in read_log(tmp_path / "log.jsonl"))
+    assert start == {"evaluation": 16, "saving": 0, "other": 0}
+    # Before the first line after it: two steps, a save and a call between them.
+    seconds = {"data": 6, "inputs": 2, "step": 8, "optimizer": 8, "saving": 8, "other": 2}
     assert first == seconds | {"read": 1, "decode": 12}
-    # Then once more; the save and the call after the first line are the second line's.
-    assert second == first | {"saving": 16, "other": 4}
+    # Then once more, with an evaluation; the save and the call after the first line are the second line's.
+    assert second == first | {"evaluation": 16, "saving": 16, "other": 4}
     whole = {"data": 12, "inputs": 4, "step": 16, "optimizer": 16, "evaluation": 32, "saving": 32, "other": 8}
     assert result.counts["time"] == whole | {"read": 2, "decode": 24}
 

@@ -30,6 +30,7 @@ LINES = [
     {"step": 20, "pairs": 160, "seconds": 4.0, "loss": 2.0, "set/top1": 0.5, "time": {"step": 1.0, "data": 1.0}},
     {"step": 30, "pairs": 240, "seconds": 8.0, "loss": 2.5, "time": {"step": 1.0, "data": 3.0}},
 ]
+START = {"step": 0, "pairs": 0, "seconds": 0.0, "set/top1": 0.25, "time": {"evaluation": 2.0}}
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,14 @@ def test_curves_begin_with_the_loss_then_metrics_and_rates_are_those_between_lin
     assert curves([]) == {}
 
 
+def test_what_was_measured_before_the_first_step_begins_its_curve_alone():
+    found = curves([START, *(full(line) for line in LINES)])
+    assert found["set/top1"] == [(0, 0.25), (20, 0.5)]
+    assert {name: points[0][0] for name, points in found.items()} == {
+        "loss": 10, "set/top1": 0, "logit scale": 10, "learning rate": 10, "gradient norm": 10, "pairs/s": 10
+    }  # fmt: skip
+
+
 def test_the_time_of_lines_adds_up():
     assert time_of(LINES) == {"step": 4.0, "evaluation": 6.0, "decode": 0.5, "data": 4.0}
     assert time_of([{"step": 1, "loss": 1.0}]) == {}  # of a log that was written before there was any
@@ -106,7 +115,12 @@ def test_a_run_is_read_without_a_trace(finished):
     run = WatchedRun(finished)
     assert run.state == "starting"
     assert run.update(time.time()) == 0
-    assert (run.name, run.state, run.is_held, len(run.lines)) == ("mine", "finished", False, 8)
+    assert (run.name, run.state, run.is_held, len(run.lines)) == (
+        "mine",
+        "finished",
+        False,
+        9,
+    )  # eight steps, and before the first
     assert run.recipe is not None
     assert run.recipe.train.steps == 8
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
@@ -227,6 +241,19 @@ def test_a_run_that_goes_on_is_followed_line_by_line_through_a_resume_to_its_end
     assert tail[-1].startswith("run  stopped, step 25/8")
 
 
+def test_a_run_that_has_measured_and_not_yet_learned_is_told(tiny_recipe, tmp_path, watch, monkeypatch):
+    folder = fake_run(tmp_path / "run", tiny_recipe, [])
+    (folder / "log.jsonl").write_text(json.dumps(START) + "\n")
+    with folder_lock(folder):
+        code, out, err = watch(folder, "--once")
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+        code_live, shown, _ = watch(folder, "--once")
+    assert (code, code_live, err) == (0, 0, "")
+    assert out.startswith("run  running, step 0/8 (0%)\nset/top1  25.0%")
+    assert "running, step 0/8 (0%)" in plain(shown)
+    assert command._line(START) == "step 0  set/top1 25.0%"
+
+
 def test_bad_samples_and_a_watchdogs_end_are_told(tiny_recipe, tmp_path, watch):
     folder = fake_run(tmp_path / "run", tiny_recipe, [LINES[0] | {"bad": {"truncated": 1200, "no caption": 3}}])
     (folder / "stall").mkdir()
@@ -306,8 +333,8 @@ def test_a_page_holds_curves_settings_bad_samples_and_time(tiny_recipe, tmp_path
     assert 'waiting for the next batch</span><span class="share">28.6%' in page
     assert "not an image</th><td>6</td><td>2.419%" in page  # of 240 pairs and 8 bad ones
     assert "&lt;b&gt;shard&lt;/b&gt; ended early" in page
-    assert "<dt>train.learning_rate</dt><dd>0.002</dd>" in page
-    assert "<dt>data.sources[0].path</dt>" in page
+    assert "<dt>train.<wbr>learning_<wbr>rate</dt><dd>0.002</dd>" in page
+    assert "<dt>data.<wbr>sources[0].<wbr>path</dt>" in page
     assert not re.search(r"https?://", page)
 
 

@@ -4,14 +4,12 @@ import itertools
 import math
 from collections.abc import Sequence
 
-Point = tuple[float, float]
-
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _BRAILLE = 0x2800  # the empty cell
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # bit of each dot, [row, column] of a cell
 
 
-def columns_of(points: Sequence[Point], count: int) -> list[float]:
+def columns_of(points: Sequence[tuple[float, float]], count: int) -> list[float]:
     """A curve as so many values, evenly spaced in x: means of what falls together, straight lines over gaps.
 
     Args:
@@ -32,7 +30,7 @@ def columns_of(points: Sequence[Point], count: int) -> list[float]:
     return [value if n <= known[-1] else values[known[-1]] for n, value in enumerate(values)]
 
 
-def blocks(points: Sequence[Point], width: int) -> str:
+def blocks(points: Sequence[tuple[float, float]], width: int) -> str:
     """A curve in one line: the lowest value is the lowest block, the highest the highest."""
     values = columns_of(points, min(width, len(points)))
     low, high = min(values), max(values)
@@ -41,7 +39,7 @@ def blocks(points: Sequence[Point], width: int) -> str:
     return "".join(_BLOCKS[round((value - low) / (high - low) * (len(_BLOCKS) - 1))] for value in values)
 
 
-def plot(points: Sequence[Point], width: int, height: int) -> list[str]:
+def plot(points: Sequence[tuple[float, float]], width: int, height: int) -> list[str]:
     """A curve as lines of braille, two by four dots a character; the highest value in the first line.
 
     Args:

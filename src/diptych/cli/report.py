@@ -21,7 +21,7 @@ def report(results: Path, *, data: Path | None = None, out: Path = Path("report.
     """
     from diptych.cli.console import complain
     from diptych.eval.outcomes import read_results, read_retrievals
-    from diptych.pages.page import write_report
+    from diptych.pages.html import write_report
     from diptych.pages.results import results_page
     from diptych.sets.digest import digest
     from diptych.sets.open import read_labelled

@@ -98,7 +98,14 @@ class TrainingView:
         if progress.metrics != self._shown:
             self._shown = progress.metrics
             numbers = "  ".join(f"{name} {value:.1%}" for name, value in progress.metrics.items())
-            self._console.print(f"step {progress.step:,}  {numbers}", highlight=False)
+            self._console.print(f"step {self._measured_at(progress):,}  {numbers}", highlight=False)
+
+    def _measured_at(self, progress: Progress) -> int:
+        """The step of the last evaluation."""
+        every = self._recipe.train.evaluate_every
+        if progress.step == progress.steps:
+            return progress.step
+        return progress.step - progress.step % every if every else 0
 
     def _is_logged(self, progress: Progress) -> bool:
         every = (self._recipe.train.log_every, self._recipe.train.evaluate_every, progress.steps)

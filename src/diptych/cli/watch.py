@@ -58,11 +58,12 @@ def watch(
     if report:
         if len(watched) > 1:
             raise ConfigError(f"A report is of one run. Got {len(watched)}.")
-        from diptych.pages.page import write_report
-        from diptych.pages.run import run_page
+        from diptych.pages.html import write_report
+        from diptych.pages.run import chance_levels, run_page
 
-        write_report(run_page(watched[0]), report)
-        print(f"{watched[0].name}, {_state(watched[0])} -> {report}")
+        [run] = watched
+        write_report(run_page(run, chance_levels(run.recipe) if run.recipe else {}), report)
+        print(f"{run.name}, {_state(run)} -> {report}")
     elif not sys.stdout.isatty():
         _print_lines(watched, once, every)
     else:
@@ -180,7 +181,7 @@ def _state(run: "WatchedRun") -> str:
     line = run.lines[-1]
     step = line["step"]
     state = f"{run.state}, step {step:,}" + (f"/{steps:,} ({step / steps:.0%})" if steps else "")
-    if run.state == "running" and step < steps:
+    if run.state == "running" and 0 < step < steps:
         return f"{state}, {(steps - step) * line['seconds'] / step / 60:.1f} min left"
     if run.state == "stalled" and run.is_held:
         return f"{state}, nothing written for {run.silent / 60:.1f} min"
@@ -193,6 +194,8 @@ def _state(run: "WatchedRun") -> str:
 
 def _line(line: dict[str, Any]) -> str:
     metrics = "".join(f"  {name} {_number(name, value)}" for name, value in line.items() if "/" in name)
+    if "loss" not in line:  # before the first step
+        return f"step {line['step']:,}{metrics}"
     return (
         f"step {line['step']:,}  loss {line['loss']:.3f}  lr {line['learning_rate']:.1e}  "
         f"scale {line['logit_scale']:.1f}{metrics}"

@@ -9,7 +9,8 @@ from diptych.errors import DataError
 from diptych.eval.outcomes import ResultFile, RetrievalFile, counted
 from diptych.eval.published_scores import PublishedScore, published_score
 from diptych.measures.calibration import reliability
-from diptych.pages.page import Bars, Confusion, Headline, Prediction, ReliabilityPlot, ReportPage, Table
+from diptych.pages.page import Bars, Confusion, Headline, Prediction, ReliabilityPlot, ReportPage
+from diptych.pages.page import PageTable as Table
 from diptych.sets.labelled import LabelledImages
 
 ZERO_SHOT, PROBE = "zero-shot", "linear-probe"

@@ -39,7 +39,8 @@ def showcase(
         data: the labelled set.
         encoded: its pictures as features.
         probabilities: [N, C], of its classes.
-        queries: Q sentences to search the set with; one that is a class name has its pictures as matches.
+        queries: Q sentences to search the set with; one that is a class name has its pictures as matches, of others
+            nobody knows what matches.
         query_features: [Q, D], unit length.
         seed: of the draw.
         cards: examples of each kind.
@@ -64,7 +65,7 @@ def showcase(
                 [
                     (
                         data.open(encoded.kept[int(row)]),
-                        data.classnames[int(encoded.targets[row])] == query,
+                        data.classnames[int(encoded.targets[row])] == query if query in data.classnames else None,
                         found[row, column].item(),
                     )
                     for row in found[:, column].topk(min(hits, len(found))).indices

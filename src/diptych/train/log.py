@@ -15,14 +15,15 @@ class RunLog:
 
     Args:
         path: the file, e.g. `log.jsonl`.
-        resume_step: lines after this step are dropped, and with them a last line that was cut short.
+        resume_step: lines after this step are dropped, and with them a last line that was cut short. At 0 all are:
+            what was measured before the first step is measured anew.
 
     Raises:
         DataError: the file cannot be written.
     """
 
     def __init__(self, path: Path, *, resume_step: int) -> None:
-        kept = [line for line in read_log(path) if line["step"] <= resume_step]
+        kept = [line for line in read_log(path) if line["step"] <= resume_step] if resume_step else []
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._path = path
         self._file = path.open("a", encoding="utf-8")

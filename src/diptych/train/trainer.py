@@ -76,7 +76,7 @@ class Progress:
         names = ("step", "pairs", "seconds", "loss", "gradient_norm", "learning_rate", "logit_scale")
         line = {name: getattr(self, name) for name in names} | (dict(self.metrics) if with_metrics else {})
         line |= {"bad": dict(self.bad)} if self.bad else {}
-        return line | {"time": {name: round(seconds, 4) for name, seconds in self.time.items()}}
+        return line | _rounded(self.time)
 
 
 @dataclass(frozen=True)
@@ -487,6 +487,10 @@ def _go_on(
             best = ranks.share(lambda: BestBundle(out / "best", settings.keep_best, is_new=run.step == 0))
         if run.step == 0:  # an evaluator that cannot run says so now, not after an hour
             _evaluate(run, evaluators, best)
+            if run.metrics:
+                for log in logs:
+                    log.write(**_logged_start(run))
+                laps.mark()
         else:
             _check_metrics(run)
             _stop_if_forgotten(run)
@@ -629,6 +633,15 @@ def _evaluate(run: _Run, evaluators: Mapping[str, Evaluator], best: BestBundle |
     _check_metrics(run)
     with run.ranks.laps.section("saving"):
         run.ranks.share(lambda: best.offer(bundle, measured, run.step) if best else None)
+
+
+def _logged_start(run: _Run) -> dict[str, Any]:
+    """The line of `log.jsonl` for what was measured before the first step."""
+    return {"step": 0, "pairs": 0, "seconds": 0.0, **run.metrics} | _rounded(run.ranks.laps.since_mark())
+
+
+def _rounded(time: Mapping[str, float]) -> dict[str, Any]:
+    return {"time": {name: round(seconds, 4) for name, seconds in time.items()}}
 
 
 def _check_metrics(run: _Run) -> None:
