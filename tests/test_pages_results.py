@@ -11,7 +11,7 @@ from PIL import Image
 
 from diptych.errors import DataError
 from diptych.eval.outcomes import Outcomes, ResultFile, RetrievalFile, read_results, read_retrievals
-from diptych.pages.page import render_report
+from diptych.pages.html import render_report
 from diptych.pages.results import results_page
 from diptych.sets.labelled import LabelledImages
 from diptych.sets.open import read_labelled

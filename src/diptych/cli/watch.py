@@ -45,7 +45,7 @@ def watch(
     every
         Seconds between two looks.
     report
-        Write a page of one run, which needs no network, and leave: curves, settings, bad samples, time.
+        Write a page of one run, which needs no network, and leave: numbers, curves, settings, bad samples, time.
     """
     from diptych.errors import ConfigError
     from diptych.train.watch import WatchedRun

@@ -150,7 +150,7 @@ def _plots(page: ReportPage) -> Iterator[_Section]:
     yield _Section(
         key="sure",
         heading="Is it as sure as it is right?",
-        note="On the line a model is as sure as it is right; below it, surer. A larger dot stands for more pictures.",
+        note="On the dashed line a model is as sure as it is right; below it, surer. A larger dot is more pictures.",
         kind="plots",
         parts=[_reliability(f"reliability-{number}", plot) for number, plot in enumerate(page.reliability)],
     )

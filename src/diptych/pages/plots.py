@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # Colours of a plot that stand for the page's own: swapped for CSS variables once matplotlib has drawn.
 _VARIABLES = {"#010101": "var(--muted)", "#020202": "var(--line)", "#030303": "var(--accent)"}
 _TEXT, _GRID, _CURVE = _VARIABLES
+# What a curve is held against.
+_DASHED: dict[str, Any] = {"color": _TEXT, "linewidth": 1, "linestyle": (0, (4, 3)), "alpha": 0.8}
 _ROOM = 0.08  # of the height between the lowest and the highest value: left free above the one, and below zero
 
 
@@ -43,7 +45,7 @@ def line_figure(plot: LinePlot) -> "Figure":
     x, y = np.asarray(plot.points, dtype=float).T
     ticks, limits = _y_axis([*y, *([] if plot.chance is None else [plot.chance])], is_share=plot.is_share)
     if plot.chance is not None:
-        axes.axhline(plot.chance, color=_TEXT, linewidth=1, linestyle=(0, (4, 3)), alpha=0.8)
+        axes.axhline(plot.chance, **_DASHED)
     window = neighbours(plot.points)
     if window > 1:
         axes.plot(x, y, color=_CURVE, linewidth=0.8, alpha=0.3)
@@ -71,7 +73,7 @@ def _y_axis(values: Sequence[float], *, is_share: bool) -> tuple[list[float], tu
     room = _ROOM * (high - low) or 1.0
     low, high = low - (room if low < 0 else 0), high + room
     most = 1.0 if is_share else np.inf
-    ticks = [tick for tick in MaxNLocator(5).tick_values(low, high).tolist() if tick <= most]
+    ticks = [tick for tick in MaxNLocator(5).tick_values(low, high) if tick <= most]
     return ticks, (min(low, ticks[0]) if low < 0 else 0.0, max(high, ticks[-1]))
 
 
@@ -99,7 +101,7 @@ def reliability_plot(key: str, plot: ReliabilityPlot) -> str:
     """
     figure, axes = _figure()
     sure, right, rows = np.asarray(plot.points, dtype=float).T
-    axes.plot([0, 1], [0, 1], color=_GRID, linewidth=1.2)
+    axes.plot([0, 1], [0, 1], **_DASHED)
     axes.plot(sure, right, color=_CURVE, linewidth=0.8, alpha=0.5)
     axes.scatter(sure, right, s=8 + 120 * np.sqrt(rows / rows.max()), color=_CURVE, linewidths=0, clip_on=False)
     axes.set_xlabel("confidence", color=_TEXT, fontsize=12)
