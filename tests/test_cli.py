@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 from unittest.mock import Mock
 
 import numpy as np
@@ -683,6 +683,42 @@ def test_train_says_what_held_it_up_and_keeps_it_with_the_results(run: Run, trai
     lines = progress.splitlines()
     assert lines[-1].startswith("step 12/12  loss ") or lines[-2].startswith("step 12/12  loss ")
     assert sum("% of the time" in line for line in lines) >= 1  # once there are ten lines to go by
+
+
+def test_each_evaluation_is_told_with_the_step_it_was_made_at(tiny_recipe, monkeypatch: pytest.MonkeyPatch):
+    screen = io.StringIO()
+    make = training_view.Console
+    monkeypatch.setattr(training_view, "Console", lambda **_: make(file=screen, width=120, _environ={}))
+    facts: dict[str, Any] = {"steps": 8, "loss": 2.0, "gradient_norm": 1.0, "learning_rate": 1e-3, "logit_scale": 14.0}
+    facts |= {"pairs": 8, "seconds": 1.0, "pairs_per_second": 8.0, "bad": {}, "time": {"step": 1.0}}
+    recipe = dataclasses.replace(tiny_recipe, train=dataclasses.replace(tiny_recipe.train, evaluate_every=3))
+    with training_view.TrainingView(recipe) as view:
+        for step, share in ((1, 0.125), (2, 0.125), (3, 0.25), (4, 0.25), (8, 0.5)):
+            view(Progress(**facts, step=step, metrics={"set/top1": share}))
+    with training_view.TrainingView(recipe) as resumed:
+        resumed(Progress(**facts, step=5, metrics={"set/top1": 0.25}))
+    told = [line for line in screen.getvalue().splitlines() if "set/top1" in line]
+    assert told == [
+        "step 0  set/top1 12.5%", "step 3  set/top1 25.0%", "step 8  set/top1 50.0%", "step 3  set/top1 25.0%"
+    ]  # fmt: skip
+
+
+def test_the_demo_leaves_a_model_its_results_and_a_page(run: Run, tmp_path: Path):
+    """Two steps of it, on all of its data."""
+    small = ("--set", "train.steps=2", "--set", "train.batch_size=16", "--set", "evaluate=[]")
+    code, shown, _ = run("demo", "--out", tmp_path / "demo", *small)
+    assert code == 0
+    first, *described, report, results, model = shown.splitlines()
+    found = json.loads((tmp_path / "demo" / "results.json").read_text())
+    assert first.startswith(f"zero-shot top-1 {found['top1']:.1%} ({found['interval']['low']:.1%} to ")
+    assert first.endswith("over 1,940 names in an art style it has never seen; chance 0.05%")
+    assert len(described) >= 8
+    out = tmp_path / "demo"
+    assert (report, results) == (f"report  {out / 'report.html'}", f"results {out / 'results.json'}")
+    assert model == f"model   {out / 'bundle'}"
+    assert found["pairs_seen"] == 32
+    assert "out of 1,940 names" in (out / "report.html").read_text()
+    assert (out / "bundle" / "model.safetensors").is_file()
 
 
 def test_on_a_terminal_what_holds_a_run_up_stands_below_its_bar(tiny_recipe, monkeypatch: pytest.MonkeyPatch):
