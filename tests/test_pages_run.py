@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from diptych.config import to_toml
 from diptych.data.embedded import HELD_OUT
@@ -21,7 +22,7 @@ REST = {"learning_rate": 1e-3, "logit_scale": 14.0, "gradient_norm": 1.0, "time"
 LINES = [
     START,
     REST | {"step": 4, "pairs": 1000, "seconds": 20.0, "loss": 3.0},
-    REST | {"step": 8, "pairs": 2000, "seconds": 90.0, "loss": 2.5, "set/top1": 0.75},
+    REST | {"step": 8, "pairs": 2000, "seconds": 90.0, "loss": 2.5, "set/top1": 0.75, "set/recall": 0.375},
 ]
 
 
@@ -41,8 +42,9 @@ def test_the_numbers_are_loss_metrics_pairs_rate_and_time(laid_out):
     table = laid_out(LINES).table
     assert table.header == ("number", "first", "at step", "last", "at step")
     assert table.rows == [
-        ("loss, nats", "3.000", "4", "2.500", "8"),
+        ("loss, nats", "3", "4", "2.5", "8"),
         ("set/top1", "25.0%", "0", "75.0%", "8"),
+        ("set/recall", "0.375", "8", "0.375", "8"),
         ("pairs learned from", "-", "-", "2,000", "8"),
         ("pairs a second of training, mean", "-", "-", "22", "8"),  # 2,000 in 90 s
         ("minutes of training", "-", "-", "1.5", "8"),
@@ -64,8 +66,6 @@ def test_chance_is_drawn_where_it_is_known(laid_out):
 
 
 def test_chance_is_one_of_so_many_classes_of_the_sets_at_hand(tiny_recipe, tmp_path):
-    from PIL import Image
-
     for name in ("blue", "red", "grey"):
         (tmp_path / "small" / name).mkdir(parents=True)
         Image.new("RGB", (8, 8), name).save(tmp_path / "small" / name / "0.png")

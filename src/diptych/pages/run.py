@@ -24,7 +24,6 @@ _MEANINGS = {
     "other": "between the steps",
 }
 _UNITS = {"loss": "nats", "pairs/s": "pairs a second of training"}
-_NAMES = {"loss": "loss, nats"}
 _SHARES = ("top1", "top5")
 
 
@@ -88,10 +87,11 @@ def _numbers(line: Mapping[str, Any], found: Mapping[str, Sequence[tuple[float, 
     """Loss and metrics as they were first and last, then what was done for them."""
     rows = []
     for name, points in found.items():
-        if name == "loss" or name.endswith(_SHARES):
+        if name == "loss" or ("/" in name and name not in _UNITS):
             (start, first), (step, last) = points[0], points[-1]
-            numbers = [f"{value:.1%}" if name != "loss" else f"{value:.3f}" for value in (first, last)]
-            rows.append((_NAMES.get(name, name), numbers[0], f"{start:,}", numbers[1], f"{step:,}"))
+            before, now = (f"{value:.1%}" if name.endswith(_SHARES) else f"{value:.4g}" for value in (first, last))
+            unit = f", {_UNITS[name]}" if name in _UNITS else ""
+            rows.append((f"{name}{unit}", before, f"{start:,}", now, f"{step:,}"))
     done = {
         "pairs learned from": f"{line['pairs']:,}",
         "pairs a second of training, mean": f"{_rate(line):,.0f}",
