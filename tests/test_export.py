@@ -74,7 +74,7 @@ def test_a_copy_is_an_index_of_its_own(index, tmp_path):
     assert copy.frames_of(copy.file_of("a.jpg"))[0].tolist() == [[0, 1, 0]]
     with Writer(tmp_path / "copy" / "part", 3) as writer:
         writer.forget(["a.jpg"])
-    assert copy.compact() == 2
+        assert writer.compact() == 2
 
 
 def test_what_cannot_be_written_is_named(index, tmp_path, monkeypatch):
