@@ -21,7 +21,7 @@ from diptych.files import write_json
 from diptych.runtime import hardware
 from diptych.search.library import Library
 from diptych.search.reading import find_files
-from diptych.search.store import Entry, Store
+from diptych.search.writing import Entry, Writer
 
 FILES, FOLDERS, SEED, ROUNDS = 100_000, 200, 0, 5
 
@@ -31,33 +31,32 @@ def main() -> None:
     bundle = diptych.load("diptych-pictogram-small")
     dimensions = bundle.model.config.embed_dim
     with tempfile.TemporaryDirectory() as name:
-        folder, place = Path(name) / "pictures", Path(name) / "index"
+        folder, index = Path(name) / "pictures", Path(name) / "index"
         for i in range(FOLDERS):
             (folder / f"{i:03}").mkdir(parents=True)
             for j in range(FILES // FOLDERS):
                 (folder / f"{i:03}" / f"{j:05}.jpg").touch()
-        library = Library.open(folder, bundle, index=place)
+        library = Library.open(folder, bundle, index=index)
         features = draw.standard_normal((FILES, dimensions), dtype=np.float32)
         features /= np.linalg.norm(features, axis=1, keepdims=True)
-        store = Store(place / bundle.fingerprint()[:16], dimensions)
-        store.write(
-            [
-                Entry(
-                    path=found.path,
-                    size=found.size,
-                    modified=found.modified,
-                    digest=i.to_bytes(32),
-                    features=features[i : i + 1],
-                )
-                for i, found in enumerate(find_files(folder))
-            ]
-        )
-        store.close()
+        with Writer(index / bundle.fingerprint()[:16], dimensions) as writer:
+            writer.write(
+                [
+                    Entry(
+                        path=found.path,
+                        size=found.size,
+                        modified=found.modified,
+                        digest=i.to_bytes(32),
+                        features=features[i : i + 1],
+                    )
+                    for i, found in enumerate(find_files(folder))
+                ]
+            )
         updates, searches, cpu = [], [], []
         for round_ in range(ROUNDS):
             pixels = draw.integers(0, 256, (480, 640, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / f"new{round_}.jpg")
-            library = Library.open(folder, bundle, index=place)  # as a new command would
+            library = Library.open(folder, bundle, index=index)  # as a new command would
             start, start_cpu = time.perf_counter(), time.process_time()
             update = library.update()
             updates.append(time.perf_counter() - start)

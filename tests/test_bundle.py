@@ -15,7 +15,7 @@ from diptych.errors import ConfigError, DataError, ImageError, TextError, Weight
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.presets import preset
 from diptych.runtime import generator
-from diptych.weights.bundle import GOLDEN_TOLERANCE, About, Bundle, decode_ahead, golden_picture
+from diptych.weights.bundle import GOLDEN_TOLERANCE, About, Bundle, golden_picture
 
 TEXTS = ["a red kite", "a blue boat, a red kite &amp; 2 dogs", "", "naïve 🙂", "!!! a cat !"]
 ABOUT = About(source="here", licence="CC0-1.0", data="drawn [1,  2] by hand", recipe="a = [\n1,\n2]\n", created="2026")
@@ -127,20 +127,6 @@ def test_a_picture_or_text_that_cannot_be_encoded_is_named(vit, tmp_path):
         vit.encode_texts(["word " * 30])
     with pytest.raises(ConfigError, match=r"batch_size must be at least 1\. Got 0"):
         vit.encode_texts(TEXTS, batch_size=0)
-
-
-def test_no_more_than_two_batches_are_decoded_at_a_time(pictures):
-    opened = []
-
-    class Counting(Preprocess):
-        def pixels(self, image):
-            opened.append(image)
-            return super().pixels(image)
-
-    batches = decode_ahead(Counting(image_size=32), [pictures[0]] * 10, 2)
-    assert len(next(batches)) == 2
-    assert len(opened) <= 4
-    assert [len(batch) for batch in batches] == [2, 2, 2, 2]
 
 
 def test_parts_of_different_models_do_not_make_a_bundle(vit, tokenizer):

@@ -6,24 +6,23 @@ import pytest
 
 from diptych.data.facts import Facts
 from diptych.errors import ConfigError, DataError, MissingExtraError
-from diptych.files import write_json
 from diptych.search.export import copy_index, export_index
-from diptych.search.place import FORMAT, INDEX, open_store
-from diptych.search.store import Entry, Store
+from diptych.search.index_folder import INDEX_FORMAT, open_store
+from diptych.search.writing import Entry, Writer
 
 
 @pytest.fixture
 def index(tmp_path):
-    store = Store.create(tmp_path / "index" / "part", 3)
     facts = Facts(width=4, height=3, taken=datetime.datetime(2023, 1, 2), camera="X", place=(1.0, 2.0))
     eye = np.eye(3, dtype=np.float32)
-    store.write([Entry(path="gone.jpg", size=1, modified=1, digest=b"g", features=eye[:1])])
-    store.write([Entry(path="a.jpg", size=1, modified=1, digest=b"a", facts=facts, features=eye[1:2])])
-    store.write([Entry(path="f.mp4", size=1, modified=1, digest=b"f", features=eye[[2]], times=(5.5,))])
-    store.write([Entry(path="bad.jpg", size=1, modified=1, fault="bad.jpg is bad")])
-    store.forget(["gone.jpg"])
-    about = {"format": FORMAT, "folder": str(tmp_path), "fingerprint": "0", "part": "part", "model": "m"}
-    write_json(tmp_path / "index" / INDEX, about | {"dimensions": 3})
+    about = {"format": INDEX_FORMAT, "folder": str(tmp_path), "fingerprint": "0", "part": "part", "model": "m"}
+    with Writer(tmp_path / "index" / "part", 3) as writer:
+        writer.write([Entry(path="gone.jpg", size=1, modified=1, digest=b"g", features=eye[:1])])
+        writer.write([Entry(path="a.jpg", size=1, modified=1, digest=b"a", facts=facts, features=eye[1:2])])
+        writer.write([Entry(path="f.mp4", size=1, modified=1, digest=b"f", features=eye[[2]], times=(5.5,))])
+        writer.write([Entry(path="bad.jpg", size=1, modified=1, fault="bad.jpg is bad")])
+        writer.forget(["gone.jpg"])
+        writer.answer(about | {"dimensions": 3})
     return tmp_path / "index"
 
 
@@ -69,11 +68,13 @@ def test_arrays_hold_what_embed_writes(index, tmp_path):
 def test_a_copy_is_an_index_of_its_own(index, tmp_path):
     assert copy_index(tmp_path, tmp_path / "copy", index) == 2
     _, copy = open_store(tmp_path, tmp_path / "copy")
-    open_store(tmp_path, index)[1].forget(["a.jpg"])
+    with Writer(index / "part", 3) as writer:
+        writer.forget(["a.jpg"])
     assert copy.check() == []
     assert copy.frames_of(copy.file_of("a.jpg"))[0].tolist() == [[0, 1, 0]]
-    copy.forget(["a.jpg"])
-    assert copy.compact() == 2
+    with Writer(tmp_path / "copy" / "part", 3) as writer:
+        writer.forget(["a.jpg"])
+        assert writer.compact() == 2
 
 
 def test_what_cannot_be_written_is_named(index, tmp_path, monkeypatch):

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import shutil
@@ -8,27 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from conftest import untrained_bundle
 from diptych.errors import ConfigError, DataError
-from diptych.search.library import Library, Update
+from diptych.search.library import Library
 from diptych.search.query import Filters
 from diptych.weights.bundle import Bundle
-
-
-def draw(path: Path, seed: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    Image.fromarray(pixels).resize((80, 60)).save(path)
+from libraries import assert_true, draw, draw_ten, stored
 
 
 @pytest.fixture
 def pictures(tmp_path) -> Path:
     folder = tmp_path / "pictures"
-    for i in range(10):
-        draw(folder / ("2023/" if i < 4 else "") / f"{i}.png", i)
+    draw_ten(folder)
     return folder
 
 
@@ -40,26 +34,7 @@ def library(pictures, tmp_path, tiny_bundle) -> Library:
 
 
 def reopened(library: Library, bundle: Bundle | None = None, **options) -> Library:
-    return Library.open(library.folder, bundle or library.bundle, index=library.place, **options)
-
-
-def stored(library: Library) -> dict[str, np.ndarray]:
-    return {path: features for path, _, features in library.rows()}
-
-
-def counts(update: Update) -> tuple[int, int, int, int]:
-    return update.added, update.changed, update.moved, update.deleted
-
-
-def assert_true(library: Library) -> None:
-    """Every readable picture of the folder has the features that the bundle gives it, and nothing else has any."""
-    readable = [path for path in sorted(library.folder.rglob("*.png")) if path.stat().st_size > 100]
-    rows = stored(library)
-    assert sorted(rows) == [path.relative_to(library.folder).as_posix() for path in readable]
-    expected = library.bundle.encode_images(readable)
-    found = torch.from_numpy(np.stack([rows[path.relative_to(library.folder).as_posix()] for path in readable]))
-    assert (expected * found).sum(dim=1).min() > 0.999
-    assert library.check() == []
+    return Library.open(library.folder, bundle or library.bundle, index=library.index_folder, **options)
 
 
 def test_a_new_library_holds_every_picture(library):
@@ -88,50 +63,6 @@ def test_a_picture_finds_itself_and_like_finds_the_others(library):
         library.like("70.png")
 
 
-def test_an_update_notices_what_is_new_changed_moved_and_deleted(library):
-    folder = library.folder
-    draw(folder / "new.png", 50)
-    draw(folder / "8.png", 51)
-    (folder / "0").mkdir()
-    (folder / "2023" / "0.png").rename(folder / "0" / "moved.png")
-    (folder / "9.png").unlink()
-    shutil.copy(folder / "5.png", folder / "copy.png")
-    assert counts(library.update()) == (2, 1, 1, 1)
-    assert_true(library)
-    assert counts(library.update()) == (0, 0, 0, 0)
-
-
-def test_a_moved_file_and_a_copy_are_not_encoded_again(library, monkeypatch):
-    (library.folder / "5.png").rename(library.folder / "55.png")
-    shutil.copy(library.folder / "6.png", library.folder / "copy.png")
-    monkeypatch.setattr(Bundle, "encode_pixels", None)
-    assert counts(library.update()) == (1, 0, 1, 0)
-
-
-def test_two_pictures_that_change_places_keep_their_own_features(library):
-    a, b, aside = (library.folder / name for name in ("5.png", "6.png", "x"))
-    a.rename(aside), b.rename(a), aside.rename(b)
-    os.utime(a, ns=(1, 1)), os.utime(b, ns=(2, 2))
-    library.update()
-    assert_true(library)
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 64])
-def test_a_broken_file_is_named_once_and_shifts_nothing(pictures, tmp_path, tiny_bundle, batch_size):
-    for name in ("3.5.png", "2023/2.5.png"):
-        (pictures / name).write_bytes(b"no picture")
-    library = Library.open(pictures, tiny_bundle, index=tmp_path / "index")
-    update = library.update(batch_size=batch_size)
-    assert sorted(update.broken) == ["2023/2.5.png", "3.5.png"]
-    assert "must be a picture" in update.broken["3.5.png"]
-    assert (update.total, library.update().broken) == (10, {})
-    assert sorted(library.faults()) == ["2023/2.5.png", "3.5.png"]
-    assert_true(library)
-    draw(pictures / "3.5.png", 77)
-    assert counts(library.update()) == (0, 1, 0, 0)
-    assert_true(library)
-
-
 def test_filters_choose_who_may_answer(library):
     found = library.search("a red kite", count=99, filters=Filters(folder="2023"))
     assert sorted(row.path.name for row in found) == ["0.png", "1.png", "2.png", "3.png"]
@@ -147,66 +78,6 @@ def test_copies_are_duplicates_and_a_chain_is_one_group(library):
     assert [[row.path.name for row in group] for group in groups] == [["5.png", "copy.png"]]
     with pytest.raises(ConfigError, match="threshold must be above 0"):
         library.duplicates(threshold=0)
-
-
-def test_progress_is_told_and_a_stop_keeps_what_is_done(pictures, tmp_path, tiny_bundle):
-    library, seen = Library.open(pictures, tiny_bundle, index=tmp_path / "index"), []
-    update = library.update(batch_size=3, on_progress=seen.append, should_stop=lambda: len(seen) == 2)
-    assert (update.complete, update.total, len(library)) == (False, 6, 6)
-    assert [(p.done, p.total) for p in seen] == [(3, 10), (6, 10)]
-    assert seen[1].seconds_left == pytest.approx(seen[1].seconds * 4 / 6)
-    assert counts(library.update()) == (4, 0, 0, 0)
-    assert_true(library)
-
-
-def test_a_stop_does_not_forget_files_that_may_only_have_moved(library, monkeypatch):
-    for i in range(4, 10):
-        (library.folder / f"{i}.png").rename(library.folder / f"moved{i}.png")
-    assert library.update(batch_size=2, should_stop=lambda: True).deleted == 0
-    monkeypatch.setattr(Bundle, "encode_pixels", None)
-    assert library.update().moved == 4
-
-
-KILLED = """
-import os, signal, sys, time
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from conftest import untrained_bundle
-from diptych.search import store
-from diptych.search.library import Library
-append = store.Store._append
-def slow(*arguments):
-    append(*arguments)
-    print("appended", flush=True)
-    if append.count == 2:
-        time.sleep(60)  # rows are written, their transaction is not: the worst moment
-    append.count += 1
-class Counted:
-    count = 0
-    def __call__(self, *arguments): return original(*arguments)
-original, append = append, Counted()
-store.Store._append = slow
-Library.open(sys.argv[2], untrained_bundle(0), index=sys.argv[3]).update(batch_size=3)
-"""
-
-
-def test_a_killed_update_loses_the_batch_in_hand_and_no_more(pictures, tmp_path, tiny_bundle):
-    script = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(pictures), str(tmp_path / "index")]
-    process = subprocess.Popen(script, stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    for _ in range(3):
-        assert process.stdout.readline() == "appended\n"
-    library = Library.open(pictures, tiny_bundle, index=tmp_path / "index")
-    with pytest.raises(ConfigError, match="another process works in it"):
-        library.update()
-    assert len(library.search("a red kite", count=99)) == 6  # a reader beside the writer
-    process.kill()
-    process.wait()
-    process.stdout.close()
-    assert library.check() == []
-    assert len(library) == 6
-    assert counts(library.update()) == (4, 0, 0, 0)
-    assert_true(library)
 
 
 def test_readers_answer_while_one_writes(library):
@@ -250,7 +121,7 @@ def test_compacting_clears_removed_rows_away(library):
     reader = reopened(library)
     reader.search("a red kite")
     assert (library.status()["removed rows"], library.compact(), library.status()["removed rows"]) == (2, 2, 0)
-    assert len(list((library.place).rglob("features-*.f32"))) == 1
+    assert len(list(library.index_folder.rglob("features-*.f32"))) == 1
     for other in (reader, reopened(library)):
         assert {path: row.tolist() for path, row in stored(other).items()} == {p: r.tolist() for p, r in before.items()}
     assert_true(library)
@@ -273,7 +144,7 @@ def test_another_model_is_refused_and_reindexing_takes_over_when_it_is_through(l
     assert len(library.search("a red kite")) == 10  # who had the old one open
     with pytest.raises(ConfigError, match="was made with another model"):
         reopened(library)
-    assert [path.name for path in library.place.iterdir() if path.is_dir()] == [other.fingerprint()[:16]]
+    assert [path.name for path in library.index_folder.iterdir() if path.is_dir()] == [other.fingerprint()[:16]]
 
 
 def test_the_index_lies_in_the_cache_by_folder_and_not_among_the_pictures(pictures, tmp_path, tiny_bundle, monkeypatch):
@@ -281,22 +152,20 @@ def test_the_index_lies_in_the_cache_by_folder_and_not_among_the_pictures(pictur
     before = sorted(pictures.rglob("*"))
     library = Library.open(pictures, tiny_bundle)
     library.update()
-    assert library.place.parent == tmp_path / "cache" / "diptych" / "indexes"
-    assert library.place.name.startswith("pictures-")
+    assert library.index_folder.parent == tmp_path / "cache" / "diptych" / "indexes"
+    assert library.index_folder.name.startswith("pictures-")
     assert sorted(pictures.rglob("*")) == before
 
 
 def test_an_index_is_of_one_folder(library, tmp_path):
     (tmp_path / "other").mkdir()
     with pytest.raises(ConfigError, match=r"is the index of .*pictures, not of .*other"):
-        Library.open(tmp_path / "other", library.bundle, index=library.place)
+        Library.open(tmp_path / "other", library.bundle, index=library.index_folder)
     with pytest.raises(DataError, match="must be a folder of pictures"):
         Library.open(tmp_path / "none", library.bundle)
 
 
 def test_thumbnails_are_small_upright_jpegs_of_the_folder_alone(library):
-    import io
-
     image = Image.open(io.BytesIO(library.thumbnail("5.png", side=40)))
     assert (image.format, image.size) == ("JPEG", (40, 30))
     with pytest.raises(DataError, match="must lie in"):
@@ -328,7 +197,7 @@ print(library.update().total, len(library.search("a red kite", count=3)))
 def test_a_read_only_index_answers(library, tmp_path):
     copy = tmp_path / "copy"
     library.close()
-    shutil.copytree(library.place, copy)
+    shutil.copytree(library.index_folder, copy)
     for path in (*copy.rglob("*"), copy):
         path.chmod(0o555 if path.is_dir() else 0o444)
     real = os.access
@@ -352,16 +221,16 @@ def test_a_read_only_index_answers(library, tmp_path):
     ],
 )
 def test_a_newer_or_damaged_index_is_named(library, change, message):
-    file = library.place / "index.json"
+    file = library.index_folder / "index.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     with pytest.raises(DataError, match=message):
         reopened(library)
 
 
 def test_check_finds_rows_that_are_damaged_or_gone(library):
-    (place,) = library.place.rglob("features-*.f32")
-    whole = place.read_bytes()
-    place.write_bytes(whole[:40] + b"\0" * 100 + whole[140:])
+    (features,) = library.index_folder.rglob("features-*.f32")
+    whole = features.read_bytes()
+    features.write_bytes(whole[:40] + b"\0" * 100 + whole[140:])
     assert [line for line in library.check() if "are not of unit length" in line]
-    place.write_bytes(whole[:-1])
+    features.write_bytes(whole[:-1])
     assert "must hold 10 rows" in library.check()[0]

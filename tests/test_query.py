@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diptych.errors import ConfigError, DataError
-from diptych.search.query import Filters, Query, Term, parse_place
+from diptych.search.query import Filters, Query, Term, parse_place, weighted_sum
 
 
 @pytest.fixture
@@ -107,6 +107,14 @@ def test_features_are_the_weighted_sum_of_unit_length(photo):
     torch.testing.assert_close(
         Query.parse("x").without("y").features(Towers()), torch.tensor([1.0, -1.0, 0.0]) / 2**0.5
     )
+
+
+def test_a_weighted_sum_is_over_the_terms_of_all_parts_and_a_part_may_be_empty():
+    x, y, z = torch.eye(3)
+    found = weighted_sum([([2.0, -1.0], torch.stack([x, y])), ([], torch.empty(0, 3)), ([2.0], z[None])])
+    torch.testing.assert_close(found, torch.tensor([2.0, -1.0, 2.0]) / 3)
+    with pytest.raises(ConfigError, match="cancel out"):
+        weighted_sum([([1.0], x[None]), ([-1.0], x[None])])
 
 
 def test_terms_that_cancel_out_are_told():

@@ -9,7 +9,7 @@ from PIL import Image
 
 from diptych.data.images import Preprocess
 from diptych.search import reading
-from diptych.search.reading import Found, find_files, read_file, thumbnail_of
+from diptych.search.reading import FoundFile, find_files, read_file, thumbnail_of
 
 PREPROCESS = Preprocess(image_size=32)
 
@@ -39,7 +39,7 @@ def test_a_name_that_is_no_text_is_passed_over(tmp_path):
 
 def test_a_picture_gives_pixels_facts_and_digest(tmp_path):
     Image.new("RGB", (64, 48), "red").save(tmp_path / "a.png")
-    read = read_file(tmp_path, Found("a.png", 0, 0), PREPROCESS)
+    read = read_file(tmp_path, FoundFile("a.png", 0, 0), PREPROCESS)
     assert (read.facts.width, read.facts.height, read.fault, read.times) == (64, 48, None, (None,))
     assert read.digest == hashlib.sha256((tmp_path / "a.png").read_bytes()).digest()
     np.testing.assert_array_equal(read.pixels[0], PREPROCESS.pixels(tmp_path / "a.png"))
@@ -48,8 +48,8 @@ def test_a_picture_gives_pixels_facts_and_digest(tmp_path):
 
 def test_what_cannot_be_read_has_a_fault(tmp_path):
     (tmp_path / "bad.png").write_bytes(b"bad")
-    assert "must be a picture" in str(read_file(tmp_path, Found("bad.png", 0, 0), PREPROCESS).fault)
-    assert "cannot be opened: No such file" in str(read_file(tmp_path, Found("gone.png", 0, 0), PREPROCESS).fault)
+    assert "must be a picture" in str(read_file(tmp_path, FoundFile("bad.png", 0, 0), PREPROCESS).fault)
+    assert "cannot be opened: No such file" in str(read_file(tmp_path, FoundFile("gone.png", 0, 0), PREPROCESS).fault)
 
 
 def test_a_long_video_is_known_by_its_ends_and_length(tmp_path, monkeypatch):

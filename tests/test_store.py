@@ -1,12 +1,16 @@
+import contextlib
 import datetime
+import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from diptych.data.facts import Facts
-from diptych.errors import DataError
+from diptych.search.database import DATABASE
 from diptych.search.query import Filters
-from diptych.search.store import DATABASE, Entry, Store
+from diptych.search.store import Store
+from diptych.search.writing import Entry, Writer
 
 PARIS, SYDNEY, LYON = (48.8566, 2.3522), (-33.8688, 151.2093), (45.764, 4.8357)
 
@@ -17,17 +21,22 @@ def entry(path: str, row: int, **facts) -> Entry:
 
 
 @pytest.fixture
-def store(tmp_path) -> Store:
-    store = Store.create(tmp_path / "part", 4)
-    store.write(
-        [
-            entry("a/x.jpg", 0, width=100, height=400, taken=datetime.datetime(2023, 1, 1), camera="Canon EOS"),
-            entry("a/b/y.jpg", 1, width=300, height=200, taken=datetime.datetime(2023, 12, 31, 23), place=PARIS),
-            entry("ab/z.jpg", 2, taken=datetime.datetime(2024, 1, 1), place=SYDNEY, camera="iPhone canonical"),
-            Entry(path="bad.jpg", size=1, modified=2, fault="bad.jpg is bad"),
-        ]
-    )
-    return store
+def part(tmp_path) -> Path:
+    with Writer(tmp_path / "index" / "part", 4) as writer:
+        writer.write(
+            [
+                entry("a/x.jpg", 0, width=100, height=400, taken=datetime.datetime(2023, 1, 1), camera="Canon EOS"),
+                entry("a/b/y.jpg", 1, width=300, height=200, taken=datetime.datetime(2023, 12, 31, 23), place=PARIS),
+                entry("ab/z.jpg", 2, taken=datetime.datetime(2024, 1, 1), place=SYDNEY, camera="iPhone canonical"),
+                Entry(path="bad.jpg", size=1, modified=2, fault="bad.jpg is bad"),
+            ]
+        )
+    return tmp_path / "index" / "part"
+
+
+@pytest.fixture
+def store(part) -> Store:
+    return Store(part, 4)
 
 
 def paths(store: Store, **filters) -> list[str]:
@@ -60,12 +69,12 @@ def test_facts_come_back_as_they_went_in(store):
     assert facts == Facts(width=300, height=200, taken=datetime.datetime(2023, 12, 31, 23), place=PARIS)
 
 
-def test_frames_of_a_video_are_rows_of_one_file(store):
+def test_frames_of_a_video_are_rows_of_one_file(store, part):
     features = np.eye(4, dtype=np.float32)[:3]
     film = Entry(path="film.mp4", size=1, modified=2, digest=b"f", features=features, times=(5.0, 15.0, 25.0))
-    store.write([film])
-    number = store.file_of("film.mp4")
-    rows, times, _ = store.frames_of(number)
+    with Writer(part, 4) as writer:
+        writer.write([film])
+    rows, times, _ = store.frames_of(store.file_of("film.mp4"))
     np.testing.assert_array_equal(rows, features)
     assert times == [5, 15, 25]
     assert store.snapshot().times.tolist()[3:] == [5, 15, 25]
@@ -78,45 +87,38 @@ def test_frames_of_a_video_are_rows_of_one_file(store):
     }
 
 
-def test_a_file_that_is_written_again_replaces_its_rows(store):
-    store.write([entry("a/x.jpg", 3)])
-    snapshot = store.snapshot()
-    assert (snapshot.files >= 0).tolist() == [False, True, True, True]
-    assert snapshot.features[3].tolist() == [0, 0, 0, 1]
-    assert store.check() == []
+def test_a_reader_sees_the_last_transaction_and_is_told_that_there_was_one(store, part):
+    before, version = store.snapshot(), store.version()
+    assert store.version() == version
+    with Writer(part, 4) as writer:
+        writer.write([entry("new.jpg", 3)])
+    assert store.version() != version
+    assert (len(before.files), len(store.snapshot().files)) == (3, 4)
 
 
-def test_compacting_keeps_each_row_with_its_file(store):
-    store.forget(["a/x.jpg"])
-    before = {path: store.frames_of(store.file_of(path))[0].tolist() for path in ("a/b/y.jpg", "ab/z.jpg")}
-    assert (store.compact(), store.compact()) == (1, 0)
-    assert {path: store.frames_of(store.file_of(path))[0].tolist() for path in before} == before
-    assert len(store.snapshot().features) == 2
+def test_files_that_may_be_copies_are_told_by_size_and_digest(store):
+    assert store.digests({1, 7}) == {b"a/x.jpg", b"a/b/y.jpg", b"ab/z.jpg"}
+    assert store.digests({7}) == store.digests(set()) == set()
+    assert store.copies_of([b"a/x.jpg", b"none"]) == {b"a/x.jpg": store.file_of("a/x.jpg")}
 
 
-def test_a_write_that_fails_changes_nothing(store, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(DataError, match="No space left"):
-        store.write([entry("new.jpg", 3)])
-    monkeypatch.undo()
-    assert store.file_of("new.jpg") is None
-    assert store.check() == []
-    store.write([entry("new.jpg", 3)])
-    assert store.frames_of(store.file_of("new.jpg"))[0].tolist() == [[0, 0, 0, 1]]
+def test_a_copy_is_the_index_of_one_moment(store, part, tmp_path):
+    store.copy_to(tmp_path / "copy")
+    with Writer(part, 4) as writer:
+        writer.forget(["a/x.jpg"])
+    copy = Store(tmp_path / "copy", 4)
+    assert paths(copy) == ["a/b/y.jpg", "a/x.jpg", "ab/z.jpg"]
+    np.testing.assert_array_equal(copy.snapshot().features, np.eye(4)[:3])
 
 
-def test_check_names_files_and_rows_that_miss_each_other(store):
-    store._db.execute("DELETE FROM files WHERE path = 'a/x.jpg'")
-    store._db.execute("DELETE FROM rows WHERE file = (SELECT id FROM files WHERE path = 'ab/z.jpg')")
+def test_check_names_files_and_rows_that_miss_each_other(store, part):
+    with contextlib.closing(sqlite3.connect(part / DATABASE, isolation_level=None)) as db:
+        db.execute("DELETE FROM files WHERE path = 'a/x.jpg'")
+        db.execute("DELETE FROM rows WHERE file = (SELECT id FROM files WHERE path = 'ab/z.jpg')")
     assert store.check() == ["1 rows have no file.", "1 files have neither a row nor a fault."]
 
 
-def test_what_is_no_index_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"must hold an index, and files\.sqlite is not there"):
-        Store(tmp_path, 4)
-    (tmp_path / DATABASE).write_text("no database, but long enough to look at " * 40)
-    with pytest.raises(DataError, match="must be an index that can be read and written: file is not a database"):
-        Store(tmp_path, 4)
+def test_check_names_a_file_of_features_that_is_cut_short(store, part):
+    (features,) = part.glob("features-*.f32")
+    features.write_bytes(features.read_bytes()[:-1])
+    assert store.check() == ["features-0.f32 must hold 3 rows of 16 bytes, and has 47 bytes."]

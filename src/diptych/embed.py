@@ -10,11 +10,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from diptych.data.images import PICTURE_ENDINGS, ImageSource
+from diptych.data.ahead import batched, decoded_ahead, or_error
+from diptych.data.images import PICTURE_ENDINGS
 from diptych.errors import ConfigError, DataError, ImageError
 from diptych.files import atomic_file, natural_order
 from diptych.runtime import fast_dtype
-from diptych.weights.bundle import Bundle, decode_ahead
+from diptych.weights.bundle import Bundle
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,20 +72,20 @@ def embed_images(
     skipped: dict[str, str] = {}
     features: list[Tensor] = [torch.empty(0, bundle.model.config.embed_dim)]
     done = 0
-    sources: Sequence[ImageSource] = images
-    for batch in decode_ahead(bundle.preprocess, sources, batch_size):
-        good = []
-        for path, pixels in zip(images[done : done + len(batch)], batch, strict=True):
-            if isinstance(pixels, ImageError):
-                skipped[str(path)] = str(pixels)
-            else:
-                keys.append(str(path))
-                good.append(pixels)
-        if good:
-            features.append(bundle.encode_pixels(np.stack(good)))
-        done += len(batch)
-        if on_progress:
-            on_progress(done, len(images))
+    with decoded_ahead(or_error(bundle.preprocess.pixels), images, batch_size) as pictures:
+        for batch in batched(zip(images, pictures, strict=True), batch_size):
+            good = []
+            for path, pixels in batch:
+                if isinstance(pixels, ImageError):
+                    skipped[str(path)] = str(pixels)
+                else:
+                    keys.append(str(path))
+                    good.append(pixels)
+            if good:
+                features.append(bundle.encode_pixels(np.stack(good)))
+            done += len(batch)
+            if on_progress:
+                on_progress(done, len(images))
     return Embedded(tuple(keys), torch.cat(features), skipped)
 
 

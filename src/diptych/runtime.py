@@ -80,6 +80,11 @@ def stop_request() -> Iterator[Callable[[], bool]]:
         restore()
 
 
+def usable_cores() -> int:
+    """Cores that this process may use, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def hardware() -> dict[str, str | int]:
     """What a measurement ran on, for results files."""
     model = platform.processor() or platform.machine()
@@ -87,7 +92,7 @@ def hardware() -> dict[str, str | int]:
         model = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), model)
     facts: dict[str, str | int] = {
         "cpu": model,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),

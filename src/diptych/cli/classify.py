@@ -122,16 +122,16 @@ def _classified(
     import numpy as np
 
     from diptych.classify import ZeroShotClassifier
-    from diptych.weights.bundle import decode_ahead
+    from diptych.data.ahead import batched, decoded_ahead, or_error
 
     classifier = ZeroShotClassifier(bundle, labels, templates)
-    paths = iter(sources)
-    for batch in decode_ahead(bundle.preprocess, list(sources.values()), batch_size):
-        good = [pixels for pixels in batch if not isinstance(pixels, ImageError)]
-        rows = iter(classifier.probabilities(bundle.encode_pixels(np.stack(good))).tolist() if good else ())
-        for pixels in batch:
-            fault = pixels if isinstance(pixels, ImageError) else None
-            yield next(paths), fault or list(zip(labels, next(rows), strict=True))
+    with decoded_ahead(or_error(bundle.preprocess.pixels), sources.values(), batch_size) as pictures:
+        for batch in batched(zip(sources, pictures, strict=True), batch_size):
+            good = [pixels for _, pixels in batch if not isinstance(pixels, ImageError)]
+            rows = iter(classifier.probabilities(bundle.encode_pixels(np.stack(good))).tolist() if good else ())
+            for path, pixels in batch:
+                fault = pixels if isinstance(pixels, ImageError) else None
+                yield path, fault or list(zip(labels, next(rows), strict=True))
 
 
 def _print_answer(path: str, best: Sequence[tuple[str, float]], *, is_first: bool) -> None:

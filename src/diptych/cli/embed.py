@@ -58,15 +58,20 @@ def embed(
         With daft, processes that each hold a model. One uses all cores of its machine.
     """
     if out.suffix in (".parquet", ".lance"):
-        rank = int(os.environ.get("RANK", 0)) if rank is None else rank
-        world_size = int(os.environ.get("WORLD_SIZE", 1)) if world_size is None else world_size
-        columns = (image_column, key_column)
-        daft_workers = workers if engine == "daft" else 0
+        if len(pictures) != 1:
+            raise ConfigError(f"a .parquet or .lance is made of one source: a folder or a table. Got {len(pictures)}.")
+        share = {
+            "part_size": part_size,
+            "batch_size": batch_size,
+            "rank": int(os.environ.get("RANK", 0)) if rank is None else rank,
+            "world_size": int(os.environ.get("WORLD_SIZE", 1)) if world_size is None else world_size,
+        }
         try:
-            _embed_parts(pictures, out, model, columns, part_size, batch_size, rank, world_size, daft_workers)
+            columns = {"image_column": image_column, "key_column": key_column}
+            _embed_parts(pictures[0], columns, model, out, share, daft_workers=workers if engine == "daft" else 0)
         except KeyboardInterrupt:
             complain("what is done is kept; the same command goes on from here.")
-            if daft_workers:  # its threads outlive the interpreter, and abort the process then
+            if engine == "daft":  # its threads outlive the interpreter, and abort the process then
                 complain("stopped.")
                 sys.stdout.flush()
                 os._exit(130)
@@ -101,18 +106,8 @@ def embed(
 
 
 def _embed_parts(
-    sources: tuple[str, ...],
-    out: Path,
-    model: str | None,
-    columns: tuple[str, str],
-    part_size: int,
-    batch_size: int,
-    rank: int,
-    world_size: int,
-    daft_workers: int,
+    path: str, columns: dict[str, str], model: str | None, out: Path, share: dict[str, int], *, daft_workers: int
 ) -> None:
-    if len(sources) != 1:
-        raise ConfigError(f"a .parquet or .lance is made of one source: a folder or a table. Got {len(sources)}.")
     from rich.console import Console
     from rich.progress import Progress
 
@@ -122,21 +117,19 @@ def _embed_parts(
     from diptych.search.bulk_daft import embed_with_daft
     from diptych.weights.registry import load
 
-    image_column, key_column = columns
-    source = Source(path=sources[0], caption_columns=(), image_column=image_column, key_column=key_column)
+    source = Source(path=path, caption_columns=(), **columns)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
         task = progress.add_task("embedding", total=None)
-        sizes = {"part_size": part_size, "batch_size": batch_size, "rank": rank, "world_size": world_size}
 
         def on_progress(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
         if daft_workers:
-            done = embed_with_daft(model, source, out, **sizes, workers=daft_workers, on_progress=on_progress)
+            done = embed_with_daft(model, source, out, **share, workers=daft_workers, on_progress=on_progress)
         else:
             pairs, bundle = open_pairs(source), load(model)
             with stop_request() as should_stop:
-                done = embed_bulk(bundle, pairs, out, **sizes, on_progress=on_progress, should_stop=should_stop)
+                done = embed_bulk(bundle, pairs, out, **share, on_progress=on_progress, should_stop=should_stop)
     print(f"{done.samples:,} samples -> {out}; {done.skipped:,} skipped; {done.parts:,} parts of this rank are there")
     if not done.complete:
         raise KeyboardInterrupt

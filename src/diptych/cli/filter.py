@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cyclopts.types import PositiveInt
 
@@ -10,11 +9,6 @@ from diptych.cli.console import complain, print_table
 from diptych.cli.options import find_pictures
 from diptych.data.prompts import read_lines
 from diptych.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from diptych.weights.bundle import Bundle
 
 
 def filter_(
@@ -61,39 +55,23 @@ def filter_(
         raise DataError(f"{deny_list} must hold a concept a line, and is empty.")
     files = find_pictures(pictures)
 
-    from diptych.eval.deny_list import choose_threshold, deny_scores
+    from diptych.eval.deny_list import Examples, filter_pictures
     from diptych.weights.registry import load
 
-    bundle = load(model)
-    texts = bundle.encode_texts(concepts)
-    if examples is not None:
-        denied, kept = (
-            deny_scores(_features(bundle, [str(examples / kind)], batch_size)[1], texts)[0] for kind in ("deny", "keep")
-        )
-        chosen = choose_threshold(denied, kept, max_false=max_false)
-        threshold = chosen.value
+    limit = Examples(folder=examples.expanduser(), max_false=max_false) if examples else threshold
+    assert limit is not None
+    found = filter_pictures(load(model), files, concepts, limit, batch_size=batch_size)
+    for message in found.skipped.values():
+        complain(f"skipped: {message}")
+    if chosen := found.chosen:
         complain(
             f"threshold {chosen.value:.4f}: of the examples it denies {chosen.caught:.1%} of {chosen.denied:,} to deny "
             f"and {chosen.false:.1%} of {chosen.kept:,} to keep."
         )
-    assert threshold is not None
-    paths, features = _features(bundle, list(map(str, files)), batch_size)
-    scores, which = deny_scores(features, texts)
-    order = scores.argsort(descending=True).tolist()
-    found = [(scores[i].item(), paths[i], concepts[int(which[i])]) for i in order if scores[i] >= threshold]
     if json_:
-        rows = [{"path": path, "score": round(value, 6), "concept": concept} for value, path, concept in found]
-        print(json.dumps({"threshold": threshold, "pictures": len(paths), "denied": rows}, indent=2))
+        rows = [{"path": row.path, "score": round(row.score, 6), "concept": row.concept} for row in found.denied]
+        print(json.dumps({"threshold": found.threshold, "pictures": found.pictures, "denied": rows}, indent=2))
         return
-    if found:
-        print_table([(f"{value:.3f}", path, concept) for value, path, concept in found], numbers=[0])
-    complain(f"{len(found):,} of {len(paths):,} pictures are denied.")
-
-
-def _features(bundle: "Bundle", pictures: list[str], batch_size: int) -> "tuple[tuple[str, ...], Tensor]":
-    from diptych.embed import embed_images
-
-    embedded = embed_images(bundle, find_pictures(pictures), batch_size=batch_size)
-    for message in embedded.skipped.values():
-        complain(f"skipped: {message}")
-    return embedded.keys, embedded.features
+    if found.denied:
+        print_table([(f"{row.score:.3f}", row.path, row.concept) for row in found.denied], numbers=[0])
+    complain(f"{len(found.denied):,} of {found.pictures:,} pictures are denied.")

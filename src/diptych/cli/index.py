@@ -9,7 +9,6 @@ from cyclopts.types import PositiveInt
 from cyclopts.validators import Path as CheckPath
 
 from diptych.cli.console import complain, print_table
-from diptych.errors import DataError
 
 index = App(name="index", help="Make, check, copy and export the index that diptych search uses.")
 
@@ -44,8 +43,8 @@ def update(
         done = updated(library, batch_size=batch_size, must=True)
         assert done is not None
         print(
-            f"{done.total:,} files in {library.place}: {done.added:,} added, {done.changed:,} changed, {done.moved:,} "
-            f"moved, {done.deleted:,} deleted, {len(done.broken):,} skipped"
+            f"{done.total:,} files in {library.index_folder}: {done.added:,} added, {done.changed:,} changed, "
+            f"{done.moved:,} moved, {done.deleted:,} deleted, {len(done.broken):,} skipped"
         )
 
 
@@ -62,12 +61,10 @@ def status(folder: Path = Path(), *, index: Path | None = None, json_: bool = Fa
     json_
         Print JSON.
     """
-    from diptych.search.place import open_store
+    from diptych.search.index_folder import open_store, status_of
 
     about, store = open_store(folder, index)
-    facts = {key: about[key] for key in ("folder", "model", "fingerprint")} | {"index": str(store.folder.parent)}
-    facts |= store.status()
-    faults = store.faults()
+    facts, faults = status_of(about, store), store.faults()
     if json_:
         print(json.dumps({**facts, "faults": faults}, indent=2))
         return
@@ -87,12 +84,9 @@ def check(folder: Path = Path(), *, index: Path | None = None) -> None:
     index
         The folder where the index lies, instead of the cache.
     """
-    from diptych.search.place import open_store
+    from diptych.search.index_folder import check_index
 
-    _, store = open_store(folder, index)
-    if wrong := store.check():
-        raise DataError(f"{store.folder} is damaged: {' '.join(wrong)} Make it anew: remove it and search again.")
-    print(f"{store.status()['rows']:,} rows are whole")
+    print(f"{check_index(folder, index):,} rows are whole")
 
 
 @index.command
@@ -106,12 +100,9 @@ def compact(folder: Path = Path(), *, index: Path | None = None) -> None:
     index
         The folder where the index lies, instead of the cache.
     """
-    from diptych.files import folder_lock
-    from diptych.search.place import open_store
+    from diptych.search.writing import compact_index
 
-    _, store = open_store(folder, index)
-    with folder_lock(store.folder.parent):
-        print(f"{store.compact():,} rows were cleared away")
+    print(f"{compact_index(folder, index):,} rows were cleared away")
 
 
 @index.command

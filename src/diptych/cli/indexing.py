@@ -9,7 +9,8 @@ from diptych.cli.console import complain
 from diptych.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from diptych.search.library import Library, Progress, Update
+    from diptych.search.library import Library
+    from diptych.search.update import Update, UpdateProgress
 
 _EVERY = 10.0  # s between lines where there is no terminal
 
@@ -53,7 +54,7 @@ def updated(library: "Library", *, batch_size: int, must: bool = False) -> "Upda
     ):
         task = bars.add_task("indexing", total=None, speed="", visible=False)
 
-        def show(progress: "Progress") -> None:
+        def show(progress: "UpdateProgress") -> None:
             nonlocal said
             speed = f"{progress.per_second:,.1f} pictures/s, {_duration(progress.seconds_left)} left"
             bars.update(task, completed=progress.done, total=progress.total, speed=speed, visible=True)

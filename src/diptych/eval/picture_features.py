@@ -1,19 +1,17 @@
 """Pictures of any evaluation set become rows of features, and those that cannot be read are counted."""
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from diptych.data.ahead import decoded_ahead, or_error
 from diptych.errors import DataError, ImageError
 from diptych.sets.pictures import Pictures
 
-_THREADS = 2  # that decode while the model computes
-_AHEAD = 16  # decoded pictures that wait for the model
 _PIXELS_AT_ONCE = 100_000_000  # in one batch; large photos go in smaller batches, or they would fill the memory
 
 
@@ -44,16 +42,17 @@ def encode_pictures(
     features: list[Tensor] = []
     batch: list[Image.Image] = []
     pixels = 0
-    for index, picture in enumerate(_opened(pictures)):
-        if isinstance(picture, ImageError):
-            skipped[picture.cause] += 1
-            continue
-        kept.append(index)
-        batch.append(picture)
-        pixels += picture.width * picture.height
-        if len(batch) == batch_size or pixels >= _PIXELS_AT_ONCE:
-            features.append(encode(batch))
-            batch, pixels = [], 0
+    with decoded_ahead(or_error(pictures.open), range(len(pictures)), batch_size) as opened:
+        for index, picture in enumerate(opened):
+            if isinstance(picture, ImageError):
+                skipped[picture.cause] += 1
+                continue
+            kept.append(index)
+            batch.append(picture)
+            pixels += picture.width * picture.height
+            if len(batch) == batch_size or pixels >= _PIXELS_AT_ONCE:
+                features.append(encode(batch))
+                batch, pixels = [], 0
     if batch:
         features.append(encode(batch))
     if not features:
@@ -62,22 +61,3 @@ def encode_pictures(
             f"{pictures.name} must have a picture that can be read. It has none of {len(pictures):,} ({causes})."
         )
     return PictureFeatures(torch.cat(features), tuple(kept), dict(skipped))
-
-
-def _opened(pictures: Pictures) -> Iterator[Image.Image | ImageError]:
-    """All pictures in order, decoded a little ahead in threads."""
-
-    def open_(index: int) -> Image.Image | ImageError:
-        try:
-            return pictures.open(index)
-        except ImageError as error:
-            return error
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        ahead: deque[Future[Image.Image | ImageError]] = deque()
-        for index in range(len(pictures)):
-            ahead.append(pool.submit(open_, index))
-            if len(ahead) > _AHEAD:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()

@@ -33,7 +33,7 @@ from diptych.files import atomic_file, sha256, write_json
 from diptych.pairs.remote import RemoteConfig, RemoteFolder, is_remote
 
 MANIFEST = "manifest.json"
-FORMAT = "diptych-shards-1"
+SHARDS_FORMAT = "diptych-shards-1"
 
 PICTURE = "picture"  # in place of an ending, where no file name tells what kind the picture is
 
@@ -111,7 +111,7 @@ class ShardWriter:
             if self._waiting:
                 self._write_shard()
             total = len(self._keys)
-            write_json(self._folder / MANIFEST, {"format": FORMAT, "samples": total, "shards": self._shards})
+            write_json(self._folder / MANIFEST, {"format": SHARDS_FORMAT, "samples": total, "shards": self._shards})
 
 
 @dataclass(frozen=True)
@@ -320,7 +320,7 @@ def write_manifest(folder: Path) -> None:
         {"file": shard.name, "samples": shard.samples, "bytes": shard.size, "sha256": sha256(folder / shard.name)}
         for shard in found._shards
     ]
-    write_json(folder / MANIFEST, {"format": FORMAT, "samples": len(found), "shards": shards})
+    write_json(folder / MANIFEST, {"format": SHARDS_FORMAT, "samples": len(found), "shards": shards})
 
 
 def key_hash(key: str) -> int:
@@ -343,11 +343,11 @@ def _listed(name: str, content: bytes) -> list[_Shard]:
             for shard in manifest["shards"]
         ]
         # A manifest from elsewhere must not lead out of its folder.
-        known = manifest["format"] == FORMAT and all(Path(shard.name).name == shard.name for shard in shards)
+        known = manifest["format"] == SHARDS_FORMAT and all(Path(shard.name).name == shard.name for shard in shards)
     except (ValueError, KeyError, TypeError):
         known, shards = False, []
     if not known:
-        raise ShardError(f"{name} must be a manifest of {FORMAT}. Remove it to read the folder without.")
+        raise ShardError(f"{name} must be a manifest of {SHARDS_FORMAT}. Remove it to read the folder without.")
     return shards
 
 

@@ -5,15 +5,15 @@ whole or absent, so whoever is started again does what is absent. A sample that 
 reason in place of features: rows are never shifted and nothing is lost silently.
 """
 
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from diptych.data.ahead import batched, decoded_ahead, pixels_of
 from diptych.data.images import Preprocess
 from diptych.embed import encode_fast
 from diptych.errors import ConfigError, DataError, missing_extra
@@ -21,7 +21,7 @@ from diptych.files import atomic_file
 from diptych.pairs.sources import Pairs
 from diptych.weights.bundle import Bundle
 
-FORMAT = "diptych-features-1"
+PARTS_FORMAT = "diptych-features-1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,41 +137,37 @@ class Parts:
             How many of its samples could not be read.
         """
         rows: list[tuple[str, np.ndarray | None, str | None]] = []
-        for batch in _read(self._pairs, self.samples(part), self._bundle.preprocess, self._batch_size):
-            good = [pixels for _, pixels, _ in batch if pixels is not None]
-            features = iter(encode_fast(self._bundle, good))
-            rows += [(key, None if pixels is None else next(features), fault) for key, pixels, fault in batch]
-            if on_batch:
-                on_batch(len(batch))
+        read = functools.partial(_read, self._pairs, self._bundle.preprocess)
+        samples = self.samples(part)
+        with decoded_ahead(read, samples, self._batch_size, pixels=lambda sample: pixels_of(sample.pixels)) as ready:
+            for batch in batched(ready, self._batch_size):
+                good = [sample.pixels for sample in batch if sample.pixels is not None]
+                features = iter(encode_fast(self._bundle, good))
+                rows += [(key, None if pixels is None else next(features), fault) for key, pixels, fault in batch]
+                if on_batch:
+                    on_batch(len(batch))
         self._target.write(part, _table(part, rows, self._bundle.model.config.embed_dim, self._schema))
         return sum(fault is not None for _, _, fault in rows)
 
 
-def _read(
-    pairs: Pairs, indices: range, preprocess: Preprocess, batch_size: int
-) -> Iterator[list[tuple[str, np.ndarray | None, str | None]]]:
-    """Key, pixels and fault of each sample, decoded on threads while the caller works on the batch before."""
+class _Sample(NamedTuple):
+    """One sample that was read: its pixels, or why there are none."""
 
-    def read(index: int) -> tuple[str, np.ndarray | None, str | None]:
-        key = f"#{index}"
-        try:
-            sample = pairs[index]
-            key = sample.key
-            if sample.picture is None:
-                return key, None, "no picture"
-            return key, preprocess.fast_pixels(sample.picture, key)[0], None
-        except DataError as error:
-            return key, None, str(error)
+    key: str
+    pixels: np.ndarray | None  # [S, S, 3] uint8
+    fault: str | None
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        ready = None
-        for start in range(0, len(indices), batch_size):
-            following = [pool.submit(read, index) for index in indices[start : start + batch_size]]
-            if ready:
-                yield [future.result() for future in ready]
-            ready = following
-        if ready:
-            yield [future.result() for future in ready]
+
+def _read(pairs: Pairs, preprocess: Preprocess, index: int) -> _Sample:
+    key = f"#{index}"
+    try:
+        sample = pairs[index]
+        key = sample.key
+        if sample.picture is None:
+            return _Sample(key, None, "no picture")
+        return _Sample(key, preprocess.fast_pixels(sample.picture, key)[0], None)
+    except DataError as error:
+        return _Sample(key, None, str(error))
 
 
 class _ParquetParts:
@@ -238,7 +234,7 @@ def _schema(bundle: Bundle, pairs: Pairs, part_size: int) -> Any:
             ("fault", pa.string()),
         ],
         metadata={
-            "format": FORMAT,
+            "format": PARTS_FORMAT,
             "model": bundle.fingerprint(),
             "samples": f"{len(pairs)} {pairs.fingerprint()}",
             "part size": str(part_size),

@@ -9,7 +9,7 @@ import torch
 from diptych.embed import Embedded
 from diptych.errors import ConfigError, DataError, missing_extra
 from diptych.files import atomic_file, atomic_folder, write_json
-from diptych.search.place import INDEX, open_store
+from diptych.search.index_folder import INDEX, open_store
 from diptych.search.store import Store
 
 _BLOCK = 16_384  # rows of Parquet that are held at once

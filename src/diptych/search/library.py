@@ -4,78 +4,42 @@ The index of a folder lies in the user's cache unless told otherwise. It holds o
 `index.json`, which names the one that answers. A change of model fills a new part while the old one answers.
 """
 
-import os
-import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from diptych.data.facts import Facts
-from diptych.embed import encode_fast
 from diptych.errors import ConfigError, DataError
-from diptych.files import folder_lock, write_json
 from diptych.search.ann import APPROXIMATE_FROM, ApproximateScanner
+from diptych.search.database import DATABASE
 from diptych.search.duplicates import alike
 from diptych.search.index import Scanner
-from diptych.search.place import INDEX, describe_index, index_place, read_about
+from diptych.search.index_folder import describe_index, index_folder, read_about, status_of
 from diptych.search.query import Filters, Query
-from diptych.search.reading import THUMBNAIL, Read, find_files, read_ahead, read_file, thumbnail_of
+from diptych.search.reading import THUMBNAIL, thumbnail_of
 from diptych.search.results import Result, Results
-from diptych.search.store import Entry, Snapshot, Store
+from diptych.search.store import Snapshot, Store
+from diptych.search.update import Update, UpdateProgress, update_index
+from diptych.search.writing import Writer
 from diptych.weights.bundle import Bundle
-
-_COMPACT = 0.25  # share of removed rows from which they are cleared away
-_COMPACT_ROWS = 1_000  # and at least so many
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far an update is."""
-
-    done: int
-    total: int  # files that have to be opened
-    seconds: float  # since the first of them
-
-    @property
-    def per_second(self) -> float:
-        return self.done / self.seconds if self.seconds else 0.0
-
-    @property
-    def seconds_left(self) -> float:
-        return (self.total - self.done) / self.per_second if self.done else 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Update:
-    """What an update found, in files."""
-
-    added: int = 0
-    changed: int = 0
-    moved: int = 0
-    deleted: int = 0
-    total: int = 0  # in the index now, without those that could not be read
-    broken: dict[str, str] = field(default_factory=dict)  # path to why, of those that were opened now
-    complete: bool = True  # False after a stop: the next update goes on from here
 
 
 class Library:
     """A folder of pictures and its index. Made by `Library.open`."""
 
-    def __init__(self, folder: Path, place: Path, bundle: Bundle, *, part: str, answering: str) -> None:
+    def __init__(self, folder: Path, index: Path, bundle: Bundle, *, part: str, answering: str) -> None:
         self.folder = folder
-        self.place = place  # of the index
+        self.index_folder = index  # where the index lies
         self.bundle = bundle
         self._part = part  # the one that `update` fills
         self._answering = answering  # the one that searches read; differs while the model is being changed
-        self._store = Store.create(place / part, bundle.model.config.embed_dim)
+        self._store = Store(index / part, bundle.model.config.embed_dim)
         self._lock = threading.RLock()
         self._snapshot: Snapshot | None = None
-        self._version, self._wrote = -1, False
+        self._version = -1
         self._scanner: Scanner | None = None
 
     @classmethod
@@ -87,7 +51,7 @@ class Library:
         Args:
             folder: of pictures.
             bundle: the model that encodes pictures and queries.
-            index: where the index lies; by default `index_place(folder)`.
+            index: where the index lies; by default `index_folder(folder)`.
             reindex: let another model take the index over: `update` encodes all pictures with it.
 
         Raises:
@@ -97,25 +61,26 @@ class Library:
         folder = Path(folder).expanduser().resolve()
         if not folder.is_dir():
             raise DataError(f"{folder} must be a folder of pictures, and is none.")
-        place = Path(index).expanduser().resolve() if index is not None else index_place(folder)
-        fingerprint = bundle.fingerprint()
+        index = Path(index).expanduser().resolve() if index is not None else index_folder(folder)
+        dimensions, fingerprint = bundle.model.config.embed_dim, bundle.fingerprint()
         part = fingerprint[:16]
-        about = read_about(place)
+        about = read_about(index)
         if about is None:
-            with folder_lock(place):
-                if (about := read_about(place)) is None:  # nobody was faster
-                    Store.create(place / part, bundle.model.config.embed_dim).close()
+            with Writer(index / part, dimensions) as writer:
+                if (about := read_about(index)) is None:  # nobody was faster
                     about = describe_index(folder, fingerprint, part, bundle)
-                    write_json(place / INDEX, about)
+                    writer.answer(about)
         if Path(about["folder"]) != folder:
-            raise ConfigError(f"{place} is the index of {about['folder']}, not of {folder}. Choose another --index.")
+            raise ConfigError(f"{index} is the index of {about['folder']}, not of {folder}. Choose another --index.")
         if about["fingerprint"] != fingerprint and not reindex:
             raise ConfigError(
-                f"{place} was made with another model ({about['model'] or about['fingerprint'][:12]}), and features of "
+                f"{index} was made with another model ({about['model'] or about['fingerprint'][:12]}), and features of "
                 "two models cannot be compared. Use that model, or encode the pictures anew: diptych index update "
                 f"{folder} --reindex."
             )
-        return cls(folder, place, bundle, part=part, answering=about["part"])
+        if not (index / part / DATABASE).is_file():  # a change of model begins
+            Writer(index / part, dimensions).close()
+        return cls(folder, index, bundle, part=part, answering=about["part"])
 
     def close(self) -> None:
         """Let go of the index."""
@@ -138,7 +103,7 @@ class Library:
         self,
         *,
         batch_size: int = 64,
-        on_progress: Callable[[Progress], None] | None = None,
+        on_progress: Callable[[UpdateProgress], None] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Update:
         """Bring the index in step with the folder: new, changed, moved and deleted files.
@@ -154,109 +119,13 @@ class Library:
             ConfigError: another process updates this index.
             DataError: the index cannot be written.
         """
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1. Got {batch_size}.")
-        if not os.access(self.place, os.W_OK):
-            raise DataError(f"{self.place} cannot be written, so the index stays as it is. Choose another --index.")
-        with folder_lock(self.place):
-            result = self._update(batch_size, on_progress, should_stop)
-            if result.complete and self._part != self._answering:
-                self._take_over()
-            if result.complete:
-                self._tidy()
-        return result
-
-    def _update(
-        self, batch_size: int, on_progress: Callable[[Progress], None] | None, should_stop: Callable[[], bool]
-    ) -> Update:
-        known = self._store.known()
-        there = {found.path: found for found in find_files(self.folder)}
-        waiting = [
-            found
-            for path, found in there.items()
-            if path not in known or (known[path].size, known[path].modified) != (found.size, found.modified)
-        ]
-        added = changed = moved = 0
-        broken: dict[str, str] = {}
-        gone_ids = {known[path].id: path for path in known.keys() - there.keys()}
-        start, done = time.perf_counter(), 0
-        digests = self._store.digests({found.size for found in waiting})
-        for batch in read_ahead(self.folder, waiting, self.bundle, batch_size, digests):
-            elsewhere, entries = self._placed(batch, gone_ids)
-            self._store.write(entries, elsewhere)
-            self._wrote = True  # data_version tells only what others wrote
-            for read in batch:
-                if read.fault is not None:
-                    broken[read.found.path] = read.fault
-            changed += sum(entry.path in known for entry in entries)
-            added += sum(entry.path not in known for entry in entries)
-            moved += len(elsewhere)
-            done += len(batch)
-            if on_progress:
-                on_progress(Progress(done, len(waiting), time.perf_counter() - start))
-            if should_stop() and done < len(waiting):
-                break
-        # Last: a file that moved is not forgotten before it is found again.
-        complete = done == len(waiting)
-        if complete and gone_ids:
-            self._wrote = True
-            self._store.forget(gone_ids.values())
-        status = self._store.status()
-        return Update(
-            added=added,
-            changed=changed,
-            moved=moved,
-            deleted=len(gone_ids) if complete else 0,
-            total=status["files"] - status["unreadable files"],
-            broken=broken,
-            complete=complete,
+        part = self.index_folder / self._part
+        update = update_index(
+            self.folder, part, self.bundle, batch_size=batch_size, on_progress=on_progress, should_stop=should_stop
         )
-
-    def _placed(self, batch: Sequence[Read], gone: dict[int, str]) -> tuple[dict[int, Entry], list[Entry]]:
-        """Entries of a batch: those that are a vanished file under another name, and the others with their features."""
-        moved: dict[int, Entry] = {}
-        entries: list[Entry] = []
-        encode: list[Read] = []
-        copies = self._store.copies_of({read.digest for read in batch if read.digest and read.fault is None})
-        for read in batch:
-            number = copies.get(read.digest) if read.digest else None
-            if read.fault is not None:
-                entries.append(_entry(read))
-            elif number is not None and number in gone:
-                moved[number] = _entry(read)
-                del gone[number]
-            elif number is not None:
-                features, times, facts = self._store.frames_of(number)
-                entries.append(replace(_entry(read), facts=facts, features=features, times=times))
-            elif read.pixels:
-                encode.append(read)
-            else:  # it was a copy of what is no longer there
-                again = read_file(self.folder, read.found, self.bundle.preprocess)
-                entries += [_entry(again)] if again.fault is not None else []
-                encode += [again] if again.fault is None else []
-        features = encode_fast(self.bundle, [frame for read in encode for frame in read.pixels])
-        start = 0
-        for read in encode:
-            rows = features[start : start + len(read.pixels)]
-            entries.append(replace(_entry(read), features=rows, times=read.times))
-            start += len(rows)
-        return moved, entries
-
-    def _take_over(self) -> None:
-        old, about = self._answering, read_about(self.place)
-        assert about is not None
-        fingerprint = self.bundle.fingerprint()
-        write_json(self.place / INDEX, describe_index(self.folder, fingerprint, self._part, self.bundle))
-        self._answering = self._part
-        with self._lock:
-            self._snapshot = None
-        shutil.rmtree(self.place / old, ignore_errors=True)  # who reads it still has it open
-
-    def _tidy(self) -> None:
-        status = self._store.status()
-        removed = status["removed rows"]
-        if removed >= _COMPACT_ROWS and removed > _COMPACT * (removed + status["rows"]):
-            self._store.compact()
+        if update.complete:
+            self._answering = self._part
+        return update
 
     # Asking
 
@@ -306,7 +175,8 @@ class Library:
             raise ConfigError(f"count must be at least 1. Got {count}.")
         if self._part != self._answering:
             raise ConfigError(
-                f"{self.place} is still being made with this model: until `update` is through, the old one answers."
+                f"{self.index_folder} is still being made with this model: until `update` is through, the old one "
+                "answers."
             )
         with self._lock:
             snapshot = self._refreshed()
@@ -368,14 +238,8 @@ class Library:
     # Upkeep
 
     def status(self) -> dict[str, Any]:
-        """Where it lies, of which model it is, and counts."""
-        about = read_about(self.place) or {}
-        return {
-            "folder": str(self.folder),
-            "index": str(self.place),
-            "model": about.get("model"),
-            **self._store.status(),
-        }
+        """Of which folder and model it is, where the index lies, and counts."""
+        return status_of(read_about(self.index_folder) or {}, self._store)
 
     def faults(self) -> dict[str, str]:
         """Files that could not be read, and why."""
@@ -387,8 +251,8 @@ class Library:
 
     def compact(self) -> int:
         """Clear removed rows away; how many there were. `update` does so by itself from a quarter on."""
-        with folder_lock(self.place):
-            return self._store.compact()
+        with Writer(self.index_folder / self._part, self.bundle.model.config.embed_dim) as writer:
+            return writer.compact()
 
     def rows(self) -> Iterator[tuple[str, float | None, np.ndarray]]:
         """Path below the folder, second of a video, and features [D] of each row."""
@@ -403,10 +267,10 @@ class Library:
     def _refreshed(self) -> Snapshot:
         """The rows of the last transaction; read again when it is a new one."""
         version = self._store.version()
-        if self._snapshot is None or version != self._version or self._wrote:
+        if self._snapshot is None or version != self._version:
             old, self._snapshot = self._snapshot, self._store.snapshot()
-            self._version, self._wrote = version, False
-            if self._scanner is not None and old is not None and old.place == self._snapshot.place:
+            self._version = version
+            if self._scanner is not None and old is not None and old.file == self._snapshot.file:
                 self._scanner.extend(self._snapshot.features)
             else:
                 features = self._snapshot.features
@@ -444,17 +308,6 @@ def _among(snapshot: Snapshot, files: np.ndarray | None, leave_out: int | None) 
     if leave_out is not None:
         allowed &= snapshot.files != leave_out
     return None if allowed.all() else allowed
-
-
-def _entry(read: Read) -> Entry:
-    return Entry(
-        path=read.found.path,
-        size=read.found.size,
-        modified=read.found.modified,
-        digest=read.digest,
-        facts=read.facts,
-        fault=read.fault,
-    )
 
 
 def _result(path: Path, score: float, facts: Facts, seconds: float | None) -> Result:

@@ -14,6 +14,7 @@ item that ends as a picture's file does is a picture.
 import datetime
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,16 +87,33 @@ class Query:
         """
         texts = [term for term in self.terms if term.image is None]
         images = [term for term in self.terms if term.image is not None]
-        total = torch.zeros(bundle.model.config.embed_dim)  # [D]
+        parts: list[tuple[Sequence[float], Tensor]] = []
         if texts:
-            weights = torch.tensor([term.weight for term in texts])
-            total += weights @ bundle.encode_texts([term.text for term in texts])
+            parts.append(([term.weight for term in texts], bundle.encode_texts([term.text for term in texts])))
         if images:
-            weights = torch.tensor([term.weight for term in images])
-            total += weights @ bundle.encode_images([term.image for term in images if term.image is not None])
-        if total.norm() < _SMALLEST:
-            raise ConfigError("the terms of the query cancel out: nothing is left to look for. Change a weight.")
-        return total / total.norm()
+            pictures = [term.image for term in images if term.image is not None]
+            parts.append(([term.weight for term in images], bundle.encode_images(pictures)))
+        return weighted_sum(parts)
+
+
+def weighted_sum(parts: Sequence[tuple[Sequence[float], Tensor]]) -> Tensor:
+    """What a query of several terms looks for, in the model's space.
+
+    Args:
+        parts: at least one; of each the weights of T terms, and their features [T, D], unit length.
+
+    Returns:
+        [D] float32, unit length: the sum of weight times feature, over the terms of all parts.
+
+    Raises:
+        ConfigError: the terms cancel out.
+    """
+    total = torch.zeros(parts[0][1].shape[1])  # [D]
+    for weights, features in parts:
+        total += torch.tensor(weights) @ features
+    if total.norm() < _SMALLEST:
+        raise ConfigError("the terms of the query cancel out: nothing is left to look for. Change one of them.")
+    return total / total.norm()
 
 
 @dataclass(frozen=True, kw_only=True)

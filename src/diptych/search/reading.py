@@ -3,8 +3,7 @@
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -16,13 +15,12 @@ from diptych.data.facts import Facts
 from diptych.data.images import PICTURE_ENDINGS, Preprocess, open_image
 from diptych.data.video import VIDEO_ENDINGS, sample_frames
 from diptych.errors import ImageError, MissingExtraError
-from diptych.weights.bundle import Bundle
 
 THUMBNAIL = 256  # px, the longer side
 _WHOLE = 64 * 2**20  # bytes up to which a video's digest is of all of it; beyond, of its two ends and its length
 
 
-class Found(NamedTuple):
+class FoundFile(NamedTuple):
     """A file in the folder, not opened yet."""
 
     path: str  # below the folder, "/" between its parts
@@ -34,7 +32,7 @@ class Found(NamedTuple):
 class Read:
     """A file that was opened: pixels of each of its frames, or why there are none."""
 
-    found: Found
+    found: FoundFile
     digest: bytes | None = None
     facts: Facts = field(default_factory=Facts)
     pixels: tuple[np.ndarray, ...] = ()  # R frames, [S, S, 3] uint8 each
@@ -42,7 +40,7 @@ class Read:
     fault: str | None = None
 
 
-def find_files(folder: Path) -> Iterator[Found]:
+def find_files(folder: Path) -> Iterator[FoundFile]:
     """Pictures and videos in a folder and its subfolders, by their endings; what starts with a dot is passed over.
 
     Links to folders are not followed, and a subfolder that cannot be read is passed over.
@@ -50,9 +48,9 @@ def find_files(folder: Path) -> Iterator[Found]:
     endings = {f".{ending}" for ending in (*PICTURE_ENDINGS, *VIDEO_ENDINGS)}
     waiting = [("", str(folder))]
     while waiting:
-        inside, place = waiting.pop()
+        inside, path = waiting.pop()
         try:
-            items = sorted(os.scandir(place), key=lambda item: item.name)
+            items = sorted(os.scandir(path), key=lambda item: item.name)
         except PermissionError:
             continue
         for item in items:
@@ -67,7 +65,7 @@ def find_files(folder: Path) -> Iterator[Found]:
                     continue
                 if not item.name.isascii() and not _is_text(item.name):
                     continue
-                yield Found(f"{inside}{item.name}", facts.st_size, facts.st_mtime_ns)
+                yield FoundFile(f"{inside}{item.name}", facts.st_size, facts.st_mtime_ns)
 
 
 def _is_text(name: str) -> bool:
@@ -78,7 +76,7 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def read_file(folder: Path, found: Found, preprocess: Preprocess, known: Set[bytes] = frozenset()) -> Read:
+def read_file(folder: Path, found: FoundFile, preprocess: Preprocess, known: Set[bytes] = frozenset()) -> Read:
     """Open one file: its digest, its facts and its pixels. Safe to call from many threads.
 
     Args:
@@ -120,24 +118,6 @@ def _digest_of_video(path: Path) -> bytes:
             file.seek(start)
             digest.update(file.read(_WHOLE // 2))
         return digest.digest()
-
-
-def read_ahead(
-    folder: Path, waiting: Sequence[Found], bundle: Bundle, batch_size: int, known: Set[bytes]
-) -> Iterator[list[Read]]:
-    """Files of each batch, opened on threads while the caller works on the one before."""
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        ready = None
-        for start in range(0, len(waiting), batch_size):
-            following = [
-                pool.submit(read_file, folder, found, bundle.preprocess, known)
-                for found in waiting[start : start + batch_size]
-            ]
-            if ready:
-                yield [future.result() for future in ready]
-            ready = following
-        if ready:
-            yield [future.result() for future in ready]
 
 
 def thumbnail_of(path: Path, *, side: int = THUMBNAIL) -> bytes:

@@ -42,7 +42,7 @@ class Row(Protocol):
     def time(self) -> float | None: ...  # s into a video
 
 
-class Library(Protocol):
+class Searchable(Protocol):
     """What the server needs of `diptych.search.library.Library`. Safe to call from several threads."""
 
     @property
@@ -68,7 +68,7 @@ class Gallery:
         library: what is searched.
     """
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Searchable) -> None:
         self._library = library
         self._paths: OrderedDict[str, Path] = OrderedDict()  # by id, the one found last at the end
         self._ids: dict[Path, str] = {}

@@ -18,7 +18,7 @@ from diptych.classify import ZeroShotClassifier
 from diptych.data.images import open_image
 from diptych.data.prompts import PLAIN, check_labels, check_templates, fill
 from diptych.errors import ConfigError, ImageError, TextError
-from diptych.search.query import Filters
+from diptych.search.query import Filters, weighted_sum
 from diptych.serve.batcher import Batcher
 from diptych.serve.data_urls import is_url, picture_bytes
 from diptych.serve.gallery import Gallery
@@ -30,7 +30,6 @@ from diptych.weights.bundle import GOLDEN_TOLERANCE, Bundle, golden_picture
 T = TypeVar("T")
 Fetch = Callable[[str], Awaitable[bytes]]
 
-_SMALLEST = 1e-4  # norm of a sum of unit vectors below which its direction is rounding
 _HEALTH_SECONDS = 1.0  # one answer of /health holds so long
 
 
@@ -194,14 +193,12 @@ class Service:
         (of_texts, _), of_picture = await together(
             self.text_features(texts), self.image_features([] if picture is None else [picture])
         )
-        of_text = of_texts[: len(texts) - (without is not None)]  # [0 or 1, D]
+        of_text, taken_away = np.split(of_texts, [len(texts) - (without is not None)])
         if not len(of_text) and not len(of_picture):
             raise ConfigError("a search needs something to look for: text, image or like.")
-        total = of_text.sum(axis=0) + of_picture.sum(axis=0) - (of_texts[-1] if without is not None else 0)  # [D]
-        length = float(np.linalg.norm(total))
-        if length < _SMALLEST:
-            raise ConfigError("what is looked for and what is taken away cancel out. Change one of them.")
-        return await self.in_thread(gallery.search, total / length, count, filters)
+        parts = ((1.0, of_text), (1.0, of_picture), (-1.0, taken_away))
+        wanted = weighted_sum([([weight] * len(rows), torch.from_numpy(rows)) for weight, rows in parts])
+        return await self.in_thread(gallery.search, wanted.numpy(), count, filters)
 
     async def draw(self, id_: str, side: int) -> bytes:
         """A JPEG of a picture that was found; see `Gallery.draw`."""

@@ -11,9 +11,7 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,9 +22,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from diptych.data.ahead import batched, decoded_ahead
 from diptych.data.images import ImageSource, Preprocess
 from diptych.data.tokenizer import Tokenizer
-from diptych.errors import ConfigError, DataError, ImageError, WeightsError
+from diptych.errors import ConfigError, DataError, WeightsError
 from diptych.files import atomic_folder, write_json
 from diptych.model.blocks import Activation
 from diptych.model.clip import CLIP
@@ -143,14 +142,10 @@ class Bundle:
         """
         features = torch.empty(len(images), self.model.config.embed_dim)
         done = 0
-        for batch in decode_ahead(self.preprocess, images, batch_size):
-            pixels = []
-            for picture in batch:
-                if isinstance(picture, ImageError):
-                    raise picture
-                pixels.append(picture)
-            features[done : done + len(batch)] = self.encode_pixels(np.stack(pixels))
-            done += len(batch)
+        with decoded_ahead(self.preprocess.pixels, images, batch_size) as pictures:
+            for batch in batched(pictures, batch_size):
+                features[done : done + len(batch)] = self.encode_pixels(np.stack(batch))
+                done += len(batch)
         return features
 
     def encode_pixels(self, pixels: np.ndarray) -> Tensor:
@@ -419,31 +414,6 @@ def golden_picture() -> Image.Image:
     """A picture by formula, 120 x 80: red grows to the right, green downwards, blue is a chessboard."""
     y, x = np.mgrid[:80, :120]
     return Image.fromarray(np.stack([x * 2, y * 3, (x // 8 + y // 8) % 2 * 255], axis=-1).astype(np.uint8))
-
-
-def decode_ahead(
-    preprocess: Preprocess, images: Sequence[ImageSource], batch_size: int
-) -> Iterator[list[np.ndarray | ImageError]]:
-    """The pixels of each batch, [S, S, 3] uint8 a picture, or why it has none.
-
-    The next batch is decoded on threads while the caller works on this one; no more than two are held.
-    """
-
-    def decode(image: ImageSource) -> np.ndarray | ImageError:
-        try:
-            return preprocess.pixels(image)
-        except ImageError as error:
-            return error
-
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        waiting = []
-        for rows in _batches(len(images), batch_size):
-            following = [pool.submit(decode, image) for image in images[rows]]
-            if waiting:
-                yield [future.result() for future in waiting]
-            waiting = following
-        if waiting:
-            yield [future.result() for future in waiting]
 
 
 def _batches(count: int, batch_size: int) -> Iterator[slice]:
