@@ -6,7 +6,7 @@ import pytest
 from diptych.train.bottleneck import bottleneck
 from diptych.train.laps import SECTIONS, shares
 from diptych.train.recipe import TrainRecipe
-from test_distributed import vit
+from runs import vit
 
 
 def change(recipe: TrainRecipe, **options: Any) -> TrainRecipe:

@@ -38,7 +38,7 @@ from diptych.model.clip import CLIP
 from diptych.model.presets import preset
 from diptych.runtime import generator
 from diptych.train.recipe import TrainRecipe
-from diptych.train.trainer import Progress
+from diptych.train.trainer import StepReport
 from diptych.weights import bundle as bundle_module
 from diptych.weights import convert
 from diptych.weights.bundle import About, Bundle
@@ -694,7 +694,7 @@ def test_on_a_terminal_what_holds_a_run_up_stands_below_its_bar(tiny_recipe, mon
     facts = {"step": 1, "steps": 8, "loss": 2.0, "gradient_norm": 1.0, "learning_rate": 1e-3, "logit_scale": 14.0}
     facts |= {"pairs": 8, "seconds": 1.0, "pairs_per_second": 8.0, "metrics": {}, "bad": {}}
     with training_view.TrainingView(tiny_recipe) as view:
-        view(Progress(**facts, time={"data": 3.0, "step": 1.0, "decode": 3.0}))
+        view(StepReport(**facts, time={"data": 3.0, "step": 1.0, "decode": 3.0}))
     shown = screen.getvalue()
     assert "step 1/8  loss 2.000  8 pairs/s" in shown
     assert shown.index("step 1/8") < shown.index("75% of the time waits for data: ")

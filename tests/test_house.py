@@ -30,6 +30,7 @@ TESTED_ELSEWHERE = {
     "serve/monitor.py": "test_app.py",
     "serve/refusals.py": "test_app.py",
     "pages/run.py": "test_cli.py",
+    "train/update.py": "test_train_update.py",  # the folder's name with it: a step of training, not of an index
     "sets/labelled.py": "test_open.py",  # both layouts are read by the one door
     "data/embedded.py": "test_pictograms.py",  # one function, which every test on the embedded pairs goes through
 }

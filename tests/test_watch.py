@@ -22,8 +22,8 @@ from diptych.files import folder_lock
 from diptych.train.log import RunLog
 from diptych.train.trainer import train
 from diptych.train.watch import WatchedRun, curves, state_of, time_of
+from runs import change, count_pairs
 from test_files import names
-from test_trainer import change, count_pairs
 
 LINES = [
     {"step": 10, "pairs": 80, "seconds": 2.0, "loss": 3.0, "time": {"step": 2.0, "evaluation": 6.0, "decode": 0.5}},

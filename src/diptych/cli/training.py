@@ -19,7 +19,7 @@ from diptych.sets.open import read_labelled
 from diptych.train.bottleneck import bottleneck
 from diptych.train.laps import shares
 from diptych.train.recipe import TrainRecipe
-from diptych.train.trainer import Evaluator, Progress
+from diptych.train.trainer import Evaluator, StepReport
 from diptych.train.watch import RECENT, time_of
 from diptych.weights.bundle import Bundle
 
@@ -73,7 +73,7 @@ class TrainingView:
         if self._live:
             self._live.stop()
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: StepReport) -> None:
         """Show one step."""
         self._rate += (0.1 if self._rate else 1.0) * (progress.pairs_per_second - self._rate)
         state = (
@@ -100,7 +100,7 @@ class TrainingView:
             numbers = "  ".join(f"{name} {value:.1%}" for name, value in progress.metrics.items())
             self._console.print(f"step {progress.step:,}  {numbers}", highlight=False)
 
-    def _is_logged(self, progress: Progress) -> bool:
+    def _is_logged(self, progress: StepReport) -> bool:
         every = (self._recipe.train.log_every, self._recipe.train.evaluate_every, progress.steps)
         return any(number and progress.step % number == 0 for number in every)
 
