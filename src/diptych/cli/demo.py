@@ -90,7 +90,7 @@ def _measure(result: "TrainResult", recipe: "TrainRecipe", out: Path) -> "tuple[
     from diptych.runtime import hardware
     from diptych.sets.open import read_labelled
     from diptych.train.bottleneck import bottleneck
-    from diptych.train.laps import shares
+    from diptych.train.laps import time_shares
     from diptych.train.log import read_log
 
     bundle, data = result.bundle, read_labelled(data_path(HELD_OUT))
@@ -105,7 +105,7 @@ def _measure(result: "TrainResult", recipe: "TrainRecipe", out: Path) -> "tuple[
         "data": HELD_OUT,
         "train_seconds": result.counts["train_seconds"],
         "pairs_seen": result.counts["pairs"],
-        "bottleneck": bottleneck(shares(result.counts["time"]), recipe, cores=int(machine["cores"])),
+        "bottleneck": bottleneck(time_shares(result.counts["time"]), recipe, cores=int(machine["cores"])),
         "seed": recipe.seed,
         "hardware": machine,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

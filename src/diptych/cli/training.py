@@ -17,7 +17,7 @@ from diptych.runtime import hardware
 from diptych.sets.labelled import LabelledImages
 from diptych.sets.open import read_labelled
 from diptych.train.bottleneck import bottleneck
-from diptych.train.laps import shares
+from diptych.train.laps import time_shares
 from diptych.train.recipe import TrainRecipe
 from diptych.train.trainer import Evaluator, StepReport
 from diptych.train.watch import RECENT, time_of
@@ -82,7 +82,7 @@ class TrainingView:
         )
         if self._is_logged(progress):  # so its time is that of a whole line
             self._recent.append(progress.logged(with_metrics=False))
-            self._held_up = bottleneck(shares(time_of(self._recent)), self._recipe, cores=self._cores)
+            self._held_up = bottleneck(time_shares(time_of(self._recent)), self._recipe, cores=self._cores)
         if self._live:
             if self._task is None:
                 self._task = self._bar.add_task("", total=progress.steps, completed=progress.step - 1, state="")

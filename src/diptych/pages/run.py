@@ -6,7 +6,7 @@ from typing import Any
 from diptych.config import to_dict
 from diptych.pages.page import Bars, Curve, Headline, ReportPage, Table
 from diptych.train.bottleneck import bottleneck
-from diptych.train.laps import BESIDE, shares
+from diptych.train.laps import BESIDE, time_shares
 from diptych.train.watch import WatchedRun, curves, time_of
 
 _MEANINGS = {
@@ -25,7 +25,7 @@ _UNITS = {"loss": "nats", "pairs/s": "pairs a second of training"}
 def run_page(run: WatchedRun) -> ReportPage:
     """Lay out a run, under way or over, as its folder tells it."""
     line: Mapping[str, Any] = run.lines[-1] if run.lines else {}
-    time = shares(time_of(run.lines))
+    time = time_shares(time_of(run.lines))
     of_all = f" of {run.recipe.train.steps:,}" if run.recipe else ""
     state = f"step {line.get('step', 0):,}{of_all}"
     held_up = bottleneck(time, run.recipe) if run.recipe else ""

@@ -33,9 +33,9 @@ from diptych.files import atomic_file, sha256, write_json
 from diptych.pairs.remote import RemoteConfig, RemoteFolder, is_remote
 
 MANIFEST = "manifest.json"
-FORMAT = "diptych-shards-1"
+_FORMAT = "diptych-shards-1"
 
-PICTURE = "picture"  # in place of an ending, where no file name tells what kind the picture is
+UNTYPED_PICTURE = "picture"  # in place of an ending, where no file name tells what kind the picture is
 
 _OPEN_SHARDS = 256  # files that one set holds open
 _OPEN_REMOTE_SHARDS = 32  # an open file keeps its place on the disk, also when the cache has let go of it
@@ -111,7 +111,7 @@ class ShardWriter:
             if self._waiting:
                 self._write_shard()
             total = len(self._keys)
-            write_json(self._folder / MANIFEST, {"format": FORMAT, "samples": total, "shards": self._shards})
+            write_json(self._folder / MANIFEST, {"format": _FORMAT, "samples": total, "shards": self._shards})
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,9 @@ class Sample:
     @property
     def picture(self) -> bytes | None:
         """The first part that is a picture by its ending."""
-        return next((part for ending, part in self.parts.items() if ending in (*PICTURE_ENDINGS, PICTURE)), None)
+        return next(
+            (part for ending, part in self.parts.items() if ending in (*PICTURE_ENDINGS, UNTYPED_PICTURE)), None
+        )
 
 
 def captions_of(sample: Sample) -> list[str]:
@@ -320,7 +322,7 @@ def write_manifest(folder: Path) -> None:
         {"file": shard.name, "samples": shard.samples, "bytes": shard.size, "sha256": sha256(folder / shard.name)}
         for shard in found._shards
     ]
-    write_json(folder / MANIFEST, {"format": FORMAT, "samples": len(found), "shards": shards})
+    write_json(folder / MANIFEST, {"format": _FORMAT, "samples": len(found), "shards": shards})
 
 
 def key_hash(key: str) -> int:
@@ -343,11 +345,11 @@ def _listed(name: str, content: bytes) -> list[_Shard]:
             for shard in manifest["shards"]
         ]
         # A manifest from elsewhere must not lead out of its folder.
-        known = manifest["format"] == FORMAT and all(Path(shard.name).name == shard.name for shard in shards)
+        known = manifest["format"] == _FORMAT and all(Path(shard.name).name == shard.name for shard in shards)
     except (ValueError, KeyError, TypeError):
         known, shards = False, []
     if not known:
-        raise ShardError(f"{name} must be a manifest of {FORMAT}. Remove it to read the folder without.")
+        raise ShardError(f"{name} must be a manifest of {_FORMAT}. Remove it to read the folder without.")
     return shards
 
 

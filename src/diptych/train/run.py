@@ -77,7 +77,14 @@ def open_run(recipe: TrainRecipe, ranks: Ranks, out: Path, newest: Path | None) 
 
 
 class Run:
-    """What changes from step to step, from scratch or from a checkpoint."""
+    """What changes from step to step, anew or from a checkpoint. The weights are changed by `update.train_step`.
+
+    Args:
+        recipe: everything that decides the run.
+        sources: the opened sources of its data.
+        saved: where the run stood; None for one that begins.
+        ranks: the processes; each makes its own, all at once.
+    """
 
     def __init__(self, recipe: TrainRecipe, sources: Sequence[Pairs], saved: Checkpoint | None, ranks: Ranks) -> None:
         self.recipe = recipe

@@ -11,7 +11,7 @@ from diptych.train.log import LogReader
 from diptych.train.recipe import TrainRecipe, read_recipe
 
 State = Literal["starting", "running", "stalled", "stopped", "finished"]
-Point = tuple[float, float]  # step, value
+StepValue = tuple[float, float]  # step, value
 
 # Keys of a line of the log by the names of their curves; metrics come between, under their own names.
 _FIRST = {"loss": "loss"}
@@ -115,9 +115,9 @@ def state_of(
     return "stalled" if silent > max(_SILENT, _PATIENCE * longest) else "running"
 
 
-def curves(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Point]]:
+def curves(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[StepValue]]:
     """What a log holds, by name: loss first, then metrics, then the rest."""
-    found: dict[str, list[Point]] = {}
+    found: dict[str, list[StepValue]] = {}
     metrics = {key: key for line in lines for key in line if "/" in key}
     for key, name in (_FIRST | metrics | _LAST).items():
         if points := [(line["step"], line[key]) for line in lines if key in line]:
