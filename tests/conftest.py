@@ -6,7 +6,7 @@ import itertools
 import os
 import signal
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,29 @@ from diptych.train.trainer import StepReport, TrainResult, train
 from diptych.weights.bundle import Bundle
 from runs import change, count_pairs, watched
 
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell hands it to what it starts in the background
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests send it, and their processes inherit this
+# A shell hands it ignored to what it starts in the background; tests send it, and what they start inherits this.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs the network
 torch.set_num_threads(1)  # tiny models are slower on two, and other tests run beside
+
+_LONGEST = {False: 600, True: 3600}  # seconds of a test that is not, and of one that is marked as slow
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """No test waits for ever: for a process, a socket, or a moment that does not come."""
+    seconds = _LONGEST[item.get_closest_marker("slow") is not None]
+
+    def end(_number: int, _frame: object) -> None:
+        pytest.fail(f"the test took more than {seconds} s")
+
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 30)  # again and again: what cleans up may wait, too
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
 
 COLORS = ("red", "green", "blue", "black", "orange")
 SHAPES = ("square", "circle", "bar", "cross")

@@ -1,11 +1,13 @@
 """Processes that tests start, as torchrun does; each of them has an end."""
 
+import contextlib
 import multiprocessing
 import os
 import socket
+import subprocess
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -49,6 +51,16 @@ def _be_rank(rank: int, count: int, port: int, queue: Any, work: Callable[..., A
     except BaseException:
         queue.put((rank, traceback.format_exc()))
         raise
+
+
+@contextlib.contextmanager
+def started(command: Sequence[Any], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process that does not outlive the block, however that ends."""
+    with subprocess.Popen([str(word) for word in command], text=True, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_until(is_time: Callable[[], bool], *, seconds: float = 60.0, every: float = 0.0005) -> None:

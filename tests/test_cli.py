@@ -42,6 +42,7 @@ from diptych.train.trainer import StepReport
 from diptych.weights import bundle as bundle_module
 from diptych.weights import convert
 from diptych.weights.bundle import About, Bundle
+from processes import started
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (40, 60, 210)}
 TWO_LABELS = ("--labels", "a cat", "--labels", "a dog")
@@ -867,11 +868,10 @@ with folder_lock(Path({str(tmp_path / "index")!r})):
     print(flush=True)
     input()
 """
-    other = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert other.stdout
-    other.stdout.readline()
-    code, out, err = run("search", "a boat", *indexed)
-    other.communicate("\n")
+    with started([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        other.stdout.readline()
+        code, out, err = run("search", "a boat", *indexed)
     assert (code, len(out.splitlines())) == (0, 4)
     assert "comes from what was indexed before" in err
 

@@ -398,14 +398,16 @@ def test_a_run_of_two_processes_that_are_killed_comes_out_the_same(tiny_recipe, 
     for _ in range(5):
         lines = len(read_log(run / "log.jsonl"))
         processes, _ = start_ranks(live, 2, tmp_path / "recipe.toml", run)
-        wait_until(
-            lambda lines=lines, processes=processes: (
-                len(read_log(run / "log.jsonl")) > lines or not all(process.is_alive() for process in processes)
+        try:
+            wait_until(
+                lambda lines=lines, processes=processes: (
+                    len(read_log(run / "log.jsonl")) > lines or not all(process.is_alive() for process in processes)
+                )
             )
-        )
-        time.sleep(moments.uniform(0, 0.3))
-        for process in processes:
-            process.kill()
+            time.sleep(moments.uniform(0, 0.3))
+        finally:
+            for process in processes:
+                process.kill()
         for process in processes:
             process.join()
             assert process.exitcode == -signal.SIGKILL

@@ -252,9 +252,10 @@ def interrupted(*words: object) -> tuple[int, str]:
     shown, asked = b"", False
     try:
         while True:  # our own handle of the other end stays open, so that nothing is lost when the process ends
+            has_ended = process.poll() is not None  # before the look: what it wrote last is there by then
             if select.select([ours], [], [], 0.1)[0]:
                 shown += os.read(ours, 65536)
-            elif process.poll() is not None:
+            elif has_ended:
                 return process.returncode, plain(shown.decode())
             if not asked and "╯".encode() in shown:
                 process.send_signal(signal.SIGINT)
