@@ -19,7 +19,7 @@ from diptych.runtime import hardware
 from diptych.train.devices import Device, find_device
 from diptych.train.plan import Plan, Setup, choose_precision, plan_run
 from diptych.train.recipe import TrainRecipe, read_recipe
-from diptych.train.trainer import Progress, train
+from diptych.train.trainer import StepReport, train
 
 ROOT = Path(__file__).parent.parent
 STEPS, PROBE_EVERY, WARM_UP = 60, 3, 6
@@ -65,7 +65,7 @@ def here() -> dict[str, object]:
     predicted, measured = [], []
     plans = []
 
-    def on_progress(progress: Progress) -> None:
+    def on_progress(progress: StepReport) -> None:
         if progress.step > WARM_UP:
             measured.append(progress.pairs_per_second)
         if progress.step % PROBE_EVERY == 0:

@@ -184,7 +184,7 @@ class Ours:
         from diptych.pairs.pipeline import Batch, DataConfig, Source
         from diptych.train.distributed import Ranks
         from diptych.train.recipe import TokenizerConfig, TrainConfig, TrainRecipe
-        from diptych.train.trainer import _Run
+        from diptych.train.run import Run
         from diptych.weights.bundle import Bundle
 
         self.imports = status_megabytes("VmRSS")
@@ -201,7 +201,7 @@ class Ours:
             start_from=str(folder / "bundle"),
         )
         del bundle
-        self._run = _Run(recipe, [], None, Ranks(0, 1, torch.device("cpu")))
+        self._run = Run(recipe, [], None, Ranks(0, 1, torch.device("cpu")))
         tokens = self._run.bundle.tokenizer.encode(captions(batch_size, full=full), truncate=True)
         tokens = tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
         self._batch = Batch(
@@ -209,10 +209,12 @@ class Ours:
         )
 
     def serve(self, pipe: Connection) -> None:
+        from diptych.train.update import train_step
+
         while pipe.recv():
             start = Clocks.now()
-            update = self._run.update(self._batch, [len(self._batch.images)])
-            pipe.send((Clocks.since(start), update.loss))
+            outcome = train_step(self._run, self._batch, [len(self._batch.images)])
+            pipe.send((Clocks.since(start), outcome.loss))
             give_back(len(self._batch.images))
 
 

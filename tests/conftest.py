@@ -4,8 +4,11 @@ import dataclasses
 import io
 import itertools
 import os
+import signal
 import tarfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,10 +22,33 @@ from diptych.pairs.pipeline import DataConfig, Source
 from diptych.pairs.shards import ShardWriter
 from diptych.runtime import generator
 from diptych.train.recipe import TokenizerConfig, TrainConfig, TrainRecipe
+from diptych.train.trainer import StepReport, TrainResult, train
 from diptych.weights.bundle import Bundle
+from runs import change, count_pairs, watched
 
+# A shell hands it ignored to what it starts in the background; tests send it, and what they start inherits this.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs the network
 torch.set_num_threads(1)  # tiny models are slower on two, and other tests run beside
+
+_LONGEST = {False: 600, True: 3600}  # seconds of a test that is not, and of one that is marked as slow
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """No test waits for ever: for a process, a socket, or a moment that does not come."""
+    seconds = _LONGEST[item.get_closest_marker("slow") is not None]
+
+    def end(_number: int, _frame: object) -> None:
+        pytest.fail(f"the test took more than {seconds} s")
+
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 30)  # again and again: what cleans up may wait, too
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
 
 COLORS = ("red", "green", "blue", "black", "orange")
 SHAPES = ("square", "circle", "bar", "cross")
@@ -88,6 +114,41 @@ def tiny_recipe(pair_shards: Path) -> TrainRecipe:
         preprocess=Preprocess(image_size=32),
         tokenizer=TokenizerConfig(vocab_size=600),
     )
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tiny_recipe, tmp_path_factory) -> tuple[Path, TrainResult, list[StepReport]]:
+    """The tiny recipe, run once. Not to be written to."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    return out, *watched(change(tiny_recipe, evaluate_every=3), out, evaluators={"set": count_pairs})
+
+
+@pytest.fixture(scope="session")
+def run_tiny(tiny_recipe) -> Callable[..., tuple[TrainResult, list[StepReport]]]:
+    """The same run somewhere else, with an ear on its progress."""
+
+    def run(out: Path, on_progress: Callable[[StepReport], None] = lambda _: None, **options: Any):
+        seen: list[StepReport] = []
+
+        def listen(progress: StepReport) -> None:
+            seen.append(progress)
+            on_progress(progress)
+
+        recipe = change(tiny_recipe, evaluate_every=3, **options)
+        return train(recipe, out, evaluators={"set": count_pairs}, on_progress=listen), seen
+
+    return run
+
+
+@pytest.fixture
+def spoiled_shards(tmp_path) -> Path:
+    """Every fifth of 40 pictures is cut short."""
+    folder = tmp_path / "spoiled"
+    with ShardWriter(folder) as writer:
+        for n in range(40):
+            picture = png(drawing("red" if n % 2 else "blue", "cross", 4 + n % 10))
+            writer.add(str(n), {"png": picture[:60] if n % 5 == 0 else picture, "txt": b"blue cross"})
+    return folder
 
 
 @pytest.fixture(scope="session")

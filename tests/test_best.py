@@ -8,10 +8,10 @@ from diptych.errors import ConfigError, DataError, WeightsError
 from diptych.model.clip import CLIP
 from diptych.runtime import generator
 from diptych.train.best import Best, BestBundle, check_metric, read_best
-from diptych.train.trainer import Progress, train
+from diptych.train.trainer import StepReport, train
 from diptych.weights.bundle import Bundle
+from runs import change, count_pairs
 from test_files import names, room_for
-from test_trainer import change, count_pairs
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_name_that_is_wrong_stops_a_run_before_its_first_step(tiny_recipe, tmp
 def test_the_best_survives_a_stop_and_a_kill(tiny_recipe, tmp_path):
     recipe = change(tiny_recipe, keep_best="set/mean", evaluate_every=1, checkpoint_every=4)
 
-    def disturb(progress: Progress) -> None:
+    def disturb(progress: StepReport) -> None:
         if progress.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         if progress.step == 6:  # after the evaluation, before the next checkpoint

@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 
 from diptych.train.bottleneck import bottleneck
-from diptych.train.laps import SECTIONS, shares
+from diptych.train.laps import SECTIONS, time_shares
 from diptych.train.recipe import TrainRecipe
-from test_distributed import vit
+from runs import vit
 
 
 def change(recipe: TrainRecipe, **options: Any) -> TrainRecipe:
@@ -18,7 +18,7 @@ DATA = {"data": 62.0, "step": 30.0, "optimizer": 8.0, "read": 3.0, "decode": 95.
 
 
 def test_waiting_for_data_names_threads_and_cores_while_there_are_some(tiny_recipe):
-    time = shares(DATA)
+    time = time_shares(DATA)
     smaller = "store pictures nearer to the 32 px that the model takes"
     assert bottleneck(time, tiny_recipe, cores=2) == (
         f"62% of the time waits for data: raise train.threads (now 1 of 2 cores), or {smaller}."
@@ -30,7 +30,7 @@ def test_waiting_for_data_names_threads_and_cores_while_there_are_some(tiny_reci
 
 
 def test_threads_that_wait_for_bytes_need_no_core(tiny_recipe):
-    time = shares(DATA | {"read": 60.0, "decode": 38.0})
+    time = time_shares(DATA | {"read": 60.0, "decode": 38.0})
     assert bottleneck(time, change(tiny_recipe, threads=2), cores=2) == (
         "62% of the time waits for data: reading is slow; raise train.threads (now 2), or bring the data nearer: "
         "a faster disk, a cache."
@@ -52,7 +52,7 @@ def test_threads_that_wait_for_bytes_need_no_core(tiny_recipe):
     ],
 )
 def test_the_largest_part_that_is_not_computing_is_named_from_a_fifth_on(tiny_recipe, seconds, sentence):
-    assert bottleneck(shares(seconds), tiny_recipe).startswith(sentence)
+    assert bottleneck(time_shares(seconds), tiny_recipe).startswith(sentence)
 
 
 def test_advice_for_the_step_leaves_out_what_is_done_already(tiny_recipe):

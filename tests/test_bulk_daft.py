@@ -2,7 +2,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from diptych.pairs.shards import ShardWriter
 from diptych.pairs.sources import Source, open_pairs
 from diptych.search.bulk import embed_bulk
 from diptych.search.bulk_daft import embed_with_daft, import_daft
+from processes import started, wait_until
 
 pq = pytest.importorskip("pyarrow.parquet")
 
@@ -111,12 +111,11 @@ def test_what_goes_wrong_in_a_worker_is_told_in_its_sentence(daft, source, model
 def test_after_ctrl_c_whole_parts_are_there(daft, source, model, tmp_path):
     out = tmp_path / "f.parquet"
     words = ["embed", source.path, "--model", model, "--out", out, "--engine", "daft", "--part-size", "1"]
-    command = [sys.executable, "-m", "diptych", *map(str, words)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while process.poll() is None and len(list(out.glob("part-*"))) < 3:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)  # a terminal signals the workers, too
-    message = process.communicate(timeout=60)[1]
+    command = [sys.executable, "-m", "diptych", *words]
+    with started(command, stderr=subprocess.PIPE, start_new_session=True) as process:
+        wait_until(lambda: process.poll() is not None or len(list(out.glob("part-*"))) >= 3, every=0.02)
+        os.killpg(process.pid, signal.SIGINT)  # a terminal signals the workers, too
+        message = process.communicate(timeout=60)[1]
     assert process.returncode == 130, message
     assert message == "diptych: what is done is kept; the same command goes on from here.\ndiptych: stopped.\n"
     there = pq.read_table(out).num_rows

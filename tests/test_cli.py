@@ -38,10 +38,11 @@ from diptych.model.clip import CLIP
 from diptych.model.presets import preset
 from diptych.runtime import generator
 from diptych.train.recipe import TrainRecipe
-from diptych.train.trainer import Progress
+from diptych.train.trainer import StepReport
 from diptych.weights import bundle as bundle_module
 from diptych.weights import convert
 from diptych.weights.bundle import About, Bundle
+from processes import started
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (40, 60, 210)}
 TWO_LABELS = ("--labels", "a cat", "--labels", "a dog")
@@ -694,9 +695,9 @@ def test_each_evaluation_is_told_with_the_step_it_was_made_at(tiny_recipe, monke
     recipe = dataclasses.replace(tiny_recipe, train=dataclasses.replace(tiny_recipe.train, evaluate_every=3))
     with training_view.TrainingView(recipe) as view:
         for step, share in ((1, 0.125), (2, 0.125), (3, 0.25), (4, 0.25), (8, 0.5)):
-            view(Progress(**facts, step=step, metrics={"set/top1": share}))
+            view(StepReport(**facts, step=step, metrics={"set/top1": share}))
     with training_view.TrainingView(recipe) as resumed:
-        resumed(Progress(**facts, step=5, metrics={"set/top1": 0.25}))
+        resumed(StepReport(**facts, step=5, metrics={"set/top1": 0.25}))
     told = [line for line in screen.getvalue().splitlines() if "set/top1" in line]
     assert told == [
         "step 0  set/top1 12.5%", "step 3  set/top1 25.0%", "step 8  set/top1 50.0%", "step 3  set/top1 25.0%"
@@ -730,7 +731,7 @@ def test_on_a_terminal_what_holds_a_run_up_stands_below_its_bar(tiny_recipe, mon
     facts = {"step": 1, "steps": 8, "loss": 2.0, "gradient_norm": 1.0, "learning_rate": 1e-3, "logit_scale": 14.0}
     facts |= {"pairs": 8, "seconds": 1.0, "pairs_per_second": 8.0, "metrics": {}, "bad": {}}
     with training_view.TrainingView(tiny_recipe) as view:
-        view(Progress(**facts, time={"data": 3.0, "step": 1.0, "decode": 3.0}))
+        view(StepReport(**facts, time={"data": 3.0, "step": 1.0, "decode": 3.0}))
     shown = screen.getvalue()
     assert "step 1/8  loss 2.000  8 pairs/s" in shown
     assert shown.index("step 1/8") < shown.index("75% of the time waits for data: ")
@@ -903,11 +904,10 @@ with folder_lock(Path({str(tmp_path / "index")!r})):
     print(flush=True)
     input()
 """
-    other = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert other.stdout
-    other.stdout.readline()
-    code, out, err = run("search", "a boat", *indexed)
-    other.communicate("\n")
+    with started([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        other.stdout.readline()
+        code, out, err = run("search", "a boat", *indexed)
     assert (code, len(out.splitlines())) == (0, 4)
     assert "comes from what was indexed before" in err
 

@@ -1,9 +1,5 @@
 import dataclasses
-import multiprocessing
-import os
-import socket
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,67 +9,18 @@ from torch import nn
 
 from conftest import drawing, png
 from diptych.config import to_toml
-from diptych.data.images import Preprocess
 from diptych.errors import ConfigError, DataError
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
 from diptych.pairs.pipeline import DataConfig, Source
 from diptych.pairs.shards import ShardWriter
-from diptych.train import trainer
 from diptych.train.checkpoint import Checkpoint
 from diptych.train.distributed import Ranks, Spread, clip_gradients, launched_ranks, pad, share_of, whole
-from diptych.train.log import read_log
 from diptych.train.recipe import TrainRecipe, read_recipe
 from diptych.train.trainer import train
 from diptych.weights.bundle import Bundle
-
-
-def start_ranks(work: Callable[..., Any], count: int, *args: Any) -> tuple[list[Any], Any]:
-    """Start processes as torchrun would; what they return comes by the queue."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["diptych.train.trainer", "torch._dynamo", "grain"])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    queue = context.Queue()
-    processes = [context.Process(target=_be_rank, args=(rank, count, port, queue, work, args)) for rank in range(count)]
-    for process in processes:
-        process.start()
-    return processes, queue
-
-
-def run_ranks(work: Callable[..., Any], count: int, *args: Any) -> list[Any]:
-    """What `work(*args)` returns in each of several processes."""
-    processes, queue = start_ranks(work, count, *args)
-    try:
-        results = dict(queue.get(timeout=60) for _ in processes)
-    finally:
-        for process in processes:
-            process.join(10)
-            process.kill()
-    for rank in range(count):
-        if isinstance(results[rank], str) and results[rank].startswith("Traceback"):
-            raise AssertionError(results[rank])
-    return [results[rank] for rank in range(count)]
-
-
-def _be_rank(rank: int, count: int, port: int, queue: Any, work: Callable[..., Any], args: Sequence[Any]) -> None:
-    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in names.items()})
-    torch.set_num_threads(1)
-    try:
-        queue.put((rank, work(*args)))
-    except BaseException:
-        queue.put((rank, traceback.format_exc()))
-        raise
-
-
-def vit(recipe: TrainRecipe, **options: Any) -> TrainRecipe:
-    """The tiny recipe with a vision transformer, and some options of its loop changed."""
-    model = preset("tiny-vit")
-    model = dataclasses.replace(model, text=dataclasses.replace(model.text, vocab_size=600))
-    return dataclasses.replace(recipe, model=model, train=dataclasses.replace(recipe.train, **options))
-
+from processes import run_ranks
+from runs import curve, furthest, learn, vit
 
 # What the processes of a run have in common.
 
@@ -173,53 +120,6 @@ def test_a_model_is_held_whole_or_in_shares_and_gradients_are_averaged_over_proc
 
 
 # Whole runs: what several processes learn is what one learns.
-
-
-def learn(path: Path, out: Path, is_double: bool, stop_after: int = 0) -> dict[str, Any]:
-    """One run; what it saw and came to."""
-    keys: list[str] = []
-    patch = pytest.MonkeyPatch()
-    if is_double:
-        torch.set_default_dtype(torch.float64)
-        normalise = Preprocess.normalise
-        patch.setattr(Preprocess, "normalise", lambda self, images: normalise(self, images).double())
-        patch.setattr(Checkpoint, "save", lambda *_, **__: None)  # a bundle is float32
-        patch.setattr(Bundle, "save", lambda *_: None)
-    read = trainer.batches
-
-    def listening(*args: Any, **options: Any) -> Any:
-        for step, batch in enumerate(read(*args, **options), start=options["start"]):
-            keys.extend(f"{step}:{key}" for key in batch.keys)
-            yield batch
-
-    patch.setattr(trainer, "batches", listening)
-
-    def fail(progress: trainer.Progress) -> None:
-        if progress.step == stop_after:
-            os.kill(os.getpid(), 15)  # the first process asks for a stop; all end after the step in hand
-
-    try:
-        recipe = read_recipe(path)
-        result = train(recipe, out, on_progress=fail)
-        torch.save(result.bundle.model.state_dict(), f"{out}.weights")
-        return {"keys": keys, "step": result.step, "counts": {**result.counts, "train_seconds": 0, "time": {}}}
-    finally:
-        patch.undo()
-        torch.set_default_dtype(torch.float32)
-
-
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    return torch.load(f"{out}.weights", weights_only=True)
-
-
-def furthest(out: Path, other: Path) -> float:
-    """The largest difference of any weight."""
-    ours, theirs = weights(out), weights(other)
-    return max((ours[name] - theirs[name]).abs().max().item() for name in theirs)
-
-
-def curve(out: Path, name: str) -> list[float]:
-    return [line[name] for line in read_log(out / "log.jsonl")]
 
 
 @pytest.fixture(scope="module")

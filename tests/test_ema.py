@@ -13,11 +13,11 @@ from diptych.runtime import generator
 from diptych.train.checkpoint import Checkpoint
 from diptych.train.ema import Average
 from diptych.train.recipe import TrainRecipe
-from diptych.train.trainer import Progress, train
+from diptych.train.trainer import StepReport, train
 from diptych.weights.bundle import Bundle
-from test_distributed import furthest, learn, run_ranks, vit
+from processes import run_ranks
+from runs import assert_same_run, change, count_pairs, furthest, learn, vit
 from test_files import names
-from test_trainer import assert_same_run, change, count_pairs
 
 
 def fill(model: CLIP, value: float) -> None:
@@ -91,7 +91,7 @@ def test_what_comes_out_is_the_average_of_the_weights_of_all_steps(averaged, tin
 def test_a_run_with_an_average_goes_on_to_the_bit(averaged, tmp_path):
     recipe, out = averaged
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: StepReport) -> None:
         if progress.step == 4:
             os.kill(os.getpid(), signal.SIGTERM)
 

@@ -9,7 +9,7 @@ from diptych.model.clip import CLIPOutput
 from diptych.train.distributed import Ranks, launched_ranks
 from diptych.train.exchange import contrastive_loss
 from diptych.train.loss import clip_loss, siglip_loss
-from test_distributed import run_ranks
+from processes import run_ranks
 
 HEADS, EXCHANGES, IDS = ("softmax", "sigmoid"), ("gather", "ring"), (True, False)
 CASES = list(itertools.product(HEADS, EXCHANGES, IDS))

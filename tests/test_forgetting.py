@@ -8,9 +8,9 @@ from diptych.train.forgetting import forgotten, with_changes
 from diptych.train.log import read_log
 from diptych.train.recipe import TrainRecipe
 from diptych.train.trainer import train
+from runs import change
 from test_best import scripted
 from test_files import names
-from test_trainer import change
 
 
 def test_a_change_is_now_less_before():

@@ -9,7 +9,7 @@ from diptych.model.presets import preset
 from diptych.pairs.augment import Augment
 from diptych.train.frozen import FrozenFeatures
 from diptych.train.trainer import train
-from test_trainer import change, starting_from
+from runs import change, starting_from
 
 
 class CountingTower:

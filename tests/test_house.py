@@ -29,8 +29,6 @@ TESTED_ELSEWHERE = {
     "serve/messages.py": "test_app.py",
     "serve/monitor.py": "test_app.py",
     "serve/refusals.py": "test_app.py",
-    "pages/run.py": "test_pages_run.py",
-    "search/update.py": "test_search_update.py",
     "sets/labelled.py": "test_open.py",  # both layouts are read by the one door
     "data/embedded.py": "test_pictograms.py",  # one function, which every test on the embedded pairs goes through
 }

@@ -1,6 +1,6 @@
 import pytest
 
-from diptych.train.laps import BESIDE, SECTIONS, Laps, shares
+from diptych.train.laps import BESIDE, SECTIONS, Laps, time_shares
 
 
 class Clock:
@@ -32,7 +32,7 @@ def test_an_inner_section_is_taken_out_of_the_outer_one_and_the_rest_is_other(cl
         clock.now += 1
     clock.now += 2
     assert laps.seconds() == {"step": 4, "communication": 4, "other": 2}
-    assert shares(laps.seconds()) == {"step": 0.4, "communication": 0.4, "other": 0.2}
+    assert time_shares(laps.seconds()) == {"step": 0.4, "communication": 0.4, "other": 0.2}
 
 
 def test_a_section_that_an_error_ends_counts_and_is_left(clock, laps):
@@ -81,15 +81,15 @@ def test_other_threads_stand_beside_the_sum(clock, laps):
     with laps.section("step"):
         clock.now += 10
     laps.beside({"decode": 15.0, "read": 1.0})
-    assert shares(laps.since_mark()) == {"step": 1.0, "other": 0.0, "read": 0.1, "decode": 1.5}
+    assert time_shares(laps.since_mark()) == {"step": 1.0, "other": 0.0, "read": 0.1, "decode": 1.5}
     assert laps.seconds() == {"step": 10, "other": 0, "decode": 15, "read": 1}
 
 
 def test_shares_come_in_one_order_and_add_up_to_one():
     seconds = {name: number + 1.0 for number, name in enumerate(reversed(SECTIONS))}
-    found = shares(seconds | {"decode": 9.0, "unknown": 3.0})
+    found = time_shares(seconds | {"decode": 9.0, "unknown": 3.0})
     assert list(found) == [*SECTIONS, "decode"]
     assert sum(found[name] for name in SECTIONS) == pytest.approx(1)
     assert found["data"] == 8 / 36
     assert not set(SECTIONS) & set(BESIDE)
-    assert shares({}) == shares({"step": 0.0}) == {}
+    assert time_shares({}) == time_shares({"step": 0.0}) == {}

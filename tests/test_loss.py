@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from diptych.errors import DataError, ShapeError, TrainingError
 from diptych.train import loss as loss_module
-from diptych.train.loss import Block, LogSums, clip_loss, match, siglip_loss, with_gradients
+from diptych.train.loss import LogitBlock, LogSums, clip_loss, match, siglip_loss, with_gradients
 
 # Ids of six pictures and of as many texts or more; None: not given.
 IDS = {
@@ -216,7 +216,9 @@ def gathered_over_ranks(inputs, ids, ranks: int) -> list[Tensor]:
     image_targets, text_targets = match(*(torch.tensor(values) for values in ids), dtype=images.dtype)
     own = [slice(rank, len(images), ranks) for rank in range(ranks)]
     targets = [image_targets.rows(rows) for rows in own]
-    blocks = [Block(images[rows], texts, scale, rank, text_targets) for rows, rank in zip(own, targets, strict=True)]
+    blocks = [
+        LogitBlock(images[rows], texts, scale, rank, text_targets) for rows, rank in zip(own, targets, strict=True)
+    ]
     by_image, by_text = zip(*(block.softmax_sums() for block in blocks), strict=True)
     all_by_text = merged(by_text)
     loss = all_by_text.loss(text_targets)
@@ -243,8 +245,8 @@ def sent_round_a_ring(inputs, ids, ranks: int) -> list[Tensor]:
     row_sets = [torch.arange(len(images)).tensor_split(ranks), torch.arange(len(texts)).tensor_split(ranks)]
     own_images, own_texts = ([slice(int(rows[0]), int(rows[-1]) + 1) for rows in row_set] for row_set in row_sets)
 
-    def block(i: slice, j: slice) -> Block:
-        return Block(images[i], texts[j], scale, image_targets.rows(i), text_targets.rows(j))
+    def block(i: slice, j: slice) -> LogitBlock:
+        return LogitBlock(images[i], texts[j], scale, image_targets.rows(i), text_targets.rows(j))
 
     sums = [[block(i, j).softmax_sums() for j in own_texts] for i in own_images]
     by_image = [merged([by_image for by_image, _ in row]) for row in sums]
@@ -287,7 +289,7 @@ def test_blocks_of_several_ranks_add_up_to_the_loss_and_gradients_of_one(ids, ra
 def test_gradients_of_one_block_are_the_same_when_asked_for_twice():
     images, texts, scale, _ = random_inputs(6, 6)
     ids = torch.arange(6)
-    block = Block(images, texts, scale, *match(ids, ids, dtype=images.dtype))
+    block = LogitBlock(images, texts, scale, *match(ids, ids, dtype=images.dtype))
     sums = block.softmax_sums()
     assert all(map(torch.equal, block.softmax_gradients(*sums), block.softmax_gradients(*sums)))
 

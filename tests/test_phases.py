@@ -16,11 +16,11 @@ from diptych.train.int8 import decoded
 from diptych.train.phases import Stage, fitted, recipe_at, stage_at, stages
 from diptych.train.plan import plan_run
 from diptych.train.recipe import Phase, TrainRecipe, read_recipe
-from diptych.train.trainer import Progress, train
+from diptych.train.trainer import StepReport, train
 from diptych.weights.bundle import Bundle
-from test_distributed import furthest, learn, run_ranks, vit
+from processes import run_ranks
+from runs import assert_same_run, count_pairs, furthest, learn, vit
 from test_plan import setup
-from test_trainer import assert_same_run, count_pairs
 
 PHASES = (Phase(steps=3, image_size=16, context_length=5), Phase(steps=2, image_size=24))
 
@@ -87,7 +87,7 @@ def test_texts_are_cut_in_their_phase_alone(tiny_recipe, tmp_path):
 def test_a_run_that_was_stopped_lands_in_the_right_phase_to_the_bit(undisturbed, tmp_path, step):
     recipe, out, _, _ = undisturbed
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: StepReport) -> None:
         if progress.step == step:
             os.kill(os.getpid(), signal.SIGTERM)
 

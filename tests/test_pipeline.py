@@ -21,7 +21,7 @@ from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError, DataError, MissingExtraError, ShardError
 from diptych.pairs import pipeline
 from diptych.pairs.augment import Augment
-from diptych.pairs.pipeline import Batch, DataConfig, batches, pair_sources, shares, vocabulary_texts
+from diptych.pairs.pipeline import Batch, DataConfig, batches, pair_sources, source_shares, vocabulary_texts
 from diptych.pairs.shards import ShardWriter, captions_of
 from diptych.pairs.sources import Source
 
@@ -421,13 +421,13 @@ def test_shares_count_what_is_drawn(tmp_path, read):
     opened = pair_sources(config)
     for steps in (1, 3, 8):
         drawn = numbers(read(config, 0, steps))
-        counted = shares(opened, config, drawn=4 * steps)
+        counted = source_shares(opened, config, drawn=4 * steps)
         assert [share.drawn for share in counted] == [sum(n < 100 for n in drawn), sum(n >= 100 for n in drawn)]
     assert [(share.path, share.samples, share.epochs) for share in counted] == [
         (large.path, 8, counted[0].drawn / 8),
         (small.path, 5, counted[1].drawn / 5),
     ]
-    assert [share.drawn for share in shares(opened, config, drawn=0)] == [0, 0]
+    assert [share.drawn for share in source_shares(opened, config, drawn=0)] == [0, 0]
 
 
 def test_tokens_stay_whole_for_a_text_tower_that_reads_the_padding(tmp_path, read, tokenizer):

@@ -13,6 +13,7 @@ from diptych.search.store import Store
 from diptych.search.update import Update
 from diptych.weights.bundle import Bundle
 from libraries import assert_true, draw, draw_ten
+from processes import started
 
 
 @pytest.fixture
@@ -120,17 +121,14 @@ Library.open(sys.argv[2], untrained_bundle(0), index=sys.argv[3]).update(batch_s
 
 def test_a_killed_update_loses_the_batch_in_hand_and_no_more(pictures, tmp_path, tiny_bundle):
     script = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(pictures), str(tmp_path / "index")]
-    process = subprocess.Popen(script, stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    for _ in range(3):
-        assert process.stdout.readline() == "appended\n"
-    library = Library.open(pictures, tiny_bundle, index=tmp_path / "index")
-    with pytest.raises(ConfigError, match="another process works in it"):
-        library.update()
-    assert len(library.search("a red kite", count=99)) == 6  # a reader beside the writer
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    with started(script, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        for _ in range(3):
+            assert process.stdout.readline() == "appended\n"
+        library = Library.open(pictures, tiny_bundle, index=tmp_path / "index")
+        with pytest.raises(ConfigError, match="another process works in it"):
+            library.update()
+        assert len(library.search("a red kite", count=99)) == 6  # a reader beside the writer
     assert library.check() == []
     assert len(library) == 6
     assert counts(library.update()) == (4, 0, 0, 0)

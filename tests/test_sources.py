@@ -10,7 +10,7 @@ from diptych.errors import ConfigError, DataError, ShardError
 from diptych.pairs.remote import RemoteConfig
 from diptych.pairs.shards import ShardSet, ShardWriter
 from diptych.pairs.sources import PictureFolder, Source, open_pairs
-from diptych.pairs.tables import Table
+from diptych.pairs.tables import PairTable
 
 PICTURE = png(Image.new("RGB", (4, 4), "red"))
 
@@ -63,7 +63,7 @@ def test_what_a_source_is_its_path_tells(album, pair_shards, tmp_path):
     assert isinstance(open_pairs(Source(path=str(next(pair_shards.glob("*.tar"))))), ShardSet)
     assert isinstance(open_pairs(Source(path="embedded:emoji")), ShardSet)
     (album / "captions.csv").write_text("image,caption\n10.png,ten\n")
-    assert isinstance(open_pairs(Source(path=str(album / "captions.csv"))), Table)
+    assert isinstance(open_pairs(Source(path=str(album / "captions.csv"))), PairTable)
     for path in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(ShardError, match=r"must be a folder with \.tar shards of pairs"):
             open_pairs(Source(path=str(path / "empty")))

@@ -7,7 +7,7 @@ from PIL import Image
 from conftest import png
 from diptych.errors import ConfigError, DataError, ImageError, MissingExtraError
 from diptych.pairs.shards import captions_of
-from diptych.pairs.tables import Columns, Table
+from diptych.pairs.tables import Columns, PairTable
 
 PICTURE = png(Image.new("RGB", (4, 4), "red"))
 PLAIN = Columns("image", ("caption",), "")
@@ -24,14 +24,14 @@ def write(tmp_path: Path):
     return write
 
 
-def samples(table: Table) -> list[tuple[str, list[str]]]:
+def samples(table: PairTable) -> list[tuple[str, list[str]]]:
     both = [(table[n].key, captions_of(table[n])) for n in range(len(table))]
     assert [captions for _, captions in both] == [table.captions(n) for n in range(len(table))]
     return both
 
 
 def test_rows_with_the_same_picture_are_one_sample_in_the_order_of_their_first(write):
-    table = Table(write("image,n,caption\nb.png,0,one\na.png,0,two\nb.png,1,three\nb.png,2,one\n"), PLAIN)
+    table = PairTable(write("image,n,caption\nb.png,0,one\na.png,0,two\nb.png,1,three\nb.png,2,one\n"), PLAIN)
     assert samples(table) == [("b.png", ["one", "three"]), ("a.png", ["two"])]
     assert table[0].picture == PICTURE
     assert table.shard_ends == [2]
@@ -39,20 +39,23 @@ def test_rows_with_the_same_picture_are_one_sample_in_the_order_of_their_first(w
 
 def test_quotes_breaks_and_empty_lines_are_read_as_csv_says(write):
     text = '\ufeffcaption,image\r\n"red, ""very""\r\n  red",a.png\r\n\r\nblue,b.png'
-    assert samples(Table(write(text), PLAIN)) == [("a.png", ['red, "very" red']), ("b.png", ["blue"])]
+    assert samples(PairTable(write(text), PLAIN)) == [("a.png", ['red, "very" red']), ("b.png", ["blue"])]
 
 
 def test_columns_are_named_and_several_may_be_captions(write):
     path = write("id\tfile\ttitle\talt\n7\ta.png\tone\ttwo\n8\tb.png\t\tthree\n", "pairs.tsv")
-    assert samples(Table(path, Columns("file", ("title", "alt"), "id"))) == [("7", ["one", "two"]), ("8", ["three"])]
+    assert samples(PairTable(path, Columns("file", ("title", "alt"), "id"))) == [
+        ("7", ["one", "two"]),
+        ("8", ["three"]),
+    ]
     with pytest.raises(
         ConfigError, match=r"pairs\.tsv: titel is not a column\. Did you mean title\? Options: alt, file"
     ):
-        Table(path, Columns("file", ("titel",), ""))
+        PairTable(path, Columns("file", ("titel",), ""))
 
 
 def test_a_caption_that_is_not_utf8_is_bad_and_no_other(write):
-    table = Table(write("image,caption\na.png,caf\xe9\nb.png,fine\n".encode("latin-1")), PLAIN)
+    table = PairTable(write("image,caption\na.png,caf\xe9\nb.png,fine\n".encode("latin-1")), PLAIN)
     with pytest.raises(DataError, match=r"^caption not UTF-8$"):
         table.captions(0)
     with pytest.raises(DataError, match=r"^caption not UTF-8$"):
@@ -61,7 +64,7 @@ def test_a_caption_that_is_not_utf8_is_bad_and_no_other(write):
 
 
 def test_a_picture_that_is_missing_has_that_cause(write):
-    table = Table(write("image,caption\ngone.png,x\n"), PLAIN)
+    table = PairTable(write("image,caption\ngone.png,x\n"), PLAIN)
     with pytest.raises(ImageError, match=r"gone\.png must be a picture") as caught:
         table[0]
     assert caught.value.cause == "missing"
@@ -80,25 +83,25 @@ def test_a_picture_that_is_missing_has_that_cause(write):
 )
 def test_a_table_that_is_none_is_one_sentence(write, text, message):
     with pytest.raises(DataError, match=message):
-        Table(write(text), PLAIN)
+        PairTable(write(text), PLAIN)
 
 
 def test_a_key_with_two_pictures_is_named(write):
     path = write("id,image,caption\n7,a.png,x\n7,b.png,y\n")
     with pytest.raises(DataError, match=r"rows with the same id must name one picture. Row 1 names another"):
-        Table(path, Columns("image", ("caption",), "id"))
+        PairTable(path, Columns("image", ("caption",), "id"))
 
 
 def test_the_fingerprint_changes_with_the_table_and_the_columns(write):
     path = write("image,caption,alt\na.png,x,y\n")
-    before = Table(path, PLAIN).fingerprint()
-    assert Table(path, PLAIN).fingerprint() == before
-    assert Table(path, Columns("image", ("alt",), "")).fingerprint() != before
-    assert Table(write("image,caption,alt\na.png,x,z\n"), PLAIN).fingerprint() != before
+    before = PairTable(path, PLAIN).fingerprint()
+    assert PairTable(path, PLAIN).fingerprint() == before
+    assert PairTable(path, Columns("image", ("alt",), "")).fingerprint() != before
+    assert PairTable(write("image,caption,alt\na.png,x,z\n"), PLAIN).fingerprint() != before
 
 
 def test_a_table_that_changes_during_a_run_is_noticed(write):
-    table = Table(path := write("image,caption\na.png,xxxxxxxx\nb.png,y\n"), PLAIN)
+    table = PairTable(path := write("image,caption\na.png,xxxxxxxx\nb.png,y\n"), PLAIN)
     with path.open("r+b") as file:
         file.truncate(20)
     with pytest.raises(DataError, match=r"^pairs\.csv changed during the run$"):
@@ -114,7 +117,7 @@ def parquet(path: Path, columns: dict, **options) -> Path:
 def test_parquet_holds_pictures_as_bytes_or_as_hugging_face_does(tmp_path):
     for number, pictures in enumerate([[PICTURE] * 5, [{"bytes": PICTURE, "path": None}] * 5]):
         columns = {"image": pictures, "caption": list("abcde")}
-        table = Table(parquet(tmp_path / f"{number}.parquet", columns, row_group_size=2), PLAIN)
+        table = PairTable(parquet(tmp_path / f"{number}.parquet", columns, row_group_size=2), PLAIN)
         assert samples(table) == [(f"{n:09d}", [caption]) for n, caption in enumerate("abcde")]
         assert table[4].picture == PICTURE
         assert table.shard_ends == [2, 4, 5]
@@ -123,13 +126,13 @@ def test_parquet_holds_pictures_as_bytes_or_as_hugging_face_does(tmp_path):
 def test_parquet_names_pictures_and_lists_captions(tmp_path):
     (tmp_path / "a.png").write_bytes(PICTURE)
     columns = {"image": ["a.png", "b.png", "a.png"], "caption": [["x", "y"], [], ["z"]]}
-    table = Table(parquet(tmp_path / "p.parquet", columns, row_group_size=2), PLAIN)
+    table = PairTable(parquet(tmp_path / "p.parquet", columns, row_group_size=2), PLAIN)
     assert (table[0].key, captions_of(table[0]), table[0].picture) == ("a.png", ["x", "y", "z"], PICTURE)
     with pytest.raises(DataError, match=r"^no caption$"):
         table.captions(1)
     assert table.shard_ends == [2]
     keyed = {"id": [5, 6], "image": [PICTURE, None], "caption": ["a", "b"]}
-    table = Table(parquet(tmp_path / "k.parquet", keyed), Columns("image", ("caption",), "id"))
+    table = PairTable(parquet(tmp_path / "k.parquet", keyed), Columns("image", ("caption",), "id"))
     assert samples(table) == [("5", ["a"]), ("6", ["b"])]
     assert table[1].picture is None
 
@@ -138,10 +141,10 @@ def test_a_file_that_is_no_parquet_is_one_sentence(tmp_path):
     pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
     (tmp_path / "p.parquet").write_bytes(b"no parquet")
     with pytest.raises(DataError, match=r"p\.parquet must be a Parquet file, and cannot be read"):
-        Table(tmp_path / "p.parquet", PLAIN)
+        PairTable(tmp_path / "p.parquet", PLAIN)
 
 
 def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"needs an extra: pip install 'diptych\[parquet\]'"):
-        Table(tmp_path / "p.parquet", PLAIN)
+        PairTable(tmp_path / "p.parquet", PLAIN)

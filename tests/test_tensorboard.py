@@ -9,9 +9,9 @@ import pytest
 from diptych.errors import DataError, MissingExtraError
 from diptych.train.log import read_log
 from diptych.train.tensorboard import EventLog
-from diptych.train.trainer import Progress, train
+from diptych.train.trainer import StepReport, train
+from runs import change, count_pairs
 from test_files import names, room_for
-from test_trainer import change, count_pairs
 
 
 def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -64,7 +64,7 @@ def test_who_goes_back_further_or_starts_over_leaves_nothing_of_what_came_after(
 def test_a_run_that_is_stopped_and_goes_on_shows_its_log(tiny_recipe, tmp_path):
     recipe = change(tiny_recipe, tensorboard=True, evaluate_every=3)
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: StepReport) -> None:
         if progress.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -79,7 +79,7 @@ def test_a_run_that_is_stopped_and_goes_on_shows_its_log(tiny_recipe, tmp_path):
 
 
 def test_it_may_be_asked_for_on_the_way(tiny_recipe, tmp_path):
-    def fail(progress: Progress) -> None:
+    def fail(progress: StepReport) -> None:
         if progress.step == 4:
             raise RuntimeError("as if killed")
 

@@ -22,8 +22,8 @@ from diptych.files import folder_lock
 from diptych.train.log import RunLog
 from diptych.train.trainer import train
 from diptych.train.watch import WatchedRun, curves, state_of, time_of
+from runs import change, count_pairs
 from test_files import names
-from test_trainer import change, count_pairs
 
 LINES = [
     {"step": 10, "pairs": 80, "seconds": 2.0, "loss": 3.0, "time": {"step": 2.0, "evaluation": 6.0, "decode": 0.5}},
@@ -279,9 +279,10 @@ def interrupted(*words: object) -> tuple[int, str]:
     shown, asked = b"", False
     try:
         while True:  # our own handle of the other end stays open, so that nothing is lost when the process ends
+            has_ended = process.poll() is not None  # before the look: what it wrote last is there by then
             if select.select([ours], [], [], 0.1)[0]:
                 shown += os.read(ours, 65536)
-            elif process.poll() is not None:
+            elif has_ended:
                 return process.returncode, plain(shown.decode())
             if not asked and "╯".encode() in shown:
                 process.send_signal(signal.SIGINT)

@@ -15,7 +15,8 @@ from diptych.train.distributed import Ranks
 from diptych.train.recipe import read_recipe
 from diptych.train.trainer import train
 from diptych.train.watchdog import EXIT_CODE, Watchdog
-from test_distributed import start_ranks, vit
+from processes import start_ranks, wait_until
+from runs import vit
 
 
 def live(path: Path, out: Path, trouble: str) -> None:
@@ -47,8 +48,10 @@ def run_with_trouble(tiny_recipe, tmp_path):
         processes, _ = start_ranks(live, 2, tmp_path / "recipe.toml", tmp_path / "run", trouble)
         lives.extend(processes)
         if number is not None:
-            while processes[0].is_alive() and not list_checkpoints(tmp_path / "run" / "checkpoints"):
-                time.sleep(0.05)
+            wait_until(
+                lambda: not processes[0].is_alive() or bool(list_checkpoints(tmp_path / "run" / "checkpoints")),
+                every=0.05,
+            )
             time.sleep(recipe.train.stall_seconds / 3)  # a live process has told by now that it is beyond the start
             os.kill(processes[1].pid, number)
         processes[0].join(60)

@@ -33,7 +33,7 @@ def train(
     from diptych.train.best import read_best
     from diptych.train.bottleneck import bottleneck
     from diptych.train.distributed import launched_rank
-    from diptych.train.laps import shares
+    from diptych.train.laps import time_shares
     from diptych.train.recipe import read_recipe
 
     plan = read_recipe(recipe, set_ or ())
@@ -47,7 +47,7 @@ def train(
         print(f"stopped and saved at step {result.step:,} of {plan.train.steps:,}; the same command goes on from there")
         raise SystemExit(130)
     machine = hardware()
-    held_up = bottleneck(shares(result.counts["time"]), plan, cores=int(machine["cores"]))
+    held_up = bottleneck(time_shares(result.counts["time"]), plan, cores=int(machine["cores"]))
     facts = {"recipe": plan.name, "seed": plan.seed, "steps": result.step, "hardware": machine}
     facts |= {"metrics": dict(result.metrics), "counts": dict(result.counts), "bottleneck": held_up}
     write_json(out / "results.json", facts)

@@ -17,9 +17,9 @@ from diptych.runtime import hardware
 from diptych.sets.labelled import LabelledImages
 from diptych.sets.open import read_labelled
 from diptych.train.bottleneck import bottleneck
-from diptych.train.laps import shares
+from diptych.train.laps import time_shares
 from diptych.train.recipe import TrainRecipe
-from diptych.train.trainer import Evaluator, Progress
+from diptych.train.trainer import Evaluator, StepReport
 from diptych.train.watch import RECENT, time_of
 from diptych.weights.bundle import Bundle
 
@@ -73,7 +73,7 @@ class TrainingView:
         if self._live:
             self._live.stop()
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: StepReport) -> None:
         """Show one step."""
         self._rate += (0.1 if self._rate else 1.0) * (progress.pairs_per_second - self._rate)
         state = (
@@ -82,7 +82,7 @@ class TrainingView:
         )
         if self._is_logged(progress):  # so its time is that of a whole line
             self._recent.append(progress.logged(with_metrics=False))
-            self._held_up = bottleneck(shares(time_of(self._recent)), self._recipe, cores=self._cores)
+            self._held_up = bottleneck(time_shares(time_of(self._recent)), self._recipe, cores=self._cores)
         if self._live:
             if self._task is None:
                 self._task = self._bar.add_task("", total=progress.steps, completed=progress.step - 1, state="")
@@ -100,14 +100,14 @@ class TrainingView:
             numbers = "  ".join(f"{name} {value:.1%}" for name, value in progress.metrics.items())
             self._console.print(f"step {self._measured_at(progress):,}  {numbers}", highlight=False)
 
-    def _measured_at(self, progress: Progress) -> int:
+    def _measured_at(self, progress: StepReport) -> int:
         """The step of the last evaluation."""
         every = self._recipe.train.evaluate_every
         if progress.step == progress.steps:
             return progress.step
         return progress.step - progress.step % every if every else 0
 
-    def _is_logged(self, progress: Progress) -> bool:
+    def _is_logged(self, progress: StepReport) -> bool:
         every = (self._recipe.train.log_every, self._recipe.train.evaluate_every, progress.steps)
         return any(number and progress.step % number == 0 for number in every)
 

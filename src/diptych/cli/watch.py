@@ -204,11 +204,11 @@ def _line(line: dict[str, Any]) -> str:
 
 def _time_and_faults(run: "WatchedRun") -> list[str]:
     from diptych.train.bottleneck import bottleneck
-    from diptych.train.laps import BESIDE, shares
+    from diptych.train.laps import BESIDE, time_shares
     from diptych.train.watch import RECENT, time_of
 
     lines = []
-    if found := shares(time_of(run.lines[-RECENT:])):
+    if found := time_shares(time_of(run.lines[-RECENT:])):
         parts = [f"{name} {share:.0%}" for name, share in found.items() if name not in BESIDE and share >= 0.005]
         threads = [f"{name} {found[name]:.2f}" for name in BESIDE if name in found]
         lines.append("time  " + "  ".join(parts) + (f"; threads busy: {', '.join(threads)}" if threads else ""))

@@ -9,7 +9,7 @@ from diptych.errors import DiptychError
 from diptych.pages.page import Bars, Headline, LinePlot, PageTable, ReportPage
 from diptych.sets.open import read_labelled
 from diptych.train.bottleneck import bottleneck
-from diptych.train.laps import BESIDE, shares
+from diptych.train.laps import BESIDE, time_shares
 from diptych.train.recipe import TrainRecipe
 from diptych.train.watch import WatchedRun, curves, time_of
 
@@ -35,7 +35,7 @@ def run_page(run: WatchedRun, chance: Mapping[str, float] | None = None) -> Repo
         chance: of `chance_levels`, by the names of metrics.
     """
     line: Mapping[str, Any] = run.lines[-1] if run.lines else {}
-    time = shares(time_of(run.lines))
+    time = time_shares(time_of(run.lines))
     of_all = f" of {run.recipe.train.steps:,}" if run.recipe else ""
     state = f"step {line.get('step', 0):,}{of_all}"
     held_up = bottleneck(time, run.recipe) if run.recipe else ""

@@ -76,7 +76,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Share:
+class SourceShare:
     """What a run takes from one source."""
 
     path: str
@@ -121,7 +121,7 @@ def pair_sources(config: DataConfig) -> list[Pairs]:
     return [open_pairs(source, max_bad=config.max_bad, remote=config.remote) for source in config.sources]
 
 
-def shares(sources: Sequence[Pairs], config: DataConfig, *, drawn: int) -> list[Share]:
+def source_shares(sources: Sequence[Pairs], config: DataConfig, *, drawn: int) -> list[SourceShare]:
     """How many of the first samples of a run come from each source, exactly.
 
     An epoch belongs to a source: once through all its samples, in one order. A mixture has none; it goes on for as
@@ -154,7 +154,7 @@ def shares(sources: Sequence[Pairs], config: DataConfig, *, drawn: int) -> list[
             if not missing:
                 break
     return [
-        Share(source.path, len(pairs), counts[number], counts[number] / len(pairs))
+        SourceShare(source.path, len(pairs), counts[number], counts[number] / len(pairs))
         for number, (pairs, source) in enumerate(zip(sources, config.sources, strict=True))
     ]
 

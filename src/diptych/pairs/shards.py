@@ -35,7 +35,7 @@ from diptych.pairs.remote import RemoteConfig, RemoteFolder, is_remote
 MANIFEST = "manifest.json"
 SHARDS_FORMAT = "diptych-shards-1"
 
-PICTURE = "picture"  # in place of an ending, where no file name tells what kind the picture is
+UNTYPED_PICTURE = "picture"  # in place of an ending, where no file name tells what kind the picture is
 
 _OPEN_SHARDS = 256  # files that one set holds open
 _OPEN_REMOTE_SHARDS = 32  # an open file keeps its place on the disk, also when the cache has let go of it
@@ -124,7 +124,9 @@ class Sample:
     @property
     def picture(self) -> bytes | None:
         """The first part that is a picture by its ending."""
-        return next((part for ending, part in self.parts.items() if ending in (*PICTURE_ENDINGS, PICTURE)), None)
+        return next(
+            (part for ending, part in self.parts.items() if ending in (*PICTURE_ENDINGS, UNTYPED_PICTURE)), None
+        )
 
 
 def captions_of(sample: Sample) -> list[str]:

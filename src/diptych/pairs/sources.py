@@ -18,7 +18,7 @@ from diptych.errors import ConfigError
 from diptych.files import natural_order
 from diptych.pairs.remote import RemoteConfig, is_remote
 from diptych.pairs.shards import Sample, ShardSet, captions_of
-from diptych.pairs.tables import TABLES, Columns, Table, read_picture
+from diptych.pairs.tables import TABLES, Columns, PairTable, read_picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ def open_pairs(source: Source, *, max_bad: float = 0.0, remote: RemoteConfig | N
         return shards
     path = data_path(source.path)
     if path.suffix.lower() in TABLES:
-        return Table(path, Columns(source.image_column, source.caption_columns, source.key_column))
+        return PairTable(path, Columns(source.image_column, source.caption_columns, source.key_column))
     if path.is_dir() and not any(path.glob("*.tar*")) and (folder := PictureFolder(path)):
         return folder
     return ShardSet(path, max_bad=max_bad)

@@ -18,7 +18,7 @@ import numpy as np
 
 from diptych.config import unknown_name
 from diptych.errors import ConfigError, DataError, ImageError, missing_extra
-from diptych.pairs.shards import PICTURE, Sample, captions_of, key_hash
+from diptych.pairs.shards import UNTYPED_PICTURE, Sample, captions_of, key_hash
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 TABLES = (*_SEPARATORS, ".parquet")
@@ -40,7 +40,7 @@ class Columns:
         return sorted({self.image, *self.captions, *filter(None, [self.key])})
 
 
-class Table:
+class PairTable:
     """Rows that name a picture and its captions; rows with the same key are one sample with all their captions.
 
     Samples stand in the order in which their keys come first. The key is that of the key column, else the picture's
@@ -88,9 +88,9 @@ class Table:
             first[self._columns.key] if self._columns.key else image if isinstance(image, str) else f"{numbers[0]:09d}"
         )
         if isinstance(image, str):
-            parts = {Path(image).suffix[1:].lower() or PICTURE: read_picture(self.path.parent / image)}
+            parts = {Path(image).suffix[1:].lower() or UNTYPED_PICTURE: read_picture(self.path.parent / image)}
         else:
-            parts = {PICTURE: image} if image else {}
+            parts = {UNTYPED_PICTURE: image} if image else {}
         return Sample(str(key), parts | self._text(numbers))
 
     def captions(self, index: int) -> list[str]:

@@ -18,7 +18,7 @@ from diptych.sets.parquet_sets import parquet_captions
 from diptych.sets.pictures import Pictures, Stored
 from diptych.sets.webdataset import dataset_type, no_split, picture_member, samples, sharded_splits, which_split
 
-Row = tuple[str, Stored, tuple[str, ...]]  # key, picture, captions
+_Row = tuple[str, Stored, tuple[str, ...]]  # key, picture, captions
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -61,7 +61,7 @@ def read_retrieval(folder: Path, *, split: str = "test") -> CaptionedImages:
     return CaptionedImages(name=folder.resolve().name, split=split, keys=keys, captions=captions, _sources=sources)
 
 
-def _sharded_rows(folder: Path, split: str) -> Iterator[Row]:
+def _sharded_rows(folder: Path, split: str) -> Iterator[_Row]:
     if (kind := dataset_type(folder)) not in (None, "retrieval"):
         raise DataError(f"{folder / 'dataset_type.txt'} must say retrieval. Got {kind!r}: this set has no captions.")
     for key, reader, sample in samples(folder, split):
@@ -73,7 +73,7 @@ def _sharded_rows(folder: Path, split: str) -> Iterator[Row]:
         yield key, picture, captions
 
 
-def _listed_rows(folder: Path, path: Path, split: str) -> list[Row]:
+def _listed_rows(folder: Path, path: Path, split: str) -> list[_Row]:
     try:
         images = json.loads(path.read_text(encoding="utf-8"))["images"]
         rows = [

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from diptych.errors import DataError
-from diptych.sets.writer import Row
+from diptych.sets.writer import LabelledPicture
 
 COUNTS = range(3, 11)
 COLOURS = {
@@ -45,7 +45,7 @@ class Solid:
     radius: float  # px, half of its width
 
 
-def scenes(count: int, *, seed: int, split: str) -> Iterator[Row]:
+def scenes(count: int, *, seed: int, split: str) -> Iterator[LabelledPicture]:
     """Pictures with 3 to 10 things; class 0 has three. Each number comes equally often, up to one picture.
 
     Args:

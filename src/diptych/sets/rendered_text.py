@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from diptych.errors import DataError
-from diptych.sets.writer import Row
+from diptych.sets.writer import LabelledPicture
 
 SIDE = 448  # px
 CLASSES = ("negative", "positive")
@@ -64,7 +64,7 @@ def sentences(source: Path) -> dict[str, list[tuple[str, int]]]:
     return labelled
 
 
-def rendered(rows: list[tuple[str, int]]) -> Iterator[Row]:
+def rendered(rows: list[tuple[str, int]]) -> Iterator[LabelledPicture]:
     """The pictures of sentences with their sentiment."""
     for number, (sentence, label) in enumerate(rows):
         yield f"{number:06d}", render_text(sentence), label

@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 from diptych.config import unknown_name
 from diptych.errors import ConfigError, ImageError
 from diptych.sets.labelled import LabelledImages
-from diptych.sets.writer import Row
+from diptych.sets.writer import LabelledPicture
 
 # Strength at severities 1 to 5.
 SEVERITIES: dict[str, tuple[float, ...]] = {
@@ -73,7 +73,7 @@ def shift(picture: Image.Image, kind: str, *, severity: int = 3, rng: np.random.
 
 def shifted(
     data: LabelledImages, kind: str, *, severity: int = 3, seed: int = 0, skipped: Counter[str] | None = None
-) -> Iterator[Row]:
+) -> Iterator[LabelledPicture]:
     """All pictures of a split, shifted; one that cannot be read is left out and counted in `skipped` by its cause."""
     for index in range(len(data)):
         rng = np.random.default_rng([seed, index])

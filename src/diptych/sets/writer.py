@@ -13,13 +13,13 @@ from diptych.files import atomic_folder
 
 _PER_SHARD = 1000  # pictures
 
-Row = tuple[str, Image.Image, int]  # key, picture, number of the class
+LabelledPicture = tuple[str, Image.Image, int]  # key, picture, number of the class
 
 
 def write_labelled(
     folder: Path,
     classnames: Sequence[str],
-    splits: Mapping[str, Iterable[Row]],
+    splits: Mapping[str, Iterable[LabelledPicture]],
     *,
     templates: Sequence[str] = (),
     about: str,
@@ -55,7 +55,7 @@ def write_labelled(
     return counts
 
 
-def _write_split(folder: Path, rows: Iterable[Row]) -> int:
+def _write_split(folder: Path, rows: Iterable[LabelledPicture]) -> int:
     folder.mkdir()
     left, count, shards = iter(rows), 0, 0
     while batch := list(islice(_members(left), 2 * _PER_SHARD)):
@@ -69,7 +69,7 @@ def _write_split(folder: Path, rows: Iterable[Row]) -> int:
     return count
 
 
-def _members(rows: Iterator[Row]) -> Iterator[tuple[str, bytes]]:
+def _members(rows: Iterator[LabelledPicture]) -> Iterator[tuple[str, bytes]]:
     for key, picture, number in rows:
         file = io.BytesIO()
         picture.save(file, "PNG")

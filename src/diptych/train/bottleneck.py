@@ -13,7 +13,7 @@ def bottleneck(time: Mapping[str, float], recipe: TrainRecipe, *, cores: int | N
     """Name the largest part of the time that is not the model's computing, if it is worth a word; else say it computes.
 
     Args:
-        time: shares, as `laps.shares` gives them.
+        time: shares, as `laps.time_shares` gives them.
         recipe: of the run; advice names its options.
         cores: of the machine that the run is on, when they are known.
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diptych.model.clip import CLIPOutput
 from diptych.train.distributed import Ranks, pad
-from diptych.train.loss import Block, LogSums, Targets, clip_loss, match, siglip_loss, with_gradients
+from diptych.train.loss import LogitBlock, LogSums, Targets, clip_loss, match, siglip_loss, with_gradients
 
 Exchange = Literal["gather", "ring"]
 
@@ -95,7 +95,7 @@ class _Shared:
     def ring_softmax(self) -> _Parts:
         by_image: LogSums | None = None
 
-        def add_sums(block: Block, travelled: list[Tensor], size: int) -> None:
+        def add_sums(block: LogitBlock, travelled: list[Tensor], size: int) -> None:
             nonlocal by_image
             ours, theirs = block.softmax_sums()
             by_image = ours if by_image is None else by_image.merge(ours)
@@ -110,7 +110,7 @@ class _Shared:
         sums, own_size = by_image, self._sizes[self._ranks.rank]
         image_gradient, scale_gradient = torch.zeros_like(self._images), torch.zeros_like(self._scale)
 
-        def add_gradients(block: Block, travelled: list[Tensor], size: int) -> None:
+        def add_gradients(block: LogitBlock, travelled: list[Tensor], size: int) -> None:
             *theirs, texts = (values[:size] for values in travelled)
             block_images, block_texts, scale = block.softmax_gradients(sums, LogSums(*theirs))
             image_gradient.add_(block_images)
@@ -128,7 +128,7 @@ class _Shared:
         image_gradient = torch.zeros_like(self._images)
         loss, scale_gradient, bias_gradient = (torch.zeros_like(self._scale) for _ in range(3))
 
-        def add(block: Block, travelled: list[Tensor], size: int) -> None:
+        def add(block: LogitBlock, travelled: list[Tensor], size: int) -> None:
             part, (images, texts, *numbers) = block.sigmoid_loss(bias, batch=sum(self._sizes))
             image_gradient.add_(images)
             travelled[0][:size].add_(texts)
@@ -138,7 +138,7 @@ class _Shared:
         (texts,) = self._round(add, [torch.zeros_like(self._padded_texts())])
         return loss, (image_gradient, texts[: self._sizes[self._ranks.rank]], scale_gradient, bias_gradient)
 
-    def _round(self, work: Callable[[Block, list[Tensor], int], None], travelled: list[Tensor]) -> list[Tensor]:
+    def _round(self, work: Callable[[LogitBlock, list[Tensor], int], None], travelled: list[Tensor]) -> list[Tensor]:
         """Let each process's texts come by once. What `work` writes into `travelled` goes along with them, and home."""
         texts = self._padded_texts()
         for hop in range(self._ranks.count):
@@ -150,8 +150,8 @@ class _Shared:
             (texts,), travelled = next_texts(), next_travelled()
         return travelled
 
-    def _block(self, texts: Tensor, targets: Targets) -> Block:
-        return Block(self._images, texts, self._scale, self._all_images.rows(self._own), targets)
+    def _block(self, texts: Tensor, targets: Targets) -> LogitBlock:
+        return LogitBlock(self._images, texts, self._scale, self._all_images.rows(self._own), targets)
 
     def _padded_texts(self) -> Tensor:
         return pad(self._texts, max(self._sizes))

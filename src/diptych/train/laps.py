@@ -95,7 +95,7 @@ class Laps:
                 sums[name] += value
 
 
-def shares(seconds: Mapping[str, float]) -> dict[str, float]:
+def time_shares(seconds: Mapping[str, float]) -> dict[str, float]:
     """Seconds by section as shares of the time that passed; they add up to 1.
 
     What other threads did meanwhile is in the same unit, beside that sum: 1.5 says that one and a half of them were at

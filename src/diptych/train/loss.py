@@ -1,9 +1,9 @@
 """Contrastive losses: features in, a scalar out. Of the matrix of logits one tile at a time is held, never all of it.
 
-`clip_loss` and `siglip_loss` work on one process. What they are made of works on a `Block`, any pictures against any
-texts, and adds up over blocks, so that several processes can share a batch, each with its own pictures: `match` says
-once for the whole batch what belongs together; each block gives its `softmax_sums`, which are merged over blocks; then
-each block gives its part of the gradients, which are added up; `with_gradients` hands them to autograd.
+`clip_loss` and `siglip_loss` work on one process. What they are made of works on a `LogitBlock`, any pictures against
+any texts, and adds up over blocks, so that several processes can share a batch, each with its own pictures: `match`
+says once for the whole batch what belongs together; each block gives its `softmax_sums`, which are merged over blocks;
+then each block gives its part of the gradients, which are added up; `with_gradients` hands them to autograd.
 """
 
 from collections.abc import Iterator, Sequence
@@ -63,7 +63,7 @@ def clip_loss(
     ids = _checked_ids(image_features, text_features, image_ids, text_ids)
     images, texts, scale = inputs = _same_type(image_features, text_features, logit_scale)
     image_targets, text_targets = match(*ids, dtype=images.dtype)
-    block = Block(images, texts, scale, image_targets, text_targets)
+    block = LogitBlock(images, texts, scale, image_targets, text_targets)
     by_image, by_text = block.softmax_sums()
     loss = by_image.loss(image_targets) + by_text.loss(text_targets)
     if not _wants_gradients(inputs):
@@ -107,7 +107,7 @@ def siglip_loss(
     """
     ids = _checked_ids(image_features, text_features, image_ids, text_ids)
     images, texts, scale, bias = inputs = _same_type(image_features, text_features, logit_scale, logit_bias)
-    loss, gradients = Block(images, texts, scale, *match(*ids, dtype=images.dtype)).sigmoid_loss(
+    loss, gradients = LogitBlock(images, texts, scale, *match(*ids, dtype=images.dtype)).sigmoid_loss(
         bias, batch=len(images)
     )
     return with_gradients(loss, inputs, gradients) if _wants_gradients(inputs) else loss
@@ -173,7 +173,7 @@ class _Tile(NamedTuple):
     spare: Tensor  # [r, c], to compute in
 
 
-class Block:
+class LogitBlock:
     """Pictures against texts: any rows of a batch's pictures, any rows of its texts.
 
     Gradients are those of the whole batch's loss, as far as they come from this block.

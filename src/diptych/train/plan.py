@@ -21,9 +21,9 @@ from diptych.train.devices import Device, Precision
 from diptych.train.int8 import BLOCK
 from diptych.train.loss import TILE
 from diptych.train.optim import StateType
+from diptych.train.patches import count_kept_patches
 from diptych.train.phases import Stage, recipe_at, stages
 from diptych.train.recipe import TrainRecipe
-from diptych.train.step import count_kept_patches
 
 Sharding = Literal["ddp", "fsdp"]
 

@@ -11,6 +11,7 @@ from diptych.train.log import LogReader
 from diptych.train.recipe import TrainRecipe, read_recipe
 
 State = Literal["starting", "running", "stalled", "stopped", "finished"]
+StepValue = tuple[float, float]  # step, value
 
 # Keys of a line of the log by the names of their curves; metrics come between, under their own names.
 _FIRST = {"loss": "loss"}
@@ -114,9 +115,9 @@ def state_of(
     return "stalled" if silent > max(_SILENT, _PATIENCE * longest) else "running"
 
 
-def curves(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float]]]:
-    """What a log holds, by name, as steps and values: loss first, then metrics, then the rest."""
-    found: dict[str, list[tuple[float, float]]] = {}
+def curves(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[StepValue]]:
+    """What a log holds, by name: loss first, then metrics, then the rest."""
+    found: dict[str, list[StepValue]] = {}
     metrics = {key: key for line in lines for key in line if "/" in key}
     for key, name in (_FIRST | metrics | _LAST).items():
         if points := [(line["step"], line[key]) for line in lines if key in line]:

@@ -1,0 +1,344 @@
+"""What a run holds, and how it begins: anew, from a trained model, or from its newest checkpoint."""
+
+import collections
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diptych.config import from_dict, to_dict, to_toml
+from diptych.data.tokenizer import Tokenizer
+from diptych.errors import ConfigError, DataError
+from diptych.model.blocks import Block, Stack
+from diptych.model.clip import CLIP
+from diptych.model.resnet_tower import ResNetTowerConfig
+from diptych.pairs.pipeline import Batch, pair_sources, vocabulary_texts
+from diptych.pairs.sources import Pairs
+from diptych.runtime import fast_dtype, generator
+from diptych.train.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
+from diptych.train.distributed import Ranks, Spread, whole
+from diptych.train.ema import Average
+from diptych.train.frozen import FrozenFeatures
+from diptych.train.laps import Laps
+from diptych.train.optim import adamw, parameter_groups
+from diptych.train.phases import fitted, stage_at
+from diptych.train.recipe import TrainRecipe, difference
+from diptych.weights.bundle import Bundle
+from diptych.weights.folder import About
+from diptych.weights.registry import load
+
+# Samples; the share of bad ones is taken of at least so many, or one of the first ten would stop a run.
+_JUDGED_AS = 1000
+
+
+def check_ranks(recipe: TrainRecipe, ranks: Ranks) -> None:
+    """Refuse what several processes cannot do together.
+
+    Raises:
+        ConfigError: the batch cannot be shared evenly, or the loss or a tower needs the whole of it in one process.
+    """
+    if recipe.train.batch_size % ranks.count:
+        raise ConfigError(
+            "train.batch_size must be a multiple of the number of processes, which share it. "
+            f"Got {recipe.train.batch_size} pairs for {ranks.count} processes."
+        )
+    if ranks.count > 1 and recipe.train.distillation:
+        raise ConfigError(
+            "train.distillation must be 0 where several processes train: the teacher's softmax is over a whole batch. "
+            f"Got {recipe.train.distillation} and {ranks.count} processes."
+        )
+    if ranks.count > 1 and isinstance(recipe.model.image, ResNetTowerConfig):
+        raise ConfigError(
+            "model.image must be a vision transformer where several processes train: a ResNet's batch norm needs the "
+            f"whole batch in one. Got a ResNet and {ranks.count} processes."
+        )
+
+
+def open_run(recipe: TrainRecipe, ranks: Ranks, out: Path, newest: Path | None) -> "Run":
+    """A run where it stands; to be called by all processes.
+
+    Args:
+        recipe: of the run.
+        ranks: the processes.
+        out: its folder.
+        newest: the checkpoint in it to go on from; None for a run that begins.
+
+    Raises:
+        ConfigError: the checkpoint is of another recipe or of other data, or `start_from` holds a model of other sizes.
+        DataError: a source cannot be read.
+        MissingExtraError: grain is not installed.
+        WeightsError: the checkpoint is damaged, or `start_from` cannot be read.
+    """
+    sources = pair_sources(recipe.data)
+    return Run(recipe, sources, _saved(newest, out, recipe, sources) if newest else None, ranks)
+
+
+class Run:
+    """What changes from step to step, anew or from a checkpoint. The weights are changed by `update.train_step`.
+
+    Args:
+        recipe: everything that decides the run.
+        sources: the opened sources of its data.
+        saved: where the run stood; None for one that begins.
+        ranks: the processes; each makes its own, all at once.
+    """
+
+    def __init__(self, recipe: TrainRecipe, sources: Sequence[Pairs], saved: Checkpoint | None, ranks: Ranks) -> None:
+        self.recipe = recipe
+        self.sources = sources
+        self.ranks = ranks
+        self.data = [source.fingerprint() for source in sources]  # as it was at the start
+        self.step = saved.step if saved else 0  # updates done
+        self.metrics: Mapping[str, float] = saved.metrics if saved else {}
+        self.reference: Mapping[str, float] = saved.reference if saved else {}
+        self.counts = _Counts(saved.counts if saved else {}, ranks.laps)
+        self.device = ranks.device
+        # From the checkpoint: a second measurement may come to another type, and to other weights.
+        self.precision = saved.precision if saved else ranks.share(lambda: _precision(recipe, self.device))
+        self.loss_scale = _LossScale(saved.loss_scale if saved else {}, wanted=self.precision == "float16")
+        self._hold(saved)
+
+    def _hold(self, saved: Checkpoint | None) -> None:
+        """Build what has the sizes of the phase that the next step belongs to."""
+        recipe, settings = self.recipe, self.recipe.train
+        stage = stage_at(recipe, self.step)
+        saved = fitted(saved, stage.image_size) if saved else None
+        self.bundle = saved.bundle if saved else _first_bundle(recipe, self.sources, self.ranks, stage.image_size)
+        if saved or recipe.start_from:
+            # Mapped weights lie where the file has them; the last bits of a product depend on where its factors begin.
+            weights = {name: value.clone() for name, value in self.bundle.model.state_dict().items()}
+            self.bundle.model.load_state_dict(weights, assign=True)
+        self.model: CLIP = self.bundle.model.to(device=self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        for tower in self._frozen():
+            tower.requires_grad_(False)
+        self.train_mode()
+        for module in self.model.modules():
+            if isinstance(module, Stack):
+                module.recomputes = settings.activation_checkpointing
+            if isinstance(module, Block) and settings.compile:
+                module.compile()
+        self.spread = Spread(self.model, self.ranks, settings.parallel)
+        self.optimizer = adamw(
+            parameter_groups(self.model, weight_decay=settings.weight_decay, layer_decay=settings.layer_decay),
+            betas=(settings.beta1, settings.beta2),
+            epsilon=settings.epsilon,
+            state=settings.optimizer_state,
+        )
+        if saved:
+            restore_optimizer(self.model, self.optimizer, saved.optimizer)
+        # Of pictures that come again; what differs at each visit would fill the memory for nothing.
+        self.frozen_features = None
+        if "image" in settings.freeze and recipe.data.augment.is_fixed and not settings.patch_dropout:
+            size = settings.micro_batch_size or settings.batch_size // self.ranks.count
+            self.frozen_features = FrozenFeatures(self._encode_image, batch_size=size)
+        decay = settings.ema_decay
+        self.average = Average(self.model, decay, saved.average if saved else None) if decay else None
+
+    def enter_phase(self) -> bool:
+        """Take on the image size of the next step; whether it is another one. To be called by all processes.
+
+        It goes by way of a checkpoint in memory, so that a run that was stopped between two phases goes on as this one.
+        """
+        if stage_at(self.recipe, self.step).image_size == self.bundle.preprocess.image_size:
+            return False
+        saved = self.checkpoint()
+        self.spread.close()
+        self._hold(saved)
+        return True
+
+    def train_mode(self) -> None:
+        """What differs in training is on, but in frozen towers and for frozen batch statistics."""
+        self.model.train()
+        for tower in self._frozen():
+            tower.eval()
+        if self.recipe.train.freeze_batch_statistics:
+            for module in self.model.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.eval()
+
+    def _frozen(self) -> list[torch.nn.Module]:
+        return [getattr(self.model, name) for name in self.recipe.train.freeze]
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """[B, S, S, 3] uint8 to [B, 3, S, S], as the towers take them."""
+        return self.bundle.preprocess.normalise(images).contiguous(memory_format=torch.channels_last)
+
+    def autocast(self) -> torch.autocast:
+        """The run's type of number, for a forward pass."""
+        dtype = getattr(torch, self.precision)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+    def _encode_image(self, images: Tensor) -> Tensor:
+        with self.autocast():
+            return self.model.encode_image(self.pixels(images))
+
+    def count(self, batch: Batch) -> list[int]:
+        """Count one batch, of which each process has a part; how many pairs each has.
+
+        Raises:
+            DataError: too many samples are bad, in all or in this batch.
+        """
+        parts = self.ranks.collect((len(batch.images), batch.truncated, dict(batch.bad)))
+        self.counts.add(parts, max_bad=self.recipe.data.max_bad)
+        return [size for size, _, _ in parts]
+
+    def whole_bundle(self) -> Bundle:
+        """The bundle, where processes hold shares put together; to be called by all."""
+        if self.ranks.count == 1 or self.recipe.train.parallel == "ddp":
+            return self.bundle
+        model = CLIP(self.bundle.model.config)
+        model.load_state_dict({name: whole(value) for name, value in self.model.state_dict().items()}, assign=True)
+        return dataclasses.replace(self.bundle, model=model.train())
+
+    def measured_bundle(self) -> Bundle:
+        """What evaluators are given and the run ends with: the average of the weights where one is kept."""
+        return self.average.bundle(self.bundle) if self.average else self.whole_bundle()
+
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(
+            step=self.step,
+            bundle=self.whole_bundle(),
+            optimizer=optimizer_tensors(self.model, self.optimizer),
+            counts=self.counts.plain(),
+            metrics=self.metrics,
+            recipe=to_dict(self.recipe),
+            precision=self.precision,
+            data=self.data,
+            loss_scale=self.loss_scale.plain(),
+            reference=self.reference,
+            average=self.average.tensors() if self.average else {},
+        )
+
+
+def _saved(newest: Path, out: Path, recipe: TrainRecipe, sources: Sequence[Pairs]) -> Checkpoint:
+    checkpoint = Checkpoint.load(newest)
+    cure = "Choose another folder, or remove this one to start over."
+    try:
+        began_as = to_dict(from_dict(TrainRecipe, checkpoint.recipe))  # options that came since have their defaults
+    except ConfigError as error:
+        raise ConfigError(f"{out} holds a run that another version of diptych began. {error} {cure}") from None
+    if change := difference(began_as, to_dict(recipe)):
+        raise ConfigError(f"{out} holds a run of another recipe ({change}). {cure}")
+    for source, fingerprint in zip(sources, checkpoint.data, strict=True):
+        if source.fingerprint() != fingerprint:
+            raise ConfigError(f"{out} holds a run of other data: the pairs of {source.path} were changed. {cure}")
+    return checkpoint
+
+
+def _first_bundle(recipe: TrainRecipe, sources: Sequence[Pairs], ranks: Ranks, image_size: int) -> Bundle:
+    about = About(
+        source=f"diptych recipe {recipe.name}", licence=recipe.licence, data=recipe.about_data, recipe=to_toml(recipe)
+    )
+    if recipe.start_from:
+        return dataclasses.replace(_loaded(recipe, image_size), about=about)
+    tokenizer = ranks.share(lambda: _new_tokenizer(recipe, sources))
+    preprocess = dataclasses.replace(recipe.preprocess, image_size=image_size)
+    image = dataclasses.replace(recipe.model.image, image_size=image_size)
+    model = CLIP(dataclasses.replace(recipe.model, image=image), generator(recipe.seed))
+    return Bundle(model=model, preprocess=preprocess, tokenizer=tokenizer, about=about)
+
+
+def _loaded(recipe: TrainRecipe, image_size: int) -> Bundle:
+    bundle = load(recipe.start_from, image_size=image_size)
+    theirs = {"model": to_dict(bundle.model.config), "preprocess": to_dict(bundle.preprocess)}
+    ours = {"model": to_dict(recipe.model), "preprocess": to_dict(recipe.preprocess)}
+    for sizes in (theirs, ours):
+        sizes["model"]["text"].pop("end_token_id", None)  # a fact of the vocabulary, which comes with the bundle
+        sizes["model"]["image"]["image_size"] = sizes["preprocess"]["image_size"] = image_size  # of the first phase
+    if change := difference(theirs, ours):
+        raise ConfigError(
+            f"model and preprocess must be those of start_from={recipe.start_from}, but for the image size: {change}."
+        )
+    bundle.model.float()
+    return bundle
+
+
+def _new_tokenizer(recipe: TrainRecipe, sources: Sequence[Pairs]) -> Tokenizer:
+    return Tokenizer.train(
+        vocabulary_texts(sources, recipe.data),
+        vocab_size=recipe.tokenizer.vocab_size,
+        context_length=recipe.model.text.context_length,
+    )
+
+
+def _precision(recipe: TrainRecipe, device: torch.device) -> str:
+    auto = recipe.train.precision == "auto"
+    return str(fast_dtype(device)).removeprefix("torch.") if auto else recipe.train.precision
+
+
+class _LossScale:
+    """The factor on the loss that keeps float16 gradients from vanishing; 1 for the other types.
+
+    It is halved where the gradients overflow, and the batch is taken again; after 2,000 steps without, it is doubled
+    (arXiv:1710.03740, section 3.2; numbers as torch's GradScaler has them, which leaves the batch out).
+    """
+
+    def __init__(self, saved: Mapping[str, float], *, wanted: bool) -> None:
+        self._factor = saved.get("factor", 2.0**16 if wanted else 1.0)
+        self._steps = int(saved.get("steps", 0))  # since the factor changed
+        self._wanted = wanted
+
+    def tries(self) -> Iterator[float]:
+        """Factors for one batch, until one fits."""
+        self._steps += 1
+        if self._wanted and self._steps > 2000:
+            self._factor, self._steps = 2 * self._factor, 1
+        yield self._factor
+        while self._factor > 1:
+            self._factor, self._steps = self._factor / 2, 1
+            yield self._factor
+
+    def plain(self) -> dict[str, float]:
+        return {"factor": self._factor, "steps": self._steps} if self._wanted else {}
+
+
+class _Counts:
+    """What a run counted, across its restarts."""
+
+    def __init__(self, saved: Mapping[str, Any], laps: Laps) -> None:
+        self._laps = laps
+        laps.go_on_from(saved.get("time", {}))
+        self.pairs: int = saved.get("pairs", 0)  # pairs learned from
+        self.truncated: int = saved.get("truncated", 0)
+        self.train_seconds: float = saved.get("train_seconds", 0.0)
+        self.bad = collections.Counter(saved.get("bad", {}))
+
+    def add(self, parts: Sequence[tuple[int, int, Mapping[str, int]]], *, max_bad: float) -> None:
+        """Count one batch.
+
+        Args:
+            parts: of each process pairs, truncated texts, and bad samples by cause.
+            max_bad: share of bad samples that is borne.
+
+        Raises:
+            DataError: too many samples are bad, in all or in this batch.
+        """
+        pairs = sum(size for size, _, _ in parts)
+        self.pairs += pairs
+        for _, truncated, bad in parts:
+            self.truncated += truncated
+            self.bad.update(bad)
+        bad, drawn = self.bad.total(), self.pairs + self.bad.total()
+        causes = ", ".join(f"{cause} {count:,}" for cause, count in self.bad.most_common())
+        if bad > max_bad * max(drawn, _JUDGED_AS):
+            raise DataError(
+                f"at most {max_bad:.2%} of the samples may be bad (data.max_bad). {bad:,} of {drawn:,} are: {causes}. "
+                "Mend the shards, or raise the limit."
+            )
+        if pairs < 2:
+            raise DataError(
+                f"a batch must have at least two good samples, and one has {pairs}. Bad so far: {causes}. "
+                "Mend the shards, or raise train.batch_size."
+            )
+
+    def plain(self) -> dict[str, Any]:
+        return {
+            "pairs": self.pairs,
+            "truncated": self.truncated,
+            "train_seconds": round(self.train_seconds, 2),
+            "bad": dict(self.bad),
+            "time": {name: round(seconds, 2) for name, seconds in self._laps.seconds().items()},
+        }
