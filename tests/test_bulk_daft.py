@@ -15,6 +15,7 @@ from diptych.pairs.shards import ShardWriter
 from diptych.pairs.sources import Source, open_pairs
 from diptych.search.bulk import embed_bulk
 from diptych.search.bulk_daft import embed_with_daft, import_daft
+from processes import SECONDS, started
 
 pq = pytest.importorskip("pyarrow.parquet")
 
@@ -112,11 +113,11 @@ def test_after_ctrl_c_whole_parts_are_there(daft, source, model, tmp_path):
     out = tmp_path / "f.parquet"
     words = ["embed", source.path, "--model", model, "--out", out, "--engine", "daft", "--part-size", "1"]
     command = [sys.executable, "-m", "diptych", *map(str, words)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while process.poll() is None and len(list(out.glob("part-*"))) < 3:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)  # a terminal signals the workers, too
-    message = process.communicate(timeout=60)[1]
+    with started(command, stderr=subprocess.PIPE, start_new_session=True) as process:
+        while process.poll() is None and len(list(out.glob("part-*"))) < 3:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)  # a terminal signals the workers, too
+        message = process.communicate(timeout=60)[1]
     assert process.returncode == 130, message
     assert message == "diptych: what is done is kept; the same command goes on from here.\ndiptych: stopped.\n"
     there = pq.read_table(out).num_rows
@@ -141,7 +142,8 @@ assert not {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "soc
 from daft.scarf_telemetry import opted_out
 assert opted_out()
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=SECONDS)
     assert done.returncode == 0, done.stderr
 
 

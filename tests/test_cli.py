@@ -42,6 +42,7 @@ from diptych.train.trainer import Progress
 from diptych.weights import bundle as bundle_module
 from diptych.weights import convert
 from diptych.weights.bundle import About, Bundle
+from processes import SECONDS, started
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (40, 60, 210)}
 TWO_LABELS = ("--labels", "a cat", "--labels", "a dog")
@@ -113,7 +114,9 @@ def fails(run: Run) -> Callable[..., str]:
 
 
 def python(script: str, **pipes) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, check=False, **pipes)
+    return subprocess.run(
+        [sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, check=False, timeout=SECONDS, **pipes
+    )
 
 
 def test_help_and_typos_do_without_torch():
@@ -147,7 +150,8 @@ def test_help_of_a_command_holds_its_docs(run: Run):
 
 
 def test_the_module_is_the_command(fails):
-    done = subprocess.run([sys.executable, "-m", "diptych", "clasify"], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "diptych", "clasify"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"diptych: {fails('clasify')}\n")
 
 
@@ -867,11 +871,10 @@ with folder_lock(Path({str(tmp_path / "index")!r})):
     print(flush=True)
     input()
 """
-    other = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert other.stdout
-    other.stdout.readline()
-    code, out, err = run("search", "a boat", *indexed)
-    other.communicate("\n")
+    with started([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "\n"
+        code, out, err = run("search", "a boat", *indexed)
     assert (code, len(out.splitlines())) == (0, 4)
     assert "comes from what was indexed before" in err
 
@@ -966,7 +969,8 @@ def test_embed_with_daft_prints_what_the_own_engine_does(run, fails, pictures, m
     if importlib.util.find_spec("daft") is None:
         assert "pip install 'diptych[daft]'" in fails(*words, out)
         return
-    shown = subprocess.run([sys.executable, "-m", "diptych", *map(str, words), out], capture_output=True, text=True)
+    command = [sys.executable, "-m", "diptych", *map(str, words), out]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
     assert shown.stdout == f"3 samples -> {out}; 0 skipped; 2 parts of this rank are there\n", shown.stderr
     assert shown.stderr == ""
 

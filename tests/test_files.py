@@ -24,6 +24,7 @@ from diptych.files import (
     write_json,
     write_text,
 )
+from processes import started
 
 
 @contextmanager
@@ -204,11 +205,10 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
         "import pathlib, signal, sys; from diptych.files import folder_lock\n"
         "with folder_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); signal.pause()"
     )
-    with subprocess.Popen([sys.executable, "-c", hold, tmp_path], stdout=subprocess.PIPE, text=True) as process:
+    with started([sys.executable, "-c", hold, tmp_path], stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == "held\n"
         with pytest.raises(ConfigError), folder_lock(tmp_path):
             pass
-        process.kill()
     with folder_lock(tmp_path):
         pass
 

@@ -16,6 +16,7 @@ from diptych.errors import ConfigError, DataError
 from diptych.search.library import Library, Update
 from diptych.search.query import Filters
 from diptych.weights.bundle import Bundle
+from processes import SECONDS, started
 
 
 def draw(path: Path, seed: int) -> None:
@@ -192,17 +193,14 @@ Library.open(sys.argv[2], untrained_bundle(0), index=sys.argv[3]).update(batch_s
 
 def test_a_killed_update_loses_the_batch_in_hand_and_no_more(pictures, tmp_path, tiny_bundle):
     script = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(pictures), str(tmp_path / "index")]
-    process = subprocess.Popen(script, stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    for _ in range(3):
-        assert process.stdout.readline() == "appended\n"
-    library = Library.open(pictures, tiny_bundle, index=tmp_path / "index")
-    with pytest.raises(ConfigError, match="another process works in it"):
-        library.update()
-    assert len(library.search("a red kite", count=99)) == 6  # a reader beside the writer
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    with started(script, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        for _ in range(3):
+            assert process.stdout.readline() == "appended\n"
+        library = Library.open(pictures, tiny_bundle, index=tmp_path / "index")
+        with pytest.raises(ConfigError, match="another process works in it"):
+            library.update()
+        assert len(library.search("a red kite", count=99)) == 6  # a reader beside the writer
     assert library.check() == []
     assert len(library) == 6
     assert counts(library.update()) == (4, 0, 0, 0)
@@ -307,7 +305,7 @@ def test_nothing_is_sent_to_anyone(pictures, tmp_path):
     """Index and search in a network namespace without a route, with every use of a socket forbidden on top."""
     unshare = shutil.which("unshare")
     command = [unshare, "-rn"] if unshare else []
-    if not unshare or subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+    if not unshare or subprocess.run([*command, "true"], capture_output=True, check=False, timeout=60).returncode:
         pytest.skip("needs `unshare -n`, which is not there or not permitted")
     script = f"""
 import sys
@@ -321,7 +319,8 @@ from diptych.search.library import Library
 library = Library.open({str(pictures)!r}, untrained_bundle(0), index={str(tmp_path / "index")!r})
 print(library.update().total, len(library.search("a red kite", count=3)))
 """
-    done = subprocess.run([*command, sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    command = [*command, sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
     assert (done.stdout.strip(), done.returncode) == ("10 3", 0), done.stderr
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from diptych.errors import missing_extra
+from diptych.version import __version__
 
 if TYPE_CHECKING:
     from diptych.pages.page import ReportPage
@@ -80,7 +81,6 @@ def demo(
 def _measure(result: "TrainResult", recipe: "TrainRecipe", out: Path) -> "tuple[ReportPage, dict[str, Any]]":
     import datetime
 
-    import diptych
     from diptych.classify import class_weights
     from diptych.data.embedded import HELD_OUT, data_path
     from diptych.data.prompts import PLAIN
@@ -110,7 +110,7 @@ def _measure(result: "TrainResult", recipe: "TrainRecipe", out: Path) -> "tuple[
         "hardware": machine,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "model": bundle.fingerprint(),
-        "diptych": diptych.__version__,
+        "diptych": __version__,
     }
     of_classes, of_labels = (
         bundle.probabilities(bundle.logits_per_image(encoded.image_features, text_features))
@@ -154,7 +154,7 @@ def _measure(result: "TrainResult", recipe: "TrainRecipe", out: Path) -> "tuple[
             "trained on": recipe.about_data,
             "seed": str(recipe.seed),
             "hardware": f"{machine['cpu']}, {machine['cores']} cores",
-            "versions": f"diptych {diptych.__version__}, torch {machine['torch']}, Python {machine['python']}",
+            "versions": f"diptych {__version__}, torch {machine['torch']}, Python {machine['python']}",
             "date": results["date"],
             "model": results["model"],
         },
