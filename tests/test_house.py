@@ -1,6 +1,7 @@
 """House rules: imports go down, files are short, floor plan, `__all__` and docs are true, a test ends."""
 
 import ast
+import doctest
 import importlib
 import re
 import subprocess
@@ -137,9 +138,14 @@ def circles(imports: dict[str, set[str]]) -> list[str]:
     return []
 
 
+def module_of(path: str) -> str:
+    """The dotted name of a file below src/diptych."""
+    return ".".join(["diptych", *path.removesuffix(".py").split("/")]).removesuffix(".__init__")
+
+
 def imports_among(sources: dict[str, str]) -> dict[str, set[str]]:
     """Which file imports which, of those given: source by path below src/diptych."""
-    paths = {"diptych." + path.removesuffix(".py").replace("/", "."): path for path in sources}
+    paths = {module_of(path): path for path in sources}
     return {
         path: {paths[name] for module in imported_modules(source) for name in (module, module.rpartition(".")[0])
                if name in paths and paths[name] != path}
@@ -317,6 +323,13 @@ def test_the_page_of_the_python_interface_keeps_what_the_face_offers():
         module, _, name = place.rpartition(".")
         assert getattr(importlib.import_module(module), name).__module__ == module, place
     assert len(set(inside)) == len(inside)
+
+
+@pytest.mark.parametrize("path", [path for path in python_files() if ">>> " in (SRC / path).read_text("utf-8")])
+def test_examples_in_docstrings_hold(path: str):
+    module = importlib.import_module(module_of(path))
+    failed, tried = doctest.testmod(module)  # prints what differs
+    assert (failed, tried > 0) == (0, True)
 
 
 def test_only_the_command_line_prints():
