@@ -29,6 +29,7 @@ def main() -> int:
     version = re.findall(r'^__version__ = "(.+)"$', git("show", "HEAD:src/diptych/version.py"), re.M)[0]
     problems = commit_problems(version)
     with tempfile.TemporaryDirectory() as scratch:
+        print(f"building diptych {version} and trying its wheel; this takes minutes", flush=True)
         wheel, sdist = build(Path(scratch), version)
         problems += content_problems(wheel, sdist)
         problems += use_problems(wheel, Path(scratch), version)
@@ -115,14 +116,15 @@ def git(*words: str) -> str:
 
 
 def run(*words: str | Path, cwd: Path = ROOT, text: bool = True):
-    """Standard output of a command that must succeed; what it complains about goes to the screen."""
+    """Standard output of a command that must succeed. It sees no package but those of its environment."""
     env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    done = subprocess.run(words, cwd=cwd, env=env, stdout=subprocess.PIPE, text=text, check=True, timeout=SECONDS)
-    return done.stdout
+    return subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=text, check=True, timeout=SECONDS).stdout
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
     except subprocess.CalledProcessError as error:
-        sys.exit(f"not ready: `{' '.join(map(str, error.cmd))}` failed; what it said stands above.")
+        sys.exit(
+            f"{error.stdout}{error.stderr}\nnot ready: `{' '.join(map(str, error.cmd))}` failed, with the words above."
+        )
