@@ -125,6 +125,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except subprocess.CalledProcessError as error:
-        sys.exit(
-            f"{error.stdout}{error.stderr}\nnot ready: `{' '.join(map(str, error.cmd))}` failed, with the words above."
-        )
+        command = " ".join(map(str, error.cmd))
+        sys.exit(f"{error.stdout}{error.stderr}\nnot ready: `{command}` failed, with the words above.")

@@ -1,20 +1,19 @@
-"""Processes that tests start: each has an end, also when the test waits for words that never come."""
+"""Processes that tests start; each of them has an end."""
 
 import contextlib
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-SECONDS = 300  # a process of a test takes a few; other tests may have the cores
+_SECONDS = 900  # a process of a test takes a few; other tests may have the cores
 
 
 @contextlib.contextmanager
-def started(command: Sequence[str | Path], *, seconds: float = SECONDS, **options: Any) -> Iterator[subprocess.Popen]:
-    """A process beside the test, killed after `seconds`, so that reading from it ends, and at the end of the block."""
-    with subprocess.Popen(command, text=True, **options) as process:
-        timer = threading.Timer(seconds, process.kill)
+def started(command: Sequence[Any], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process that does not outlive the block, however that ends, nor lets a test wait for its words for ever."""
+    with subprocess.Popen([str(word) for word in command], text=True, **options) as process:
+        timer = threading.Timer(_SECONDS, process.kill)
         timer.start()
         try:
             yield process

@@ -42,7 +42,7 @@ from diptych.train.trainer import Progress
 from diptych.weights import bundle as bundle_module
 from diptych.weights import convert
 from diptych.weights.bundle import About, Bundle
-from processes import SECONDS, started
+from processes import started
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (40, 60, 210)}
 TWO_LABELS = ("--labels", "a cat", "--labels", "a dog")
@@ -115,7 +115,7 @@ def fails(run: Run) -> Callable[..., str]:
 
 def python(script: str, **pipes) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, check=False, timeout=SECONDS, **pipes
+        [sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, check=False, timeout=300, **pipes
     )
 
 
@@ -151,7 +151,7 @@ def test_help_of_a_command_holds_its_docs(run: Run):
 
 def test_the_module_is_the_command(fails):
     command = [sys.executable, "-m", "diptych", "clasify"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"diptych: {fails('clasify')}\n")
 
 
@@ -970,7 +970,7 @@ def test_embed_with_daft_prints_what_the_own_engine_does(run, fails, pictures, m
         assert "pip install 'diptych[daft]'" in fails(*words, out)
         return
     command = [sys.executable, "-m", "diptych", *map(str, words), out]
-    shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
+    shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert shown.stdout == f"3 samples -> {out}; 0 skipped; 2 parts of this rank are there\n", shown.stderr
     assert shown.stderr == ""
 

@@ -16,7 +16,7 @@ from diptych.errors import ConfigError, DataError
 from diptych.search.library import Library, Update
 from diptych.search.query import Filters
 from diptych.weights.bundle import Bundle
-from processes import SECONDS, started
+from processes import started
 
 
 def draw(path: Path, seed: int) -> None:
@@ -320,7 +320,7 @@ library = Library.open({str(pictures)!r}, untrained_bundle(0), index={str(tmp_pa
 print(library.update().total, len(library.search("a red kite", count=3)))
 """
     command = [*command, sys.executable, "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert (done.stdout.strip(), done.returncode) == ("10 3", 0), done.stderr
 
 

@@ -40,7 +40,7 @@ class Embedded:
         if path.suffix not in (".safetensors", ".npz"):
             raise ConfigError(f"features are saved as .safetensors or .npz. Got {path}.")
         with atomic_file(path) as aside:
-            # Through bytes: the file writer of safetensors does not say that a disk is full, that of numpy below 2 leaves
+            # Through bytes: on a full disk the file writer of safetensors says nothing, and numpy's below 2 leaves
             # its archive open.
             aside.write_bytes(self._npz() if path.suffix == ".npz" else self._safetensors())
 
