@@ -26,6 +26,9 @@ test-matrix:
 test-lowest:
 	.ci/test-with $(PYTHON) constraints-lowest.txt
 
+coverage: .venv/.installed
+	$(BIN)/python -m pytest -n 2 -m "not slow" --cov
+
 lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
