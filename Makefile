@@ -2,7 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint format docs parity parity-evaluation clean
+# The oldest Python that is promised, and the newest that all dependencies have wheels for.
+PYTHONS ?= python3.11 python3.14
+
+.PHONY: demo test test-slow test-matrix test-lowest coverage lint format docs release benchmarks-compare parity
+.PHONY: parity-evaluation clean
 
 demo: .venv/.installed
 	$(BIN)/diptych demo
@@ -12,6 +16,18 @@ test: .venv/.installed lint
 
 test-slow: .venv/.installed
 	$(BIN)/python -m pytest -m slow
+
+# By hand, an environment each: make test-matrix PYTHONS="python3.11 /path/to/python3.13". All are tried before it fails.
+test-matrix:
+	@failed=; for python in $(PYTHONS); do .ci/test-with $$python constraints.txt || failed="$$failed $$python"; done; \
+		test -z "$$failed" || { echo "not passed:$$failed" >&2; exit 1; }
+
+# By hand: the lowest versions that pyproject.toml promises. torch brings gigabytes of GPU libraries along.
+test-lowest:
+	.ci/test-with $(PYTHON) constraints-lowest.txt
+
+coverage: .venv/.installed
+	$(BIN)/python -m pytest -n 2 -m "not slow" --cov
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
@@ -25,6 +41,14 @@ format: .venv/.installed
 docs: .venv/.installed
 	$(BIN)/python -m pip install -q -e '.[docs]' -c constraints.txt
 	$(BIN)/mkdocs build --strict
+
+# Builds the commit, tries its wheel in a clean environment, and prints the tag command; pushes nothing.
+release:
+	$(PYTHON) .ci/release.py
+
+# What moved in benchmarks/results/*.jsonl since the run before on the same hardware.
+benchmarks-compare:
+	$(PYTHON) benchmarks/compare.py
 
 # Needs 6 GB of disk for the peers, and 10 GB of memory.
 parity: .venv-parity/.installed
@@ -52,4 +76,4 @@ parity-evaluation: .venv-parity/evaluation/.installed
 	touch $@
 
 clean:
-	rm -rf .venv .venv-parity build dist site runs
+	rm -rf .venv .venv-parity .venv-tests build dist site runs

@@ -12,14 +12,13 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diptych.files import write_json
+import history
 from diptych.model.blocks import KeptAttention
 from diptych.runtime import generator, hardware
 
@@ -78,7 +77,7 @@ def main() -> None:
         "hardware": hardware(),
         "rows": [compared(shape, dtype) for dtype in (torch.bfloat16, torch.float32) for shape in SHAPES],
     }
-    write_json(Path(__file__).parent / "results" / "attention.json", result)
+    history.write(history.RESULTS / "attention.json", result, keys=("type", "rows", "positions", "heads", "causal"))
     print(json.dumps(result, indent=2))
 
 

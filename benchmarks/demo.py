@@ -11,14 +11,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from diptych.files import write_json
+import history
 
 
 def main() -> None:
     out = Path("runs/demo-benchmark")
     shutil.rmtree(out, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "diptych", "demo", "--out", str(out)], check=True)
-    write_json(Path(__file__).parent / "results" / "demo.json", json.loads((out / "results.json").read_text()))
+    history.write(history.RESULTS / "demo.json", json.loads((out / "results.json").read_text()))
 
 
 if __name__ == "__main__":

@@ -8,11 +8,10 @@ Pieces take turns, so that a busy machine slows all of them. Writes results/effi
 import datetime
 import statistics
 import time
-from pathlib import Path
 
 import torch
 
-from diptych.files import write_json
+import history
 from diptych.model import efficientnet_tower
 from diptych.model.efficientnet_tower import EfficientNetTower, EfficientNetTowerConfig
 from diptych.runtime import generator, hardware
@@ -45,7 +44,7 @@ def main() -> None:
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "hardware": hardware(),
     }
-    write_json(Path(__file__).parent / "results" / "efficientnet_pieces.json", result)
+    history.write(history.RESULTS / "efficientnet_pieces.json", result)
 
 
 if __name__ == "__main__":

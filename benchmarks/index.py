@@ -29,24 +29,25 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from loading import made_up_merges
 from PIL import Image
 
 import diptych
+import history
 from diptych.data import images as images_module
 from diptych.data.images import Preprocess, open_image
 from diptych.data.tokenizer import Tokenizer
 from diptych.embed import encode_fast, find_images
-from diptych.files import atomic_file, write_json
+from diptych.files import atomic_file
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
 from diptych.runtime import default_device, fast_dtype, generator, hardware
 from diptych.search.library import Library
 from diptych.weights.bundle import Bundle
+from loading import made_up_merges
 
 SIZE, GRAIN, SEED, BATCH, MARGINS = (4000, 3000), 7.0, 0, 32, (1, 1.5, 2)
 EACH = 100  # photographs of a round
-RESULT = Path(__file__).parent / "results" / "index.json"
+RESULT = history.RESULTS / "index.json"
 
 
 def write_photos(sources: list[Path], folder: Path) -> float:
@@ -201,14 +202,15 @@ def main() -> None:
     result = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
     row = result.get("as they are")
     if arguments.as_they_are:
-        result["as they are"] = as_they_are(sources)
+        measured = {"as they are": as_they_are(sources)}
+        result |= measured
     else:
         with tempfile.TemporaryDirectory() as name:
             photos = arguments.cache or Path(name) / "photos"
             made = write_photos(sources, photos)
             print(f"{wanted:,} photographs are there; making them took {made:.0f} s")
             folders = [photos / f"{i:03}" for i in range(-(-wanted // EACH))]
-            result = {
+            measured = {
                 "what": f"photographs of {SIZE[0]} x {SIZE[1]} pixels, ViT-B/32, batches of {BATCH}; medians of rounds",
                 "seed": SEED,
                 "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -216,9 +218,8 @@ def main() -> None:
                 "MB a photograph": round(statistics.mean(p.stat().st_size for p in find_images(folders)) / 1e6, 2),
                 **beside_the_plain_loop(folders, Path(name), arguments.exact),
             }
-            if row:
-                result["as they are"] = row
-    write_json(RESULT, result)
+            result = measured | ({"as they are": row} if row else {})
+    history.write(RESULT, result, measured=measured)
     print(json.dumps(result, indent=2))
 
 

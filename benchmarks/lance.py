@@ -17,10 +17,10 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 from lancedb.index import HnswSq, IvfPq
-from search import COUNT, D, Sample, Search, draw, measured, parsed, scan, write
 
 from diptych.search.ann import ApproximateScanner
 from diptych.search.index import Scanner
+from search import COUNT, D, Sample, Search, draw, measured, parsed, scan, write
 
 LISTS = [{"nprobes": 20, "refine_factor": refine} for refine in (10, 50, 200)]
 GRAPH = [{"ef": ef, "refine_factor": 10} for ef in (100, 400)]  # ef must be at least the rows that are refined

@@ -17,13 +17,12 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy
 
-from diptych.files import write_json
+import history
 from diptych.measures.logistic import Examples, LogisticProblem
 from diptych.runtime import generator, hardware
 
@@ -106,7 +105,7 @@ def main() -> None:
             for name in ways
         ],
     }
-    write_json(Path(__file__).parent / "results" / "linear_probe.json", result)
+    history.write(history.RESULTS / "linear_probe.json", result, keys=("solver",))
     print(json.dumps(result, indent=2))
 
 

@@ -27,6 +27,7 @@ import transformers
 from torch import Tensor
 
 import diptych
+import history
 from diptych.data.images import Preprocess
 from diptych.data.tokenizer import CLIP_MERGES, Tokenizer
 from diptych.files import write_json
@@ -163,7 +164,7 @@ def main() -> None:
         "hardware": hardware(),
         "rows": rows,
     }
-    write_json(Path(__file__).parent / "results" / "loading.json", result)
+    history.write(history.RESULTS / "loading.json", result, keys=("way", "page cache"))
     print(json.dumps(result, indent=2))
 
 

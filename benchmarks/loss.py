@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diptych.files import write_json
+import history
 from diptych.runtime import generator, hardware
 from diptych.train.loss import clip_loss, siglip_loss
 
@@ -129,7 +129,7 @@ def main() -> None:
         "hardware": hardware(),
         "rows": rows,
     }
-    write_json(Path(__file__).parent / "results" / "loss.json", result)
+    history.write(history.RESULTS / "loss.json", result, keys=("loss", "batch"))
 
 
 if __name__ == "__main__":

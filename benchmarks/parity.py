@@ -34,7 +34,6 @@ import diptych
 from diptych.data.embedded import data_path
 from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
-from diptych.files import write_json
 from diptych.model.clip import CLIPConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.presets import preset
@@ -46,6 +45,7 @@ with warnings.catch_warnings():
     import clip as openai_clip
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+import history
 from standins import draw, stand_in, transformers_model
 
 SEED, BATCH = 0, 2
@@ -318,7 +318,7 @@ def pixel_rows() -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--size", choices=("whole", "stand-in"), help="both when not given")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "parity.json")
+    parser.add_argument("--out", type=Path, default=history.RESULTS / "parity.json")
     arguments = parser.parse_args()
     rows = []
     for size in [arguments.size] if arguments.size else ["stand-in", "whole"]:
@@ -338,7 +338,7 @@ def main() -> None:
         "tokens": token_rows(),
         "pixels": pixel_rows(),
     }
-    write_json(arguments.out, result)
+    history.write(arguments.out, result, keys=("texts", "model", "size", "peer"))
     print(json.dumps({key: result[key] for key in ("versions", "tokens", "pixels")}, indent=1, ensure_ascii=False))
 
 

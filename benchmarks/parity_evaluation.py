@@ -28,6 +28,7 @@ from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
 from torch import Tensor, nn
 
 import diptych
+import history
 from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
 from diptych.eval.features import ModelFeatures
@@ -217,7 +218,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--sets", nargs="+", default=[])
     parser.add_argument("--models", nargs="+", default=list(MODELS))
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "parity_evaluation.json")
+    parser.add_argument("--out", type=Path, default=history.RESULTS / "parity_evaluation.json")
     args = parser.parse_args()
     folders = sorted(
         path for path in args.data.iterdir() if path.is_dir() and (not args.sets or path.name in args.sets)
@@ -244,8 +245,9 @@ def main() -> None:
                     row |= measure(features, peer, folder, transform)
                     row["counts that differ"] = differing(row)
                     rows.append(row)
-                    write_json(args.out, result)
+                    write_json(args.out, result)  # so that a run that is stopped has what it counted
                     print(name, folder.name, recipe, row["counts that differ"] or "equal", flush=True)
+    history.write(args.out, result, keys=("model", "data", "pictures made by"))
     different = [row for row in rows if row["pictures made by"] == "ours for both" and row["counts that differ"]]
     print(
         json.dumps([{k: v for k, v in row.items() if k != "pictures named otherwise"} for row in different], indent=2)

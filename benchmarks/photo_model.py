@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+import history
 from diptych.classify import class_weights
 from diptych.eval.zero_shot import score_zero_shot
-from diptych.files import write_json
 from diptych.measures.retrieval import retrieval
 from diptych.pairs.shards import ShardSet, captions_of
 from diptych.runtime import generator, hardware
@@ -37,7 +37,7 @@ from diptych.sets.open import read_labelled
 from diptych.weights.bundle import Bundle
 from diptych.weights.registry import DEFAULT_MODEL, load
 
-RESULT = Path(__file__).parent / "results" / "photo_model.json"
+RESULT = history.RESULTS / "photo_model.json"
 SEED, ROUNDS, HALVES = 0, 3, 10
 SETS = ("cifar10", "caltech101", "pacs_photo", "flowers5", "clothing10", "rsscn7", "pacs_sketch")
 
@@ -69,7 +69,7 @@ def main() -> None:
             row["cold_start_seconds"] = cold_start(folder or name)
         row |= {"seed": SEED, "date": datetime.datetime.now(datetime.UTC).date().isoformat(), "hardware": hardware()}
         rows = json.loads(RESULT.read_text(encoding="utf-8"))["models"] if RESULT.exists() else {}
-        write_json(RESULT, {"models": rows | {name: row}})
+        history.write(RESULT, {"models": rows | {name: row}}, measured={"models": {name: row}})
         print(name, json.dumps(row), flush=True)
 
 

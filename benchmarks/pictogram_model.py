@@ -10,13 +10,12 @@ import datetime
 import json
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import diptych
+import history
 from diptych.data.embedded import HELD_OUT, data_path
 from diptych.eval.zero_shot import evaluate_zero_shot
-from diptych.files import write_json
 from diptych.runtime import hardware
 from diptych.sets.labelled import LabelledImages
 from diptych.sets.open import read_labelled
@@ -26,7 +25,7 @@ MODELS = ("diptych-pictogram", "diptych-pictogram-small")
 SEED, ROUNDS = 0, 5
 PICTURES = 512  # of which the speed is taken
 SENTENCES = ("a {}", "an icon of a {}", "a photo of a {}.")  # that nobody needs here, yet people type
-RESULT = Path(__file__).parent / "results" / "pictogram_model.json"
+RESULT = history.RESULTS / "pictogram_model.json"
 
 
 def main() -> None:
@@ -35,11 +34,12 @@ def main() -> None:
     arguments = parser.parse_args()
     data = read_labelled(data_path(HELD_OUT))
     rows = json.loads(RESULT.read_text(encoding="utf-8"))["models"] if RESULT.exists() else {}
+    measured = {}
     for entry in arguments.model or MODELS:
         name, _, folder = entry.partition("=")
-        rows[name] = measure(diptych.load(folder or name), data)
-        print(name, json.dumps(rows[name]), flush=True)
-    write_json(RESULT, {"models": rows})
+        measured[name] = measure(diptych.load(folder or name), data)
+        print(name, json.dumps(measured[name]), flush=True)
+    history.write(RESULT, {"models": rows | measured}, measured={"models": measured})
 
 
 def measure(clip: Bundle, data: LabelledImages) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import diptych.cli
-from diptych.files import write_json
+import history
 from diptych.runtime import hardware
 from diptych.train.devices import Device, find_device
 from diptych.train.plan import Plan, Setup, choose_precision, plan_run
@@ -99,7 +99,7 @@ def main() -> None:
         "published": published(),
         "here": here(),
     }
-    write_json(Path(__file__).parent / "results" / "plan.json", result)
+    history.write(history.RESULTS / "plan.json", result, keys=("recipe",))
     print(json.dumps(result, indent=2))
 
 

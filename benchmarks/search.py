@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from diptych.files import write_json
+import history
 from diptych.runtime import generator, hardware
 from diptych.search.ann import ApproximateScanner
 from diptych.search.index import Scanner, blocks_of, plain_search
@@ -185,7 +185,7 @@ def write(name: str, rows: list[dict[str, Any]], **facts: Any) -> None:
         **facts,
         "rows": rows,
     }
-    write_json(Path(__file__).parent / "results" / f"{name}.json", result)
+    history.write(history.RESULTS / f"{name}.json", result, keys=("rows", "way", "queries"))
 
 
 def main() -> None:

@@ -22,14 +22,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import numpy as np
 from PIL import Image
 
-from diptych.files import write_json
+import history
 from diptych.runtime import hardware
 
 CLIENTS, SECONDS, SEED = 64, 60, 0
@@ -145,7 +144,7 @@ def main() -> None:
         "hardware": hardware(),
         "rows": [joined, alone],
     }
-    write_json(Path(__file__).parent / "results" / "serve.json", result)
+    history.write(history.RESULTS / "serve.json", result, keys=("options",))
     print(json.dumps(result, indent=2))
 
 

@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 import torch
 
+import history
 from diptych.classify import class_weights
 from diptych.data.embedded import data_path
 from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
 from diptych.eval.features import ModelFeatures
 from diptych.eval.suite import find_sets
-from diptych.files import write_json
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
 from diptych.pairs.shards import ShardSet
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["all"])
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--merges", type=Path, help="CLIP's merges; without them a vocabulary is learned from captions")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "suite.json")
+    parser.add_argument("--out", type=Path, default=history.RESULTS / "suite.json")
     args = parser.parse_args()
     sets = find_sets(args.data, args.sets)
     bundle = random_bundle(args.merges)
@@ -86,7 +86,7 @@ def main() -> None:
         "stored features, MB": round(stored / 1e6, 1),
         "precisions": precisions(bundle, next(one.folder for one in sets if one.kind == "classification")),
     }
-    write_json(args.out, result)
+    history.write(args.out, result)
     print(json.dumps(result, indent=2))
 
 

@@ -40,7 +40,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from diptych.files import write_json
+import history
 from diptych.runtime import hardware
 
 SEED = 0
@@ -320,7 +320,7 @@ def main() -> None:
     )
     parser.add_argument("--large-batch", type=int, default=LARGE_BATCH, help="pairs, of the part on memory")
     options = parser.parse_args()
-    out = Path(__file__).parent / "results" / "train_step.json"
+    out = history.RESULTS / "train_step.json"
     plain = {"open_clip": [], "diptych": {}}
     parts: dict[str, Callable[[Path], dict[str, Any]]] = {
         "short": lambda folder: compared(folder, BATCH, options.rounds or ROUNDS, plain),
@@ -357,7 +357,8 @@ def main() -> None:
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "hardware": hardware(),
     }
-    write_json(out, result)
+    measured = {"parts": {name: result["parts"][name] for name in options.parts or parts}}
+    history.write(out, result, measured=measured)
 
 
 if __name__ == "__main__":

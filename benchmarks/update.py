@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 import diptych
-from diptych.files import write_json
+import history
 from diptych.runtime import hardware
 from diptych.search.library import Library
 from diptych.search.reading import find_files
@@ -78,7 +78,7 @@ def main() -> None:
         "seconds of processor": round(statistics.median(cpu), 3),
         "seconds of the first search": round(statistics.median(searches), 3),
     }
-    write_json(Path(__file__).parent / "results" / "update.json", result)
+    history.write(history.RESULTS / "update.json", result)
     print(json.dumps(result, indent=2))
 
 

@@ -5,12 +5,15 @@ import multiprocessing
 import os
 import socket
 import subprocess
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+
+_SECONDS = 900  # a process of a test takes a few; other tests may have the cores
 
 
 def start_ranks(work: Callable[..., Any], count: int, *args: Any) -> tuple[list[Any], Any]:
@@ -55,11 +58,14 @@ def _be_rank(rank: int, count: int, port: int, queue: Any, work: Callable[..., A
 
 @contextlib.contextmanager
 def started(command: Sequence[Any], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A process that does not outlive the block, however that ends."""
+    """A process that does not outlive the block, however that ends, nor lets a test wait for its words for ever."""
     with subprocess.Popen([str(word) for word in command], text=True, **options) as process:
+        timer = threading.Timer(_SECONDS, process.kill)
+        timer.start()
         try:
             yield process
         finally:
+            timer.cancel()
             process.kill()
 
 

@@ -99,7 +99,7 @@ embed_bulk(untrained_bundle(0), pairs, Path(sys.argv[3]), part_size=10, batch_si
 """
     out = tmp_path / "f.parquet"
     command = [sys.executable, "-c", script, str(Path(__file__).parent), str(tmp_path / "shards"), str(out)]
-    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert subprocess.run(command, check=False, timeout=300).returncode == -signal.SIGKILL
     assert sorted(path.name for path in out.iterdir()) == ["part-000000.parquet", "part-000001.parquet"]
     assert embed_bulk(tiny_bundle, pairs, out, part_size=10).samples == 20
     assert_right(out, pairs, tiny_bundle)

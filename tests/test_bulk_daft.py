@@ -140,7 +140,8 @@ assert not {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "soc
 from daft.scarf_telemetry import opted_out
 assert opted_out()
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr
 
 

@@ -114,7 +114,9 @@ def fails(run: Run) -> Callable[..., str]:
 
 
 def python(script: str, **pipes) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, check=False, **pipes)
+    return subprocess.run(
+        [sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, check=False, timeout=300, **pipes
+    )
 
 
 def test_help_and_typos_do_without_torch():
@@ -148,7 +150,8 @@ def test_help_of_a_command_holds_its_docs(run: Run):
 
 
 def test_the_module_is_the_command(fails):
-    done = subprocess.run([sys.executable, "-m", "diptych", "clasify"], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "diptych", "clasify"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"diptych: {fails('clasify')}\n")
 
 
@@ -1002,7 +1005,8 @@ def test_embed_with_daft_prints_what_the_own_engine_does(run, fails, pictures, m
     if importlib.util.find_spec("daft") is None:
         assert "pip install 'diptych[daft]'" in fails(*words, out)
         return
-    shown = subprocess.run([sys.executable, "-m", "diptych", *map(str, words), out], capture_output=True, text=True)
+    command = [sys.executable, "-m", "diptych", *map(str, words), out]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert shown.stdout == f"3 samples -> {out}; 0 skipped; 2 parts of this rank are there\n", shown.stderr
     assert shown.stderr == ""
 

@@ -92,7 +92,7 @@ def test_the_cache_knows_model_data_prompts_and_precision(
     other = Bundle(model=type(tiny_bundle.model)(tiny_bundle.model.config, torch.Generator().manual_seed(9)).eval(),
                    preprocess=tiny_bundle.preprocess, tokenizer=tiny_bundle.tokenizer)  # fmt: skip
     assert ask(bundle=other) == (12, 3)
-    monkeypatch.setattr(module.diptych, "__version__", "9.9")
+    monkeypatch.setattr(module, "__version__", "9.9")
     assert ask() == (12, 3)
 
 

@@ -1,12 +1,15 @@
-"""House rules: imports go down, `__all__` is true, the floor plan is the tree, every option is in the docs."""
+"""House rules: imports go down, files are short, floor plan, `__all__` and docs are true, a test ends."""
 
 import ast
+import doctest
+import importlib
 import re
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import cyclopts
@@ -18,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src" / "diptych"
 PLAN = ROOT / "docs" / "floor-plan.md"
 COMMANDS = ROOT / "docs" / "commands.md"
+API = ROOT / "docs" / "api.md"
 
 # Files of src that have no test file of their own name, and where they are tested instead.
 TESTED_ELSEWHERE = {
@@ -34,6 +38,7 @@ TESTED_ELSEWHERE = {
 }
 # Test files that mirror no file of src.
 WHOLE_HOUSE_TESTS = {
+    "test_benchmarks.py",
     "test_house.py",
     "test_parity.py",
     "test_readme.py",
@@ -41,6 +46,16 @@ WHOLE_HOUSE_TESTS = {
     "test_pictograms.py",
     "test_serve.py",
 }
+
+
+# The most lines of a file, and of a function's body without its docstring.
+FILE_LINES, FUNCTION_LINES = 450, 60
+# What may be longer, with the most it may be: a ceiling to come down from, never to be raised.
+LONGER = {
+    "cli/plan.py plan": 64,
+    "cli/prompts.py prompts": 109,
+}
+CLOCKS = {f"time.{name}" for name in ("time", "monotonic", "perf_counter", "process_time", "thread_time")}
 
 
 @dataclass(frozen=True)
@@ -80,10 +95,7 @@ def wing_of(name: str) -> str:
 
 
 def imported_modules(source: str) -> Iterator[str]:
-    """Every module of ours that a file imports, at its top or within a function.
-
-    The version number belongs to everyone: reading `diptych.__version__` alone is no import of the face.
-    """
+    """Every module of ours that a file imports, at its top or within a function."""
     nodes = list(ast.walk(ast.parse(source)))
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -95,7 +107,7 @@ def imported_modules(source: str) -> Iterator[str]:
             names = [f"diptych.{node.attr}"]
         else:
             continue
-        yield from (name for name in names if name.split(".")[0] == "diptych" and name != "diptych.__version__")
+        yield from (name for name in names if name.split(".")[0] == "diptych")
 
 
 def upward_imports(files: dict[str, str], floors: dict[str, int]) -> list[str]:
@@ -108,6 +120,74 @@ def upward_imports(files: dict[str, str], floors: dict[str, int]) -> list[str]:
             if other != wing and floors[other] >= floors[wing]:
                 found.append(f"{path} (floor {floors[wing]}) imports {module} (floor {floors[other]})")
     return found
+
+
+def circles(imports: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other, as one line; empty where there is none."""
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        return [" -> ".join(reversed(error.args[1]))]
+    return []
+
+
+def module_of(path: str) -> str:
+    """The dotted name of a file below src/diptych."""
+    return ".".join(["diptych", *path.removesuffix(".py").split("/")]).removesuffix(".__init__")
+
+
+def imports_among(sources: dict[str, str]) -> dict[str, set[str]]:
+    """Which file imports which, of those given: source by path below src/diptych."""
+    paths = {module_of(path): path for path in sources}
+    return {
+        path: {paths[name] for module in imported_modules(source) for name in (module, module.rpartition(".")[0])
+               if name in paths and paths[name] != path}
+        for path, source in sources.items()
+    }  # fmt: skip
+
+
+def long_parts(path: str, source: str) -> dict[str, int]:
+    """Lines of the file and of functions, where these are more than the rule allows."""
+    found = {path: len(source.splitlines())} if len(source.splitlines()) > FILE_LINES else {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+            lines = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+            if lines > FUNCTION_LINES:
+                found[f"{path} {node.name}"] = lines
+    return found
+
+
+def stopwatches(source: str) -> list[int]:
+    """Lines on which a time that has passed is worked out: a clock's reading less something, or something less it.
+
+    A deadline is none: `time.monotonic() < end` ends a wait and is no measurement.
+    """
+
+    def reads_clock(node: ast.AST) -> bool:
+        return isinstance(node, ast.Call) and ast.unparse(node.func) in CLOCKS
+
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if (
+            isinstance(node, ast.BinOp)
+            and isinstance(node.op, ast.Sub)
+            and (reads_clock(node.left) or reads_clock(node.right))
+        )
+        or (isinstance(node, ast.Import | ast.ImportFrom) and "timeit" in ast.unparse(node))
+    ]
+
+
+def endless(source: str) -> list[int]:
+    """Lines that start a process and do not say when it ends; `started` of tests/processes.py says it."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call)
+        and re.fullmatch(r"subprocess\.(run|call|check_call|check_output|Popen)", ast.unparse(node.func))
+        and "timeout" not in {keyword.arg for keyword in node.keywords}
+    ]
 
 
 def python_files() -> list[str]:
@@ -137,13 +217,54 @@ def test_imports_go_down_only():
         ("config.py", "from diptych.errors import ConfigError", True),
         ("config.py", "from diptych.files import sha256", False),
         ("cli/demo.py", "import diptych\ndiptych.load()", False),  # the face is above
-        ("cli/demo.py", "import diptych\ndiptych.__version__", True),
+        ("cli/demo.py", "import diptych\ndiptych.__version__", False),
+        ("eval/conditions.py", "from diptych.version import __version__", True),
         ("cli/demo.py", "from diptych import train", True),
         ("cli/demo.py", "from diptych import load", False),
     ],
 )
 def test_the_import_check_sees_what_it_should(path: str, source: str, allowed: bool):
     assert (upward_imports({path: source}, wing_floors()) == []) == allowed
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    """Not within a wing either, where the floor plan says nothing, nor by imports in functions."""
+    assert circles(imports_among({path: (SRC / path).read_text(encoding="utf-8") for path in python_files()})) == []
+
+
+def test_the_circle_check_sees_one():
+    one = {"eval/a.py": "from diptych.eval.b import x", "eval/b.py": "def f():\n    from diptych.eval import c"}
+    assert circles(imports_among(one | {"eval/c.py": "import diptych.errors"})) == []
+    assert circles(imports_among(one | {"eval/c.py": "import diptych.eval.a"})) != []
+
+
+def test_files_and_functions_stay_short():
+    found: dict[str, int] = {}
+    for path in python_files():
+        found |= long_parts(path, (SRC / path).read_text(encoding="utf-8"))
+    assert {name: lines for name, lines in found.items() if lines > LONGER.get(name, 0)} == {}
+    assert LONGER.keys() - found.keys() == set(), "within the rule by now: take it off the list"
+
+
+def test_the_length_check_counts_a_body_without_its_docstring():
+    lines = "\n".join(["    x = 1"] * FUNCTION_LINES)
+    assert long_parts("a.py", f'def f():\n    """{chr(10) * 99}"""\n{lines}\n') == {}
+    assert long_parts("a.py", f"def f():\n{lines}\n    y = 1\n") == {"a.py f": FUNCTION_LINES + 1}
+    assert long_parts("a.py", "x = 1\n" * (FILE_LINES + 1)) == {"a.py": FILE_LINES + 1}
+
+
+def test_tests_hold_no_stopwatch_and_every_process_has_an_end():
+    sources = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("*.py")}
+    assert {name: lines for name, source in sources.items() if (lines := stopwatches(source))} == {}
+    allowed = {"processes.py"}  # where the end is made
+    assert {name: lines for name, source in sources.items() if (lines := endless(source)) and name not in allowed} == {}
+
+
+def test_the_checks_of_tests_see_what_they_should():
+    assert stopwatches("while time.monotonic() < end: pass") == []
+    assert stopwatches("a = 1\nassert time.perf_counter() - begun < 1") == [2]
+    assert endless("subprocess.run(['ls'], timeout=5)") == []
+    assert endless("subprocess.run(['ls'])\nsubprocess.Popen(['ls'])") == [1, 2]
 
 
 def test_the_floor_plan_is_the_tree():
@@ -184,6 +305,26 @@ def test_the_face_lists_the_same_names_three_times():
     assert dir(diptych) == sorted(diptych.__all__)
 
 
+def test_the_page_of_the_python_interface_keeps_what_the_face_offers():
+    """Under *Kept* stands `__all__`, each name at its home; what stands under *Inside* exists, too."""
+    kept, inside = (
+        re.findall(r"^::: (\S+)$", section, re.M)
+        for section in re.split(r"^## (?:Kept|Inside)$", API.read_text(encoding="utf-8"), flags=re.M)[1:]
+    )
+    assert sorted(kept) == sorted(f"{home}.{name}" for name, home in diptych._HOMES.items())
+    for place in inside:
+        module, _, name = place.rpartition(".")
+        assert getattr(importlib.import_module(module), name).__module__ == module, place
+    assert len(set(inside)) == len(inside)
+
+
+@pytest.mark.parametrize("path", [path for path in python_files() if ">>> " in (SRC / path).read_text("utf-8")])
+def test_examples_in_docstrings_hold(path: str):
+    module = importlib.import_module(module_of(path))
+    failed, tried = doctest.testmod(module)  # prints what differs
+    assert (failed, tried > 0) == (0, True)
+
+
 def test_only_the_command_line_prints():
     found = [
         f"{path}:{node.lineno}"
@@ -220,7 +361,8 @@ with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(Syste
 heavy = sorted({"torch", "numpy", "PIL", "grain", "matplotlib", "tokenizers"} & set(sys.modules))
 print("classify" in out.getvalue(), heavy)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout.strip() == "True []"
 
 

@@ -418,5 +418,6 @@ def test_ctrl_c_leaves_nothing_half_written_and_whole_files_stay(hub: FakeHub, m
 
 def test_huggingface_hub_is_imported_when_a_name_is_asked_for_and_not_before():
     script = "import sys, diptych, diptych.weights.hub; print('huggingface_hub' in sys.modules, 'torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout.strip() == "False False"

@@ -176,7 +176,7 @@ def test_nothing_is_sent_to_anyone(pictures, tmp_path):
     """Index and search in a network namespace without a route, with every use of a socket forbidden on top."""
     unshare = shutil.which("unshare")
     command = [unshare, "-rn"] if unshare else []
-    if not unshare or subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+    if not unshare or subprocess.run([*command, "true"], capture_output=True, check=False, timeout=60).returncode:
         pytest.skip("needs `unshare -n`, which is not there or not permitted")
     script = f"""
 import sys
@@ -190,7 +190,8 @@ from diptych.search.library import Library
 library = Library.open({str(pictures)!r}, untrained_bundle(0), index={str(tmp_path / "index")!r})
 print(library.update().total, len(library.search("a red kite", count=3)))
 """
-    done = subprocess.run([*command, sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    command = [*command, sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert (done.stdout.strip(), done.returncode) == ("10 3", 0), done.stderr
 
 

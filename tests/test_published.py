@@ -66,5 +66,6 @@ def test_rows_are_frozen_and_the_table_is_read_without_torch():
     with pytest.raises(dataclasses.FrozenInstanceError):
         MODELS[0].licence = "MIT"  # pyright: ignore[reportAttributeAccessIssue]
     script = "import sys; from diptych.weights.published import *; published_models(); print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout.strip() == "False"

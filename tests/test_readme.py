@@ -123,7 +123,7 @@ def test_make_targets_exist():
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_the_makefile_is_sound():
     for target in ("demo", "test"):  # prints what would be run, and runs nothing
-        subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
+        subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True, timeout=60)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

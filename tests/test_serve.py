@@ -23,6 +23,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode, checks
 
+from processes import started
 from serving import COLOURS, data_url, picture_file, tiny_bundle
 
 ROOT = Path(__file__).parent.parent
@@ -70,19 +71,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextlib.contextmanager
 def running(*options: str | Path, **environment: str) -> Iterator[Server]:
     command = [sys.executable, "-m", "diptych", "serve", "--port", "0", *map(str, options)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
-    )
-    try:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with started(command, env={**os.environ, **environment}, **pipes) as process:
         assert process.stdout
         line = process.stdout.readline()
         found = re.search(r"http://\S+(?=/)", line)
-        assert found, process.communicate()[1]
+        assert found, process.communicate(timeout=60)[1]
         yield Server(process, found[0])
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +143,9 @@ def test_the_commands_of_the_how_to_are_answered(server: Server):
     assert len(commands) == 5
     for command in commands:
         command = command.replace("localhost:8000", server.url).replace("curl ", "curl --silent --fail-with-body ")
-        done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+        )
         assert done.returncode == 0, done.stdout
         assert "error" not in json.loads(done.stdout)
 
@@ -229,7 +226,8 @@ print("seen", json.dumps([one for one in seen if "127.0.0.1" not in one[1]]))
 @pytest.mark.skipif(shutil.which("unshare") is None or shutil.which("ip") is None, reason="needs unshare and ip")
 def test_nothing_is_sent_to_anyone_in_a_network_without_a_route(model: Path, pictures: Path, tmp_path: Path):
     alone = ["unshare", "--net", *(["--map-root-user"] if os.getuid() else [])]
-    probe = subprocess.run([*alone, "ip", "link", "set", "lo", "up"], capture_output=True, text=True, check=False)
+    command = [*alone, "ip", "link", "set", "lo", "up"]
+    probe = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     if probe.returncode:
         pytest.skip(f"a network namespace is not permitted here: {probe.stderr.strip()}")
     requests: list[tuple[str, Any]] = [

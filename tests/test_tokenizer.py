@@ -192,7 +192,7 @@ def test_training_is_the_same_in_any_process_and_any_order(trained, tmp_path):
     for seed, texts in (("1", CAPTIONS), ("2", CAPTIONS[::-1])):
         arguments = [sys.executable, "-c", script, str(tmp_path / seed)]
         env = os.environ | {"PYTHONHASHSEED": seed, "RAYON_NUM_THREADS": seed}
-        subprocess.run(arguments, input=json.dumps(texts), text=True, check=True, env=env)
+        subprocess.run(arguments, input=json.dumps(texts), text=True, check=True, env=env, timeout=300)
     trained.save(tmp_path / "here")
     for name in ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"):
         assert len({(tmp_path / folder / name).read_bytes() for folder in ("1", "2", "here")}) == 1, name

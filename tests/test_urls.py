@@ -231,7 +231,8 @@ def test_the_certificate_is_checked_for_the_name_and_not_for_the_address(tmp_pat
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     name = "-subj /CN=pictures.org -addext subjectAltName=DNS:pictures.org"
     command = f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 {name}"
-    subprocess.run([*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    files = ["-keyout", key, "-out", certificate]
+    subprocess.run([*command.split(), *files], check=True, capture_output=True, timeout=60)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate, key)
     net = Net({"pictures.org": [[PUBLIC]], "other.org": [[PUBLIC]]}, {"/": answer(b"file")})

@@ -22,6 +22,7 @@ from diptych.files import folder_lock
 from diptych.train.log import RunLog
 from diptych.train.trainer import train
 from diptych.train.watch import WatchedRun, curves, state_of, time_of
+from processes import started
 from runs import change, count_pairs
 from test_files import names
 
@@ -272,24 +273,21 @@ def interrupted(*words: object) -> tuple[int, str]:
     """Exit code, and what a terminal shows, of a view that gets Ctrl-C once it stands."""
     ours, theirs = os.openpty()
     environment = os.environ | {"COLUMNS": "100", "LINES": "40", "TERM": "xterm", "PYTHONIOENCODING": "utf-8"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "diptych", "watch", *map(str, words)],
-        stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL, env=environment, start_new_session=True,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "diptych", "watch", *map(str, words)]
+    pipes = {"stdout": theirs, "stderr": theirs, "stdin": subprocess.DEVNULL}
     shown, asked = b"", False
     try:
-        while True:  # our own handle of the other end stays open, so that nothing is lost when the process ends
-            has_ended = process.poll() is not None  # before the look: what it wrote last is there by then
-            if select.select([ours], [], [], 0.1)[0]:
-                shown += os.read(ours, 65536)
-            elif has_ended:
-                return process.returncode, plain(shown.decode())
-            if not asked and "╯".encode() in shown:
-                process.send_signal(signal.SIGINT)
-                asked = True
+        with started(command, env=environment, start_new_session=True, **pipes) as process:
+            while True:  # our own handle of the other end stays open, so that nothing is lost when the process ends
+                has_ended = process.poll() is not None  # before the look: what it wrote last is there by then
+                if select.select([ours], [], [], 0.1)[0]:
+                    shown += os.read(ours, 65536)
+                elif has_ended:
+                    return process.returncode, plain(shown.decode())
+                if not asked and "╯".encode() in shown:
+                    process.send_signal(signal.SIGINT)
+                    asked = True
     finally:
-        process.kill()
-        process.wait()
         os.close(ours)
         os.close(theirs)
 

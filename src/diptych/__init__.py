@@ -8,6 +8,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from diptych.version import __version__
+
 if TYPE_CHECKING:
     from diptych.classify import ZeroShotClassifier
     from diptych.embed import embed_images
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from diptych.weights.bundle import Bundle
     from diptych.weights.registry import list_models, load
 
-__version__ = "0.1.0"
 __all__ = [
     "CLIP",
     "Bundle",

@@ -1,5 +1,6 @@
 """Many pictures become one row of features each."""
 
+import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -40,14 +41,19 @@ class Embedded:
         if path.suffix not in (".safetensors", ".npz"):
             raise ConfigError(f"features are saved as .safetensors or .npz. Got {path}.")
         with atomic_file(path) as aside:
-            if path.suffix == ".npz":
-                skipped = np.array(list(self.skipped.items()), dtype=np.str_).reshape(-1, 2)
-                with aside.open("wb") as file:  # given a path, numpy would put .npz behind it
-                    np.savez(file, features=self.features.numpy(), keys=np.array(self.keys, np.str_), skipped=skipped)
-                return
-            metadata = {"keys": json.dumps(self.keys), "skipped": json.dumps(self.skipped)}
-            # Through bytes: the file writer of safetensors does not say that a disk is full.
-            aside.write_bytes(safetensors.torch.save({"features": self.features}, metadata=metadata))
+            # Through bytes: on a full disk the file writer of safetensors says nothing, and numpy's below 2 leaves
+            # its archive open.
+            aside.write_bytes(self._npz() if path.suffix == ".npz" else self._safetensors())
+
+    def _npz(self) -> bytes:
+        buffer = io.BytesIO()
+        skipped = np.array(list(self.skipped.items()), dtype=np.str_).reshape(-1, 2)
+        np.savez(buffer, features=self.features.numpy(), keys=np.array(self.keys, np.str_), skipped=skipped)
+        return buffer.getvalue()
+
+    def _safetensors(self) -> bytes:
+        metadata = {"keys": json.dumps(self.keys), "skipped": json.dumps(self.skipped)}
+        return safetensors.torch.save({"features": self.features}, metadata=metadata)
 
 
 def embed_images(

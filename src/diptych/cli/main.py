@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnknownOptionError, UnusedCliTokensError
 
-import diptych
 from diptych.cli.console import complain
 from diptych.config import unknown_name
 from diptych.errors import DiptychError
+from diptych.version import __version__
 
 _BROKEN_PIPE, _USER_ERROR, _INTERRUPTED = 1, 2, 130  # 1 as rich has it; 130 is 128 + SIGINT
 
@@ -25,7 +25,7 @@ app = App(
     diptych classify photo.jpg --labels "a cat" --labels "a dog"
 
     diptych COMMAND --help tells what a command takes.""",
-    version=diptych.__version__,
+    version=__version__,
     help_format="markdown",
     default_parameter=Parameter(negative=()),  # no --no-json, no --empty-labels
     suppress_keyboard_interrupt=False,  # so that Ctrl-C reaches `main`

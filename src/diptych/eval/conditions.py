@@ -4,9 +4,9 @@ from typing import Any
 
 import PIL
 
-import diptych
 from diptych.eval.features import ModelFeatures
 from diptych.runtime import hardware
+from diptych.version import __version__
 
 _MOVES_NO_RESULT = ("hardware",)  # beyond the last digits
 
@@ -26,7 +26,7 @@ def conditions(
         seed: of whatever was drawn.
     """
     machine = hardware()
-    versions = {"diptych": diptych.__version__, "pillow": PIL.__version__}
+    versions = {"diptych": __version__, "pillow": PIL.__version__}
     return {
         "task": task,
         "model": {"name": model, "fingerprint": features.fingerprint},

@@ -22,7 +22,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import diptych
 from diptych.classify import class_weights
 from diptych.data.images import Preprocess
 from diptych.errors import ConfigError, DataError
@@ -34,6 +33,7 @@ from diptych.measures.logistic import Examples
 from diptych.runtime import fast_dtype
 from diptych.sets.labelled import LabelledImages
 from diptych.sets.pictures import Pictures
+from diptych.version import __version__
 from diptych.weights.bundle import Bundle
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -204,7 +204,7 @@ class ModelFeatures:
         """From the cache, or computed and put there."""
         if self._cache is None:
             return compute()
-        versions = {"diptych": diptych.__version__, "torch": torch.__version__, "pillow": PIL.__version__}
+        versions = {"diptych": __version__, "torch": torch.__version__, "pillow": PIL.__version__}
         whole = {"format": _FORMAT, "kind": kind, "model": self.fingerprint, "precision": self.precision, **versions}
         name = hashlib.sha256(json.dumps(whole | dict(facts), sort_keys=True).encode()).hexdigest()
         path = self._cache / f"{kind}-{name[:32]}.safetensors"

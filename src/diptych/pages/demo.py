@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import Tensor
 
-import diptych
 from diptych.classify import class_weights
 from diptych.data.embedded import HELD_OUT, data_path
 from diptych.data.prompts import PLAIN
@@ -17,9 +16,10 @@ from diptych.runtime import hardware
 from diptych.sets.labelled import LabelledImages
 from diptych.sets.open import read_labelled
 from diptych.train.bottleneck import bottleneck
-from diptych.train.laps import shares
+from diptych.train.laps import time_shares
 from diptych.train.recipe import TrainRecipe
 from diptych.train.trainer import TrainResult
+from diptych.version import __version__
 
 # Sentences to search with; the first four are class names, so a match is known.
 QUERIES = ("red apple", "sailboat", "crying face", "flag: japan", "something to eat", "wild animal", "it is raining")
@@ -69,12 +69,12 @@ def demo_report(
         "data": HELD_OUT,
         "train_seconds": result.counts["train_seconds"],
         "pairs_seen": result.counts["pairs"],
-        "bottleneck": bottleneck(shares(result.counts["time"]), recipe, cores=int(machine["cores"])),
+        "bottleneck": bottleneck(time_shares(result.counts["time"]), recipe, cores=int(machine["cores"])),
         "seed": recipe.seed,
         "hardware": machine,
         "date": date,
         "model": bundle.fingerprint(),
-        "diptych": diptych.__version__,
+        "diptych": __version__,
     }
     parts, described = _pictures(result, data, encoded, class_features=weights, seed=recipe.seed)
     page = ReportPage(
@@ -137,7 +137,7 @@ def _conditions(scored: ZeroShotResult, results: Mapping[str, Any], recipe: Trai
         "trained on": recipe.about_data,
         "seed": str(recipe.seed),
         "hardware": f"{machine['cpu']}, {machine['cores']} cores",
-        "versions": f"diptych {diptych.__version__}, torch {machine['torch']}, Python {machine['python']}",
+        "versions": f"diptych {__version__}, torch {machine['torch']}, Python {machine['python']}",
         "date": results["date"],
         "model": results["model"],
     }

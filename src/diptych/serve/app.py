@@ -10,7 +10,6 @@ import numpy as np
 import pydantic_core
 from fastapi import FastAPI, Response
 
-import diptych
 from diptych.serve.answers import answer_errors_in_one_shape, describe
 from diptych.serve.gallery import LARGE, THUMBNAIL
 from diptych.serve.guard import App, Guard
@@ -30,6 +29,7 @@ from diptych.serve.messages import (
 )
 from diptych.serve.refusals import RefusedError
 from diptych.serve.service import Picture, Service, together
+from diptych.version import __version__
 
 _PAGE = {"index.html": "text/html", "style.css": "text/css", "app.js": "text/javascript"}
 _JPEG: dict[int | str, dict[str, Any]] = {
@@ -61,7 +61,7 @@ def create_app(service: Service, *, api_key: str = "", hosts: Iterable[str] | No
 
     app = FastAPI(
         title="diptych",
-        version=diptych.__version__,
+        version=__version__,
         description=_ABOUT,
         lifespan=lifespan,
         docs_url=None,  # these two pages load their scripts from elsewhere

@@ -14,8 +14,8 @@ from urllib.parse import urljoin, urlsplit
 
 import httpcore2
 
-import diptych
 from diptych.errors import BusyError, ConfigError, ImageError
+from diptych.version import __version__
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
@@ -25,7 +25,7 @@ _MOST_REDIRECTS = 3
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # NAT64: the last four bytes are an IPv4 address
 _AT_ONCE = 8
 _HEADERS = (
-    ("User-Agent", f"diptych/{diptych.__version__}"),
+    ("User-Agent", f"diptych/{__version__}"),
     ("Accept", "image/*"),
     ("Accept-Encoding", "identity"),  # nothing to unpack that could be a bomb
     ("Connection", "close"),
