@@ -28,7 +28,7 @@ CONFIG = {"model_type": "clip", "projection_dim": 32}
 NAMES = ("config.json", "open_clip_config.json", "model.safetensors", "tokenizer.json")
 
 
-def test_config_and_block_come_back_as_they_were_written(tmp_path):
+def test_config_and_seal_come_back_as_they_were_written(tmp_path):
     path = tmp_path / "config.json"
     write_config(path, CONFIG, BLOCK)
     data = read_json(path)
@@ -48,12 +48,12 @@ def test_features_stand_on_one_line_and_prose_is_left_as_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda block: block.update(version=2), r"has format 2; this diptych reads up to 1\. Update diptych"),
-        (lambda block: block.pop("golden"), r"config\.json: diptych\.golden must be given"),
-        (lambda block: block.update(sha256=3), r"config\.json: diptych\.sha256 must be"),
+        (lambda seal: seal.update(version=2), r"has format 2; this diptych reads up to 1\. Update diptych"),
+        (lambda seal: seal.pop("golden"), r"config\.json: diptych\.golden must be given"),
+        (lambda seal: seal.update(sha256=3), r"config\.json: diptych\.sha256 must be"),
     ],
 )
-def test_a_block_that_is_damaged_or_newer_is_told_in_one_line(tmp_path, edit, message):
+def test_a_seal_that_is_damaged_or_newer_is_told_in_one_line(tmp_path, edit, message):
     path = tmp_path / "config.json"
     write_config(path, CONFIG, BLOCK)
     data = read_json(path)
@@ -77,7 +77,7 @@ def test_parameters_are_counted_without_statistics_under_anyones_names(name):
 
 
 @pytest.mark.parametrize("config", ["config.json", "open_clip_config.json"])
-def test_digests_see_each_file_but_neither_our_block_nor_how_a_config_is_laid_out(tmp_path, config):
+def test_digests_see_each_file_but_neither_our_seal_nor_how_a_config_is_laid_out(tmp_path, config):
     write_config(tmp_path / config, CONFIG, BLOCK)
     before = digests(tmp_path, NAMES)
     (tmp_path / config).write_text(json.dumps(CONFIG))

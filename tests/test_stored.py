@@ -152,7 +152,7 @@ def test_a_config_of_another_library_beside_open_clips_is_left_alone(tmp_path, d
     assert_built(open_stored_model(tmp_path), VIT_CONFIG, weights_of(VIT_CONFIG))
 
 
-def test_a_block_of_ours_is_read_from_either_config(tmp_path):
+def test_a_seal_of_ours_is_read_from_either_config(tmp_path):
     write_config(transformers_folder(tmp_path / "hf") / "config.json", config_to_hf(VIT_CONFIG, **IDS), SEAL)
     found = open_stored_model(tmp_path / "hf")
     assert (found.kind, found.seal) == ("diptych bundle", SEAL)

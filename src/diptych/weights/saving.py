@@ -190,7 +190,7 @@ def check_seal(bundle: Encoder, folder: Path, seal: Seal) -> None:
         if name in changed:
             raise WeightsError(
                 f"{folder / name} must be the file that was saved with the bundle, and its SHA-256 differs. Copy "
-                "or download it again; if it was changed on purpose, remove the diptych block from the config."
+                'or download it again; if it was changed on purpose, remove "diptych" from the config.'
             )
     then, now = seal.golden, golden_of(bundle)
     faults = [] if now.tokens == then.tokens else ["tokens differ"]
