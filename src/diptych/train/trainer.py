@@ -19,11 +19,7 @@ from diptych.config import from_dict, to_dict, to_toml
 from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError, DataError, TrainingError
 from diptych.files import folder_lock, remove_leftovers, write_text
-from diptych.model.blocks import Block, Stack
 from diptych.model.clip import CLIP, CLIPOutput
-from diptych.model.image_tower import ImageTowerConfig
-from diptych.model.resnet_tower import ResNetTowerConfig
-from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.pairs.pipeline import Batch, batches, pair_sources, vocabulary_texts
 from diptych.pairs.sources import Pairs
 from diptych.runtime import fast_dtype, generator, stop_request
@@ -176,10 +172,10 @@ def _check_ranks(recipe: TrainRecipe, ranks: Ranks) -> None:
             "train.distillation must be 0 where several processes train: the teacher's softmax is over a whole batch. "
             f"Got {recipe.train.distillation} and {ranks.count} processes."
         )
-    if ranks.count > 1 and isinstance(recipe.model.image, ResNetTowerConfig):
+    if ranks.count > 1 and recipe.model.image.needs_whole_batch:
         raise ConfigError(
-            "model.image must be a vision transformer where several processes train: a ResNet's batch norm needs the "
-            f"whole batch in one. Got a ResNet and {ranks.count} processes."
+            f"model.image must be a vision transformer where several processes train: a {recipe.model.image.kind} tower "
+            f"needs the whole batch in one, as batch norm does. Got {ranks.count} processes."
         )
 
 
@@ -237,11 +233,10 @@ class _Run:
         for tower in self._frozen():
             tower.requires_grad_(False)
         self.train_mode()
-        for module in self.model.modules():
-            if isinstance(module, Stack):
-                module.recomputes = settings.activation_checkpointing
-            if isinstance(module, Block) and settings.compile:
-                module.compile()
+        self.model.recompute_blocks(settings.activation_checkpointing)
+        if settings.compile:
+            for block in self.model.blocks():
+                block.compile()
         self.spread = Spread(self.model, self.ranks, settings.parallel)
         self.optimizer = adamw(
             parameter_groups(self.model, weight_decay=settings.weight_decay, layer_decay=settings.layer_decay),
@@ -277,9 +272,7 @@ class _Run:
         for tower in self._frozen():
             tower.eval()
         if self.recipe.train.freeze_batch_statistics:
-            for module in self.model.modules():
-                if isinstance(module, torch.nn.BatchNorm2d):
-                    module.eval()
+            self.model.freeze_batch_statistics()
 
     def _frozen(self) -> list[torch.nn.Module]:
         return [getattr(self.model, name) for name in self.recipe.train.freeze]
@@ -365,9 +358,9 @@ class _Run:
         )
 
     def _inputs(self, batch: Batch) -> Inputs:
-        image, dropout, kept = self.bundle.model.config.image, self.recipe.train.patch_dropout, None
-        if dropout and isinstance(image, ImageTowerConfig | SigLIPImageTowerConfig):
-            kept = draw_kept_patches(batch.noise, patches=image.patches, dropout=dropout).to(self.device)
+        patches, dropout, kept = self.bundle.model.config.image.patches, self.recipe.train.patch_dropout, None
+        if dropout:
+            kept = draw_kept_patches(batch.noise, patches=patches, dropout=dropout).to(self.device)
         return Inputs(batch.images.to(self.device), batch.tokens.to(self.device), kept)
 
     def _forward(self, inputs: Inputs) -> CLIPOutput:
@@ -564,7 +557,7 @@ def _stream(run: _Run) -> Generator[Batch]:
             threads=recipe.train.threads,
             part=run.ranks.rank,
             parts=run.ranks.count,
-            cut_tokens=not isinstance(recipe.model.text, SigLIPTextTowerConfig),
+            cut_tokens=not recipe.model.text.reads_padding,
         )
         with contextlib.closing(stream):
             yield from stream

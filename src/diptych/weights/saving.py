@@ -51,7 +51,7 @@ _CONFIGS = (CONFIG, OPEN_CLIP_CONFIG)
 STORED_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int8)
 
 
-class Encoder(Protocol):
+class Savable(Protocol):
     """What this file asks of a bundle."""
 
     @property
@@ -104,7 +104,7 @@ def as_stored(config: CLIPConfig, weights: dict[str, Tensor]) -> CLIP:
 
 
 def write_folder(
-    folder: Path, bundle: Encoder, weights: dict[str, Tensor], *, layout: Layout, dtype: torch.dtype
+    folder: Path, bundle: Savable, weights: dict[str, Tensor], *, layout: Layout, dtype: torch.dtype
 ) -> None:
     """Write a bundle's folder, whole or not at all; one that stood there is replaced.
 
@@ -153,7 +153,7 @@ def config_file(config: CLIPConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     )
 
 
-def golden_of(bundle: Encoder) -> Golden:
+def golden_of(bundle: Savable) -> Golden:
     """What a bundle makes of the golden inputs.
 
     Raises:
@@ -173,7 +173,7 @@ def golden_of(bundle: Encoder) -> Golden:
     )
 
 
-def check_seal(bundle: Encoder, folder: Path, seal: Seal) -> None:
+def check_seal(bundle: Savable, folder: Path, seal: Seal) -> None:
     """Refuse a bundle whose files are others than were saved, or that encodes otherwise.
 
     Args:
@@ -213,7 +213,7 @@ def golden_picture() -> Image.Image:
     return Image.fromarray(np.stack([x * 2, y * 3, (x // 8 + y // 8) % 2 * 255], axis=-1).astype(np.uint8))
 
 
-def _files(bundle: Encoder, layout: Layout, dtype: torch.dtype) -> tuple[Naming, str, dict[str, dict[str, Any]]]:
+def _files(bundle: Savable, layout: Layout, dtype: torch.dtype) -> tuple[Naming, str, dict[str, dict[str, Any]]]:
     """The names of the tensors, that of their file, and the config files; the seal goes into the first."""
     config = bundle.model.config
     if layout == "open_clip":
