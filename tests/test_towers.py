@@ -1,7 +1,9 @@
 """Every kind of tower tells every fact, and each fact is true; a tower that is new needs no other file."""
 
+import ast
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import diptych
 from diptych.config import from_dict, to_dict
 from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
@@ -31,6 +34,8 @@ from diptych.weights.registry import load, model_info
 from diptych.weights.stored import give_weights
 from test_plan import UNIT
 from tower_kinds import IMAGE_KINDS, TEXT_KINDS, image_of, kind_of, text_of, with_model
+
+SRC = Path(diptych.__file__).parent
 
 each_image = pytest.mark.parametrize("cls", IMAGE_KINDS, ids=kind_of)
 each_text = pytest.mark.parametrize("cls", TEXT_KINDS, ids=kind_of)
@@ -194,6 +199,19 @@ def test_every_model_can_be_planned(image, text, tiny_recipe):
         assert plan.flops["image"] == image.cost(24, element=2).forward
         assert plan.memory["text activations"] == 4 * text.cost(24, element=2).activations
         assert any("checkpointing" in way for way in plan.memory_otherwise) == (image.has_blocks or text.has_blocks)
+
+
+def test_nobody_imports_a_tower_but_model_and_the_tables_of_foreign_formats():
+    homes = {cls.__module__ for cls in (*IMAGE_KINDS, *TEXT_KINDS)}
+    tables = {SRC / "weights" / name for name in ("open_clip.py", "hugging_face.py", "convert.py")}
+    found = {
+        f"{path.relative_to(SRC)}: {node.module}"
+        for path in SRC.rglob("*.py")
+        if path.parent != SRC / "model" and path not in tables
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module in homes
+    }
+    assert found == set()
 
 
 # A tower that is new: this config, its module, and a line in the union.

@@ -174,8 +174,8 @@ def _check_ranks(recipe: TrainRecipe, ranks: Ranks) -> None:
         )
     if ranks.count > 1 and recipe.model.image.needs_whole_batch:
         raise ConfigError(
-            f"model.image must be a vision transformer where several processes train: a {recipe.model.image.kind} tower "
-            f"needs the whole batch in one, as batch norm does. Got {ranks.count} processes."
+            f"model.image must be a vision transformer where several processes train: a {recipe.model.image.kind} "
+            f"tower needs the whole batch in one, as batch norm does. Got {ranks.count} processes."
         )
 
 
