@@ -46,7 +46,8 @@ from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.efficientnet_tower import EfficientNetTower, EfficientNetTowerConfig, InvertedBottleneck
 from diptych.model.sentence_tower import SentenceTower, SentenceTowerConfig
 from diptych.runtime import generator
-from diptych.weights.bundle import About, Bundle
+from diptych.weights.bundle import Bundle
+from diptych.weights.folder import About
 
 IMAGE = EfficientNetTowerConfig(image_size=224, second_size=160, width=1.1, depth=1.2)
 EMBED_DIM = 384

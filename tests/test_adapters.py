@@ -8,7 +8,7 @@ from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.presets import preset
 from diptych.model.siglip import SigLIPTextTowerConfig
 from diptych.runtime import generator
-from diptych.weights.adapters import OWN, Naming, Row, config_to_own
+from diptych.weights.adapters import OWN, Naming, TensorRow, config_to_own
 
 
 def test_our_own_names_stay_as_they_are():
@@ -19,9 +19,9 @@ def test_our_own_names_stay_as_they_are():
 def test_rows_rename_split_turn_and_box_and_take_it_back():
     naming = Naming(
         rows=(
-            Row(ours="blocks.{}.both.{}", theirs=("a.{}.first.{}", "a.{}.second.{}")),
-            Row(ours="turned", theirs=("t",), transposed=True),
-            Row(ours="scalar", theirs=("s",), boxed=True),
+            TensorRow(ours="blocks.{}.both.{}", theirs=("a.{}.first.{}", "a.{}.second.{}")),
+            TensorRow(ours="turned", theirs=("t",), transposed=True),
+            TensorRow(ours="scalar", theirs=("s",), boxed=True),
         )
     )
     ours = {

@@ -1,12 +1,16 @@
 import dataclasses
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from diptych.model.clip import CLIP
 from diptych.train.bottleneck import bottleneck
 from diptych.train.laps import SECTIONS, time_shares
-from diptych.train.recipe import TrainRecipe
+from diptych.train.recipe import TrainRecipe, read_recipe
 from runs import vit
+from tower_kinds import IMAGE_KINDS, TEXT_KINDS, image_of, text_of, with_model
 
 
 def change(recipe: TrainRecipe, **options: Any) -> TrainRecipe:
@@ -76,3 +80,52 @@ def test_every_section_has_its_advice_in_one_line_and_no_time_has_none(tiny_reci
         assert sentence.startswith("100% of the time ")
         assert "\n" not in sentence
     assert bottleneck({}, tiny_recipe) == ""
+
+
+# What a sentence may name, and a value that follows its advice.
+FOLLOWED = {
+    "precision": "auto",
+    "micro_batch_size": 0,
+    "activation_checkpointing": False,
+    "compile": True,
+    "patch_dropout": 0.5,
+    "threads": 2,
+    "batch_size": 16,
+    "evaluate_every": 7,
+    "checkpoint_every": 7,
+    "log_every": 7,
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"precision": "auto", "compile": True, "activation_checkpointing": True}])
+@pytest.mark.parametrize("text", TEXT_KINDS)
+@pytest.mark.parametrize("image", IMAGE_KINDS)
+def test_every_option_that_a_sentence_names_can_be_had_with_these_towers_and_is_not_yet(
+    image, text, options, tiny_recipe
+):
+    recipe = with_model(tiny_recipe, image_of(image), text_of(text), evaluate_every=5, **options)
+    advice = {name: bottleneck({name: 1.0}, recipe, cores=4) for name in SECTIONS}
+    for option in re.findall(r"train\.(\w+)", " ".join(advice.values())):
+        followed = change(recipe, **{option: FOLLOWED[option]})  # the recipe takes it
+        assert followed != recipe, f"train.{option} is so already"
+    has_blocks = bool(CLIP(recipe.model).blocks())
+    assert ("train.compile" in advice["step"]) == (has_blocks and not recipe.train.compile)
+    assert ("train.activation_checkpointing" in advice["step"]) == (
+        has_blocks and recipe.train.activation_checkpointing
+    )
+    if recipe.model.image.can_drop_patches:
+        dropping = change(recipe, patch_dropout=0.5)
+        assert "train.patch_dropout" in bottleneck({"inputs": 1.0}, dropping)
+        assert "train.patch_dropout" not in bottleneck({"step": 1.0}, dropping)
+
+
+def test_a_run_of_the_captions_recipe_is_given_no_advice_that_would_be_refused():
+    recipe = read_recipe(Path(__file__).parent.parent / "recipes" / "photo-captions.toml")
+    sentence = "100% of the time is forward and backward pass: what it is for; to go faster, try a smaller model."
+    assert bottleneck({"step": 1.0}, recipe) == sentence
+
+
+def test_a_frozen_image_tower_is_not_to_drop_patches(tiny_recipe):
+    recipe = dataclasses.replace(tiny_recipe, start_from="somewhere")
+    assert "patch_dropout" in bottleneck({"step": 1.0}, vit(recipe))
+    assert "patch_dropout" not in bottleneck({"step": 1.0}, vit(recipe, freeze=("image",)))

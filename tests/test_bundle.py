@@ -1,34 +1,23 @@
 import dataclasses
-import json
-import resource
-from pathlib import Path
 
-import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from PIL import Image
 
+from bundles import TEXTS, make, new_tokenizer, some_pictures
 from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
-from diptych.errors import ConfigError, DataError, ImageError, TextError, WeightsError
-from diptych.model.clip import CLIP, CLIPConfig
-from diptych.model.presets import preset
+from diptych.errors import ConfigError, ImageError, TextError
+from diptych.model.clip import CLIP
 from diptych.runtime import generator
-from diptych.weights.bundle import GOLDEN_TOLERANCE, About, Bundle, golden_picture
-
-TEXTS = ["a red kite", "a blue boat, a red kite &amp; 2 dogs", "", "naïve 🙂", "!!! a cat !"]
-ABOUT = About(source="here", licence="CC0-1.0", data="drawn [1,  2] by hand", recipe="a = [\n1,\n2]\n", created="2026")
-
-
-def fitting(name: str, tokenizer: Tokenizer) -> CLIPConfig:
-    config = preset(name)
-    return dataclasses.replace(config, text=dataclasses.replace(config.text, vocab_size=tokenizer.vocab_size))
+from diptych.weights.bundle import Bundle
+from diptych.weights.folder import About
+from diptych.weights.saving import golden_picture
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.train(["a red kite", "a blue boat", "a red boat"] * 3, vocab_size=530, context_length=16)
+    return new_tokenizer()
 
 
 @pytest.fixture(scope="module", params=["tiny-vit", "tiny-resnet"])
@@ -46,45 +35,9 @@ def resnet(tokenizer) -> Bundle:
     return make("tiny-resnet", tokenizer)
 
 
-def make(name: str, tokenizer: Tokenizer) -> Bundle:
-    model = CLIP(fitting(name, tokenizer), generator(0))
-    if name == "tiny-resnet":
-        for parameter_name, parameter in model.image.named_parameters():
-            if parameter_name.endswith("bn3.weight"):  # untrained, all bottlenecks would be their shortcut
-                torch.nn.init.ones_(parameter)
-        model(torch.randn(8, 3, 32, 32, generator=generator(1)), tokenizer.encode(TEXTS[:1] * 8))  # moves statistics
-    model.eval()
-    return Bundle(model=model, preprocess=Preprocess(image_size=32), tokenizer=tokenizer, about=ABOUT)
-
-
 @pytest.fixture(scope="module")
 def pictures() -> list[Image.Image]:
-    draw = np.random.default_rng(0)
-    shapes = [(40, 60, 3), (90, 33, 3), (32, 32, 3), (20, 20, 3), (64, 48, 3)]
-    return [golden_picture(), *(Image.fromarray(draw.integers(0, 256, shape, dtype=np.uint8)) for shape in shapes)]
-
-
-def edit_config(folder: Path, edit) -> None:
-    data = json.loads((folder / "config.json").read_text())
-    edit(data)
-    (folder / "config.json").write_text(json.dumps(data))
-
-
-def edit_weights(folder: Path, edit) -> None:
-    weights = safetensors.torch.load_file(folder / "model.safetensors")
-    edit(weights)
-    safetensors.torch.save_file(weights, folder / "model.safetensors")
-
-
-def assert_same_features(first: Bundle, second: Bundle, pictures, *, atol: float) -> None:
-    for features, others in (
-        (first.encode_images(pictures), second.encode_images(pictures)),
-        (first.encode_texts(TEXTS, truncate=True), second.encode_texts(TEXTS, truncate=True)),
-    ):
-        torch.testing.assert_close(features, others, rtol=0, atol=atol)
-
-
-# Encoding
+    return some_pictures()
 
 
 def test_features_are_those_of_the_model_one_by_one(bundle, pictures):
@@ -140,22 +93,6 @@ def test_parts_of_different_models_do_not_make_a_bundle(vit, tokenizer):
         dataclasses.replace(vit, model=CLIP(config, generator(0)))
 
 
-# Folder
-
-
-def test_a_bundle_comes_back_from_its_folder_bit_for_bit(bundle, pictures, tmp_path):
-    bundle.save(tmp_path / "b")
-    loaded = Bundle.load(tmp_path / "b")
-    ours, theirs = bundle.model.state_dict(), loaded.model.state_dict()
-    assert list(ours) == list(theirs)
-    assert all(torch.equal(theirs[name], tensor) for name, tensor in ours.items())
-    assert (loaded.model.config, loaded.preprocess, loaded.about) == (bundle.model.config, bundle.preprocess, ABOUT)
-    assert loaded.tokenizer.fingerprint() == bundle.tokenizer.fingerprint()
-    assert loaded.fingerprint() == bundle.fingerprint()
-    assert not loaded.model.training
-    assert_same_features(loaded, bundle, pictures, atol=1e-6)
-
-
 def test_the_fingerprint_changes_with_each_part(vit, tokenizer):
     scaled = CLIP(vit.model.config)
     scaled.load_state_dict({name: tensor.clone() for name, tensor in vit.model.state_dict().items()}, assign=True)
@@ -173,157 +110,3 @@ def test_the_fingerprint_changes_with_each_part(vit, tokenizer):
     ]
     assert len({bundle.fingerprint() for bundle in bundles}) == 5
     assert dataclasses.replace(vit, about=About()).fingerprint() == vit.fingerprint()
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_weights_stored_in_half_load_as_float32_and_pass_their_check(bundle, dtype, pictures, tmp_path):
-    bundle.save(tmp_path / "half", dtype=dtype)
-    bundle.save(tmp_path / "whole")
-    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "whole")]
-    assert sizes[0] < 0.6 * sizes[1]
-    loaded = Bundle.load(tmp_path / "half")
-    assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float32}
-    assert loaded.logit_scale == bundle.logit_scale
-    assert_same_features(loaded, bundle, pictures, atol=0.02)
-
-
-def test_a_bundle_of_another_type_than_we_store_is_refused(vit, tmp_path):
-    with pytest.raises(ConfigError, match=r"Got torch\.float64"):
-        vit.save(tmp_path / "b", dtype=torch.float64)
-
-
-def test_a_bundle_replaces_the_one_before_and_leaves_nothing_beside_it(vit, tmp_path):
-    vit.save(tmp_path / "b")
-    (tmp_path / "b" / "note.txt").touch()
-    vit.save(tmp_path / "b")
-    assert [path.name for path in tmp_path.iterdir()] == ["b"]
-    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [
-        "config.json", "merges.txt", "model.safetensors", "preprocessor_config.json", "tokenizer.json",
-        "tokenizer_config.json", "vocab.json",
-    ]  # fmt: skip
-
-
-def test_a_disk_that_takes_no_more_leaves_the_bundle_before(vit, tmp_path):
-    vit.save(tmp_path / "b")
-    before = (tmp_path / "b" / "config.json").read_bytes()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    try:
-        with pytest.raises(DataError, match="could not be written: File too large"):
-            vit.save(tmp_path / "b", dtype=torch.float16)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert [path.name for path in tmp_path.iterdir()] == ["b"]
-    assert (tmp_path / "b" / "config.json").read_bytes() == before
-
-
-def test_a_model_that_gives_nan_is_not_saved(vit, tmp_path):
-    model = CLIP(vit.model.config, generator(0))
-    torch.nn.init.constant_(model.text.projection, torch.nan)
-    with pytest.raises(WeightsError, match="has its training diverged"):
-        dataclasses.replace(vit, model=model).save(tmp_path / "b")
-    assert list(tmp_path.iterdir()) == []
-
-
-# What a check on load finds
-
-
-@pytest.fixture
-def folder(vit, tmp_path) -> Path:
-    vit.save(tmp_path / "b")
-    return tmp_path / "b"
-
-
-def set_activation(data) -> None:
-    data["vision_config"]["hidden_act"] = data["text_config"]["hidden_act"] = "gelu"
-
-
-def swap_channels(data) -> None:
-    data["image_mean"].reverse()
-    data["image_std"].reverse()
-
-
-def test_another_activation_in_config_json_is_found(folder):
-    edit_config(folder, set_activation)
-    message = r"image_features are [\d.]+ off, text_features are [\d.]+ off\. config\.json was changed since"
-    with pytest.raises(WeightsError, match=message):
-        Bundle.load(folder)
-    Bundle.load(folder, verify=False)
-
-
-@pytest.mark.parametrize("kind", ["vit", "resnet"])
-def test_swapped_colour_channels_are_found(request, kind, tmp_path):
-    request.getfixturevalue(kind).save(tmp_path)
-    path = tmp_path / "preprocessor_config.json"
-    data = json.loads(path.read_text())
-    swap_channels(data)
-    path.write_text(json.dumps(data))
-    with pytest.raises(
-        WeightsError, match=r"and image_features are [\d.]+ off\. preprocessor_config\.json was changed"
-    ):
-        Bundle.load(tmp_path)
-
-
-def test_a_file_written_otherwise_with_the_same_content_is_no_fault(folder):
-    edit_config(folder, lambda data: data.update(transformers_version="5.0"))
-    path = folder / "preprocessor_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text())))
-    Bundle.load(folder)
-
-
-def test_changed_weights_are_found(folder):
-    edit_weights(folder, lambda weights: weights["text_model.embeddings.token_embedding.weight"][100].zero_())
-    with pytest.raises(WeightsError, match=r"model\.safetensors must be the file that was saved with the bundle"):
-        Bundle.load(folder)
-    Bundle.load(folder, verify=False)
-    edit_config(folder, lambda data: data.pop("diptych"))
-    Bundle.load(folder)
-
-
-def test_a_changed_tokenizer_is_found(folder):
-    path = folder / "tokenizer.json"
-    data = json.loads(path.read_text())
-    vocab = data["model"]["vocab"]
-    vocab["q</w>"], vocab["z</w>"] = vocab["z</w>"], vocab["q</w>"]  # in none of the golden texts
-    path.write_text(json.dumps(data))
-    with pytest.raises(WeightsError, match=r"tokenizer\.json must be the file that was saved with the bundle"):
-        Bundle.load(folder)
-
-
-def test_code_that_computes_otherwise_is_found(folder, monkeypatch):
-    monkeypatch.setattr("diptych.weights.bundle.golden_picture", lambda: Image.new("RGB", (40, 40)))
-    with pytest.raises(WeightsError, match=r"image_features are .* off\. No file was changed since: another version"):
-        Bundle.load(folder)
-
-
-def test_golden_features_of_another_processor_pass_and_those_of_another_model_do_not(folder):
-    def shift(by):
-        def edit(data):
-            data["diptych"]["golden"]["image_features"][0][0] += by
-
-        return edit
-
-    edit_config(folder, shift(0.5 * GOLDEN_TOLERANCE))
-    Bundle.load(folder)
-    edit_config(folder, shift(GOLDEN_TOLERANCE))
-    with pytest.raises(WeightsError, match=r"image_features are 0\.003 off"):
-        Bundle.load(folder)
-
-
-def test_a_missing_tokenizer_is_named(folder):
-    for name in ("tokenizer.json", "vocab.json", "merges.txt"):
-        (folder / name).unlink()
-    with pytest.raises(WeightsError, match=r"comes without a tokenizer"):
-        Bundle.load(folder)
-
-
-def test_a_config_of_another_end_token_than_the_tokenizer_has_is_refused(folder):
-    edit_config(folder, lambda data: data["text_config"].update(eos_token_id=7))
-    with pytest.raises(WeightsError, match=r"b: text tower and tokenizer must have the same end token\. Got 7"):
-        Bundle.load(folder)
-
-
-def test_golden_features_of_another_size_are_no_match(folder):
-    edit_config(folder, lambda data: data["diptych"]["golden"].update(text_features=[[1.0]]))
-    with pytest.raises(WeightsError, match="text_features are inf off"):
-        Bundle.load(folder)

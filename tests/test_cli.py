@@ -39,9 +39,9 @@ from diptych.model.presets import preset
 from diptych.runtime import generator
 from diptych.train.recipe import TrainRecipe
 from diptych.train.trainer import StepReport
-from diptych.weights import bundle as bundle_module
-from diptych.weights import convert
-from diptych.weights.bundle import About, Bundle
+from diptych.weights import convert, saving
+from diptych.weights.bundle import Bundle
+from diptych.weights.folder import About
 from processes import started
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (40, 60, 210)}
@@ -806,9 +806,9 @@ def test_show_tells_what_a_folder_holds_without_touching_its_weights(run: Run, f
 
 
 def test_choices_that_are_written_out_are_those_of_the_library():
-    assert get_args(models.Activation) == get_args(Activation)
-    assert get_args(models.Format) == get_args(convert.Format)
-    assert [f"torch.{name}" for name in get_args(models.StoredType)] == list(map(str, bundle_module._DTYPES))
+    assert get_args(models._Activation) == get_args(Activation)
+    assert get_args(models._Format) == get_args(convert.Format)
+    assert [f"torch.{name}" for name in get_args(models._StoredType)] == list(map(str, saving.STORED_TYPES))
     assert get_args(options.Precision) == features.PRECISIONS
     assert get_args(options.LearnerName) == get_args(measure.LearnerName)
 

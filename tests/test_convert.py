@@ -17,8 +17,9 @@ from diptych.model.presets import preset
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.model.text_tower import TextTowerConfig
 from diptych.runtime import generator
-from diptych.weights.bundle import About, Bundle
+from diptych.weights.bundle import Bundle
 from diptych.weights.convert import save_as
+from diptych.weights.folder import About
 from standins import draw
 
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]

@@ -4,11 +4,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from diptych.errors import ConfigError
 from diptych.model import blocks
 from diptych.model.blocks import Block
 from diptych.model.clip import CLIP, CLIPConfig
-from diptych.model.cost import frozen, tower_cost
+from diptych.model.cost import frozen
 from diptych.model.efficientnet_tower import EfficientNetTowerConfig
 from diptych.model.presets import preset
 from diptych.model.sentence_tower import SentenceTowerConfig
@@ -17,10 +16,25 @@ from diptych.runtime import generator
 
 BATCH = 5  # no activation has the shape of a parameter, then
 SIDES = ("image", "text")
-NAMES = ("tiny-vit", "tiny-resnet", "tiny-siglip", "ViT-B-32")
+TINY = ("tiny-vit", "tiny-resnet", "tiny-siglip", "tiny-efficientnet", "tiny-efficientnet-2")
+NAMES = (*TINY, "ViT-B-32")
 
 
 def sizes(name: str) -> CLIPConfig:
+    if name == "tiny-efficientnet":  # one look, at a side that pads unevenly; a head that is a projection alone
+        return CLIPConfig(
+            embed_dim=24,
+            image=EfficientNetTowerConfig(image_size=75, width=0.5, depth=0.5, final_width=72),
+            text=SentenceTowerConfig(context_length=16, vocab_size=512, width=48, layers=2, heads=4),
+        )
+    if name == "tiny-efficientnet-2":
+        return CLIPConfig(
+            embed_dim=24,
+            image=EfficientNetTowerConfig(image_size=64, second_size=40, width=0.6, final_width=72),
+            text=SentenceTowerConfig(
+                context_length=16, vocab_size=512, width=48, layers=3, heads=4, head_width=40, anchors=70
+            ),
+        )
     if name != "tiny-siglip":
         return preset(name)
     return CLIPConfig(
@@ -44,7 +58,27 @@ def counted(model: CLIP, side: str, *, backward: bool) -> int:
         if backward:
             features.sum().backward()
     once = once_a_batch(model.config, side) * (3 if backward else 1)
-    return (counter.get_total_flops() - once) // BATCH
+    beyond = counted_too_often(model, side) if backward else 0
+    return (counter.get_total_flops() - once - beyond) // BATCH
+
+
+def counted_too_often(model: CLIP, side: str) -> int:
+    """What torch's counter adds to the gradients of depthwise weights: it takes each channel with all others."""
+    found = 0
+
+    def count(module: torch.nn.Module, _: object, output: torch.Tensor) -> None:
+        nonlocal found
+        assert isinstance(module, torch.nn.Conv2d)
+        if module.groups > 1:
+            assert module.groups == module.in_channels == module.out_channels
+            true = 2 * output.numel() * module.kernel_size[0] ** 2
+            found += true * (module.groups - 1)
+
+    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, torch.nn.Conv2d)]
+    run(model, side)
+    for hook in hooks:
+        hook.remove()
+    return found
 
 
 def run(model: CLIP, side: str) -> torch.Tensor:
@@ -52,14 +86,14 @@ def run(model: CLIP, side: str) -> torch.Tensor:
     if side == "image":
         size = model.config.image.image_size
         return model.image(torch.rand(BATCH, 3, size, size, device=device))
-    return model.text(torch.zeros(BATCH, model.config.text.context_length, dtype=torch.int64, device=device))
+    return model.text(torch.ones(BATCH, model.config.text.context_length, dtype=torch.int64, device=device))
 
 
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("name", NAMES)
 def test_flops_equal_those_of_torchs_counter_exactly(name: str, side: str):
     config = sizes(name)
-    cost = tower_cost(getattr(config, side), config.embed_dim, element=4)
+    cost = getattr(config, side).cost(config.embed_dim, element=4)
     model = CLIP(config)  # on the meta device
     assert cost.forward == counted(model, side, backward=False)
     assert cost.forward + cost.backward == counted(model, side, backward=True)
@@ -87,7 +121,7 @@ def test_flops_of_blocks_are_what_is_counted_inside_of_them(name: str, side: str
             module.register_forward_hook(total)
     with counter:
         run(model, side)
-    assert tower_cost(getattr(config, side), config.embed_dim, element=4).blocks == inside // BATCH
+    assert getattr(config, side).cost(config.embed_dim, element=4).blocks == inside // BATCH
 
 
 # Billions of multiply-adds of one image: CLIP's figure 9 (ResNets) and open_clip's profile (vision transformers).
@@ -107,7 +141,7 @@ def test_flops_of_blocks_are_what_is_counted_inside_of_them(name: str, side: str
 )
 def test_image_towers_cost_what_was_published(name: str, published: float):
     config = preset(name)
-    found = tower_cost(config.image, config.embed_dim, element=2).forward / 2e9
+    found = config.image.cost(config.embed_dim, element=2).forward / 2e9
     # The released attention pool computes queries and outputs of all positions, and reads one: ours, 5 % less at most.
     assert found == pytest.approx(published, rel=0.06 if name.startswith("RN") else 0.01)
     assert name.startswith("ViT") or found < published
@@ -135,20 +169,20 @@ def kept_bytes(model: CLIP, side: str) -> int:
 
 @pytest.mark.parametrize("element", [4, 2])
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("name", ["tiny-vit", "tiny-resnet", "tiny-siglip"])
+@pytest.mark.parametrize("name", TINY)
 def test_activations_are_what_autograd_keeps(name: str, side: str, element: int, monkeypatch):
     monkeypatch.setattr(blocks, "_LONGEST_KEPT", 0)  # attention is fused, as on a GPU
     config = sizes(name)
     model = CLIP(config, generator(0)).train()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=element == 2):
         measured = kept_bytes(model, side)
-    cost = tower_cost(getattr(config, side), config.embed_dim, element=element)
+    cost = getattr(config, side).cost(config.embed_dim, element=element)
     assert cost.activations == pytest.approx(measured, rel=0.03)
 
 
 def test_checkpointing_keeps_the_inputs_of_blocks_and_one_block():
     config = preset("ViT-L-14")
-    cost = tower_cost(config.image, config.embed_dim, element=2)
+    cost = config.image.cost(config.embed_dim, element=2)
     stream = 257 * 1024 * 4
     one_block = (cost.activations - (cost.checkpointed - 24 * stream)) / 23
     # 36 bytes a channel and token, plus mean and deviation of two layer norms, and a float for each of 16 heads.
@@ -163,21 +197,29 @@ def test_dropped_patches_pass_no_block():
         model.image(
             torch.zeros(BATCH, 3, 32, 32, device="meta"), torch.zeros(BATCH, 4, dtype=torch.int64, device="meta")
         )
-    cost = tower_cost(config.image, config.embed_dim, element=4, kept_patches=4)
+    cost = config.image.cost(config.embed_dim, element=4, kept_patches=4)
     assert cost.forward == counter.get_total_flops() // BATCH
 
 
-def test_a_resnet_has_no_blocks_to_recompute():
-    config = preset("RN50")
-    cost = tower_cost(config.image, config.embed_dim, element=2)
+@pytest.mark.parametrize("config", [preset("RN50").image, EfficientNetTowerConfig(), SentenceTowerConfig()])
+def test_a_tower_without_blocks_has_none_to_recompute(config):
+    cost = config.cost(512, element=2)
     assert (cost.blocks, cost.checkpointed) == (0, cost.activations)
+
+
+def test_efficientnet_lite_costs_what_was_published():
+    # Millions of multiply-adds of lite0, lite2 and lite4, of the table beside the released code. It counts more than
+    # convolutions: ours are 3 to 6 % less.
+    for size, width, depth, published in ((224, 1.0, 1.0, 407), (260, 1.1, 1.2, 899), (300, 1.4, 1.8, 2640)):
+        found = EfficientNetTowerConfig(image_size=size, width=width, depth=depth).cost(1000, element=4).forward / 2e6
+        assert 0.94 * published < found < published
 
 
 def test_a_block_is_counted_by_hand():
     text = preset("tiny-vit").text  # 16 tokens, width 32, 2 layers, MLP 128
     projections = 2 * 16 * (32 * 96 + 32 * 32 + 2 * 32 * 128)
     attention = 2 * 2 * 16 * 16 * 32
-    assert tower_cost(text, 32, element=4).forward == 2 * (projections + attention) + 2 * 32 * 32
+    assert text.cost(32, element=4).forward == 2 * (projections + attention) + 2 * 32 * 32
 
 
 def test_a_frozen_tower_costs_its_forward_pass():
@@ -185,10 +227,4 @@ def test_a_frozen_tower_costs_its_forward_pass():
     model = CLIP(config).requires_grad_(False)
     with FlopCounterMode(display=False) as counter:
         run(model, "image")
-    assert frozen(tower_cost(config.image, 32, element=4)) == (counter.get_total_flops() // BATCH, 0, 0, 0, 0)
-
-
-def test_the_costs_of_efficientnet_and_sentence_towers_are_not_known():
-    for config in (EfficientNetTowerConfig(), SentenceTowerConfig()):
-        with pytest.raises(ConfigError, match=f"Got {type(config).__name__}"):
-            tower_cost(config, 8, element=4)
+    assert frozen(config.image.cost(32, element=4)) == (counter.get_total_flops() // BATCH, 0, 0, 0, 0)

@@ -10,31 +10,31 @@ from diptych.model.clip import CLIP
 from diptych.model.presets import preset
 from diptych.weights.folder import (
     About,
-    Block,
     Golden,
+    Seal,
     count_parameters,
     digests,
-    read_block,
     read_json,
     read_preprocess,
+    read_seal,
     write_config,
 )
 from diptych.weights.hugging_face import HUGGING_FACE
 
 ABOUT = About(source="here", data="drawn [1,  2] by hand", recipe="a = [\n1,\n2]\n")
 GOLDEN = Golden(tokens=((1, 2),) * 3, image_features=((0.6, -0.8),), text_features=((1e-5, 1.0),) * 3)
-BLOCK = Block(about=ABOUT, sha256={"tokenizer.json": "ab"}, golden=GOLDEN)
+BLOCK = Seal(about=ABOUT, sha256={"tokenizer.json": "ab"}, golden=GOLDEN)
 CONFIG = {"model_type": "clip", "projection_dim": 32}
 NAMES = ("config.json", "open_clip_config.json", "model.safetensors", "tokenizer.json")
 
 
-def test_config_and_block_come_back_as_they_were_written(tmp_path):
+def test_config_and_seal_come_back_as_they_were_written(tmp_path):
     path = tmp_path / "config.json"
     write_config(path, CONFIG, BLOCK)
     data = read_json(path)
-    assert read_block(path, data) == BLOCK
+    assert read_seal(path, data) == BLOCK
     assert {key: value for key, value in data.items() if key != "diptych"} == CONFIG
-    assert read_block(path, CONFIG) is None
+    assert read_seal(path, CONFIG) is None
 
 
 def test_features_stand_on_one_line_and_prose_is_left_as_it_is(tmp_path):
@@ -48,21 +48,21 @@ def test_features_stand_on_one_line_and_prose_is_left_as_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda block: block.update(version=2), r"has format 2; this diptych reads up to 1\. Update diptych"),
-        (lambda block: block.pop("golden"), r"config\.json: diptych\.golden must be given"),
-        (lambda block: block.update(sha256=3), r"config\.json: diptych\.sha256 must be"),
+        (lambda seal: seal.update(version=2), r"has format 2; this diptych reads up to 1\. Update diptych"),
+        (lambda seal: seal.pop("golden"), r"config\.json: diptych\.golden must be given"),
+        (lambda seal: seal.update(sha256=3), r"config\.json: diptych\.sha256 must be"),
     ],
 )
-def test_a_block_that_is_damaged_or_newer_is_told_in_one_line(tmp_path, edit, message):
+def test_a_seal_that_is_damaged_or_newer_is_told_in_one_line(tmp_path, edit, message):
     path = tmp_path / "config.json"
     write_config(path, CONFIG, BLOCK)
     data = read_json(path)
     edit(data["diptych"])
     with pytest.raises(WeightsError, match=message) as caught:
-        read_block(path, data)
+        read_seal(path, data)
     assert "\n" not in str(caught.value)
     with pytest.raises(WeightsError, match="diptych must be a table"):
-        read_block(path, {"diptych": []})
+        read_seal(path, {"diptych": []})
 
 
 @pytest.mark.parametrize("name", ["tiny-vit", "tiny-resnet"])
@@ -77,7 +77,7 @@ def test_parameters_are_counted_without_statistics_under_anyones_names(name):
 
 
 @pytest.mark.parametrize("config", ["config.json", "open_clip_config.json"])
-def test_digests_see_each_file_but_neither_our_block_nor_how_a_config_is_laid_out(tmp_path, config):
+def test_digests_see_each_file_but_neither_our_seal_nor_how_a_config_is_laid_out(tmp_path, config):
     write_config(tmp_path / config, CONFIG, BLOCK)
     before = digests(tmp_path, NAMES)
     (tmp_path / config).write_text(json.dumps(CONFIG))

@@ -23,7 +23,9 @@ from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.presets import PRESETS, preset
 from diptych.model.text_tower import TextTowerConfig
 from diptych.runtime import generator
-from diptych.weights.bundle import About, Bundle, golden_picture
+from diptych.weights.bundle import Bundle
+from diptych.weights.folder import About
+from diptych.weights.saving import golden_picture
 from standins import draw, stand_in, transformers_model
 
 VITS = [name for name in PRESETS if name.startswith("ViT")]

@@ -12,7 +12,6 @@ from diptych.cli.main import main
 from diptych.cli.plan import plan
 from diptych.errors import ConfigError
 from diptych.model.clip import CLIP
-from diptych.model.cost import tower_cost
 from diptych.model.presets import preset
 from diptych.runtime import generator
 from diptych.train.devices import Device, find_device
@@ -21,6 +20,7 @@ from diptych.train.plan import DEFAULT_UTILISATION, Plan, Setup, choose_precisio
 from diptych.train.recipe import TrainRecipe, read_recipe
 
 PUBLISHED = Path(__file__).parent.parent / "recipes" / "published"
+CAPTIONS = Path(__file__).parent.parent / "recipes" / "photo-captions.toml"
 DEMO = Path(__file__).parent.parent / "src" / "diptych" / "cli" / "demo.toml"
 # One FLOP, one byte a second: times are counts. Two devices a node.
 UNIT = Device(
@@ -101,7 +101,7 @@ def test_copies_of_weights_are_those_that_autocast_makes():
 
 def test_memory_grows_with_the_pairs_of_the_fullest_device():
     recipe = tiny(batch_size=10)
-    cost = tower_cost(recipe.model.image, 32, element=2)
+    cost = recipe.model.image.cost(32, element=2)
     found = plan_run(recipe, setup(devices=4))
     assert found.pairs_per_device == 3  # 10 over 4 devices: 3, 3, 2, 2
     assert found.memory["image activations"] == 3 * cost.activations
@@ -126,7 +126,7 @@ def test_fsdp_divides_the_state_and_gathers_two_blocks_at_a_time():
 
 def test_a_step_is_three_forward_passes_and_the_loss():
     found = plan_run(tiny(), setup())
-    image, text = (tower_cost(t, 32, element=2) for t in (tiny().model.image, tiny().model.text))
+    image, text = (t.cost(32, element=2) for t in (tiny().model.image, tiny().model.text))
     loss = 2 * 8 * 32
     assert found.flops["loss"] == loss
     assert found.flops["step"] == image.forward + image.backward + 3 * text.forward + 4 * loss
@@ -225,7 +225,7 @@ def test_micro_batches_hold_less_and_compute_a_second_forward_pass():
 def test_dropped_patches_are_not_computed_and_small_moments_not_held():
     found = plan_run(tiny(patch_dropout=0.75, optimizer_state="bfloat16"), setup())
     # 4 of 16 patches pass through the blocks with the class token; all are embedded.
-    assert found.flops["image"] == tower_cost(tiny().model.image, 32, element=2, kept_patches=4).forward
+    assert found.flops["image"] == tiny().model.image.cost(32, element=2, kept_patches=4).forward
     assert found.memory["optimizer"] == 4 * found.parameters["total"]
 
 
@@ -236,7 +236,7 @@ def test_a_frozen_tower_has_no_gradients_moments_or_activations():
     assert (lit.memory["gradients"], lit.memory["optimizer"]) == (4 * trained, 8 * trained)
     assert lit.memory["image activations"] == 0
     assert lit.memory["text activations"] == plain.memory["text activations"]
-    assert plain.flops["step"] - lit.flops["step"] == tower_cost(tiny().model.image, 32, element=2).backward
+    assert plain.flops["step"] - lit.flops["step"] == tiny().model.image.cost(32, element=2).backward
     assert lit.wire["weights and gradients"] == 1 / 2 * trained * 8
 
 
@@ -267,6 +267,32 @@ def test_the_command_opens_no_data_and_prints_every_part(capsys: pytest.CaptureF
     cost = json.loads(capsys.readouterr().out)
     assert (cost["fits"], cost["pairs_per_device"], cost["setup"]["precision"]) == (True, 512, "float16")
     assert (cost["setup"]["sharding"], cost["setup"]["checkpointing"]) == ("fsdp", True)
+
+
+def test_the_default_model_is_planned_and_offered_nothing_that_it_has_not(capsys: pytest.CaptureFixture[str]):
+    assert main(["plan", str(CAPTIONS), "--device", "a100-40gb"]) == 0
+    out = capsys.readouterr().out
+    assert "GFLOPs a pair, forward           1.739    1.710" in out
+    assert "it fits" in out
+    recipe = read_recipe(CAPTIONS, ["train.freeze=[]"])
+    image, text = (tower.cost(384, element=2) for tower in (recipe.model.image, recipe.model.text))
+    found = plan_run(recipe, setup(device=replace(UNIT, memory=10**9)))
+    towers = image.forward + image.backward + text.forward + text.backward
+    assert found.flops["step"] == towers + 4 * found.flops["loss"]
+    assert found.memory["text activations"] == 256 * text.activations
+    assert list(found.memory_otherwise) == ["ddp"]  # nothing in it can be computed a second time
+    assert found.advice.startswith("set train.micro_batch_size=")
+
+
+def test_a_setup_is_the_recipes_but_for_what_is_given():
+    recipe = tiny(precision="float32", parallel="fsdp", activation_checkpointing=True)
+    assert Setup.of(recipe, UNIT) == setup(precision="float32", sharding="fsdp", checkpointing=True)
+    assert Setup.of(recipe, UNIT, devices=2, precision="bfloat16", sharding="ddp") == setup(
+        devices=2, checkpointing=True
+    )
+    assert Setup.of(tiny(), UNIT) == setup()
+    two = plan_run(tiny(), setup(devices=2))
+    assert two.device_hours == pytest.approx(two.seconds["run"] / 1800)
 
 
 def test_the_command_plans_for_this_machine(capsys: pytest.CaptureFixture[str]):

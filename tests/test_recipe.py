@@ -48,7 +48,7 @@ def test_options_go_over_the_file(tiny_recipe, recipe_file):
         ("train.loss_exchange=star", r"train\.loss_exchange must be one of 'gather', 'ring'\."),
         ("train.stall_seconds=0", r"train\.stall_seconds must be above 0\."),
         ("train.micro_batch_size=-1", r"train\.micro_batch_size must not be negative\. Got -1\."),
-        ("train.micro_batch_size=4", r"train\.micro_batch_size must be 0 for a ResNet: .* Got 4\."),
+        ("train.micro_batch_size=4", r"train\.micro_batch_size must be 0 for a resnet tower: .* Got 4\."),
         ("train.patch_dropout=1.0", r"train\.patch_dropout must be at least 0 and below 1\. Got 1\.0\."),
         ("train.patch_dropout=0.5", r"train\.patch_dropout must be 0 unless model\.image is a vision transformer\."),
         ("train.ema_decay=1.0", r"train\.ema_decay must be at least 0 and below 1\. Got 1\.0\."),

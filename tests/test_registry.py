@@ -16,11 +16,12 @@ from diptych.model.presets import preset
 from diptych.runtime import generator
 from diptych.sets.open import read_labelled
 from diptych.weights import registry
-from diptych.weights.bundle import About, Bundle
+from diptych.weights.bundle import Bundle
 from diptych.weights.convert import save_as
-from diptych.weights.hub import Snapshot
+from diptych.weights.folder import About
+from diptych.weights.hub import HubRevision
 from diptych.weights.published import published_models
-from diptych.weights.registry import DEFAULT_MODEL, ModelInfo, describe, list_models, load
+from diptych.weights.registry import DEFAULT_MODEL, ModelInfo, list_models, load, model_info
 
 
 def make(name: str, seed: int) -> Bundle:
@@ -112,7 +113,7 @@ def test_a_model_in_another_format_tells_the_same_facts(tmp_path, monkeypatch, f
     bundle = small_openai()
     save_as(bundle, tmp_path / name, format=format_, dtype=dtype)
     monkeypatch.setattr(Bundle, "load", None)
-    info = describe(tmp_path / name)
+    info = model_info(tmp_path / name)
     assert {key: getattr(info, key) for key in FACTS} == FACTS
     assert (info.name, info.kind, info.types) == (name, kind, types)
     assert info.parameters == parameters_of(bundle)
@@ -125,9 +126,9 @@ def test_what_is_left_out_of_a_bare_file_must_be_said(tmp_path, nothing_is_built
     state = {"visual.conv1.weight": torch.zeros(64, 3, 8, 8), "text_projection": torch.zeros(64, 32)}
     torch.save(state, tmp_path / "x.pt")
     with pytest.raises(WeightsError, match="does not tell its activation"):
-        describe(tmp_path / "x.pt")
+        model_info(tmp_path / "x.pt")
     with pytest.raises(WeightsError, match="the shapes of the state dict are no CLIP's"):
-        describe(tmp_path / "x.pt", activation="gelu")
+        model_info(tmp_path / "x.pt", activation="gelu")
 
 
 def test_a_model_is_loaded_by_its_name_and_the_default_without_one(models):
@@ -213,10 +214,10 @@ def hub(tmp_path, monkeypatch) -> dict[str, str | None]:
     asked: dict[str, str | None] = {}
     make("tiny-vit", 4).save(tmp_path / "snapshot")
 
-    def fetch(name: str, *, revision: str | None = None) -> Snapshot:
+    def fetch(name: str, *, revision: str | None = None) -> HubRevision:
         asked.update(name=name, revision=revision)
         digests = {"model.safetensors": "12ab", "config.json": "34cd"}
-        return Snapshot(
+        return HubRevision(
             name=name.split("@")[0],
             revision="f" * 40,
             folder=tmp_path / "snapshot",
@@ -236,7 +237,7 @@ def test_a_published_model_comes_with_its_licence_data_commit_and_digest(hub):
         source=f"{known.hub}@{'f' * 40}", licence=known.licence, data=known.data, sha256="12ab"
     )
     assert bundle.model.config.embed_dim == 32
-    info = describe(known.hub)
+    info = model_info(known.hub)
     assert hub == {"name": known.hub, "revision": None}
     assert (info.name, info.licence, info.data) == (known.hub, known.licence, known.data)
     assert info.source == f"{known.hub}@{'f' * 40}"

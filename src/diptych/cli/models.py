@@ -13,9 +13,9 @@ from diptych.cli.console import complain, print_table
 from diptych.errors import ConfigError
 
 # Written out here: --help must not wait for torch. A test holds them to those of the modules that use them.
-Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
-Format = Literal["bundle", "huggingface", "open_clip", "openai"]
-StoredType = Literal["float32", "float16", "bfloat16", "int8"]
+_Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
+_Format = Literal["bundle", "huggingface", "open_clip", "openai"]
+_StoredType = Literal["float32", "float16", "bfloat16", "int8"]
 
 models = App(name="models", help="List the models that --model takes by name, show one, or convert it.")
 
@@ -79,7 +79,7 @@ def list_(*, json_: bool = False) -> None:
 def show(
     model: str,
     *,
-    activation: Activation | None = None,
+    activation: _Activation | None = None,
     heads: PositiveInt | None = None,
     json_: bool = False,
 ) -> None:
@@ -96,9 +96,9 @@ def show(
     json_
         Print JSON.
     """
-    from diptych.weights.registry import describe
+    from diptych.weights.registry import model_info
 
-    info = describe(model, activation=activation, heads=heads)
+    info = model_info(model, activation=activation, heads=heads)
     if json_:
         print(json.dumps(asdict(info), indent=2))
         return
@@ -124,9 +124,9 @@ def convert(
     model: str,
     out: Path,
     *,
-    format_: Format,
-    dtype: StoredType = "float32",
-    activation: Activation | None = None,
+    format_: _Format,
+    dtype: _StoredType = "float32",
+    activation: _Activation | None = None,
     heads: PositiveInt | None = None,
     tokenizer: Path | None = None,
 ) -> None:

@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from diptych.cli.console import print_table
+
+if TYPE_CHECKING:
+    from diptych.train.plan import Plan
 
 
 def plan(
@@ -48,30 +51,36 @@ def plan(
     """
     from diptych.config import to_dict
     from diptych.train.devices import find_device
-    from diptych.train.plan import Setup, choose_precision, plan_run
+    from diptych.train.plan import Setup, plan_run
     from diptych.train.recipe import read_recipe
 
     run = read_recipe(recipe, set_ or ())
-    what = find_device(device)
-    setup = Setup(
-        device=what,
+    setup = Setup.of(
+        run,
+        find_device(device),
         devices=devices,
-        precision=precision or choose_precision(run, what),
-        sharding=sharding or run.train.parallel,
-        checkpointing=checkpointing or run.train.activation_checkpointing,
+        precision=precision,
+        sharding=sharding,
+        checkpointing=checkpointing,
         utilisation=utilisation,
     )
     cost = plan_run(run, setup)
     if json_:
         print(json.dumps(to_dict(cost), indent=2))
         return
-    flops, seconds = cost.flops, cost.seconds
+    _print_run(cost, has_phases=bool(run.train.phases))
+    _print_memory(cost)
+    _print_step(cost)
+
+
+def _print_run(cost: "Plan", *, has_phases: bool) -> None:
+    setup, flops = cost.setup, cost.flops
     print(f"{cost.recipe}: {cost.steps:,} steps of {cost.batch_size:,} pairs")
     print(
-        f"{devices} x {what.name}, {cost.pairs_per_device:,} pairs each, {setup.precision}, {setup.sharding}"
-        f"{', checkpointing' if setup.checkpointing else ''}; {what.source}\n"
+        f"{setup.devices} x {setup.device.name}, {cost.pairs_per_device:,} pairs each, {setup.precision}, "
+        f"{setup.sharding}{', checkpointing' if setup.checkpointing else ''}; {setup.device.source}\n"
     )
-    if run.train.phases:
+    if has_phases:
         print("counted at the model's own sizes, those of the last phase; the time of the run is that of all phases\n")
     print_table(
         [
@@ -83,21 +92,29 @@ def plan(
         numbers=(1, 2, 3),
     )
     print()
+
+
+def _print_memory(cost: "Plan") -> None:
+    device = cost.setup.device
     print_table(
         [
             *((part, _gib(size)) for part, size in cost.memory.items()),
             ("total", _gib(cost.memory_total)),
             *((f"total with {spread}", _gib(size)) for spread, size in cost.memory_otherwise.items()),
-            (f"of a {what.name}", _gib(what.memory)),
+            (f"of a {device.name}", _gib(device.memory)),
         ],
         header=("memory of a device", ""),
         numbers=(1,),
     )
     print("it fits\n" if cost.fits else f"it does not fit: {cost.advice}\n")
+
+
+def _print_step(cost: "Plan") -> None:
+    seconds = cost.seconds
     print_table(
         [
             *((f"{part}, sent by a device", f"{size / 1e9:,.3f} GB") for part, size in cost.wire.items()),
-            (f"compute at {utilisation:.0%} of the peak", f"{seconds['compute']:,.4f} s"),
+            (f"compute at {cost.setup.utilisation:.0%} of the peak", f"{seconds['compute']:,.4f} s"),
             ("optimizer", f"{seconds['update']:,.4f} s"),
             ("communication that nothing hides", f"{seconds['communication']:,.4f} s"),
             ("step", f"{seconds['step']:,.4f} s"),
@@ -105,10 +122,9 @@ def plan(
         header=("a step", ""),
         numbers=(1,),
     )
-    hours = seconds["run"] / 3600
     print(
         f"\n{cost.pairs_per_second:,.0f} pairs/s, model FLOPs utilisation {cost.mfu:.1%}\n"
-        f"the run: {_duration(seconds['run'])}, {hours * devices:,.1f} device hours"
+        f"the run: {_duration(seconds['run'])}, {cost.device_hours:,.1f} device hours"
     )
 
 

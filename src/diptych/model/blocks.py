@@ -141,7 +141,7 @@ class Attention(nn.Module):
         """A probe [1, 1, W] asks and the positions [B, L, W] answer: [B, 1, W]."""
         width = x.shape[-1]
         weight, bias = self.in_projection.weight, self.in_projection.bias
-        query = F.linear(probe, weight[:width], bias[:width]).expand(len(x), -1, -1)  # [B, 1, W]
+        query = F.linear(probe, weight[:width], bias[:width]).expand(x.shape[0], -1, -1)  # [B, 1, W]
         answers = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)  # [B, L, W] each
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, *answers))
         x = attend(query, key, value, is_causal=False)  # [B, H, 1, W / H]

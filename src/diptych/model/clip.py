@@ -9,12 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diptych.errors import ConfigError, ShapeError
-from diptych.model.efficientnet_tower import EfficientNetTower, EfficientNetTowerConfig
-from diptych.model.image_tower import ImageTower, ImageTowerConfig
-from diptych.model.resnet_tower import ResNetTower, ResNetTowerConfig
-from diptych.model.sentence_tower import SentenceTower, SentenceTowerConfig
-from diptych.model.siglip import SigLIPImageTower, SigLIPImageTowerConfig, SigLIPTextTower, SigLIPTextTowerConfig
-from diptych.model.text_tower import TextTower, TextTowerConfig
+from diptych.model.blocks import Block, Stack
+from diptych.model.towers import ImageConfig, TextConfig
 
 INITIAL_TEMPERATURE = 0.07
 MAX_LOG_LOGIT_SCALE = math.log(100)
@@ -26,23 +22,24 @@ class CLIPConfig:
     """Sizes of a whole model.
 
     Raises:
-        ConfigError: `embed_dim` is below 1, or not the width of a SigLIP image tower; the towers check themselves.
+        ConfigError: `embed_dim` is below 1, or not that of an image tower without a projection; the towers check
+            themselves.
     """
 
     embed_dim: int  # D, shared by both towers
     head: Literal["softmax", "sigmoid"] = "softmax"  # a picture's labels compete, or each is judged by itself
-    image: ImageTowerConfig | ResNetTowerConfig | SigLIPImageTowerConfig | EfficientNetTowerConfig
-    text: TextTowerConfig | SigLIPTextTowerConfig | SentenceTowerConfig
+    image: ImageConfig
+    text: TextConfig
 
     def __post_init__(self) -> None:
         if self.embed_dim < 1:
             raise ConfigError(f"embed_dim must be at least 1. Got {self.embed_dim}.")
         if self.head not in ("softmax", "sigmoid"):
             raise ConfigError(f"head must be 'softmax' or 'sigmoid'. Got {self.head!r}.")
-        if isinstance(self.image, SigLIPImageTowerConfig) and self.image.width != self.embed_dim:
+        if self.image.fixed_embed_dim not in (None, self.embed_dim):
             raise ConfigError(
-                "embed_dim must equal image.width: a siglip image tower has no projection. "
-                f"Got embed_dim={self.embed_dim}, image.width={self.image.width}."
+                f"embed_dim must be {self.image.fixed_embed_dim}, the width of the {self.image.kind} image tower, "
+                f"which has no projection. Got {self.embed_dim}."
             )
 
 
@@ -76,8 +73,8 @@ class CLIP(nn.Module):
         self.config = config
         device = torch.empty(0).device  # the default one, a surrounding `with torch.device(...)` included
         with torch.device("meta"):  # torch's own initialisation would take its time and move the global generator
-            self.image = _image_tower(config)
-            self.text = _text_tower(config)
+            self.image = config.image.build(config.embed_dim)
+            self.text = config.text.build(config.embed_dim)
             self.logit_scale = nn.Parameter(torch.empty(()))
             self.logit_bias = nn.Parameter(torch.empty(())) if config.head == "sigmoid" else None
         if generator is not None:
@@ -128,7 +125,7 @@ class CLIP(nn.Module):
         """Encode texts.
 
         Args:
-            tokens: [B, L] int64, L at most the context length; for a SigLIP text tower, all of it.
+            tokens: [B, L] int64, L at most the context length; all of it where the tower reads the padding.
 
         Returns:
             [B, D], unit length, float32 also when autocast computed them in less.
@@ -138,7 +135,7 @@ class CLIP(nn.Module):
         """
         text = self.config.text
         longest = text.context_length
-        shortest = longest if isinstance(text, SigLIPTextTowerConfig) else 1
+        shortest = longest if text.reads_padding else 1
         if tokens.ndim != 2 or not shortest <= tokens.shape[1] <= longest or tokens.dtype != torch.int64:
             raise ShapeError(
                 f"tokens must be [B, L] int64, L from {shortest} to {longest}. "
@@ -222,27 +219,21 @@ class CLIP(nn.Module):
             nn.init.constant_(self.logit_scale, math.log(INITIAL_SIGMOID_SCALE))
             nn.init.constant_(self.logit_bias, INITIAL_SIGMOID_BIAS)
 
+    def blocks(self) -> list[Block]:
+        """The transformer blocks of both towers: those that can be compiled, and shared out among processes."""
+        return [module for module in self.modules() if isinstance(module, Block)]
 
-def _image_tower(config: CLIPConfig) -> ImageTower | ResNetTower | SigLIPImageTower | EfficientNetTower:
-    match config.image:
-        case ImageTowerConfig():
-            return ImageTower(config.image, config.embed_dim)
-        case ResNetTowerConfig():
-            return ResNetTower(config.image, config.embed_dim)
-        case SigLIPImageTowerConfig():
-            return SigLIPImageTower(config.image)
-        case EfficientNetTowerConfig():
-            return EfficientNetTower(config.image, config.embed_dim)
+    def recompute_blocks(self, wanted: bool) -> None:
+        """Whether the blocks keep their inputs alone for the backward pass, and are computed a second time."""
+        for module in self.modules():
+            if isinstance(module, Stack):
+                module.recomputes = wanted
 
-
-def _text_tower(config: CLIPConfig) -> TextTower | SigLIPTextTower | SentenceTower:
-    match config.text:
-        case TextTowerConfig():
-            return TextTower(config.text, config.embed_dim)
-        case SigLIPTextTowerConfig():
-            return SigLIPTextTower(config.text, config.embed_dim)
-        case SentenceTowerConfig():
-            return SentenceTower(config.text, config.embed_dim)
+    def freeze_batch_statistics(self) -> None:
+        """Put batch norms into eval mode: they then use the statistics that they have."""
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
 
 
 def _unit_length(features: Tensor) -> Tensor:

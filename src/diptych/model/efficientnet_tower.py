@@ -6,7 +6,7 @@ the only activation, and a stem and a last layer that do not grow with the rest.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from diptych.errors import ConfigError
 from diptych.model.blocks import Conv2d, Linear, check_sizes, reset_to_defaults
+from diptych.model.cost import FLOAT, TowerCost, without_blocks
 
 # Of each stage at width 1 and depth 1: blocks, kernel (px), stride of the first block, expansion, output channels.
 _STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
@@ -39,6 +40,13 @@ class EfficientNetTowerConfig:
     width: float = 1.0  # factor on the channels of the stages
     depth: float = 1.0  # factor on the blocks of all stages but the first and the last
     final_width: int = 1280  # W, channels that the last grid is pooled from
+
+    can_drop_patches: ClassVar[bool] = False
+    needs_whole_batch: ClassVar[bool] = False  # its batch norms are folded
+    has_blocks: ClassVar[bool] = False
+    # Its first picture then takes a fifth of the time: fewer kernels are compiled on the spot.
+    wants_channels_last: ClassVar[bool] = True
+    fixed_embed_dim: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         check_sizes("image", image_size=self.image_size, final_width=self.final_width)
@@ -67,6 +75,66 @@ class EfficientNetTowerConfig:
     def patches(self) -> int:
         """P, positions of the last grid."""
         return math.ceil(self.image_size / _STRIDE) ** 2
+
+    @property
+    def summary(self) -> str:
+        """In a few words."""
+        return f"EfficientNet-Lite, {'-'.join(str(stage[0]) for stage in self.stages)} blocks"
+
+    def build(self, embed_dim: int) -> "EfficientNetTower":
+        """The tower; see `CLIP` for where its parameters are."""
+        return EfficientNetTower(self, embed_dim)
+
+    def cost(self, embed_dim: int, *, element: int, kept_patches: int | None = None) -> TowerCost:
+        """FLOPs and activations of one picture, both looks; see `ImageTowerConfig.cost`."""
+        assert kept_patches is None
+        sides = (self.image_size, self.second_size) if self.second_size else (self.image_size,)
+        looks = [self._look(side) for side in sides]
+        forward = sum(look.flops for look in looks) + len(looks) * 2 * self.final_width * embed_dim
+        # Of each look its input of the projection, and, as it is made a direction, vectors of D floats.
+        head = len(looks) * (element * self.final_width + (FLOAT + element) * embed_dim)
+        return without_blocks(
+            forward=forward,
+            first=sum(look.first for look in looks),
+            activations=element * sum(look.kept for look in looks) + head,
+        )
+
+    def _look(self, side: int) -> "_Look":
+        """What a picture of one size costs."""
+        look = _Look(side)
+        look.convolve(3, _STEM, kernel=3, stride=2)
+        look.first = look.flops
+        channels = _STEM
+        for blocks, kernel, stride, expansion, out in self.stages:
+            for block in range(blocks):
+                inner = channels * expansion
+                if expansion > 1:
+                    look.convolve(channels, inner)
+                look.convolve(inner, inner, kernel=kernel, stride=stride if block == 0 else 1, groups=inner)
+                look.convolve(inner, out, is_clipped=False)
+                channels = out
+        look.convolve(channels, self.final_width)
+        return look
+
+
+class _Look:
+    """A chain of convolutions, counted while it grows."""
+
+    def __init__(self, side: int) -> None:
+        self.side = side  # pixels, of what comes next
+        self.flops = 0
+        self.first = 0  # FLOPs of the layer that pixels enter
+        self.kept = 0  # numbers, for the backward pass
+
+    def convolve(
+        self, channels: int, out: int, *, kernel: int = 1, stride: int = 1, groups: int = 1, is_clipped: bool = True
+    ) -> None:
+        """One more `_SameConv`, with a ReLU6 behind it or without."""
+        padding = _padding(self.side, kernel, stride)
+        self.kept += channels * (self.side + padding * (padding % 2)) ** 2  # its input; an odd padding makes a copy
+        self.side = math.ceil(self.side / stride)
+        self.flops += 2 * channels // groups * out * kernel**2 * self.side**2
+        self.kept += is_clipped * out * self.side**2  # in place, ReLU6 keeps a copy of what it was given
 
 
 class EfficientNetTower(nn.Module):
@@ -133,7 +201,7 @@ class EfficientNetTower(nn.Module):
 
     def _pooled(self, images: Tensor) -> Tensor:
         """[B, 3, S, S] to [B, W]; on a processor in pieces, as large as its cache can hold."""
-        at_once = len(images)
+        at_once = images.shape[0]
         if images.device.type == "cpu":
             at_once = _CACHED * torch.get_num_threads() // (images.shape[2] * images.shape[3])
         return torch.cat([self._pooled_at_once(piece) for piece in images.split(max(1, at_once))])
@@ -174,12 +242,17 @@ class _SameConv(Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         kernel, stride, side = self.kernel_size[0], self.stride[0], x.shape[-1]
-        padding = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
+        padding = _padding(side, kernel, stride)
         before = padding // 2
         if padding % 2:
             x = F.pad(x, (before, before + 1, before, before + 1))
             before = 0
         return F.conv2d(x, self.weight, self.bias, stride, before, 1, self.groups)
+
+
+def _padding(side: int, kernel: int, stride: int) -> int:
+    """Pixels that a side gets, both ends together."""
+    return max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
 
 
 def _to_eights(channels: float) -> int:

@@ -1,7 +1,7 @@
 """ImageTower, a vision transformer, and its config."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from diptych.model.blocks import (
     keep_patches,
     reset_to_defaults,
 )
+from diptych.model.cost import FLOAT, TowerCost, layer_norm_bytes, transformer_cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,12 @@ class ImageTowerConfig:
     activation: Activation = "quick_gelu"
     layer_norm_eps: float = 1e-5
 
+    can_drop_patches: ClassVar[bool] = True
+    needs_whole_batch: ClassVar[bool] = False
+    has_blocks: ClassVar[bool] = True
+    wants_channels_last: ClassVar[bool] = False
+    fixed_embed_dim: ClassVar[int | None] = None
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
         check_sizes("image", image_size=self.image_size, patch_size=self.patch_size)
@@ -51,6 +58,30 @@ class ImageTowerConfig:
     def patches(self) -> int:
         """P, the class token not counted."""
         return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def summary(self) -> str:
+        """In a few words."""
+        return f"ViT/{self.patch_size}, {self.layers} layers of {self.width}"
+
+    def build(self, embed_dim: int) -> "ImageTower":
+        """The tower; see `CLIP` for where its parameters are."""
+        return ImageTower(self, embed_dim)
+
+    def cost(self, embed_dim: int, *, element: int, kept_patches: int | None = None) -> TowerCost:
+        """FLOPs and activations of one picture.
+
+        Args:
+            embed_dim: D.
+            element: bytes of one number in matrix products, 4 or 2.
+            kept_patches: under patch dropout; all when not given.
+        """
+        tokens = 1 + (self.patches if kept_patches is None else kept_patches)
+        first = 2 * self.patches * self.width * 3 * self.patch_size**2
+        # Pixels, the input of the first layer norm, and the last residual stream, of which a view is kept.
+        outside = element * 3 * self.image_size**2 + tokens * (layer_norm_bytes(self.width) + FLOAT * self.width)
+        last = 2 * self.width * embed_dim
+        return transformer_cost(self, tokens, element, first=first, last=last, outside=outside)
 
 
 class ImageTower(nn.Module):
@@ -82,7 +113,7 @@ class ImageTower(nn.Module):
             [B, W], not unit length.
         """
         x = self.patch_embedding(images).flatten(2).transpose(1, 2)  # [B, P, W]
-        x = torch.cat([self.class_embedding.expand(len(x), 1, -1), x], dim=1)  # [B, 1 + P, W]
+        x = torch.cat([self.class_embedding.expand(x.shape[0], 1, -1), x], dim=1)  # [B, 1 + P, W]
         x = x + self.position_embedding
         if kept_patches is not None:
             x = torch.cat([x[:, :1], keep_patches(x[:, 1:], kept_patches)], dim=1)  # [B, 1 + K, W]

@@ -1,7 +1,7 @@
 """ResNetTower, the modified ResNet of CLIP, and its config."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from diptych.errors import ConfigError
 from diptych.model.blocks import Conv2d, Linear, check_sizes, draw_normal, reset_to_defaults
+from diptych.model.cost import TowerCost, without_blocks
 
 _EXPANSION = 4  # output channels of a bottleneck, in units of its inner ones
 _STRIDE = 32  # pixels of one side that become one position of the last grid
@@ -28,6 +29,12 @@ class ResNetTowerConfig:
     width: int  # channels of the stem; the paper's "width" is the final one, 32 times as many
     layers: tuple[int, int, int, int]  # bottlenecks in each stage
     heads: int  # of the attention pool
+
+    can_drop_patches: ClassVar[bool] = False
+    needs_whole_batch: ClassVar[bool] = True
+    has_blocks: ClassVar[bool] = False
+    wants_channels_last: ClassVar[bool] = False
+    fixed_embed_dim: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         check_sizes("image", image_size=self.image_size, width=self.width, heads=self.heads)
@@ -49,6 +56,43 @@ class ResNetTowerConfig:
     def patches(self) -> int:
         """P, positions of the last grid."""
         return (self.image_size // _STRIDE) ** 2
+
+    @property
+    def summary(self) -> str:
+        """In a few words."""
+        return f"ResNet, {'-'.join(map(str, self.layers))} bottlenecks, stem of {self.width}"
+
+    def build(self, embed_dim: int) -> "ResNetTower":
+        """The tower; see `CLIP` for where its parameters are."""
+        return ResNetTower(self, embed_dim)
+
+    def cost(self, embed_dim: int, *, element: int, kept_patches: int | None = None) -> TowerCost:
+        """FLOPs and activations of one picture; see `ImageTowerConfig.cost`."""
+        assert kept_patches is None
+        width, side = self.width, self.image_size // 2
+        first = 2 * 3 * (width // 2) * 9 * side**2
+        stem = first + 2 * (width // 2) * (width // 2 + width) * 9 * side**2
+        # Elements: pixels, and what enters and leaves each normalisation.
+        kept = 3 * self.image_size**2 + 4 * width * side**2
+        side //= 2
+        channels, bottlenecks = width, 0
+        kept += width * side**2
+        for stage, count in enumerate(self.layers):
+            inner = width * 2**stage
+            for number in range(count):
+                out = _EXPANSION * inner
+                after = side // 2 if stage and number == 0 else side
+                has_shortcut = number == 0
+                bottlenecks += 2 * inner * (channels + 9 * inner) * side**2
+                bottlenecks += 2 * out * (inner + has_shortcut * channels) * after**2
+                pooled = inner + channels if after != side else 0
+                kept += 4 * inner * side**2 + (out * (2 + has_shortcut) + pooled) * after**2
+                channels, side = out, after
+        final, tokens = self.final_width, 1 + self.patches
+        pool = 2 * final**2 * (1 + 2 * tokens) + 4 * tokens * final  # one query, keys and values of all
+        kept += 4 * tokens * final  # inputs and outputs of keys and values
+        forward = stem + bottlenecks + pool + 2 * final * embed_dim
+        return without_blocks(forward=forward, first=first, activations=element * kept)
 
 
 class ResNetTower(nn.Module):

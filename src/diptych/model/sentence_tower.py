@@ -4,7 +4,7 @@ Source: BERT, arXiv:1810.04805; pooling by the mean: Sentence-BERT, arXiv:1908.1
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from diptych.errors import ConfigError
 from diptych.model.blocks import MLP, Activation, Attention, Embedding, Linear, check_blocks, check_sizes, draw_normal
+from diptych.model.cost import TowerCost, layer_norm_bytes, transformer_cost, without_blocks
+from diptych.model.vocabulary import GOLDEN_TEXTS, Vocabulary, check_tokens_fit
 
 _STD = 0.02  # of all weights at the start
 
@@ -37,6 +39,10 @@ class SentenceTowerConfig:
     layer_norm_eps: float = 1e-12
     pad_token_id: int = 0  # tokens that are not looked at
 
+    reads_padding: ClassVar[bool] = False
+    has_blocks: ClassVar[bool] = False  # its own take a mask beside their input
+    golden_texts: ClassVar[tuple[str, ...]] = GOLDEN_TEXTS
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
         check_sizes("text", context_length=self.context_length, vocab_size=self.vocab_size)
@@ -46,6 +52,36 @@ class SentenceTowerConfig:
                 raise ConfigError(f"text.{name} must be at least 0, which stands for none. Got {getattr(self, name)}.")
         if not 0 <= self.pad_token_id < self.vocab_size:
             raise ConfigError(f"text.pad_token_id must be one of {self.vocab_size:,} tokens. Got {self.pad_token_id}.")
+
+    @property
+    def summary(self) -> str:
+        """In a few words."""
+        return f"{self.layers} layers of {self.width}"
+
+    def build(self, embed_dim: int) -> "SentenceTower":
+        """The tower; see `CLIP` for where its parameters are."""
+        return SentenceTower(self, embed_dim)
+
+    def cost(self, embed_dim: int, *, element: int) -> TowerCost:
+        """FLOPs and activations of one text at full context length; see `ImageTowerConfig.cost`."""
+        width, hidden, anchors = self.width, self.head_width, self.anchors
+        head = 2 * width * embed_dim + 2 * hidden * (width + embed_dim)
+        head += 2 * width * (width + anchors) + 2 * anchors * embed_dim if anchors else 0
+        # Of each token the first layer norm; of a text, where it has anchors, its likeness to each of them.
+        outside = self.context_length * layer_norm_bytes(width) + element * anchors
+        cost = transformer_cost(self, self.context_length, element, first=0, last=head, outside=outside)
+        return without_blocks(forward=cost.forward, first=0, activations=cost.activations)
+
+    def check_tokenizer(self, tokenizer: Vocabulary) -> None:
+        """Refuse a tokenizer of another model.
+
+        Raises:
+            ConfigError: it gives more tokens than the tower takes, or pads with another one.
+        """
+        check_tokens_fit(tokenizer, context_length=self.context_length, vocab_size=self.vocab_size)
+        if tokenizer.pad_token_id != self.pad_token_id:
+            ids = f"{self.pad_token_id} and {tokenizer.pad_token_id}"
+            raise ConfigError(f"text tower and tokenizer must have the same padding. Got {ids}: of the same model?")
 
 
 class SentenceTower(nn.Module):

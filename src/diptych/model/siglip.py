@@ -4,7 +4,7 @@ Source: SigLIP, arXiv:2303.15343, and SigLIP 2, arXiv:2502.14786 (fixed resoluti
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ from diptych.model.blocks import (
     draw_uniform,
     keep_patches,
 )
+from diptych.model.cost import FLOAT, TowerCost, layer_norm_bytes, transformer_cost
+from diptych.model.vocabulary import GOLDEN_TEXTS, Vocabulary, check_tokens_fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,11 @@ class SigLIPImageTowerConfig:
     activation: Activation = "gelu_tanh"
     layer_norm_eps: float = 1e-6
 
+    can_drop_patches: ClassVar[bool] = True
+    needs_whole_batch: ClassVar[bool] = False
+    has_blocks: ClassVar[bool] = True
+    wants_channels_last: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
         check_sizes("image", image_size=self.image_size, patch_size=self.patch_size)
@@ -58,6 +65,34 @@ class SigLIPImageTowerConfig:
     def patches(self) -> int:
         """P."""
         return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def fixed_embed_dim(self) -> int | None:
+        """D: there is no projection to any other."""
+        return self.width
+
+    @property
+    def summary(self) -> str:
+        """In a few words."""
+        return f"SigLIP ViT/{self.patch_size}, {self.layers} layers of {self.width}"
+
+    def build(self, embed_dim: int) -> "SigLIPImageTower":
+        """The tower; see `CLIP` for where its parameters are."""
+        assert embed_dim == self.fixed_embed_dim
+        return SigLIPImageTower(self)
+
+    def cost(self, embed_dim: int, *, element: int, kept_patches: int | None = None) -> TowerCost:
+        """FLOPs and activations of one picture; see `ImageTowerConfig.cost`."""
+        assert embed_dim == self.fixed_embed_dim
+        tokens = self.patches if kept_patches is None else kept_patches
+        width, hidden = self.width, self.mlp_width
+        first = 2 * self.patches * width * 3 * self.patch_size**2
+        # The pool: keys and values of all, what one query makes of them, and an MLP. The query is the same for a batch.
+        pool = 4 * tokens * width**2 + 4 * tokens * width + 2 * width**2 + 4 * width * hidden
+        # Pixels; of each token the last layer norm, the stream it leaves in the matrix type, keys and values; the MLP.
+        outside = element * 3 * self.image_size**2 + tokens * (layer_norm_bytes(width) + element * 3 * width)
+        outside += layer_norm_bytes(width) + element * (4 * width + 2 * hidden)
+        return transformer_cost(self, tokens, element, first=first, last=pool, outside=outside)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +113,42 @@ class SigLIPTextTowerConfig:
     activation: Activation = "gelu_tanh"
     layer_norm_eps: float = 1e-6
 
+    reads_padding: ClassVar[bool] = True
+    has_blocks: ClassVar[bool] = True
+    golden_texts: ClassVar[tuple[str, ...]] = ("A Photo of a CAT.", *GOLDEN_TEXTS[1:])  # its tokenizers clean that away
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
         check_sizes("text", context_length=self.context_length, vocab_size=self.vocab_size)
         check_blocks("text", self)
+
+    @property
+    def summary(self) -> str:
+        """In a few words."""
+        return f"{self.layers} layers of {self.width}"
+
+    def build(self, embed_dim: int) -> "SigLIPTextTower":
+        """The tower; see `CLIP` for where its parameters are."""
+        return SigLIPTextTower(self, embed_dim)
+
+    def cost(self, embed_dim: int, *, element: int) -> TowerCost:
+        """FLOPs and activations of one text; see `ImageTowerConfig.cost`."""
+        outside = FLOAT * self.context_length * self.width  # the last position is read through a view of the stream
+        last = 2 * self.width * embed_dim
+        return transformer_cost(self, self.context_length, element, first=0, last=last, outside=outside)
+
+    def check_tokenizer(self, tokenizer: Vocabulary) -> None:
+        """Refuse a tokenizer of another model.
+
+        Raises:
+            ConfigError: it gives more tokens than the tower takes, or pads to another length.
+        """
+        check_tokens_fit(tokenizer, context_length=self.context_length, vocab_size=self.vocab_size)
+        if tokenizer.context_length != self.context_length:
+            raise ConfigError(
+                "the tokenizer must pad to the context length of a siglip text tower, which reads the padding. "
+                f"Got {tokenizer.context_length} and {self.context_length}: of the same model?"
+            )
 
 
 class SigLIPImageTower(nn.Module):

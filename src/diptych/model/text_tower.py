@@ -1,7 +1,7 @@
 """TextTower, a causal transformer, and its config."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from diptych.model.blocks import (
     draw_normal,
     reset_to_defaults,
 )
+from diptych.model.cost import TowerCost, transformer_cost
+from diptych.model.vocabulary import GOLDEN_TEXTS, Vocabulary, check_tokens_fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,10 @@ class TextTowerConfig:
     layer_norm_eps: float = 1e-5
     end_token_id: int | None = None  # None: the end token is the highest id of a text, as in the released vocabulary
 
+    reads_padding: ClassVar[bool] = False
+    has_blocks: ClassVar[bool] = True
+    golden_texts: ClassVar[tuple[str, ...]] = GOLDEN_TEXTS
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
         check_sizes("text", context_length=self.context_length, vocab_size=self.vocab_size)
@@ -47,6 +53,31 @@ class TextTowerConfig:
                 "text.end_token_id must be an id of the vocabulary, 0 to text.vocab_size - 1. "
                 f"Got end_token_id={self.end_token_id}, vocab_size={self.vocab_size}."
             )
+
+    @property
+    def summary(self) -> str:
+        """In a few words."""
+        return f"{self.layers} layers of {self.width}"
+
+    def build(self, embed_dim: int) -> "TextTower":
+        """The tower; see `CLIP` for where its parameters are."""
+        return TextTower(self, embed_dim)
+
+    def cost(self, embed_dim: int, *, element: int) -> TowerCost:
+        """FLOPs and activations of one text at full context length; see `ImageTowerConfig.cost`."""
+        last = 2 * self.width * embed_dim
+        return transformer_cost(self, self.context_length, element, first=0, last=last, outside=0)
+
+    def check_tokenizer(self, tokenizer: Vocabulary) -> None:
+        """Refuse a tokenizer of another model.
+
+        Raises:
+            ConfigError: it gives more tokens than the tower takes, or ends a text otherwise.
+        """
+        check_tokens_fit(tokenizer, context_length=self.context_length, vocab_size=self.vocab_size)
+        if self.end_token_id not in (None, tokenizer.end_token_id):
+            ids = f"{self.end_token_id} and {tokenizer.end_token_id}"
+            raise ConfigError(f"text tower and tokenizer must have the same end token. Got {ids}: of the same model?")
 
 
 class TextTower(nn.Module):
@@ -80,7 +111,7 @@ class TextTower(nn.Module):
         """
         x = self.token_embedding(tokens) + self.position_embedding[: tokens.shape[1]]  # [B, L, W]
         x = self.blocks(x)
-        rows = torch.arange(len(x), device=x.device)
+        rows = torch.arange(x.shape[0], device=x.device)
         return self.ln_final(x[rows, self._end_positions(tokens)]) @ self.projection  # [B, D]
 
     def _end_positions(self, tokens: Tensor) -> Tensor:

@@ -25,7 +25,8 @@ from diptych.serve.gallery import Gallery
 from diptych.serve.limits import Limits
 from diptych.serve.monitor import Monitor
 from diptych.serve.refusals import RefusedError
-from diptych.weights.bundle import GOLDEN_TOLERANCE, Bundle, golden_picture
+from diptych.weights.bundle import Bundle
+from diptych.weights.saving import GOLDEN_TOLERANCE, golden_picture
 
 T = TypeVar("T")
 Fetch = Callable[[str], Awaitable[bytes]]

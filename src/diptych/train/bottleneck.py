@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.train.laps import SECTIONS
 from diptych.train.recipe import TrainRecipe
 
@@ -41,14 +40,21 @@ def _data(time: Mapping[str, float], recipe: TrainRecipe, cores: int | None) -> 
     return f"{smaller}; train.threads ({threads}) already takes each of {cores} cores"
 
 
+def _inputs(time: Mapping[str, float], recipe: TrainRecipe, cores: int | None) -> str:  # noqa: ARG001
+    patches = "; train.patch_dropout draws its patches here" if recipe.train.patch_dropout else ""
+    return f"on a GPU, look at its link{patches}"
+
+
 def _step(time: Mapping[str, float], recipe: TrainRecipe, cores: int | None) -> str:  # noqa: ARG001
-    train, is_transformer = recipe.train, not isinstance(recipe.model.image, ResNetTowerConfig)
+    train, image, text = recipe.train, recipe.model.image, recipe.model.text
+    has_blocks = image.has_blocks or text.has_blocks
+    drops = image.can_drop_patches and "image" not in train.freeze  # of a frozen tower features may be remembered
     ways = [
         ("train.precision = auto", train.precision == "float32"),
         ("a larger train.micro_batch_size, or 0", train.micro_batch_size > 0),
-        ("train.activation_checkpointing = false where memory allows", train.activation_checkpointing),
-        ("train.compile", not train.compile),
-        ("train.patch_dropout", is_transformer and not train.patch_dropout),
+        ("train.activation_checkpointing = false where memory allows", has_blocks and train.activation_checkpointing),
+        ("train.compile", has_blocks and not train.compile),
+        ("train.patch_dropout", drops and not train.patch_dropout),
         ("a smaller model", True),
     ]
     return "what it is for; to go faster, try " + ", ".join(way for way, is_open in ways if is_open)
@@ -58,7 +64,7 @@ _ADVICE = {
     "data": ("waits for data", _data),
     "inputs": (
         "prepares and moves inputs",
-        lambda *_: "on a GPU, look at its link; train.patch_dropout draws its patches here",
+        _inputs,
     ),
     "step": ("is forward and backward pass", _step),
     "optimizer": (

@@ -13,7 +13,7 @@ from diptych.config import unknown_name
 from diptych.errors import ConfigError
 from diptych.runtime import hardware
 
-Precision = Literal["bfloat16", "float16", "float32"]
+MatrixType = Literal["bfloat16", "float16", "float32"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Device:
     """Peak rates of one accelerator, and of the wires to the next."""
 
     name: str
-    flops: dict[Precision, float]  # of dense matrix products, a second; a multiply-add is 2
+    flops: dict[MatrixType, float]  # of dense matrix products, a second; a multiply-add is 2
     memory: int  # bytes
     bandwidth: float  # of its memory, bytes a second
     node: int = 1  # devices in one machine
@@ -30,7 +30,7 @@ class Device:
     source: str
 
     @property
-    def fastest_precision(self) -> Precision:
+    def fastest_precision(self) -> MatrixType:
         """The one with the most FLOPs a second; of equals the first named, bfloat16 before float16."""
         return max(self.flops, key=lambda precision: self.flops[precision])
 

@@ -18,7 +18,6 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from diptych.errors import DiptychError
-from diptych.model.blocks import Block
 from diptych.model.clip import CLIP, CLIPOutput
 from diptych.runtime import default_device
 from diptych.train.laps import Laps
@@ -199,7 +198,7 @@ class Spread(nn.Module):
         if ranks.count > 1 and parallel == "fsdp":
             model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]  # fully_shard takes no other
             mesh = init_device_mesh(ranks.device.type, (ranks.count,))
-            for block in [module for module in model.modules() if isinstance(module, Block)]:
+            for block in model.blocks():
                 fully_shard(block, mesh=mesh)
             fully_shard(model, mesh=mesh, ignored_params=set(self._numbers))
         elif ranks.count > 1:

@@ -11,13 +11,9 @@ from typing import Literal, NamedTuple
 from torch import nn
 
 from diptych.errors import ConfigError
-from diptych.model.blocks import Block
 from diptych.model.clip import CLIP
-from diptych.model.cost import TowerCost, frozen, tower_cost
-from diptych.model.image_tower import ImageTowerConfig
-from diptych.model.resnet_tower import ResNetTowerConfig
-from diptych.model.siglip import SigLIPImageTowerConfig
-from diptych.train.devices import Device, Precision
+from diptych.model.cost import TowerCost, frozen
+from diptych.train.devices import Device, MatrixType
 from diptych.train.int8 import BLOCK
 from diptych.train.loss import TILE
 from diptych.train.optim import StateType
@@ -47,7 +43,7 @@ class Setup:
 
     device: Device
     devices: int = 1
-    precision: Precision  # of matrix products; the rest is float32
+    precision: MatrixType  # of matrix products; the rest is float32
     sharding: Sharding = "ddp"  # ddp: all state on every device; fsdp: each holds its share
     checkpointing: bool = False  # transformer blocks are computed a second time in the backward pass, instead of kept
     utilisation: float = DEFAULT_UTILISATION  # share of the peak that forward and backward passes reach
@@ -61,6 +57,32 @@ class Setup:
             raise ConfigError(f"{self.device.name} does not compute in {self.precision}. Choose from {options}.")
         if not 0 < self.utilisation <= 1:
             raise ConfigError(f"--utilisation must be above 0 and at most 1. Got {self.utilisation}.")
+
+    @classmethod
+    def of(
+        cls,
+        recipe: TrainRecipe,
+        device: Device,
+        *,
+        devices: int = 1,
+        precision: MatrixType | None = None,
+        sharding: Sharding | None = None,
+        checkpointing: bool = False,
+        utilisation: float = DEFAULT_UTILISATION,
+    ) -> "Setup":
+        """On what a recipe runs where it says so itself, but for what is given.
+
+        Raises:
+            ConfigError: see `Setup`.
+        """
+        return cls(
+            device=device,
+            devices=devices,
+            precision=precision or choose_precision(recipe, device),
+            sharding=sharding or recipe.train.parallel,
+            checkpointing=checkpointing or recipe.train.activation_checkpointing,
+            utilisation=utilisation,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +105,11 @@ class Plan:
     seconds: dict[str, float]  # of a step: compute, update, communication that nothing hides; then step and run
     pairs_per_second: float
     mfu: float  # FLOPs of the model, recomputation left out, as a share of the peak during the whole step
+
+    @property
+    def device_hours(self) -> float:
+        """Hours of the run, of all devices together."""
+        return self.seconds["run"] / 3600 * self.setup.devices
 
 
 def plan_run(recipe: TrainRecipe, setup: Setup) -> Plan:
@@ -122,7 +149,7 @@ def plan_run(recipe: TrainRecipe, setup: Setup) -> Plan:
         memory_total=total,
         memory_otherwise={
             f"{other.sharding}{', checkpointing' if other.checkpointing else ''}": sum(_memory(sizes, other).values())
-            for other in _alternatives(setup)
+            for other in _alternatives(recipe, setup)
         },
         fits=total <= _USABLE * setup.device.memory,
         advice=_advice(recipe, setup),
@@ -139,7 +166,7 @@ def _stage_seconds(recipe: TrainRecipe, stage: Stage, setup: Setup) -> float:
     return step * (stage.stop - stage.start)
 
 
-def choose_precision(recipe: TrainRecipe, device: Device) -> Precision:
+def choose_precision(recipe: TrainRecipe, device: Device) -> MatrixType:
     """The recipe's precision; for "auto" the fastest of the device."""
     return device.fastest_precision if recipe.train.precision == "auto" else recipe.train.precision
 
@@ -168,20 +195,20 @@ class _Sizes(NamedTuple):
 def _sizes(recipe: TrainRecipe, setup: Setup) -> _Sizes:
     config = recipe.model
     kept = None
-    if recipe.train.patch_dropout and isinstance(config.image, ImageTowerConfig | SigLIPImageTowerConfig):
+    if recipe.train.patch_dropout:
         kept = count_kept_patches(config.image.patches, recipe.train.patch_dropout)
     pairs = math.ceil(recipe.train.batch_size / setup.devices)
     micro_batch_size = recipe.train.micro_batch_size
     model = CLIP(config)  # on the meta device
     costs = {
-        "image": tower_cost(config.image, config.embed_dim, element=_element(setup), kept_patches=kept),
-        "text": tower_cost(config.text, config.embed_dim, element=_element(setup)),
+        "image": config.image.cost(config.embed_dim, element=_element(setup), kept_patches=kept),
+        "text": config.text.cost(config.embed_dim, element=_element(setup)),
     }
     for name in recipe.train.freeze:
         costs[name] = frozen(costs[name])
         getattr(model, name).requires_grad_(False)
     trained = [p.numel() for p in model.parameters() if p.requires_grad]
-    blocks = [_count(module) for module in model.modules() if isinstance(module, Block)]
+    blocks = [_count(block) for block in model.blocks()]
     looked_up = ("token_embedding.weight", "position_embedding")  # added, never multiplied
     matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim >= 2 and not name.endswith(looked_up))
     return _Sizes(
@@ -200,7 +227,7 @@ def _sizes(recipe: TrainRecipe, setup: Setup) -> _Sizes:
         moment_bytes=_moment_bytes(trained, recipe.train.optimizer_state),
         average_bytes=_FLOAT * _count(model) if recipe.train.ema_decay else 0,
         matrix_parameters=matrices,
-        gathered_parameters=_count(model) - sum(blocks) + 2 * max(blocks),
+        gathered_parameters=_count(model) - sum(blocks) + 2 * max(blocks, default=0),
     )
 
 
@@ -288,12 +315,13 @@ def _seconds(sizes: _Sizes, setup: Setup, flops: dict[str, int], wire: dict[str,
     return {"compute": compute, "update": update, "communication": communication, "step": step}
 
 
-def _alternatives(setup: Setup) -> list[Setup]:
+def _alternatives(recipe: TrainRecipe, setup: Setup) -> list[Setup]:
+    has_blocks = recipe.model.image.has_blocks or recipe.model.text.has_blocks
     shardings: tuple[Sharding, ...] = ("ddp", "fsdp") if setup.devices > 1 else ("ddp",)
     return [
         replace(setup, sharding=sharding, checkpointing=checkpointing)
         for sharding in shardings
-        for checkpointing in (False, True)
+        for checkpointing in ((False, True) if has_blocks else (False,))
     ]
 
 
@@ -301,7 +329,7 @@ def _advice(recipe: TrainRecipe, setup: Setup) -> str:
     """The least that makes a run fit, in one sentence; nothing when it fits as it is."""
     usable = _USABLE * setup.device.memory
     precisions = dict.fromkeys((setup.precision, setup.device.fastest_precision))
-    tries = [replace(option, precision=p) for p in precisions for option in (setup, *_alternatives(setup))]
+    tries = [replace(option, precision=p) for p in precisions for option in (setup, *_alternatives(recipe, setup))]
     for option in tries:
         total = sum(_memory(_sizes(recipe, option), option).values())
         if total <= usable:
@@ -316,7 +344,7 @@ def _advice(recipe: TrainRecipe, setup: Setup) -> str:
     options = " ".join(_turned_on(setup, leanest))
     first = f"turn on {options}, then " if options else ""
     cure = "spread the batch over more devices"
-    if not isinstance(recipe.model.image, ResNetTowerConfig):
+    if not recipe.model.image.needs_whole_batch:
         cure = f"set train.micro_batch_size={pairs} or {cure}"
     return f"{first}{cure}: {pairs:,} pairs a device fit at a time."
 

@@ -10,9 +10,6 @@ from diptych.config import apply_overrides, from_dict, read_toml
 from diptych.data.images import Preprocess
 from diptych.errors import ConfigError
 from diptych.model.clip import CLIPConfig
-from diptych.model.image_tower import ImageTowerConfig
-from diptych.model.resnet_tower import ResNetTowerConfig
-from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.pairs.pipeline import DataConfig
 
 # Options that may change when a run goes on: neither its weights nor its log come out otherwise, but for the rounding
@@ -200,15 +197,15 @@ class TrainRecipe:
                 "train.distillation must be above 0 where all of data.sources name teacher_images and teacher_texts, "
                 f"and 0 where none does. Got {self.train.distillation}."
             )
-        if self.train.patch_dropout and not isinstance(self.model.image, ImageTowerConfig | SigLIPImageTowerConfig):
+        if self.train.patch_dropout and not self.model.image.can_drop_patches:
             raise ConfigError(
                 "train.patch_dropout must be 0 unless model.image is a vision transformer. "
                 f"Got {self.train.patch_dropout}."
             )
-        if self.train.micro_batch_size and isinstance(self.model.image, ResNetTowerConfig):
+        if self.train.micro_batch_size and self.model.image.needs_whole_batch:
             raise ConfigError(
-                "train.micro_batch_size must be 0 for a ResNet: its batch norm needs the whole batch. "
-                f"Got {self.train.micro_batch_size}. Use a vision transformer."
+                f"train.micro_batch_size must be 0 for a {self.model.image.kind} tower: it needs the whole batch, as "
+                f"batch norm does. Got {self.train.micro_batch_size}. Use a vision transformer."
             )
 
     def _check_phases(self) -> None:
@@ -219,8 +216,10 @@ class TrainRecipe:
                 f"Got {steps} of train.steps={self.train.steps}."
             )
         for number, phase in enumerate(self.train.phases):
-            if phase.context_length and isinstance(text, SigLIPTextTowerConfig):
-                raise ConfigError("train.phases cannot shorten texts for a siglip text tower, which reads the padding.")
+            if phase.context_length and text.reads_padding:
+                raise ConfigError(
+                    f"train.phases cannot shorten texts for a {text.kind} text tower, which reads the padding."
+                )
             if phase.context_length and not 3 <= phase.context_length <= text.context_length:
                 raise ConfigError(
                     f"train.phases[{number}].context_length must lie in 3 to model.text.context_length="

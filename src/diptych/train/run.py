@@ -12,9 +12,7 @@ from torch import Tensor
 from diptych.config import from_dict, to_dict, to_toml
 from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError, DataError
-from diptych.model.blocks import Block, Stack
 from diptych.model.clip import CLIP
-from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.pairs.pipeline import Batch, pair_sources, vocabulary_texts
 from diptych.pairs.sources import Pairs
 from diptych.runtime import fast_dtype, generator
@@ -50,10 +48,10 @@ def check_ranks(recipe: TrainRecipe, ranks: Ranks) -> None:
             "train.distillation must be 0 where several processes train: the teacher's softmax is over a whole batch. "
             f"Got {recipe.train.distillation} and {ranks.count} processes."
         )
-    if ranks.count > 1 and isinstance(recipe.model.image, ResNetTowerConfig):
+    if ranks.count > 1 and recipe.model.image.needs_whole_batch:
         raise ConfigError(
-            "model.image must be a vision transformer where several processes train: a ResNet's batch norm needs the "
-            f"whole batch in one. Got a ResNet and {ranks.count} processes."
+            f"model.image must be a vision transformer where several processes train: a {recipe.model.image.kind} "
+            f"tower needs the whole batch in one, as batch norm does. Got {ranks.count} processes."
         )
 
 
@@ -115,11 +113,10 @@ class Run:
         for tower in self._frozen():
             tower.requires_grad_(False)
         self.train_mode()
-        for module in self.model.modules():
-            if isinstance(module, Stack):
-                module.recomputes = settings.activation_checkpointing
-            if isinstance(module, Block) and settings.compile:
-                module.compile()
+        self.model.recompute_blocks(settings.activation_checkpointing)
+        if settings.compile:
+            for block in self.model.blocks():
+                block.compile()
         self.spread = Spread(self.model, self.ranks, settings.parallel)
         self.optimizer = adamw(
             parameter_groups(self.model, weight_decay=settings.weight_decay, layer_decay=settings.layer_decay),
@@ -155,9 +152,7 @@ class Run:
         for tower in self._frozen():
             tower.eval()
         if self.recipe.train.freeze_batch_statistics:
-            for module in self.model.modules():
-                if isinstance(module, torch.nn.BatchNorm2d):
-                    module.eval()
+            self.model.freeze_batch_statistics()
 
     def _frozen(self) -> list[torch.nn.Module]:
         return [getattr(self.model, name) for name in self.recipe.train.freeze]

@@ -13,7 +13,6 @@ import torch.distributed as dist
 from diptych.config import to_toml
 from diptych.errors import TrainingError
 from diptych.files import folder_lock, remove_leftovers, write_text
-from diptych.model.siglip import SigLIPTextTowerConfig
 from diptych.pairs.pipeline import Batch, batches
 from diptych.runtime import stop_request
 from diptych.train.best import BestBundle, check_metric
@@ -236,7 +235,7 @@ def _stream(run: Run) -> Generator[Batch]:
             threads=recipe.train.threads,
             part=run.ranks.rank,
             parts=run.ranks.count,
-            cut_tokens=not isinstance(recipe.model.text, SigLIPTextTowerConfig),
+            cut_tokens=not recipe.model.text.reads_padding,
         )
         with contextlib.closing(stream):
             yield from stream

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from diptych.errors import TrainingError
 from diptych.model.clip import CLIPOutput
-from diptych.model.image_tower import ImageTowerConfig
-from diptych.model.siglip import SigLIPImageTowerConfig
 from diptych.pairs.pipeline import Batch
 from diptych.train.distill import affinity_distillation
 from diptych.train.distributed import Spread, clip_gradients
@@ -132,9 +130,9 @@ def _gradients(run: Run, batch: Batch, sizes: Sequence[int], *, scale_by: float)
 
 
 def _inputs(run: Run, batch: Batch) -> Inputs:
-    image, dropout, kept = run.bundle.model.config.image, run.recipe.train.patch_dropout, None
-    if dropout and isinstance(image, ImageTowerConfig | SigLIPImageTowerConfig):
-        kept = draw_kept_patches(batch.noise, patches=image.patches, dropout=dropout).to(run.device)
+    patches, dropout, kept = run.bundle.model.config.image.patches, run.recipe.train.patch_dropout, None
+    if dropout:
+        kept = draw_kept_patches(batch.noise, patches=patches, dropout=dropout).to(run.device)
     return Inputs(batch.images.to(run.device), batch.tokens.to(run.device), kept)
 
 

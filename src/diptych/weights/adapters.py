@@ -14,7 +14,7 @@ from diptych.model.clip import CLIPConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class TensorRow:
     """One of our tensors, and what it is in a foreign state dict; each `{}` stands for the same text on both sides."""
 
     ours: str
@@ -27,7 +27,7 @@ class Row:
 class Naming:
     """How a library names and lays out the tensors of a CLIP model."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[TensorRow, ...]
     without_meaning: str = "(?!)"  # a pattern for names that hold no weights and may be there or not
 
     def from_ours(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -53,7 +53,7 @@ class Naming:
             ours[name] = (tensor.T if row.transposed else tensor[0] if row.boxed else tensor).contiguous()
         return ours
 
-    def _look_up(self, name: str) -> tuple[Row, list[str]]:
+    def _look_up(self, name: str) -> tuple[TensorRow, list[str]]:
         for row in self.rows:
             if match := _pattern(row.ours).fullmatch(name):
                 return row, [theirs.format(*match.groups()) for theirs in row.theirs]
@@ -65,7 +65,7 @@ def _pattern(ours: str) -> re.Pattern[str]:
     return re.compile(re.escape(ours).replace(r"\{\}", "(.+)"))
 
 
-OWN = Naming(rows=(Row(ours="{}", theirs=("{}",)),))
+OWN = Naming(rows=(TensorRow(ours="{}", theirs=("{}",)),))
 
 
 def config_to_own(config: CLIPConfig) -> dict[str, Any]:

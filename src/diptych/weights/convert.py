@@ -13,8 +13,9 @@ from diptych.model.clip import CLIPConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.text_tower import TextTowerConfig
-from diptych.weights.bundle import Bundle, stored_weights
+from diptych.weights.bundle import Bundle
 from diptych.weights.open_clip import naming_of
+from diptych.weights.saving import stored_weights, transformers_naming
 
 Format = Literal["bundle", "huggingface", "open_clip", "openai"]
 
@@ -46,7 +47,7 @@ def save_as(bundle: Bundle, out: str | Path, *, format: Format, dtype: torch.dty
     elif format == "open_clip":
         bundle.save(out, dtype=dtype, layout="open_clip")
     elif format == "huggingface":
-        if bundle.hugging_face_naming() is None:
+        if transformers_naming(config, bundle.tokenizer) is None:
             raise ConfigError(
                 "transformers has no class for CLIP's ResNets, for EfficientNet and sentence towers, nor for parts of "
                 "CLIP and SigLIP mixed, tokenizers included. Use the format open_clip or openai for a ResNet."

@@ -1,4 +1,4 @@
-"""The files of a model's folder besides its tensors: their names, the JSON ones, and our block in one of them."""
+"""The files of a model's folder besides its tensors: their names, the JSON ones, and our seal in one of them."""
 
 import hashlib
 import json
@@ -49,8 +49,8 @@ class Golden:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
-    """Our part of `config.json`, or of `open_clip_config.json` in a folder that has that one alone."""
+class Seal:
+    """Our part of `config.json`, under "diptych", or of `open_clip_config.json` in a folder that has that one alone."""
 
     version: int = FORMAT_VERSION
     about: About
@@ -58,15 +58,15 @@ class Block:
     golden: Golden
 
 
-def read_block(path: Path, data: Mapping[str, Any]) -> Block | None:
-    """Our block in the content of a config file; None where another library wrote it.
+def read_seal(path: Path, data: Mapping[str, Any]) -> Seal | None:
+    """Our seal in the content of a config file; None where another library wrote it.
 
     Args:
         path: of the file, for messages.
         data: its content.
 
     Raises:
-        WeightsError: the block is damaged or of a later format.
+        WeightsError: the seal is damaged or of a later format.
     """
     plain = data.get("diptych")
     version = plain.get("version") if isinstance(plain, dict) else None
@@ -78,13 +78,13 @@ def read_block(path: Path, data: Mapping[str, Any]) -> Block | None:
         raise WeightsError(f"{path}: {error}") from error
 
 
-def write_config(path: Path, config: Mapping[str, Any], block: Block) -> None:
-    """Write a config file: the model as plain data, and our block.
+def write_config(path: Path, config: Mapping[str, Any], seal: Seal) -> None:
+    """Write a config file: the model as plain data, and our seal.
 
     Raises:
         DataError: the file cannot be written.
     """
-    text = json.dumps({**config, "diptych": to_dict(block)}, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps({**config, "diptych": to_dict(seal)}, indent=2, ensure_ascii=False, allow_nan=False)
     compact = re.sub(
         r"\[\n([-\d\s.,e]+)\]", lambda match: f"[{' '.join(match[1].split())}]", text
     )  # one line a feature
@@ -112,14 +112,14 @@ def read_preprocess(folder: Path) -> Preprocess:
 def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """SHA-256 of files of a folder, empty for one that is missing.
 
-    That of a config file is of a canonical form, without our block, so that it can stand in the block.
+    That of a config file is of a canonical form, without our seal, so that it can stand in the seal.
     """
     return {name: _digest(folder / name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Checked:
-    diptych: Block
+    diptych: Seal
 
 
 def _digest(path: Path) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from diptych.errors import ConfigError, WeightsError
 from diptych.files import sha256
 
-PREFIX = "hf:"
+HUB_PREFIX = "hf:"
 
 _CONFIG, _OPEN_CLIP_CONFIG, _INDEX = "config.json", "open_clip_config.json", "model.safetensors.index.json"
 MODEL_TYPES = ("clip", "siglip", "diptych-clip")  # of a config.json whose weights diptych opens
@@ -45,7 +45,7 @@ _SECONDS = 5.0  # to wait for the first answer; without a network, that is the w
 
 
 @dataclass(frozen=True, kw_only=True)
-class Snapshot:
+class HubRevision:
     """One revision of a repository, as far as a model needs it."""
 
     name: str  # hf:org/name
@@ -59,7 +59,7 @@ class _UnreachableError(Exception):
     """The hub gave no usable answer; the text says why."""
 
 
-def fetch(name: str, *, revision: str | None = None) -> Snapshot:
+def fetch(name: str, *, revision: str | None = None) -> HubRevision:
     """The files of a model on the hub: from the cache where they are, else downloaded.
 
     A commit whose files are all cached is opened without asking the network. A branch or tag is looked up each time;
@@ -84,8 +84,8 @@ def fetch(name: str, *, revision: str | None = None) -> Snapshot:
                 raise WeightsError(_what_to_bring(repo, str(error))) from None
     files = _weights_files(folder, _names(folder))
     small = [file for file in (_CONFIG, _OPEN_CLIP_CONFIG, *_SMALL) if file in _names(folder)]
-    return Snapshot(
-        name=PREFIX + repo,
+    return HubRevision(
+        name=HUB_PREFIX + repo,
         revision=folder.name,
         folder=folder,
         weights=files[0],
@@ -94,14 +94,16 @@ def fetch(name: str, *, revision: str | None = None) -> Snapshot:
 
 
 def _parse(name: str, revision: str | None) -> tuple[str, str]:
-    match = re.fullmatch(rf"{PREFIX}({_PLAIN}/{_PLAIN})(?:@(.+))?", name)
+    match = re.fullmatch(rf"{HUB_PREFIX}({_PLAIN}/{_PLAIN})(?:@(.+))?", name)
     if not match or "--" in match[1] or len(match[1]) > 96:  # the hub's own rule: its cache writes "/" as "--"
-        raise ConfigError(f"a hub name must be {PREFIX}org/name, of letters, digits, '.', '_' and '-'. Got {name!r}.")
+        raise ConfigError(
+            f"a hub name must be {HUB_PREFIX}org/name, of letters, digits, '.', '_' and '-'. Got {name!r}."
+        )
     if match[2] and revision and match[2] != revision:
         raise ConfigError(f"{name} names a revision itself. Got revision={revision!r} too: give one of them.")
     wanted: str = match[2] or revision or "main"
     if not re.fullmatch(rf"{_PLAIN}(?:/{_PLAIN})*", wanted):
-        raise ConfigError(f"a revision must be a branch, a tag or a commit of {PREFIX}{match[1]}. Got {wanted!r}.")
+        raise ConfigError(f"a revision must be a branch, a tag or a commit of {HUB_PREFIX}{match[1]}. Got {wanted!r}.")
     return match[1], wanted
 
 
@@ -115,7 +117,7 @@ def _download(repo: str, revision: str) -> Path:
         listed = {sibling.rfilename for sibling in info.siblings or ()}
         configs = [file for file in (_CONFIG, _OPEN_CLIP_CONFIG) if file in listed]
         if not configs:
-            raise WeightsError(f"{PREFIX}{repo} must hold {_CONFIG} or {_OPEN_CLIP_CONFIG}. Is it a CLIP model?")
+            raise WeightsError(f"{HUB_PREFIX}{repo} must hold {_CONFIG} or {_OPEN_CLIP_CONFIG}. Is it a CLIP model?")
         # Asked for by the revision's name, so that the cache learns which commit it stands for.
         folder = Path(api.hf_hub_download(repo, configs[0], revision=revision)).parent
 
@@ -128,7 +130,7 @@ def _download(repo: str, revision: str) -> Path:
         if weights is None:
             kind = _read_json(folder / _CONFIG).get("model_type") if _CONFIG in configs else None
             raise WeightsError(
-                f"{PREFIX}{repo} must hold the weights of a CLIP or SigLIP model, as "
+                f"{HUB_PREFIX}{repo} must hold the weights of a CLIP or SigLIP model, as "
                 f"{', '.join(file for file, _ in _WEIGHTS)}. It has none that fit (model_type {kind!r})."
             )
         for file in _SMALL:
@@ -238,26 +240,32 @@ def _sentences(repo: str, revision: str) -> Iterator[None]:
     except errors.OfflineModeIsEnabled:
         raise _UnreachableError("offline mode is on (HF_HUB_OFFLINE)") from None
     except errors.GatedRepoError:
-        raise WeightsError(f"{PREFIX}{repo} is gated: ask for access on its page at the hub, and {login}.") from None
+        raise WeightsError(
+            f"{HUB_PREFIX}{repo} is gated: ask for access on its page at the hub, and {login}."
+        ) from None
     except errors.RepositoryNotFoundError:
         raise WeightsError(
-            f"{PREFIX}{repo} is not on the hub, or is private. Check the name; for a private one, {login}."
+            f"{HUB_PREFIX}{repo} is not on the hub, or is private. Check the name; for a private one, {login}."
         ) from None
     except errors.RevisionNotFoundError:
-        raise WeightsError(f"{PREFIX}{repo} has no revision {revision}. Give a branch, a tag or a commit.") from None
+        raise WeightsError(
+            f"{HUB_PREFIX}{repo} has no revision {revision}. Give a branch, a tag or a commit."
+        ) from None
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         if status == 429 or status >= 500:
             raise _UnreachableError(f"the hub answers {status}") from None
-        raise WeightsError(f"{PREFIX}{repo}: the hub answers {status}. If the model is not public, {login}.") from None
+        raise WeightsError(
+            f"{HUB_PREFIX}{repo}: the hub answers {status}. If the model is not public, {login}."
+        ) from None
     except (HTTPError, errors.LocalEntryNotFoundError, RuntimeError, ValueError) as error:
         raise _UnreachableError(_first_line(error.__cause__ or error)) from None
     except OSError as error:
         if error.errno is None:  # fewer bytes than announced
             raise _UnreachableError(_first_line(error)) from None
         raise WeightsError(
-            f"{PREFIX}{repo} could not be written to {constants.HF_HUB_CACHE}: {error.strerror}. Make room there, or "
-            "set HF_HUB_CACHE to another folder."
+            f"{HUB_PREFIX}{repo} could not be written to {constants.HF_HUB_CACHE}: {error.strerror}. Make room there, "
+            "or set HF_HUB_CACHE to another folder."
         ) from error
 
 
@@ -268,8 +276,8 @@ def _first_line(error: BaseException) -> str:
 def _what_to_bring(repo: str, reason: str) -> str:
     folder = repo.rpartition("/")[2]
     return (
-        f"{PREFIX}{repo} is not whole in the cache, and the hub cannot be reached: {reason}. Try again with a network, "
-        f"or bring its {_CONFIG}, preprocessor_config.json, tokenizer.json and model.safetensors (or, of an open_clip "
-        f"model, {_OPEN_CLIP_CONFIG}, tokenizer.json and open_clip_model.safetensors) in one folder, and give that: "
-        f'diptych.load("{folder}").'
+        f"{HUB_PREFIX}{repo} is not whole in the cache, and the hub cannot be reached: {reason}. Try again with a "
+        f"network, or bring its {_CONFIG}, preprocessor_config.json, tokenizer.json and model.safetensors (or, of an "
+        f"open_clip model, {_OPEN_CLIP_CONFIG}, tokenizer.json and open_clip_model.safetensors) in one folder, and "
+        f'give that: diptych.load("{folder}").'
     )

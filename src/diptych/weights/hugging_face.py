@@ -11,10 +11,10 @@ from diptych.model.clip import INITIAL_TEMPERATURE, CLIPConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.model.text_tower import TextTowerConfig
-from diptych.weights.adapters import Naming, Row
+from diptych.weights.adapters import Naming, TensorRow
 
 _BLOCKS = tuple(
-    Row(
+    TensorRow(
         ours=f"{ours}.blocks.{{}}.{part}.{{}}",
         theirs=tuple(f"{theirs}.encoder.layers.{{}}.{their_part}.{{}}" for their_part in their_parts),
     )
@@ -29,12 +29,12 @@ _BLOCKS = tuple(
     )
 )
 _BOTH = (
-    Row(ours="image.patch_embedding.{}", theirs=("vision_model.embeddings.patch_embedding.{}",)),
-    Row(ours="image.position_embedding", theirs=("vision_model.embeddings.position_embedding.weight",)),
-    Row(ours="image.ln_post.{}", theirs=("vision_model.post_layernorm.{}",)),
-    Row(ours="text.token_embedding.weight", theirs=("text_model.embeddings.token_embedding.weight",)),
-    Row(ours="text.position_embedding", theirs=("text_model.embeddings.position_embedding.weight",)),
-    Row(ours="text.ln_final.{}", theirs=("text_model.final_layer_norm.{}",)),
+    TensorRow(ours="image.patch_embedding.{}", theirs=("vision_model.embeddings.patch_embedding.{}",)),
+    TensorRow(ours="image.position_embedding", theirs=("vision_model.embeddings.position_embedding.weight",)),
+    TensorRow(ours="image.ln_post.{}", theirs=("vision_model.post_layernorm.{}",)),
+    TensorRow(ours="text.token_embedding.weight", theirs=("text_model.embeddings.token_embedding.weight",)),
+    TensorRow(ours="text.position_embedding", theirs=("text_model.embeddings.position_embedding.weight",)),
+    TensorRow(ours="text.ln_final.{}", theirs=("text_model.final_layer_norm.{}",)),
     *_BLOCKS,
 )
 _WITHOUT_MEANING = r".*\.position_ids"  # 0, 1, 2, ...: older versions of the library saved them
@@ -43,11 +43,11 @@ _WITHOUT_MEANING = r".*\.position_ids"  # 0, 1, 2, ...: older versions of the li
 HUGGING_FACE = Naming(
     rows=(
         *_BOTH,
-        Row(ours="logit_scale", theirs=("logit_scale",)),
-        Row(ours="image.projection", theirs=("visual_projection.weight",), transposed=True),
-        Row(ours="image.class_embedding", theirs=("vision_model.embeddings.class_embedding",)),
-        Row(ours="image.ln_pre.{}", theirs=("vision_model.pre_layrnorm.{}",)),
-        Row(ours="text.projection", theirs=("text_projection.weight",), transposed=True),
+        TensorRow(ours="logit_scale", theirs=("logit_scale",)),
+        TensorRow(ours="image.projection", theirs=("visual_projection.weight",), transposed=True),
+        TensorRow(ours="image.class_embedding", theirs=("vision_model.embeddings.class_embedding",)),
+        TensorRow(ours="image.ln_pre.{}", theirs=("vision_model.pre_layrnorm.{}",)),
+        TensorRow(ours="text.projection", theirs=("text_projection.weight",), transposed=True),
     ),
     without_meaning=_WITHOUT_MEANING,
 )
@@ -55,15 +55,15 @@ HUGGING_FACE = Naming(
 HUGGING_FACE_SIGLIP = Naming(
     rows=(
         *_BOTH,
-        Row(ours="logit_scale", theirs=("logit_scale",), boxed=True),
-        Row(ours="logit_bias", theirs=("logit_bias",), boxed=True),
-        Row(ours="image.pool.probe", theirs=("vision_model.head.probe",)),
-        Row(ours="image.pool.attention.in_projection.{}", theirs=("vision_model.head.attention.in_proj_{}",)),
-        Row(ours="image.pool.attention.out_projection.{}", theirs=("vision_model.head.attention.out_proj.{}",)),
-        Row(ours="image.pool.ln_mlp.{}", theirs=("vision_model.head.layernorm.{}",)),
-        Row(ours="image.pool.mlp.up.{}", theirs=("vision_model.head.mlp.fc1.{}",)),
-        Row(ours="image.pool.mlp.down.{}", theirs=("vision_model.head.mlp.fc2.{}",)),
-        Row(ours="text.projection.{}", theirs=("text_model.head.{}",)),
+        TensorRow(ours="logit_scale", theirs=("logit_scale",), boxed=True),
+        TensorRow(ours="logit_bias", theirs=("logit_bias",), boxed=True),
+        TensorRow(ours="image.pool.probe", theirs=("vision_model.head.probe",)),
+        TensorRow(ours="image.pool.attention.in_projection.{}", theirs=("vision_model.head.attention.in_proj_{}",)),
+        TensorRow(ours="image.pool.attention.out_projection.{}", theirs=("vision_model.head.attention.out_proj.{}",)),
+        TensorRow(ours="image.pool.ln_mlp.{}", theirs=("vision_model.head.layernorm.{}",)),
+        TensorRow(ours="image.pool.mlp.up.{}", theirs=("vision_model.head.mlp.fc1.{}",)),
+        TensorRow(ours="image.pool.mlp.down.{}", theirs=("vision_model.head.mlp.fc2.{}",)),
+        TensorRow(ours="text.projection.{}", theirs=("text_model.head.{}",)),
     ),
     without_meaning=_WITHOUT_MEANING,
 )

@@ -14,29 +14,27 @@ from diptych.data.images import Preprocess
 from diptych.errors import ConfigError, WeightsError
 from diptych.model.blocks import Activation
 from diptych.model.clip import CLIPConfig
-from diptych.model.efficientnet_tower import EfficientNetTowerConfig
 from diptych.model.image_tower import ImageTowerConfig
-from diptych.model.sentence_tower import SentenceTowerConfig
-from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
+from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.text_tower import TextTowerConfig
-from diptych.weights.adapters import Naming, Row
+from diptych.weights.adapters import Naming, TensorRow
 
 _HEAD = 64  # channels of an attention head in all that OpenAI published
 _WIDEST_OF_64 = 1024  # wider image towers (ViT-H 80, g 88, bigG 104) were published with other heads
 
 _ROWS = (
-    Row(ours="logit_scale", theirs=("logit_scale",)),
-    Row(ours="image.class_embedding", theirs=("visual.class_embedding",)),
-    Row(ours="image.position_embedding", theirs=("visual.positional_embedding",)),
-    Row(ours="image.patch_embedding.{}", theirs=("visual.conv1.{}",)),
-    Row(ours="image.ln_pre.{}", theirs=("visual.ln_pre.{}",)),
-    Row(ours="image.ln_post.{}", theirs=("visual.ln_post.{}",)),
-    Row(ours="text.token_embedding.{}", theirs=("token_embedding.{}",)),
-    Row(ours="text.position_embedding", theirs=("positional_embedding",)),
-    Row(ours="text.ln_final.{}", theirs=("ln_final.{}",)),
-    Row(ours="text.projection", theirs=("text_projection",)),
+    TensorRow(ours="logit_scale", theirs=("logit_scale",)),
+    TensorRow(ours="image.class_embedding", theirs=("visual.class_embedding",)),
+    TensorRow(ours="image.position_embedding", theirs=("visual.positional_embedding",)),
+    TensorRow(ours="image.patch_embedding.{}", theirs=("visual.conv1.{}",)),
+    TensorRow(ours="image.ln_pre.{}", theirs=("visual.ln_pre.{}",)),
+    TensorRow(ours="image.ln_post.{}", theirs=("visual.ln_post.{}",)),
+    TensorRow(ours="text.token_embedding.{}", theirs=("token_embedding.{}",)),
+    TensorRow(ours="text.position_embedding", theirs=("positional_embedding",)),
+    TensorRow(ours="text.ln_final.{}", theirs=("ln_final.{}",)),
+    TensorRow(ours="text.projection", theirs=("text_projection",)),
     *(
-        Row(ours=f"{ours}.blocks.{{}}.{part}{end}", theirs=(f"{theirs}.resblocks.{{}}.{their_part}{their_end}",))
+        TensorRow(ours=f"{ours}.blocks.{{}}.{part}{end}", theirs=(f"{theirs}.resblocks.{{}}.{their_part}{their_end}",))
         for ours, theirs in (("image", "visual.transformer"), ("text", "transformer"))
         for part, their_part, end, their_end in (
             ("ln_attention", "ln_1", ".{}", ".{}"),
@@ -50,17 +48,19 @@ _ROWS = (
 )
 _WITHOUT_MEANING = r"input_resolution|context_length|vocab_size|(transformer\..*)?attn_mask"  # sizes, and a constant
 
-VIT = Naming(rows=(*_ROWS, Row(ours="image.projection", theirs=("visual.proj",))), without_meaning=_WITHOUT_MEANING)
+VIT = Naming(
+    rows=(*_ROWS, TensorRow(ours="image.projection", theirs=("visual.proj",))), without_meaning=_WITHOUT_MEANING
+)
 # A ResNet's image projection is a layer with a bias; ours are `projection.weight` and `projection.bias` there.
 RESNET = Naming(
     rows=(
         *_ROWS,
         *(
-            Row(ours=f"image.stem.{index}.{{}}", theirs=(f"visual.{name}.{{}}",))
+            TensorRow(ours=f"image.stem.{index}.{{}}", theirs=(f"visual.{name}.{{}}",))
             for index, name in ((0, "conv1"), (1, "bn1"), (3, "conv2"), (4, "bn2"), (6, "conv3"), (7, "bn3"))
         ),
         *(
-            Row(ours=f"image.stages.{stage}.{{}}.{part}", theirs=(f"visual.layer{stage + 1}.{{}}.{their_part}",))
+            TensorRow(ours=f"image.stages.{stage}.{{}}.{part}", theirs=(f"visual.layer{stage + 1}.{{}}.{their_part}",))
             for stage in range(4)
             for part, their_part in (
                 ("shortcut.1.{}", "downsample.0.{}"),
@@ -68,19 +68,28 @@ RESNET = Naming(
                 ("{}", "{}"),
             )
         ),
-        Row(ours="image.pool.position_embedding", theirs=("visual.attnpool.positional_embedding",)),
+        TensorRow(ours="image.pool.position_embedding", theirs=("visual.attnpool.positional_embedding",)),
         *(
-            Row(ours=f"image.pool.{name}.{{}}", theirs=(f"visual.attnpool.{name[0]}_proj.{{}}",))
+            TensorRow(ours=f"image.pool.{name}.{{}}", theirs=(f"visual.attnpool.{name[0]}_proj.{{}}",))
             for name in ("query", "key", "value")
         ),
-        Row(ours="image.projection.{}", theirs=("visual.attnpool.c_proj.{}",)),
+        TensorRow(ours="image.projection.{}", theirs=("visual.attnpool.c_proj.{}",)),
     ),
     without_meaning=_WITHOUT_MEANING,
 )
 
 
+def fits_open_clip(config: CLIPConfig) -> bool:
+    """Whether open_clip has a class for such a model."""
+    match config.image, config.text, config.head:
+        case ImageTowerConfig() | ResNetTowerConfig(), TextTowerConfig(), "softmax":
+            return True
+        case _:
+            return False
+
+
 def naming_of(config: CLIPConfig) -> Naming:
-    """The table for a model of these sizes."""
+    """The table for a model of these sizes, which `fits_open_clip`."""
     return VIT if isinstance(config.image, ImageTowerConfig) else RESNET
 
 
@@ -247,12 +256,12 @@ def config_to_open_clip(config: CLIPConfig, preprocess: Preprocess) -> dict[str,
         ConfigError: open_clip has no such model.
     """
     image, text = config.image, config.text
-    if isinstance(image, SigLIPImageTowerConfig) or isinstance(text, SigLIPTextTowerConfig) or config.head == "sigmoid":
-        raise ConfigError("open_clip's own towers are those of CLIP. Save a SigLIP model as huggingface.")
-    if isinstance(image, EfficientNetTowerConfig) or isinstance(text, SentenceTowerConfig):
+    if not fits_open_clip(config):
         raise ConfigError(
-            f"open_clip's own towers are those of CLIP. Got {image.kind} and {text.kind}: keep this model as a bundle."
+            f"open_clip's own towers are those of CLIP, with a softmax head. Got {image.kind} and {text.kind} with a "
+            f"{config.head} head. Save a SigLIP model as huggingface, and keep any other as a bundle."
         )
+    assert isinstance(text, TextTowerConfig)
     activation = text.activation
     if isinstance(image, ImageTowerConfig):
         if image.activation != text.activation:
@@ -265,6 +274,7 @@ def config_to_open_clip(config: CLIPConfig, preprocess: Preprocess) -> dict[str,
             **_options(image),
         }
     else:
+        assert isinstance(image, ResNetTowerConfig)
         vision = {"layers": list(image.layers), "head_width": image.final_width // image.heads}
     pool = {} if text.end_token_id is None else {"pool_type": "eos", "eos_id": text.end_token_id}
     return {

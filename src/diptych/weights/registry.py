@@ -10,14 +10,11 @@ from diptych.config import unknown_name
 from diptych.errors import ConfigError
 from diptych.model.blocks import Activation
 from diptych.model.clip import CLIPConfig
-from diptych.model.efficientnet_tower import EfficientNetTowerConfig
-from diptych.model.image_tower import ImageTowerConfig
-from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About, count_parameters
-from diptych.weights.hub import fetch
+from diptych.weights.hub import HUB_PREFIX, fetch
 from diptych.weights.published import published_models
-from diptych.weights.source import open_source
+from diptych.weights.stored import open_stored_model
 
 DEFAULT_MODEL = "diptych-photo"
 
@@ -49,10 +46,10 @@ def list_models() -> list[ModelInfo]:
     Raises:
         WeightsError: the folder of one is damaged.
     """
-    return [describe(folder) for folder in _packaged()]
+    return [model_info(folder) for folder in _packaged()]
 
 
-def describe(
+def model_info(
     name_or_path: str | Path | None,
     *,
     revision: str | None = None,
@@ -72,24 +69,24 @@ def describe(
         WeightsError: a file is missing or damaged.
     """
     place = _find(name_or_path, revision)
-    source = open_source(place.path, weights=place.weights, activation=activation, heads=heads)
-    path = source.path
+    stored = open_stored_model(place.path, weights=place.weights, activation=activation, heads=heads)
+    path = stored.path
     files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
-    about = place.about or (source.block.about if source.block else About())
+    about = place.about or (stored.seal.about if stored.seal else About())
     weights = {
-        name: tensor for name, tensor in source.tensors.items() if not re.fullmatch(source.naming.without_meaning, name)
+        name: tensor for name, tensor in stored.tensors.items() if not re.fullmatch(stored.naming.without_meaning, name)
     }
     types = {str(tensor.dtype).removeprefix("torch.") for tensor in weights.values() if tensor.ndim > 0}
     return ModelInfo(
         name=place.name,
-        kind=source.kind,
-        architecture=_one_line(source.config),
+        kind=stored.kind,
+        architecture=_one_line(stored.config),
         parameters=count_parameters(weights),
-        embed_dim=source.config.embed_dim,
-        image_size=source.config.image.image_size,
+        embed_dim=stored.config.embed_dim,
+        image_size=stored.config.image.image_size,
         types=", ".join(sorted(types)),
-        tensors=len(source.tensors),
-        tokenizer=str(source.tokenizer or ""),
+        tensors=len(stored.tensors),
+        tokenizer=str(stored.tokenizer or ""),
         source=about.source,
         licence=about.licence,
         data=about.data,
@@ -139,7 +136,7 @@ class _Place(NamedTuple):
 
 def _find(name_or_path: str | Path | None, revision: str | None) -> _Place:
     name = DEFAULT_MODEL if name_or_path is None else name_or_path
-    if isinstance(name, str) and name.startswith("hf:"):
+    if isinstance(name, str) and name.startswith(HUB_PREFIX):
         snapshot = fetch(name, revision=revision)
         known = next((model for model in published_models() if model.hub == snapshot.name), None)
         about = About(
@@ -166,12 +163,5 @@ def _packaged() -> list[Path]:
 
 
 def _one_line(config: CLIPConfig) -> str:
-    image, text = config.image, config.text
-    if isinstance(image, ResNetTowerConfig):
-        tower = f"ResNet, {'-'.join(map(str, image.layers))} bottlenecks, stem of {image.width}"
-    elif isinstance(image, EfficientNetTowerConfig):
-        tower = f"EfficientNet-Lite, {'-'.join(str(stage[0]) for stage in image.stages)} blocks"
-    else:
-        kind = "ViT" if isinstance(image, ImageTowerConfig) else "SigLIP ViT"
-        tower = f"{kind}/{image.patch_size}, {image.layers} layers of {image.width}"
-    return f"{tower}; text: {text.layers} layers of {text.width}, {text.vocab_size:,} x {text.context_length} tokens"
+    text = config.text
+    return f"{config.image.summary}; text: {text.summary}, {text.vocab_size:,} x {text.context_length} tokens"

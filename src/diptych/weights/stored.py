@@ -19,7 +19,6 @@ from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError, WeightsError
 from diptych.model.blocks import Activation
 from diptych.model.clip import CLIP, CLIPConfig
-from diptych.model.efficientnet_tower import EfficientNetTower
 from diptych.weights.adapters import OWN, Naming
 from diptych.weights.eight_bit import from_eight_bits
 from diptych.weights.folder import (
@@ -27,10 +26,10 @@ from diptych.weights.folder import (
     OPEN_CLIP_CONFIG,
     OPEN_CLIP_WEIGHTS,
     WEIGHTS,
-    Block,
-    read_block,
+    Seal,
     read_json,
     read_preprocess,
+    read_seal,
 )
 from diptych.weights.hub import MODEL_TYPES
 from diptych.weights.hugging_face import config_from_hf, hugging_face_naming
@@ -51,7 +50,7 @@ _CLIP_VOCABULARY = 49_408
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class StoredModel:
     """All that the files of a model tell."""
 
     path: Path  # the folder, or the one file
@@ -62,7 +61,7 @@ class Source:
     tensors: dict[str, Tensor]  # by their foreign names, mapped
     preprocess: Preprocess
     tokenizer: Path | None  # a folder or a file of merges; None when none was found
-    block: Block | None  # None where diptych did not write the files
+    seal: Seal | None  # None where diptych did not write the files
 
     def build(self) -> CLIP:
         """The model on the CPU, float32 whatever it is stored as, in eval mode.
@@ -84,7 +83,7 @@ class Source:
             theirs[name] = theirs[name].reshape(shape.shape)  # open_clip may keep a scalar as [1]
             if theirs[name].is_floating_point() != shape.is_floating_point():
                 raise WeightsError(f"{self.weights}: {name} must be {shape.dtype} or alike. Got {theirs[name].dtype}.")
-        fill(model, self.naming.to_ours(theirs, shapes))
+        give_weights(model, self.naming.to_ours(theirs, shapes))
         return model
 
     def read_tokenizer(self) -> Tokenizer:
@@ -125,14 +124,14 @@ class Source:
             )
 
 
-def open_source(
+def open_stored_model(
     path: Path,
     *,
     weights: str = "",
     activation: Activation | None = None,
     heads: int | None = None,
     tokenizer: Path | None = None,
-) -> Source:
+) -> StoredModel:
     """What lies at a path.
 
     Args:
@@ -154,23 +153,22 @@ def open_source(
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from error
     folder = path if path.is_dir() else path.parent
-    return Source(
+    return StoredModel(
         path=path, tokenizer=tokenizer or _find_tokenizer(folder, found.config.text.vocab_size), **found._asdict()
     )
 
 
-def fill(model: CLIP, weights: Mapping[str, Tensor]) -> None:
+def give_weights(model: CLIP, weights: Mapping[str, Tensor]) -> None:
     """Give a model its weights, as float32 where they are numbers with a point; those are not copied that are it."""
     whole = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
     model.load_state_dict(whole, assign=True)
-    if isinstance(model.image, EfficientNetTower):
-        # Its first picture then takes a fifth of the time: fewer kernels are compiled on the spot.
+    if model.config.image.wants_channels_last:
         model.image.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     model.eval()
 
 
 class _Found(NamedTuple):
-    """The part of a `Source` that each layout tells in its own way."""
+    """The part of a `StoredModel` that each layout tells in its own way."""
 
     kind: str
     config: CLIPConfig
@@ -178,7 +176,7 @@ class _Found(NamedTuple):
     weights: Path
     tensors: dict[str, Tensor]
     preprocess: Preprocess
-    block: Block | None
+    seal: Seal | None
 
 
 def _open_folder(folder: Path, weights: str) -> _Found:
@@ -202,7 +200,7 @@ def _open_folder(folder: Path, weights: str) -> _Found:
 
 def _open_hugging_face(folder: Path, weights: Path) -> _Found:
     data = read_json(folder / CONFIG)
-    block = read_block(folder / CONFIG, data)
+    seal = read_seal(folder / CONFIG, data)
     if data.get("model_type") == "diptych-clip":
         config = from_dict(CLIPConfig, data.get("model", {}), where="model")
         # The first bundles of ResNets were no open_clip folders, and had our own names.
@@ -212,13 +210,13 @@ def _open_hugging_face(folder: Path, weights: Path) -> _Found:
         naming = hugging_face_naming(config)
         assert naming is not None
     return _Found(
-        kind="diptych bundle" if block else "transformers folder",
+        kind="diptych bundle" if seal else "transformers folder",
         config=config,
         naming=naming,
         weights=weights,
         tensors=read_tensors(weights).tensors,
         preprocess=read_preprocess(folder),
-        block=block,
+        seal=seal,
     )
 
 
@@ -235,7 +233,7 @@ def _open_open_clip(folder: Path, weights: Path) -> _Found:
         weights=weights,
         tensors=plain_names(read_tensors(weights).tensors),
         preprocess=preprocess_from_open_clip(preprocess_cfg, config.image.image_size),
-        block=read_block(folder / OPEN_CLIP_CONFIG, data),
+        seal=read_seal(folder / OPEN_CLIP_CONFIG, data),
     )
 
 
@@ -254,7 +252,7 @@ def _open_file(path: Path, activation: Activation | None, heads: int | None) -> 
         weights=path,
         tensors=tensors,
         preprocess=Preprocess(image_size=config.image.image_size),
-        block=None,
+        seal=None,
     )
 
 

@@ -17,13 +17,13 @@ from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.presets import preset
 from diptych.model.text_tower import TextTowerConfig
 from diptych.runtime import generator
-from diptych.weights import source
+from diptych.weights import registry
 from diptych.weights.adapters import OWN
-from diptych.weights.folder import About, Block, Golden, write_config
+from diptych.weights.folder import About, Golden, Seal, write_config
 from diptych.weights.hugging_face import HUGGING_FACE, config_to_hf
 from diptych.weights.open_clip import RESNET, VIT, config_to_open_clip, naming_of
 from diptych.weights.registry import DEFAULT_MODEL, list_models
-from diptych.weights.source import Source, open_source
+from diptych.weights.stored import StoredModel, open_stored_model
 
 IMAGE = ImageTowerConfig(image_size=32, patch_size=8, width=64, layers=2, heads=1, mlp_width=96)
 TEXT = TextTowerConfig(context_length=16, vocab_size=600, width=64, layers=1, heads=1, mlp_width=80)
@@ -31,7 +31,7 @@ VIT_CONFIG = CLIPConfig(embed_dim=24, image=IMAGE, text=TEXT)  # heads of 64 cha
 RESNET_CONFIG = dataclasses.replace(VIT_CONFIG, image=preset("tiny-resnet").image)
 BOTH = [VIT_CONFIG, RESNET_CONFIG]
 IDS = {"start_token_id": 598, "end_token_id": 599, "vocab_size": 600}
-BLOCK = Block(about=About(source="here"), sha256={}, golden=Golden(tokens=(), image_features=(), text_features=()))
+SEAL = Seal(about=About(source="here"), sha256={}, golden=Golden(tokens=(), image_features=(), text_features=()))
 
 
 def weights_of(config: CLIPConfig, seed: int = 0) -> dict[str, Tensor]:
@@ -84,7 +84,7 @@ def archive(config: CLIPConfig, path: Path) -> Path:
     return path
 
 
-def assert_built(found: Source, config: CLIPConfig, weights: dict[str, Tensor]) -> None:
+def assert_built(found: StoredModel, config: CLIPConfig, weights: dict[str, Tensor]) -> None:
     model = found.build()
     assert model.config == config
     assert not model.training
@@ -103,10 +103,10 @@ def edit(path: Path, change) -> None:
 
 
 def test_a_transformers_folder_opens(tmp_path):
-    found = open_source(transformers_folder(tmp_path))
-    assert (found.kind, found.naming, found.block) == ("transformers folder", HUGGING_FACE, None)
+    found = open_stored_model(transformers_folder(tmp_path))
+    assert (found.kind, found.naming, found.seal) == ("transformers folder", HUGGING_FACE, None)
     assert found.weights == tmp_path / "model.safetensors"
-    assert_built(open_source(tmp_path), VIT_CONFIG, weights_of(VIT_CONFIG))
+    assert_built(open_stored_model(tmp_path), VIT_CONFIG, weights_of(VIT_CONFIG))
 
 
 @pytest.mark.parametrize("config", BOTH)
@@ -116,10 +116,10 @@ def test_a_transformers_folder_opens(tmp_path):
 )
 def test_an_open_clip_folder_opens_whatever_its_weights_are_called(tmp_path, config, weights):
     open_clip_folder(tmp_path, config, weights=weights)
-    found = open_source(tmp_path)
-    assert (found.kind, found.weights, found.block) == ("open_clip folder", tmp_path / weights, None)
+    found = open_stored_model(tmp_path)
+    assert (found.kind, found.weights, found.seal) == ("open_clip folder", tmp_path / weights, None)
     assert found.preprocess == Preprocess(image_size=32, mean=(0.5, 0.5, 0.5))
-    assert_built(open_source(tmp_path), config, weights_of(config))
+    assert_built(open_stored_model(tmp_path), config, weights_of(config))
 
 
 def test_weights_in_parts_open(tmp_path):
@@ -130,33 +130,35 @@ def test_weights_in_parts_open(tmp_path):
     for part in set(places.values()):
         safetensors.torch.save_file({name: theirs[name] for name in theirs if places[name] == part}, tmp_path / part)
     write_json(tmp_path / "model.safetensors.index.json", {"weight_map": places})
-    assert_built(open_source(tmp_path), VIT_CONFIG, weights_of(VIT_CONFIG))
+    assert_built(open_stored_model(tmp_path), VIT_CONFIG, weights_of(VIT_CONFIG))
 
 
 def test_of_two_layouts_in_a_folder_transformers_wins_where_it_has_weights(tmp_path):
     transformers_folder(tmp_path, seed=1)
     open_clip_folder(tmp_path, seed=2)
-    assert_built(open_source(tmp_path), VIT_CONFIG, weights_of(VIT_CONFIG, 1))
-    assert_built(open_source(tmp_path, weights="open_clip_model.safetensors"), VIT_CONFIG, weights_of(VIT_CONFIG, 2))
+    assert_built(open_stored_model(tmp_path), VIT_CONFIG, weights_of(VIT_CONFIG, 1))
+    assert_built(
+        open_stored_model(tmp_path, weights="open_clip_model.safetensors"), VIT_CONFIG, weights_of(VIT_CONFIG, 2)
+    )
     (tmp_path / "model.safetensors").unlink()
-    assert_built(open_source(tmp_path), VIT_CONFIG, weights_of(VIT_CONFIG, 2))
+    assert_built(open_stored_model(tmp_path), VIT_CONFIG, weights_of(VIT_CONFIG, 2))
 
 
 @pytest.mark.parametrize("data", [{"model_type": "timm_wrapper"}, {"architecture": "vit_base"}])
 def test_a_config_of_another_library_beside_open_clips_is_left_alone(tmp_path, data):
     open_clip_folder(tmp_path, weights="model.safetensors")
     write_json(tmp_path / "config.json", data)
-    assert open_source(tmp_path).kind == "open_clip folder"
-    assert_built(open_source(tmp_path), VIT_CONFIG, weights_of(VIT_CONFIG))
+    assert open_stored_model(tmp_path).kind == "open_clip folder"
+    assert_built(open_stored_model(tmp_path), VIT_CONFIG, weights_of(VIT_CONFIG))
 
 
-def test_a_block_of_ours_is_read_from_either_config(tmp_path):
-    write_config(transformers_folder(tmp_path / "hf") / "config.json", config_to_hf(VIT_CONFIG, **IDS), BLOCK)
-    found = open_source(tmp_path / "hf")
-    assert (found.kind, found.block) == ("diptych bundle", BLOCK)
+def test_a_seal_of_ours_is_read_from_either_config(tmp_path):
+    write_config(transformers_folder(tmp_path / "hf") / "config.json", config_to_hf(VIT_CONFIG, **IDS), SEAL)
+    found = open_stored_model(tmp_path / "hf")
+    assert (found.kind, found.seal) == ("diptych bundle", SEAL)
     path = open_clip_folder(tmp_path / "oc") / "open_clip_config.json"
-    write_config(path, json.loads(path.read_text()), BLOCK)
-    assert open_source(tmp_path / "oc").block == BLOCK
+    write_config(path, json.loads(path.read_text()), SEAL)
+    assert open_stored_model(tmp_path / "oc").seal == SEAL
 
 
 def test_the_first_resnet_bundles_which_had_our_own_names_open(tmp_path):
@@ -165,8 +167,8 @@ def test_the_first_resnet_bundles_which_had_our_own_names_open(tmp_path):
     write_json(tmp_path / "config.json", plain)
     write_json(tmp_path / "preprocessor_config.json", Preprocess(image_size=32).to_hf())
     safetensors.torch.save_file(weights_of(RESNET_CONFIG), tmp_path / "model.safetensors")
-    assert open_source(tmp_path).naming == OWN
-    assert_built(open_source(tmp_path), RESNET_CONFIG, weights_of(RESNET_CONFIG))
+    assert open_stored_model(tmp_path).naming == OWN
+    assert_built(open_stored_model(tmp_path), RESNET_CONFIG, weights_of(RESNET_CONFIG))
 
 
 def test_newer_resnet_bundles_have_the_names_of_open_clip(tmp_path):
@@ -175,14 +177,14 @@ def test_newer_resnet_bundles_have_the_names_of_open_clip(tmp_path):
     del plain["model"]["text"]["end_token_id"]
     write_json(tmp_path / "config.json", plain)
     write_json(tmp_path / "preprocessor_config.json", Preprocess(image_size=32).to_hf())
-    assert open_source(tmp_path).naming == RESNET
-    assert_built(open_source(tmp_path), RESNET_CONFIG, weights_of(RESNET_CONFIG))
+    assert open_stored_model(tmp_path).naming == RESNET
+    assert_built(open_stored_model(tmp_path), RESNET_CONFIG, weights_of(RESNET_CONFIG))
 
 
 @pytest.mark.skipif(not list_models(), reason="no model ships with this installation")
 def test_the_shipped_model_opens_and_lies_in_its_file():
-    folder = Path(source.__file__).with_name("models") / DEFAULT_MODEL
-    found = open_source(folder)
+    folder = Path(registry.__file__).with_name("models") / DEFAULT_MODEL
+    found = open_stored_model(folder)
     assert found.kind == "diptych bundle"
     assert found.build().state_dict().keys() == CLIP(found.config).state_dict().keys()
 
@@ -193,40 +195,40 @@ def test_the_shipped_model_opens_and_lies_in_its_file():
 @pytest.mark.parametrize("config", BOTH)
 def test_a_bare_state_dict_opens_when_its_activation_is_said(tmp_path, config):
     path = open_clip_folder(tmp_path, config) / "open_clip_model.safetensors"
-    found = open_source(path, activation="gelu")
+    found = open_stored_model(path, activation="gelu")
     assert (found.kind, found.preprocess) == ("open_clip state dict", Preprocess(image_size=32))
     towers = {"text": dataclasses.replace(config.text, activation="gelu")}
     if config is VIT_CONFIG:
         towers["image"] = dataclasses.replace(config.image, activation="gelu")
-    assert_built(open_source(path, activation="gelu"), dataclasses.replace(config, **towers), weights_of(config))
+    assert_built(open_stored_model(path, activation="gelu"), dataclasses.replace(config, **towers), weights_of(config))
     with pytest.raises(WeightsError, match="a bare state dict does not tell its activation"):
-        open_source(path)
+        open_stored_model(path)
 
 
 def test_heads_of_another_width_are_taken_as_said(tmp_path):
     path = open_clip_folder(tmp_path) / "open_clip_model.safetensors"
-    assert open_source(path, activation="gelu", heads=4).config.image.heads == 4
+    assert open_stored_model(path, activation="gelu", heads=4).config.image.heads == 4
     with pytest.raises(WeightsError, match=r"safetensors: image\.heads must divide image\.width"):
-        open_source(path, activation="gelu", heads=7)
+        open_stored_model(path, activation="gelu", heads=7)
 
 
 @pytest.mark.parametrize("config", BOTH)
 def test_an_archive_of_openai_opens_with_quick_gelu_and_nothing_said(tmp_path, config):
     path = archive(config, tmp_path / "x.pt")
-    found = open_source(path)
+    found = open_stored_model(path)
     assert (found.kind, found.naming) == ("OpenAI archive", naming_of(config))
     rounded = {
         name: tensor.half().float() if tensor.is_floating_point() else tensor
         for name, tensor in weights_of(config).items()
     }
-    assert_built(open_source(path), config, rounded)
+    assert_built(open_stored_model(path), config, rounded)
 
 
 def test_a_state_dict_of_openai_is_known_by_the_sizes_in_it(tmp_path):
     theirs = VIT.from_ours(weights_of(VIT_CONFIG)) | {"input_resolution": torch.tensor(32)}
     torch.save(theirs, tmp_path / "x.pt")
-    assert open_source(tmp_path / "x.pt").kind == "OpenAI state dict"
-    assert_built(open_source(tmp_path / "x.pt"), VIT_CONFIG, weights_of(VIT_CONFIG))
+    assert open_stored_model(tmp_path / "x.pt").kind == "OpenAI state dict"
+    assert_built(open_stored_model(tmp_path / "x.pt"), VIT_CONFIG, weights_of(VIT_CONFIG))
 
 
 def test_newer_names_and_a_scale_of_one_dimension_are_read(tmp_path):
@@ -238,15 +240,15 @@ def test_newer_names_and_a_scale_of_one_dimension_are_read(tmp_path):
     torch.save(
         {"epoch": 1, "state_dict": {f"module.{name}": value for name, value in theirs.items()}}, tmp_path / "x.pt"
     )
-    assert_built(open_source(tmp_path / "x.pt", activation="quick_gelu"), VIT_CONFIG, weights_of(VIT_CONFIG))
+    assert_built(open_stored_model(tmp_path / "x.pt", activation="quick_gelu"), VIT_CONFIG, weights_of(VIT_CONFIG))
 
 
 def test_a_folder_tells_its_activation_and_heads_itself(tmp_path):
     transformers_folder(tmp_path)
     with pytest.raises(WeightsError, match="tells its own activation and heads: pass neither"):
-        open_source(tmp_path, activation="gelu")
+        open_stored_model(tmp_path, activation="gelu")
     with pytest.raises(WeightsError, match="tells its own activation and heads: pass neither"):
-        open_source(tmp_path, heads=1)
+        open_stored_model(tmp_path, heads=1)
 
 
 # Memory
@@ -254,7 +256,7 @@ def test_a_folder_tells_its_activation_and_heads_itself(tmp_path):
 
 def test_a_model_in_float32_keeps_the_memory_of_its_file(tmp_path):
     path = open_clip_folder(tmp_path) / "open_clip_model.safetensors"
-    found = open_source(path, activation="gelu")
+    found = open_stored_model(path, activation="gelu")
     parameters = dict(found.build().named_parameters())
     theirs = VIT.to_ours(found.tensors, parameters)
     assert all(parameters[name].data_ptr() == tensor.data_ptr() for name, tensor in theirs.items())
@@ -264,7 +266,7 @@ def test_a_model_in_half_becomes_float32(tmp_path):
     halves = {name: tensor.bfloat16() for name, tensor in VIT.from_ours(weights_of(VIT_CONFIG)).items()}
     safetensors.torch.save_file(halves, tmp_path / "x.safetensors")
     rounded = {name: tensor.bfloat16().float() for name, tensor in weights_of(VIT_CONFIG).items()}
-    assert_built(open_source(tmp_path / "x.safetensors", activation="quick_gelu"), VIT_CONFIG, rounded)
+    assert_built(open_stored_model(tmp_path / "x.safetensors", activation="quick_gelu"), VIT_CONFIG, rounded)
 
 
 # Tensors that do not fit
@@ -281,7 +283,7 @@ def test_missing_and_unexpected_tensors_are_counted_and_named(tmp_path):
         r"1 unexpected \(head\.weight\)\. Was it saved from another architecture\?"
     )
     with pytest.raises(WeightsError, match=message):
-        open_source(tmp_path).build()
+        open_stored_model(tmp_path).build()
 
 
 @pytest.mark.parametrize(
@@ -303,7 +305,7 @@ def test_a_config_that_does_not_fit_is_told_in_one_line(tmp_path, change, messag
     change(data)
     write_json(path, data)
     with pytest.raises(WeightsError, match=message) as caught:
-        open_source(tmp_path).build()
+        open_stored_model(tmp_path).build()
     assert "\n" not in str(caught.value)
 
 
@@ -311,27 +313,27 @@ def test_a_tensor_of_another_shape_in_an_open_clip_folder_is_named(tmp_path):
     path = open_clip_folder(tmp_path) / "open_clip_model.safetensors"
     edit(path, lambda weights: weights.update({"visual.proj": torch.zeros(24, 64)}))
     with pytest.raises(WeightsError, match=r"1 of another shape \(visual\.proj \[24, 64\] instead of \[64, 24\]\)"):
-        open_source(tmp_path).build()
+        open_stored_model(tmp_path).build()
 
 
 def test_weights_that_are_whole_numbers_are_refused(tmp_path):
     path = transformers_folder(tmp_path) / "model.safetensors"
     edit(path, lambda weights: weights.update(logit_scale=torch.tensor(3)))
     with pytest.raises(WeightsError, match=r"logit_scale must be torch\.float32 or alike\. Got torch\.int64"):
-        open_source(tmp_path).build()
+        open_stored_model(tmp_path).build()
 
 
 def test_tensors_that_hold_no_weights_may_be_there_or_not(tmp_path):
     path = transformers_folder(tmp_path / "vit") / "model.safetensors"
     edit(path, lambda weights: weights.update({"text_model.embeddings.position_ids": torch.arange(16)[None]}))
-    assert_built(open_source(tmp_path / "vit"), VIT_CONFIG, weights_of(VIT_CONFIG))
+    assert_built(open_stored_model(tmp_path / "vit"), VIT_CONFIG, weights_of(VIT_CONFIG))
 
     def drop_counters(weights):
         for name in [name for name in weights if name.endswith("num_batches_tracked")]:
             del weights[name]
 
     edit(open_clip_folder(tmp_path / "resnet", RESNET_CONFIG) / "open_clip_model.safetensors", drop_counters)
-    assert_built(open_source(tmp_path / "resnet"), RESNET_CONFIG, weights_of(RESNET_CONFIG))
+    assert_built(open_stored_model(tmp_path / "resnet"), RESNET_CONFIG, weights_of(RESNET_CONFIG))
 
 
 # Files that are missing or damaged
@@ -339,22 +341,22 @@ def test_tensors_that_hold_no_weights_may_be_there_or_not(tmp_path):
 
 def test_a_folder_without_a_config_or_weights_says_which(tmp_path):
     with pytest.raises(WeightsError, match=r"must hold config\.json or open_clip_config\.json, and has neither"):
-        open_source(tmp_path)
+        open_stored_model(tmp_path)
     write_json(tmp_path / "open_clip_config.json", {})
     with pytest.raises(WeightsError, match=r"must hold model\.safetensors, or weights under another"):
-        open_source(tmp_path)
+        open_stored_model(tmp_path)
 
 
 def test_a_path_where_nothing_is_says_so(tmp_path):
     with pytest.raises(WeightsError, match=r"none\.pt must be a file of weights, and there is none"):
-        open_source(tmp_path / "none.pt")
+        open_stored_model(tmp_path / "none.pt")
 
 
 @pytest.mark.parametrize("text", ["{'model_cfg': {}}", "[]", "", "{}", '{"model_cfg": 3}', '{"model_cfg": {}}'])
 def test_a_damaged_open_clip_config_is_named(tmp_path, text):
     (open_clip_folder(tmp_path) / "open_clip_config.json").write_text(text)
     with pytest.raises(WeightsError, match=rf"{tmp_path}.* must ") as caught:
-        open_source(tmp_path)
+        open_stored_model(tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -363,7 +365,7 @@ def test_truncated_weights_in_a_folder_are_refused(tmp_path, kept):
     path = transformers_folder(tmp_path) / "model.safetensors"
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(WeightsError, match=r"model\.safetensors cannot be read: .* Copy or download it again"):
-        open_source(tmp_path)
+        open_stored_model(tmp_path)
 
 
 # Tokenizers
@@ -380,18 +382,18 @@ def test_a_tokenizer_is_found_beside_the_weights_or_is_said(tmp_path, tokenizer:
     with pytest.raises(
         WeightsError, match=r"m comes without a tokenizer\. Put tokenizer\.json or bpe_simple_vocab_16e6"
     ):
-        open_source(tmp_path / "m").read_tokenizer()
+        open_stored_model(tmp_path / "m").read_tokenizer()
     elsewhere = tmp_path / "tokenizer"
     elsewhere.mkdir()
     tokenizer.save(elsewhere)
-    found = open_source(tmp_path / "m", tokenizer=elsewhere)
+    found = open_stored_model(tmp_path / "m", tokenizer=elsewhere)
     assert found.read_tokenizer().fingerprint() == tokenizer.fingerprint()
     tokenizer.save(tmp_path / "m")
-    found = open_source(tmp_path / "m")
+    found = open_stored_model(tmp_path / "m")
     assert found.tokenizer == tmp_path / "m"
     assert found.read_tokenizer().fingerprint() == tokenizer.fingerprint()
     merges = write_merges(tmp_path / "merges.txt.gz")
-    assert open_source(tmp_path / "m", tokenizer=merges).read_tokenizer().encode(["cat"])[0, 1] == 513
+    assert open_stored_model(tmp_path / "m", tokenizer=merges).read_tokenizer().encode(["cat"])[0, 1] == 513
 
 
 def test_the_tokenizer_has_the_context_length_of_the_model(tmp_path, tokenizer: Tokenizer):
@@ -399,13 +401,13 @@ def test_the_tokenizer_has_the_context_length_of_the_model(tmp_path, tokenizer: 
     tokenizer.save(tmp_path)
     path = tmp_path / "tokenizer_config.json"
     write_json(path, json.loads(path.read_text()) | {"model_max_length": 10**30})  # transformers' "not known"
-    assert open_source(tmp_path).read_tokenizer().context_length == 16
+    assert open_stored_model(tmp_path).read_tokenizer().context_length == 16
 
 
 def test_a_tokenizer_that_is_said_and_is_not_there_is_named(tmp_path):
     transformers_folder(tmp_path)
     with pytest.raises(WeightsError, match=r"gone\.txt"):
-        open_source(tmp_path, tokenizer=tmp_path / "gone.txt").read_tokenizer()
+        open_stored_model(tmp_path, tokenizer=tmp_path / "gone.txt").read_tokenizer()
 
 
 @pytest.fixture
@@ -416,14 +418,14 @@ def clip_sized(tmp_path) -> Path:
 
 
 def test_clips_published_merges_beside_the_weights_are_taken(tmp_path, clip_sized):
-    assert open_source(clip_sized, activation="gelu").tokenizer is None
+    assert open_stored_model(clip_sized, activation="gelu").tokenizer is None
     merges = write_merges(clip_sized.with_name("bpe_simple_vocab_16e6.txt.gz"))
-    found = open_source(clip_sized, activation="gelu")
+    found = open_stored_model(clip_sized, activation="gelu")
     assert found.tokenizer == merges
     assert found.read_tokenizer().encode(["cat"])[0, 1] == 513  # 512 symbols, then the merges in their order
     smaller = open_clip_folder(tmp_path / "small")
     write_merges(smaller / "bpe_simple_vocab_16e6.txt.gz")
-    assert open_source(smaller).tokenizer is None  # not of this vocabulary
+    assert open_stored_model(smaller).tokenizer is None  # not of this vocabulary
 
 
 @pytest.mark.parametrize("package", ["open_clip", "clip"])
@@ -435,4 +437,4 @@ def test_the_merges_of_an_installed_package_are_taken_and_the_package_is_not_run
     (place / "__init__.py").write_text("raise AssertionError('imported')")
     merges = write_merges(place / "bpe_simple_vocab_16e6.txt.gz")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    assert open_source(clip_sized, activation="gelu").tokenizer == merges
+    assert open_stored_model(clip_sized, activation="gelu").tokenizer == merges

@@ -1,0 +1,46 @@
+"""What a text tower and a tokenizer must agree on, and the texts that a saved model is checked with."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from diptych.errors import ConfigError
+
+GOLDEN_TEXTS = ("a photo of a cat", "two red kites, 3 blue boats & a dog", "naïve café ½ 🙂")
+
+
+class Vocabulary(Protocol):
+    """What a tokenizer tells of its tokens."""
+
+    @property
+    def context_length(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def end_token_id(self) -> int: ...
+    @property
+    def pad_token_id(self) -> int: ...
+
+
+def check_tokens_fit(tokenizer: Vocabulary, *, context_length: int, vocab_size: int) -> None:
+    """Refuse a tokenizer that gives more tokens than a text tower takes.
+
+    Args:
+        tokenizer: whose tokens they are.
+        context_length: of the tower.
+        vocab_size: of the tower.
+
+    Raises:
+        ConfigError: its texts are longer, or its vocabulary larger.
+    """
+    if tokenizer.context_length > context_length or tokenizer.vocab_size > vocab_size:
+        raise ConfigError(
+            f"the text tower must take all tokens: it has context_length={context_length}, "
+            f"vocab_size={vocab_size}, the tokenizer {tokenizer.context_length} and {tokenizer.vocab_size}. "
+            "Are they of the same model?"
+        )
+
+
+def end_positions(tokens: Tensor, end_token_id: int) -> list[int]:
+    """[B, L] to B positions: that of the first end token of each text."""
+    return (tokens == end_token_id).int().argmax(dim=1).tolist()

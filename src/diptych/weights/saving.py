@@ -1,0 +1,245 @@
+"""A bundle as a folder: its layouts, how it is written whole, and the check that it still encodes as it did.
+
+The folder of a ViT model is a `transformers` CLIP or SigLIP folder; that of a ResNet, which `transformers` has no class
+for, is an `open_clip` folder and has a `config.json` with `model_type: diptych-clip`; so have mixtures that neither
+library knows. In all, `config.json` holds our seal: what the bundle is, the SHA-256 of its files, and what it makes of
+a few golden inputs.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import safetensors.torch
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diptych.data.images import ImageSource, Preprocess
+from diptych.data.tokenizer import Tokenizer
+from diptych.errors import ConfigError, DataError, WeightsError
+from diptych.files import atomic_folder, write_json
+from diptych.model.clip import CLIP, CLIPConfig
+from diptych.model.vocabulary import end_positions
+from diptych.weights.adapters import OWN, Naming, config_to_own
+from diptych.weights.eight_bit import from_eight_bits, to_eight_bits
+from diptych.weights.folder import (
+    CONFIG,
+    OPEN_CLIP_CONFIG,
+    OPEN_CLIP_WEIGHTS,
+    PREPROCESS,
+    STATISTICS,
+    TOKENIZER,
+    WEIGHTS,
+    About,
+    Golden,
+    Seal,
+    digests,
+    write_config,
+)
+from diptych.weights.hugging_face import config_to_hf, hugging_face_naming
+from diptych.weights.open_clip import config_to_open_clip, fits_open_clip, naming_of
+from diptych.weights.stored import give_weights
+
+# Distance between unit vectors. Another processor moves features by about 1e-5, and rounding in the file by 1e-4;
+# GELU for QuickGELU moved those of an untrained 2-layer model by 3e-3, red for blue by 3e-3 to 0.3.
+GOLDEN_TOLERANCE = 2e-3
+Layout = Literal["bundle", "open_clip"]
+_CONFIGS = (CONFIG, OPEN_CLIP_CONFIG)
+STORED_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int8)
+
+
+class Savable(Protocol):
+    """What this file asks of a bundle."""
+
+    @property
+    def model(self) -> CLIP: ...
+    @property
+    def preprocess(self) -> Preprocess: ...
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def about(self) -> About: ...
+    def encode_images(self, images: Sequence[ImageSource], /) -> Tensor: ...
+    def encode_texts(self, texts: Sequence[str], /, *, truncate: bool) -> Tensor: ...
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse a folder with other things than a model in it.
+
+    Raises:
+        DataError: what stands there is no model's.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).is_file() for name in _CONFIGS):
+        raise DataError(f"{folder} must be a model's folder, be empty or absent: what is in it would be replaced.")
+
+
+def stored_weights(model: CLIP, dtype: torch.dtype) -> dict[str, Tensor]:
+    """A model's state dict as it is stored; batch norm's statistics and the logit scale stay float32.
+
+    Raises:
+        ConfigError: dtype is none of float32, float16, bfloat16, int8.
+    """
+    if dtype not in STORED_TYPES:
+        raise ConfigError(f"weights are stored as {', '.join(map(str, STORED_TYPES))}. Got {dtype}.")
+
+    def stored(name: str, tensor: Tensor) -> Tensor:
+        # Half a per cent of the logit scale is lost in bfloat16, and a variance may be beyond float16.
+        whole = name.endswith(STATISTICS) or tensor.ndim == 0
+        tensor = tensor.detach().cpu()
+        whole = whole or dtype == torch.int8
+        return tensor if not tensor.is_floating_point() else tensor.to(torch.float32 if whole else dtype)
+
+    weights = {name: stored(name, tensor) for name, tensor in model.state_dict().items()}
+    return to_eight_bits(weights) if dtype == torch.int8 else weights
+
+
+def as_stored(config: CLIPConfig, weights: dict[str, Tensor]) -> CLIP:
+    """The model that will be read from what `stored_weights` gave."""
+    model = CLIP(config)
+    give_weights(model, from_eight_bits(weights))
+    return model
+
+
+def write_folder(
+    folder: Path, bundle: Savable, weights: dict[str, Tensor], *, layout: Layout, dtype: torch.dtype
+) -> None:
+    """Write a bundle's folder, whole or not at all; one that stood there is replaced.
+
+    Args:
+        folder: where to.
+        bundle: with the model as it is stored, so that a check on load need not allow for the rounding of its weights.
+        weights: what `stored_weights` gave.
+        layout: see `Bundle.save`.
+        dtype: what parameters are stored as.
+
+    Raises:
+        ConfigError: open_clip has no such model or dtype.
+        DataError: the folder cannot be written.
+        WeightsError: the features are not finite.
+    """
+    golden = golden_of(bundle)
+    naming, weights_name, configs = _files(bundle, layout, dtype)
+    with atomic_folder(folder) as aside:
+        # Through bytes: the file writer of safetensors does not say that a disk is full.
+        (aside / weights_name).write_bytes(safetensors.torch.save(naming.from_ours(weights), metadata={"format": "pt"}))
+        bundle.tokenizer.save(aside)
+        write_json(aside / PREPROCESS, bundle.preprocess.to_hf())
+        for name, config in configs.items():
+            write_json(aside / name, config)
+        digest = digests(aside, (weights_name, TOKENIZER, PREPROCESS, *configs))
+        first = next(iter(configs))
+        write_config(aside / first, configs[first], Seal(about=bundle.about, sha256=digest, golden=golden))
+
+
+def transformers_naming(config: CLIPConfig, tokenizer: Tokenizer) -> Naming | None:
+    """The names with which `transformers` opens a model with its tokenizer; None when it cannot."""
+    # Where the padding is read, it counts that CLIP's tokenizer there pads with the end token alone.
+    pads_otherwise = tokenizer.start_token_id is not None and tokenizer.pad_token_id != tokenizer.end_token_id
+    return None if config.text.reads_padding and pads_otherwise else hugging_face_naming(config)
+
+
+def config_file(config: CLIPConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    """The content of a bundle's `config.json`, without the seal."""
+    if transformers_naming(config, tokenizer) is None:
+        return _own_config_file(config)
+    return config_to_hf(
+        config,
+        start_token_id=tokenizer.start_token_id,
+        end_token_id=tokenizer.end_token_id,
+        vocab_size=tokenizer.vocab_size,
+    )
+
+
+def golden_of(bundle: Savable) -> Golden:
+    """What a bundle makes of the golden inputs.
+
+    Raises:
+        WeightsError: the features are not finite.
+    """
+    texts = bundle.model.config.text.golden_texts
+    tokens = bundle.tokenizer.encode(texts, truncate=True)
+    image_features = bundle.encode_images([golden_picture()])
+    text_features = bundle.encode_texts(texts, truncate=True)
+    if not (image_features.isfinite().all() and text_features.isfinite().all()):
+        raise WeightsError("a model must give finite features to be saved. Got NaN: has its training diverged?")
+    ends = end_positions(tokens, bundle.tokenizer.end_token_id)
+    return Golden(
+        tokens=tuple(tuple(row[: end + 1]) for row, end in zip(tokens.tolist(), ends, strict=True)),
+        image_features=_rounded(image_features),
+        text_features=_rounded(text_features),
+    )
+
+
+def check_seal(bundle: Savable, folder: Path, seal: Seal) -> None:
+    """Refuse a bundle whose files are others than were saved, or that encodes otherwise.
+
+    Args:
+        bundle: as it was read.
+        folder: from where.
+        seal: that stood there.
+
+    Raises:
+        WeightsError: weights or tokenizer differ, or the golden features come out otherwise.
+    """
+    now_there = digests(folder, seal.sha256)
+    changed = [name for name, digest in now_there.items() if digest != seal.sha256[name]]
+    for name in (WEIGHTS, OPEN_CLIP_WEIGHTS, TOKENIZER):  # the golden inputs reach but a part of these
+        if name in changed:
+            raise WeightsError(
+                f"{folder / name} must be the file that was saved with the bundle, and its SHA-256 differs. Copy "
+                'or download it again; if it was changed on purpose, remove "diptych" from the config.'
+            )
+    then, now = seal.golden, golden_of(bundle)
+    faults = [] if now.tokens == then.tokens else ["tokens differ"]
+    for name in ("image_features", "text_features"):
+        distance = _distance(getattr(then, name), getattr(now, name))
+        if distance > GOLDEN_TOLERANCE:
+            faults.append(f"{name} are {distance:.2g} off")
+    if faults:
+        cause = (
+            f"{' and '.join(changed)} was changed since. Restore it."
+            if changed
+            else "No file was changed since: another version of diptych, torch or tokenizers computes otherwise."
+        )
+        raise WeightsError(f"{folder} must encode as it did when it was saved, and {', '.join(faults)}. {cause}")
+
+
+def golden_picture() -> Image.Image:
+    """A picture by formula, 120 x 80: red grows to the right, green downwards, blue is a chessboard."""
+    y, x = np.mgrid[:80, :120]
+    return Image.fromarray(np.stack([x * 2, y * 3, (x // 8 + y // 8) % 2 * 255], axis=-1).astype(np.uint8))
+
+
+def _files(bundle: Savable, layout: Layout, dtype: torch.dtype) -> tuple[Naming, str, dict[str, dict[str, Any]]]:
+    """The names of the tensors, that of their file, and the config files; the seal goes into the first."""
+    config = bundle.model.config
+    if layout == "open_clip":
+        if dtype == torch.int8:
+            raise ConfigError("open_clip opens no weights in 8 bits. Save them in bfloat16, or as a bundle.")
+        foreign = config_to_open_clip(config, bundle.preprocess)
+        return naming_of(config), OPEN_CLIP_WEIGHTS, {OPEN_CLIP_CONFIG: foreign}
+    if dtype == torch.int8:
+        return OWN, WEIGHTS, {CONFIG: _own_config_file(config) | {"dtype": "int8"}}
+    own = {CONFIG: config_file(config, bundle.tokenizer) | {"dtype": str(dtype).removeprefix("torch.")}}
+    if naming := transformers_naming(config, bundle.tokenizer):
+        return naming, WEIGHTS, own
+    if fits_open_clip(config):
+        return naming_of(config), WEIGHTS, own | {OPEN_CLIP_CONFIG: config_to_open_clip(config, bundle.preprocess)}
+    return OWN, WEIGHTS, own
+
+
+def _own_config_file(config: CLIPConfig) -> dict[str, Any]:
+    return {"model_type": "diptych-clip", "model": config_to_own(config)}
+
+
+def _rounded(features: Tensor) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(round(value, 5) for value in row) for row in features.tolist())
+
+
+def _distance(then: Sequence[Sequence[float]], now: Sequence[Sequence[float]]) -> float:
+    if np.shape(then) != np.shape(now):
+        return math.inf
+    return float(np.linalg.norm(np.subtract(then, now), axis=1).max())
