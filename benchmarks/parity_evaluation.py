@@ -32,8 +32,7 @@ import history
 from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
 from diptych.eval.features import ModelFeatures
-from diptych.eval.measure import measure_retrieval, measure_zero_shot
-from diptych.eval.outcomes import Outcomes
+from diptych.eval.measure import score_pictures
 from diptych.files import write_json
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
@@ -132,9 +131,12 @@ def classification(
     pictures = features.pictures(data)
     templates = data.templates
     assert templates
+    # The set's own names for both, whatever the table of tasks says.
+    data = dataclasses.replace(data, name=f"{data.name}, as it is")
     weights = features.class_weights(data.classnames, templates)
-    ours = measure_zero_shot(features, data, pictures, templates=templates, seed=SEED)
-    outcomes = Outcomes.from_dict(ours["pictures"])
+    ours = score_pictures(features, data, pictures, templates=templates, seed=SEED)
+    assert ours.rows.predictions is not None
+    predictions = ours.rows.predictions
     loader = peer.loader(folder, "test", transform)
     classnames, theirs_templates = loader.dataset.classes, loader.dataset.templates
     model = Remembering(peer.model)
@@ -145,21 +147,21 @@ def classification(
         peer.model, peer.tokenizer, classnames, theirs_templates, "cpu", amp=False
     )
     logits = 100.0 * torch.cat(model.images) @ classifier
-    differ = (logits.argmax(dim=1) != outcomes.predictions).nonzero()[:, 0].tolist()
+    differ = (logits.argmax(dim=1) != predictions).nonzero()[:, 0].tolist()
     n = len(data)
     return {
         "kind": "classification",
         "n": n,
-        "top-1, ours": round(n * ours["top1"]),
+        "top-1, ours": round(n * ours.numbers["top-1"]),
         "top-1, theirs": round(n * theirs["acc1"]),
-        "top-5, ours": None if ours["top5"] is None else round(n * ours["top5"]),
+        "top-5, ours": round(n * ours.numbers["top-5"]) if "top-5" in ours.numbers else None,
         "top-5, theirs": round(n * theirs["acc5"]) if len(classnames) > 5 else None,
-        "mean per class, ours": ours["mean_per_class"],
+        "mean per class, ours": ours.numbers["mean per class"],
         "mean per class, theirs": theirs["mean_per_class_recall"],
         "largest difference of an image feature": _largest(torch.cat(model.images), pictures.image_features),
         "largest difference of a class vector": _largest(classifier.T, weights),
         "pictures named otherwise": [
-            _otherwise(data.keys[row], data.classnames, logits[row], int(outcomes.predictions[row])) for row in differ
+            _otherwise(data.keys[row], data.classnames, logits[row], int(predictions[row])) for row in differ
         ],
     }
 
@@ -189,15 +191,18 @@ def retrieval(features: ModelFeatures, peer: Peer, folder: Path, transform: Tran
     split = next(name for name in ("test", "val") if (folder / name).is_dir())
     data = read_retrieval(folder, split=split)
     pictures = features.pictures(data)
-    ours = measure_retrieval(features, data, pictures, seed=SEED)
+    ours = score_pictures(features, data, pictures, templates=["{}"], seed=SEED)
+    assert ours.retrieval
+    ways = {"text": ours.retrieval.image_to_text, "image": ours.retrieval.text_to_image}
     model = Remembering(peer.model)
     theirs = zeroshot_retrieval.evaluate(
         model, peer.loader(folder, split, transform), peer.tokenizer, "cpu", amp=False, recall_k_list=list(KS)
     )
-    found: Row = {"kind": "retrieval", "n": ours["images"], "captions": ours["texts"]}
-    for way, name, queries in (("image_to_text", "text", ours["images"]), ("text_to_image", "image", ours["texts"])):
+    found: Row = {"kind": "retrieval", "n": len(ways["text"].ranks), "captions": len(ways["image"].ranks)}
+    for name, way in ways.items():
+        queries = len(way.ranks)
         for k in KS:
-            found[f"{name} retrieval, found at {k}, ours"] = round(queries * ours[way]["recall"][str(k)])
+            found[f"{name} retrieval, found at {k}, ours"] = round(queries * way.recall[k])
             found[f"{name} retrieval, found at {k}, theirs"] = round(queries * theirs[f"{name}_retrieval_recall@{k}"])
     found["largest difference of an image feature"] = _largest(torch.cat(model.images), pictures.image_features)
     return found

@@ -6,6 +6,7 @@ Writes results/pictogram_model.json, a row a model; rows of other models stay as
 """
 
 import argparse
+import dataclasses
 import datetime
 import json
 import statistics
@@ -15,7 +16,7 @@ from typing import Any
 import diptych
 import history
 from diptych.data.embedded import HELD_OUT, data_path
-from diptych.eval.zero_shot import evaluate_zero_shot
+from diptych.eval.measure import evaluate_zero_shot
 from diptych.runtime import hardware
 from diptych.sets.labelled import LabelledImages
 from diptych.sets.open import read_labelled
@@ -51,12 +52,21 @@ def measure(clip: Bundle, data: LabelledImages) -> dict[str, Any]:
         start = time.perf_counter()
         clip.encode_images(pictures)
         speeds.append(len(pictures) / (time.perf_counter() - start))
-    in_sentences = {text: evaluate_zero_shot(clip, data, templates=(text,), seed=SEED).top1 for text in SENTENCES}
-    return scored.to_dict() | {
+    in_sentences = {text: evaluate_zero_shot(clip, data, templates=(text,), seed=SEED).value for text in SENTENCES}
+    assert scored.interval
+    return {
+        "top1": scored.numbers["top-1"],
+        "top5": scored.numbers["top-5"],
+        "mean_per_class": scored.numbers["mean per class"],
+        "interval": dataclasses.asdict(scored.interval),
+        "classes": len(scored.prompts.labels),
+        "images": scored.n,
+        "skipped": dict(scored.skipped),
+        "templates": list(scored.prompts.templates),
         "top1_in_sentences": in_sentences,
         "fingerprint": clip.fingerprint(),
         "data": HELD_OUT,
-        "chance": 1 / scored.classes,
+        "chance": 1 / len(scored.prompts.labels),
         "parameters": sum(parameter.numel() for parameter in clip.model.parameters()),
         "pictures_per_second": round(statistics.median(speeds)),
         "seed": SEED,

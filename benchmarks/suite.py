@@ -29,6 +29,8 @@ from diptych.data.embedded import data_path
 from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
 from diptych.eval.features import ModelFeatures
+from diptych.eval.result import Result
+from diptych.eval.result_file import read_results
 from diptych.eval.suite import find_sets
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
@@ -66,16 +68,16 @@ def main() -> None:
             (scratch / "first" / path.name).read_bytes() == path.read_bytes()
             for path in (scratch / "second").glob("*.json")
         )
-        results = [json.loads(path.read_text()) for path in sorted((scratch / "first").glob("*.json"))]
+        results = list(read_results(scratch / "first")[0].values())
         stored = sum(path.stat().st_size for path in (scratch / "features").iterdir())
-    encoded = sum(result.get("examples", {}).get("train", 0) for result in results)
-    encoded += sum(result.get("examples", {}).get("validation", 0) for result in results)
-    encoded += sum(result["images"] for result in results if result["task"] != "linear-probe")
+    probes = [result.probe for result in results if result.probe]
+    encoded = sum(probe.train_examples + probe.validation_examples for probe in probes)
+    encoded += sum(pictures(result) for result in results if not result.probe)
     result = {
         "what": f"diptych evaluate suite, {PRESET} with random weights, {len(sets)} sets",
         "sets": [one.name for one in sets],
         "pictures encoded": encoded,
-        "precision": results[0]["precision"],
+        "precision": results[0].conditions.precision if results[0].conditions else "",
         "seed": SEED,
         "n": 1,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -88,6 +90,11 @@ def main() -> None:
     }
     history.write(args.out, result)
     print(json.dumps(result, indent=2))
+
+
+def pictures(result: Result) -> int:
+    """How many were looked at; retrieval counts captions."""
+    return len(result.retrieval.image_to_text.ranks) if result.retrieval else result.n
 
 
 def random_bundle(merges: Path | None) -> Bundle:

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from diptych.classify import ZeroShotClassifier
-from diptych.cli import models, options, thumbnails
+from diptych.cli import models, thumbnails
 from diptych.cli import training as training_view
 from diptych.cli.console import one_line, print_table
 from diptych.cli.main import main
@@ -31,7 +31,7 @@ from diptych.config import to_toml
 from diptych.data.images import Preprocess
 from diptych.data.prompts import TEMPLATES
 from diptych.data.tokenizer import Tokenizer
-from diptych.eval import features, measure
+from diptych.eval.result_file import read_result, read_results
 from diptych.files import sha256
 from diptych.model.blocks import Activation
 from diptych.model.clip import CLIP
@@ -43,6 +43,7 @@ from diptych.weights import convert, saving
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About
 from processes import started
+from toys import nine_kinds
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (40, 60, 210)}
 TWO_LABELS = ("--labels", "a cat", "--labels", "a dog")
@@ -402,19 +403,24 @@ def test_evaluate_writes_numbers_with_their_conditions(run, bundle: Bundle, mode
     names = ["blue/0", "blue/1", "green/0", "green/1", "red/0"]
     guesses = classifier([labelled / f"{name}.png" for name in names]).argmax(dim=1).tolist()
     truth = [0, 0, 1, 1, 2]
-    assert result["top1"] == pytest.approx(np.mean(np.equal(guesses, truth)))
-    assert (result["images"], result["classes"], result["skipped"]) == (5, 3, {"not an image": 1})
+    assert result["value"] == pytest.approx(np.mean(np.equal(guesses, truth)))
+    assert (result["n"], result["skipped"], result["rows"]["keys"]) == (
+        5,
+        {"not an image": 1},
+        [f"{name}.png" for name in names],
+    )
     assert result["model"] == {"name": model, "fingerprint": bundle.fingerprint()}
-    assert (result["task"], result["seed"], result["templates"]) == ("zero-shot", 3, ["a {} kite"])
-    assert {"diptych", "torch", "python"} <= set(result["versions"])
-    assert {"cpu", "cores"} <= set(result["hardware"])
-    header, row = shown.splitlines()
+    assert (result["format"], result["measurement"]) == ("diptych-result-1", "zero-shot")
+    assert (result["conditions"]["seed"], result["prompts"]["templates"]) == (3, ["a {} kite"])
+    assert {"diptych", "torch", "python"} <= set(result["conditions"]["versions"])
+    assert {"cpu", "cores"} <= set(result["conditions"]["hardware"])
+    header, row, prompts = shown.splitlines()
+    assert prompts == "prompts: a {} kite, as asked for"
     assert header.split() == [
         "data",
-        "top-1",
+        "accuracy",
         "95%",
         "interval",
-        "top-5",
         "mean",
         "per",
         "class",
@@ -422,7 +428,7 @@ def test_evaluate_writes_numbers_with_their_conditions(run, bundle: Bundle, mode
         "classes",
         "skipped",
     ]
-    assert row.split()[:2] == ["set", f"{result['top1']:.2%}"]
+    assert row.split()[:2] == ["set", f"{result['value']:.2%}"]
     assert row.split()[-3:] == ["5", "3", "1"]
 
     run(*words, "--out", tmp_path / "again.json", "--seed", 3)
@@ -449,8 +455,8 @@ def test_evaluate_without_data_measures_the_embedded_style(run: Run, model: str,
     assert (code, err) == (0, "")
     result = json.loads((tmp_path / "out.json").read_text())
     assert result["data"]["name"] == data_path(HELD_OUT).name
-    assert result["images"] > 1000
-    assert result["top1"] < 0.05  # the model knows nothing
+    assert result["n"] > 1000
+    assert result["value"] < 0.05  # the model knows nothing
 
 
 @pytest.mark.parametrize(
@@ -500,15 +506,19 @@ def test_a_result_file_tells_what_became_of_each_picture(
     run: Run, bundle: Bundle, model: str, labelled: Path, tmp_path
 ):
     run("evaluate", "zero-shot", "--data", labelled, "--model", model, "--out", tmp_path / "out.json")
-    result = json.loads((tmp_path / "out.json").read_text())
-    assert result["classnames"] == sorted(COLOURS)
-    columns = {name: column.split() for name, column in result["pictures"].items()}
-    assert columns["positions"] == ["0", "1", "2", "3", "4"]  # the last could not be read
-    assert columns["targets"] == ["0", "0", "1", "1", "2"]
-    assert columns["correct"].count("1") / 5 == result["top1"]
+    result = read_result(tmp_path / "out.json")
+    assert result.prompts.labels == tuple(sorted(COLOURS))
+    rows = result.rows
+    assert rows.keys == ("blue/0.png", "blue/1.png", "green/0.png", "green/1.png", "red/0.png")  # one cannot be read
+    assert rows.targets is not None
+    assert rows.correct is not None
+    assert rows.confidences is not None
+    assert rows.targets.tolist() == [0, 0, 1, 1, 2]
+    assert rows.correct.double().mean().item() == result.value
     sure = ZeroShotClassifier(bundle, sorted(COLOURS))([labelled / "blue" / "0.png"]).max().item()
-    assert float(columns["confidences"][0]) == pytest.approx(sure, abs=1e-3)
-    assert sum(some["rows"] for some in result["reliability"]["bins"]) == 5
+    assert rows.confidences[0].item() == pytest.approx(sure, abs=1e-3)
+    assert result.reliability
+    assert sum(some.rows for some in result.reliability.bins) == 5
 
 
 def test_compare_pairs_two_results(run: Run, fails, model: str, labelled: Path, tmp_path: Path):
@@ -518,21 +528,25 @@ def test_compare_pairs_two_results(run: Run, fails, model: str, labelled: Path, 
         "evaluate", "compare", tmp_path / "a.json", tmp_path / "b.json", "--out", tmp_path / "c.json"
     )
     assert (code, err) == (0, "")
-    header, row = shown.splitlines()
+    header, row = shown.splitlines()[:2]
     a, b = (json.loads((tmp_path / f"{name}.json").read_text()) for name in "ab")
-    assert header.split()[-2:] == ["B", "p"]
-    assert row.split()[:4] == ["set", "5", f"{a['top1']:.2%}", f"{b['top1']:.2%}"]
-    found = json.loads((tmp_path / "c.json").read_text())["data"]["set"]
-    assert found["difference"] == pytest.approx(b["top1"] - a["top1"])
-    assert found["only_b"] - found["only_a"] == round(5 * found["difference"])
+    assert header.split()[-2:] == ["test", "p"]
+    assert row.split()[:6] == ["set,", "zero-shot", "accuracy", "5", f"{a['value']:.2%}", f"{b['value']:.2%}"]
+    [found] = json.loads((tmp_path / "c.json").read_text())["compared"]
+    assert found["test"]["difference"] == pytest.approx(b["value"] - a["value"])
+    assert found["test"]["only_b"] - found["test"]["only_a"] == round(5 * found["test"]["difference"])
 
     (tmp_path / "both").mkdir()
     for name in ("a.json", "b.json"):
         (tmp_path / "both" / name).write_text((tmp_path / "a.json").read_text().replace('"set"', f'"{name[0]}"'))
-    _, shown, _ = run("evaluate", "compare", tmp_path / "both", tmp_path / "both")
-    assert [line.split()[0] for line in shown.splitlines()] == ["data", "a", "b"]
+    (tmp_path / "both" / "old.json").write_text('{"task": "zero-shot", "model": {}, "data": {}}')
+    _, shown, err = run("evaluate", "compare", tmp_path / "both", tmp_path / "both")
+    assert [line.split()[0] for line in shown.split("\n\n")[0].splitlines()] == ["data", "a,", "b,"]
     assert shown.splitlines()[1].split()[-2:] == ["1", "1"]  # p, and p corrected for two tests
-    assert "none in common" in fails("evaluate", "compare", tmp_path / "both", tmp_path / "a.json")
+    assert err.startswith("diptych: left out: ")
+    assert "old.json must be a result file (diptych-result-1). It holds a result of an older version." in err
+    (tmp_path / "both" / "old.json").unlink()
+    assert "A has a, zero-shot, b, zero-shot" in fails("evaluate", "compare", tmp_path / "both", tmp_path / "a.json")
     assert "must be a result file" in fails("evaluate", "compare", tmp_path / "a.json", tmp_path / "none.json")
 
 
@@ -546,6 +560,12 @@ def test_report_takes_only_pictures_that_were_measured(run: Run, fails, model: s
     run(*words)
     assert (tmp_path / "report.html").read_text().count("<img") == 0
     (labelled / "blue" / "0.png").rename(labelled / "blue" / "9.png")
+    for name, ending in (("csv", "csv"), ("latex", "tex"), ("markdown", "md")):
+        path = tmp_path / f"report.{ending}"
+        _, shown, _ = run("evaluate", "report", tmp_path / "a.json", "--format", name, "--out", path)
+        assert shown == f"1 result -> {path}\n"
+        assert "zero-shot" in path.read_text()
+    assert "there must be results to lay out" in fails("evaluate", "report")
     code, _, err = run(*words, "--data", labelled)
     assert (code, err) == (0, f"diptych: set is not in {labelled} as it was measured: its pictures are left out.\n")
     assert "must be a result file" in fails("evaluate", "report", tmp_path / "none.json")
@@ -568,10 +588,11 @@ def test_prompts_chooses_on_one_half_and_measures_on_the_other(run: Run, model: 
     code, shown, err = run(*words, "--templates", "stl10", "--collision", -1, "--out", tmp_path / "out.json")
     assert (code, err) == (0, "")
     found = json.loads((tmp_path / "out.json").read_text())
+    assert found["format"] == "diptych-prompts-1"
     scores = {row["template"]: row["top1"] for row in found["templates"]}
     assert scores.keys() == {"{}", "a {} kite", "a photo of a {}.", "a photo of the {}."}
     assert list(scores.values()) == sorted(scores.values(), reverse=True)
-    assert {one["images"] for one in found["measured"].values()} == {6}
+    assert {one["n"] for one in found["measured"].values()} == {6}
     assert list(found["measured"]) == ["class name alone", "all 4 templates", f"the {len(found['chosen'])} chosen"]
     assert found["chosen"][0]["template"] == found["templates"][0]["template"]
     assert len(found["collisions"]) == 3  # from a cosine of -1 on all pairs collide
@@ -581,7 +602,7 @@ def test_prompts_chooses_on_one_half_and_measures_on_the_other(run: Run, model: 
     _, shown, _ = run(*words, "--choose-split", "train", "--most", 1, "--out", tmp_path / "out.json")
     found = json.loads((tmp_path / "out.json").read_text())
     assert "2 templates on 12 pictures: top-1" in shown
-    assert {one["images"] for one in found["measured"].values()} == {12}
+    assert {one["n"] for one in found["measured"].values()} == {12}
     assert len(found["chosen"]) == 1
 
 
@@ -590,12 +611,14 @@ def test_probe_fits_on_one_split_and_measures_on_another(run: Run, model: str, s
     code, shown, err = run(*words, "--out", tmp_path / "out.json")
     assert (code, err) == (0, "")
     found = json.loads((tmp_path / "out.json").read_text())
-    assert found["examples"] == {"train": 9, "validation": 3, "test": 12, "a_class": 4}
-    assert found["top1"] == 1  # colours are easy
-    assert found["pictures"]["correct"].split() == ["1"] * 12
-    assert found["probe"]["l2"] in map(float, found["probe"]["tried"])
-    assert [point["shots"] for point in found["few_shot"]] == [1, 2]
+    fit = found["probe"]
+    assert (fit["train_examples"], fit["validation_examples"], found["n"], fit["a_class"]) == (9, 3, 12, 4)
+    assert found["value"] == 1  # colours are easy
+    assert found["rows"]["correct"].split() == ["b", *["1"] * 12]
+    assert fit["l2"] in map(float, fit["tried"])
+    assert [one["point"]["shots"] for one in fit["few_shot"]] == [1, 2]
     assert [line.split()[0] for line in shown.splitlines()[:5]] == ["splits", "zero-shot", "1-shot", "2-shot", "linear"]
+    assert "prompts: {}, the bare name" in shown
     assert "labelled pictures a class" in shown
 
 
@@ -621,9 +644,10 @@ def test_suite_prints_one_table_and_its_exit_code_tells_what_failed(
     assert code == 0
     classified, retrieved = shown.split("\n\n")
     assert [line.split()[0] for line in classified.splitlines()] == ["data", "colours", "shades", "mean"]
-    assert [line.split()[0] for line in retrieved.splitlines()] == ["retrieval", "captioned"]
+    assert [line.split()[0] for line in retrieved.splitlines()] == ["retrieval", "captioned:", "captioned:"]
+    assert classified.splitlines()[0].split()[:5] == ["data", "metric", "n", "zero-shot", "95%"]
     zero_shot = json.loads((tmp_path / "out" / "shades.zero-shot.json").read_text())
-    assert classified.splitlines()[2].split()[2:4] == ["11", f"{zero_shot['top1']:.2%}"]
+    assert classified.splitlines()[2].split()[2:4] == ["11", f"{zero_shot['value']:.2%}"]
     assert err.count(", measured") == 5
     assert (tmp_path / "out" / "features").is_dir()
 
@@ -637,6 +661,50 @@ def test_suite_prints_one_table_and_its_exit_code_tells_what_failed(
     assert code == 2
     assert "diptych: captioned, retrieval: " in err
     assert err.endswith(f"diptych: 1 of 5 measurements failed. What could be measured is in {tmp_path / 'out'}.\n")
+
+
+def test_nine_kinds_of_two_models_go_from_a_folder_to_a_page(run: Run, bundle: Bundle, model: str, tmp_path: Path):
+    data = nine_kinds(tmp_path / "data")
+    other = dataclasses.replace(bundle, model=CLIP(bundle.model.config, generator(5)).eval())
+    other.save(tmp_path / "other")
+    for name, folder in (("a", model), ("b", tmp_path / "other")):
+        code, _, err = run("evaluate", "suite", "--data", data, "--model", folder, "--out", tmp_path / name)
+        assert code == 0
+        assert err.count(", measured; prompts: ") == 11  # nine kinds, a probe, and ucf101 by two rows
+    code, shown, err = run("evaluate", "report", tmp_path / "a", "--data", data, "--out", tmp_path / "page.html")
+    assert (code, err, shown.split()[0]) == (0, "", "11")
+    page = (tmp_path / "page.html").read_text()
+    kinds = ("classification", "multilabel", "video", "anchors", "rare-actions", "ocr", "geolocation", "compositional")
+    assert [kind for kind in kinds if f"<td>{kind}</td>" not in page] == []
+    assert "captions: text to pictures" in page
+    code, shown, err = run("evaluate", "compare", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "c.json")
+    assert (code, err) == (0, "")
+    tests = shown.split("\n\n")[0].splitlines()[1:]
+    written = json.loads((tmp_path / "c.json").read_text())["compared"]
+    assert len(tests) == len(written) == len({one["title"] for one in written}) == 11
+    assert {one["kind"] for one in written} == {*kinds, "retrieval"}
+    assert {"cifar10, zero-shot", "cifar10, linear-probe", "captions, retrieval"} < {one["title"] for one in written}
+    assert "temperature" in shown.split("\n\n")[1]
+    (tmp_path / "b" / "captions.retrieval.json").unlink()
+    _, shown, _ = run("evaluate", "compare", tmp_path / "a", tmp_path / "b")
+    assert "\nOnly A has: captions, retrieval.\n" in shown
+
+
+def test_one_rule_for_prompts_whatever_the_command(run: Run, model: str, tmp_path: Path):
+    data = nine_kinds(tmp_path / "data") / "cifar10"
+    out = tmp_path / "out"
+    for name in ("zero-shot", "probe"):
+        _, shown, _ = run("evaluate", name, "--data", data, "--model", model, "--out", out)
+        assert "(18), of the row cifar10 of the table of tasks" in shown
+    _, shown, _ = run("evaluate", "prompts", "--data", data, "--model", model, "--most", 1)
+    assert "(18), of the row cifar10 of the table of tasks" in shown
+    _, _, err = run("evaluate", "suite", "--data", data.parent, "--tasks", "cifar10", "--model", model, "--out", out)
+    assert err.count(", kept; prompts: ") == 2  # the same prompts, the same names of files
+    results, _ = read_results(out)
+    assert len({one.prompts for one in results.values()}) == 1
+    asked = ("--templates", "a {}", "--out", tmp_path / "a.json")
+    run("evaluate", "zero-shot", "--data", data, "--model", model, *asked)
+    assert read_result(tmp_path / "a.json").prompts.templates == ("a {}",)
 
 
 def test_suite_and_retrieval_say_what_to_do(fails, labelled_sets: Path, tmp_path: Path):
@@ -655,10 +723,12 @@ def test_retrieval_measures_both_ways_and_keeps_features(run: Run, model: str, l
     code, shown, err = run(*words, "--out", tmp_path / "out.json", "--cache", tmp_path / "cache")
     assert (code, err) == (0, "")
     found = json.loads((tmp_path / "out.json").read_text())
-    assert (found["task"], found["images"], found["texts"]) == ("retrieval", 12, 24)
-    rows = [line.split() for line in shown.splitlines()[1:]]
-    assert [row[-2:] for row in rows] == [["12", "24"], ["24", "12"]]
-    assert f"{found['text_to_image']['recall']['1']:.2%}" in rows[1]
+    assert (found["measurement"], found["n"]) == ("retrieval", 24)
+    assert found["rows"]["keys"][:3] == ["0/00#0", "0/00#1", "0/01#0"]
+    rows = [line.split() for line in shown.splitlines()[1:3]]
+    assert [row[4:6] for row in rows] == [["12", "24"], ["24", "12"]]
+    assert f"{found['value']:.2%}" in rows[1]
+    assert shown.splitlines()[3] == "prompts: {}, the bare name"
     assert len(list((tmp_path / "cache").iterdir())) == 2
     assert run(*words, "--cache", tmp_path / "cache")[1] == shown
 
@@ -809,8 +879,6 @@ def test_choices_that_are_written_out_are_those_of_the_library():
     assert get_args(models._Activation) == get_args(Activation)
     assert get_args(models._Format) == get_args(convert.Format)
     assert [f"torch.{name}" for name in get_args(models._StoredType)] == list(map(str, saving.STORED_TYPES))
-    assert get_args(options.Precision) == features.PRECISIONS
-    assert get_args(options.LearnerName) == get_args(measure.LearnerName)
 
 
 def test_tasks_are_listed_with_their_data_or_how_to_get_it(run: Run, tmp_path: Path):

@@ -8,7 +8,7 @@ from hypothesis import given, strategies
 from scipy import stats
 
 from diptych.errors import DataError, ShapeError
-from diptych.measures.compare import compare_correct, holm, mcnemar
+from diptych.measures.compare import compare_correct, compare_metric, holm, mcnemar
 from diptych.measures.metrics import bootstrap_interval
 
 A = torch.tensor([1, 1, 1, 0, 0, 0, 0, 1, 1, 1]).bool()
@@ -81,3 +81,44 @@ def test_a_corrected_p_value_lies_between_the_plain_one_and_bonferroni(p_values:
 def test_misfits_are_named(call, error, sentence):
     with pytest.raises(error, match=sentence):
         call()
+
+
+def test_a_metric_is_compared_on_draws_that_both_models_share():
+    a, b = A.double(), B.double()
+    found = compare_metric(lambda rows: a[rows].mean().item(), lambda rows: b[rows].mean().item(), 10, samples=4000)
+    twin = bootstrap_interval(b - a, seed=0)
+    assert (found.a, found.b, found.difference) == pytest.approx((0.6, 0.9, 0.3))
+    assert (found.interval.low, found.interval.high) == pytest.approx((twin.low, twin.high), abs=0.101)
+    # The difference of a draw is 0 or below with the chance that as many rows of +1 as of -1 are drawn, or fewer.
+    rng = np.random.default_rng(1)
+    chance = ((b - a).numpy()[rng.integers(10, size=(20_000, 10))].sum(axis=1) <= 0).mean()
+    assert found.p_value == pytest.approx(2 * chance, abs=0.03)
+    assert (found.test, found.only_a) == ("paired bootstrap", None)
+
+
+def test_rows_of_one_group_are_drawn_together():
+    seen: list[list[int]] = []
+    group = torch.tensor([5, 7, 5, 7, 9])
+
+    def metric(rows: np.ndarray) -> float:
+        seen.append(sorted(rows.tolist()))
+        return float(len(rows))
+
+    compare_metric(metric, metric, 5, group=group, samples=20)
+    for rows in seen:
+        assert rows.count(0) == rows.count(2)
+        assert rows.count(1) == rows.count(3)
+    assert {len(rows) for rows in seen} > {5}  # three groups of two, two and one
+
+
+def test_models_that_never_differ_are_not_told_apart_and_undefined_draws_passed_over():
+    found = compare_metric(lambda rows: 1.0, lambda rows: 1.0, 3)
+    assert (found.p_value, found.interval.low, found.interval.high) == (1, 0, 0)
+
+    def undefined(rows: np.ndarray) -> float:
+        raise DataError("no positive")
+
+    with pytest.raises(DataError, match="There are too few"):
+        compare_metric(undefined, undefined, 3)
+    with pytest.raises(ShapeError, match=r"group \[2\] must hold a number for each of the 3 rows"):
+        compare_metric(lambda rows: 1.0, lambda rows: 1.0, 3, group=torch.tensor([0, 1]))

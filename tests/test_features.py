@@ -8,7 +8,6 @@ from diptych.classify import class_weights
 from diptych.errors import ConfigError, DataError
 from diptych.eval import features as module
 from diptych.eval.features import ModelFeatures
-from diptych.eval.prompt_search import template_features
 from diptych.eval.zero_shot import encode_labelled
 from diptych.sets.captioned import read_retrieval
 from diptych.sets.digest import digest
@@ -139,9 +138,6 @@ def test_texts_equal_those_without_a_cache(tiny_bundle: Bundle, labelled_sets: P
     features, labels, templates = ModelFeatures(tiny_bundle, cache=tmp_path), ["red", "green"], ["{}", "a {}"]
     for _ in range(2):
         assert torch.equal(features.class_weights(labels, templates), class_weights(tiny_bundle, labels, templates))
-        assert torch.equal(
-            features.template_features(labels, templates), template_features(tiny_bundle, labels, templates)
-        )
     captions = [text for some in read_retrieval(labelled_sets / "captioned").captions for text in some]
     assert torch.equal(features.texts(captions), tiny_bundle.encode_texts(captions))
 

@@ -324,6 +324,33 @@ def test_examples_in_docstrings_hold(path: str):
     assert (failed, tried > 0) == (0, True)
 
 
+# Public classes that two files define under one name, until one of them gets another.
+DEFINED_TWICE = {
+    "Block",  # model/blocks.py, train/loss.py, weights/folder.py
+    "Embedding",  # model/blocks.py, serve/messages.py
+    "Filters",  # search/query.py, serve/messages.py
+    "Found",  # search/reading.py, serve/messages.py
+    "Library",  # search/library.py, serve/gallery.py
+    "Progress",  # search/library.py, train/trainer.py
+    "Result",  # eval/result.py, search/results.py
+    "Row",  # serve/gallery.py, weights/adapters.py
+    "Share",  # pairs/pipeline.py, serve/messages.py
+    "Snapshot",  # search/store.py, weights/hub.py
+    "Source",  # pairs/sources.py, weights/source.py
+    "Table",  # pages/page.py, pairs/tables.py
+}
+
+
+def test_a_public_class_name_is_defined_once():
+    found = Counter(
+        node.name
+        for path in python_files()
+        for node in ast.parse((SRC / path).read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert {name for name, count in found.items() if count > 1} - DEFINED_TWICE == set()
+
+
 def test_only_the_command_line_prints():
     found = [
         f"{path}:{node.lineno}"
@@ -377,7 +404,7 @@ def options(app: cyclopts.App) -> Iterator[str]:
     """Names as a user types them: --option, or ARGUMENT for what goes by its place."""
     for argument in app.assemble_argument_collection():
         for name in argument.names:
-            if name not in argument.negatives:
+            if name not in (*argument.negatives, "*"):  # "*" holds the options of several commands
                 yield name if argument.index is None else name.lstrip("-").upper()
 
 

@@ -4,7 +4,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from diptych.errors import ConfigError, DataError, ShapeError
-from diptych.measures.linear_probe import Metric, accuracy, choose_l2, hold_out, train_linear_probe
+from diptych.measures.linear_probe import Scorer, accuracy, choose_l2, halves, hold_out, train_linear_probe
 from diptych.measures.logistic import Examples, LogisticProblem
 from diptych.measures.metrics import mean_per_class
 
@@ -21,7 +21,7 @@ def examples(n: int, seed: int) -> Examples:
 TRAIN, VALIDATION = examples(60, 0), examples(45, 1)
 
 
-def best_where_logits_are(size: float) -> Metric:
+def best_where_logits_are(size: float) -> Scorer:
     """A metric with a single peak: logits shrink as the penalty grows."""
 
     def metric(scores: Tensor, targets: Tensor) -> float:
@@ -111,3 +111,14 @@ def test_what_is_held_out_is_the_same_share_of_every_class_and_comes_from_the_se
 def test_what_cannot_be_probed_is_named(call, error: type[Exception], sentence: str):
     with pytest.raises(error, match=sentence):
         call()
+
+
+def test_halves_share_no_picture_and_both_have_every_class():
+    targets = torch.tensor([0, 1, 0, 1, 1, 2, 0, 0])
+    choose, measure = halves(targets, seed=0)
+    assert sorted([*choose.tolist(), *measure.tolist()]) == list(range(8))
+    assert torch.bincount(targets[choose], minlength=3).tolist() == [2, 1, 0]  # a single picture is measured on
+    assert halves(targets, seed=0)[0].tolist() == choose.tolist()
+    assert any(halves(targets, seed=seed)[0].tolist() != choose.tolist() for seed in range(1, 5))
+    with pytest.raises(DataError, match="class with two pictures"):
+        halves(torch.arange(3), seed=0)

@@ -11,7 +11,6 @@ from diptych.errors import ConfigError, DataError, ShapeError
 from diptych.eval.prompt_search import (
     choose_templates,
     find_collisions,
-    halves,
     score_templates,
     template_features,
     weights_of,
@@ -102,15 +101,6 @@ def test_names_collide_by_letters_and_by_features():
     assert [pair.cosine for pair in found] == pytest.approx([0.8, 1 / 1.01**0.5])
 
 
-def test_halves_share_no_picture_and_both_have_every_class():
-    targets = torch.tensor([0, 1, 0, 1, 1, 2, 0, 0])
-    choose, measure = halves(targets, seed=0)
-    assert sorted([*choose.tolist(), *measure.tolist()]) == list(range(8))
-    assert torch.bincount(targets[choose], minlength=3).tolist() == [2, 1, 0]  # a single picture is measured on
-    assert halves(targets, seed=0)[0].tolist() == choose.tolist()
-    assert any(halves(targets, seed=seed)[0].tolist() != choose.tolist() for seed in range(1, 5))
-
-
 @pytest.mark.parametrize(
     ("call", "error", "sentence"),
     [
@@ -118,7 +108,6 @@ def test_halves_share_no_picture_and_both_have_every_class():
         (lambda: score_templates(FEATURES, PICTURES[:0], TARGETS[:0]), DataError, "at least one picture"),
         (lambda: choose_templates(FEATURES, PICTURES, TARGETS, most=0), ConfigError, "Got 0"),
         (lambda: find_collisions(["a"], torch.eye(2)), ShapeError, "each of the 1 classes"),
-        (lambda: halves(torch.arange(3), seed=0), DataError, "class with two pictures"),
     ],
 )
 def test_misfits_are_named(call, error, sentence):

@@ -1,18 +1,22 @@
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+import diptych
 from diptych.errors import ConfigError, DataError
 from diptych.eval import suite as module
 from diptych.eval.features import ModelFeatures
-from diptych.eval.outcomes import read_results
-from diptych.eval.suite import SuiteResult, find_sets, run_suite
-from diptych.eval.zero_shot import evaluate_zero_shot
+from diptych.eval.measure import evaluate_zero_shot
+from diptych.eval.result import Result, interval_of
+from diptych.eval.result_file import read_result, read_results
+from diptych.eval.result_tables import sets_table
+from diptych.eval.suite import Asked, Measured, find_sets, measure_one, one_set, run_suite
 from diptych.files import folder_lock
 from diptych.runtime import generator
+from diptych.sets.open import read_labelled
 from diptych.weights.bundle import Bundle
+from toys import nine_kinds
 
 NAMES = [
     "captioned.retrieval",
@@ -23,9 +27,9 @@ NAMES = [
 ]
 
 
-def run(bundle: Bundle, data: Path, out: Path, **options) -> list[SuiteResult]:
+def run(bundle: Bundle, data: Path, out: Path, *, seed: int = 0, **options) -> list[Measured]:
     features = ModelFeatures(bundle, cache=out / "features")
-    return list(run_suite(features, find_sets(data), out, model="tiny", **options))
+    return list(run_suite(features, find_sets(data), out, Asked(model="tiny", seed=seed), **options))
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -33,20 +37,29 @@ def contents(out: Path) -> dict[str, bytes]:
 
 
 def test_each_set_gives_a_file_of_each_measurement(tiny_bundle: Bundle, labelled_sets: Path, tmp_path: Path):
-    results = run(tiny_bundle, labelled_sets, tmp_path / "out", seed=4)
-    assert sorted(f"{result.data}.{result.task}" for result in results) == NAMES
+    done = run(tiny_bundle, labelled_sets, tmp_path / "out", seed=4)
+    assert sorted(f"{one.data}.{one.measurement}" for one in done) == NAMES
     assert sorted(contents(tmp_path / "out")) == [f"{name}.json" for name in NAMES]
-    found = {name: json.loads((tmp_path / "out" / f"{name}.json").read_text()) for name in NAMES}
-    data = find_sets(labelled_sets)[2]
-    twin = evaluate_zero_shot(tiny_bundle, module.read_labelled(data.folder), seed=4)
+    found = {name: read_result(tmp_path / "out" / f"{name}.json") for name in NAMES}
+    twin = evaluate_zero_shot(tiny_bundle, read_labelled(labelled_sets / "shades"), seed=4)
     zero_shot = found["shades.zero-shot"]
-    assert (zero_shot["top1"], zero_shot["skipped"]) == (twin.top1, {"not an image": 1})
-    assert (zero_shot["metric"], zero_shot["value"], zero_shot["seed"]) == ("accuracy", twin.top1, 4)
-    assert found["colours.linear-probe"]["train_data"]["split"] == "train"
-    assert found["colours.linear-probe"]["examples"]["test"] == 12
-    assert found["captioned.retrieval"]["text_to_image"]["queries"] == 24
-    given = [json.loads(json.dumps(result.values)) for result in results]
-    assert given == [found[f"{result.data}.{result.task}"] for result in results]
+    assert (zero_shot.metric, zero_shot.value, zero_shot.interval) == ("accuracy", twin.value, twin.interval)
+    assert (zero_shot.skipped, zero_shot.data.name) == ({"not an image": 1}, "shades")
+    assert zero_shot.rows.keys == twin.rows.keys
+    assert (zero_shot.model.name, zero_shot.model.fingerprint) == ("tiny", tiny_bundle.fingerprint())
+    assert zero_shot.conditions
+    assert (zero_shot.conditions.seed, zero_shot.conditions.precision) == (4, "float32")
+    assert zero_shot.conditions.versions["diptych"] == diptych.__version__
+    assert {"torch", "python", "pillow"} < zero_shot.conditions.versions.keys()
+    assert {"cpu", "cores"} <= zero_shot.conditions.hardware.keys()
+    probe = found["colours.linear-probe"].probe
+    assert probe
+    assert (probe.train.split, probe.train.name, found["colours.linear-probe"].n) == ("train", "colours", 12)
+    retrieval = found["captioned.retrieval"].retrieval
+    assert retrieval
+    assert len(retrieval.text_to_image.ranks) == 24
+    given = [one.result.value for one in done if one.result]
+    assert given == [found[f"{one.data}.{one.measurement}"].value for one in done]
 
 
 def test_a_second_run_keeps_what_was_measured_alike(tiny_bundle: Bundle, labelled_sets: Path, tmp_path: Path):
@@ -70,22 +83,22 @@ def test_a_second_run_keeps_what_was_measured_alike(tiny_bundle: Bundle, labelle
 
 def test_a_run_that_is_killed_anywhere_ends_as_one_that_was_not(tiny_bundle, labelled_sets, tmp_path, monkeypatch):
     whole = run(tiny_bundle, labelled_sets, tmp_path / "whole")
-    plain, written = module.write_json, []
+    plain, written = module.write_result, []
 
-    def write(path: Path, values) -> None:
+    def write(result: Result, path: Path) -> None:
         if len(written) % 2:
             written.append(None)
             raise KeyboardInterrupt
-        plain(path, values)
+        plain(result, path)
         written.append(path)
 
-    monkeypatch.setattr(module, "write_json", write)
+    monkeypatch.setattr(module, "write_result", write)
     out = tmp_path / "out"
     for _ in range(len(whole) - 1):
         with pytest.raises(KeyboardInterrupt):
             run(tiny_bundle, labelled_sets, out)
         for path in out.glob("*.json"):
-            json.loads(path.read_text())
+            read_result(path)
     assert len(run(tiny_bundle, labelled_sets, out)) == len(whole)
     assert contents(out) == contents(tmp_path / "whole")
 
@@ -128,11 +141,47 @@ def test_known_tasks_have_the_words_and_the_metric_of_the_table(tiny_bundle, lab
     [one] = find_sets(tmp_path / "few")
     assert one.task
     assert (one.task.name, one.train_split) == ("caltech101", "train")
-    first, _ = run(tiny_bundle, tmp_path / "few", tmp_path / "out")
-    zero_shot = first.values
-    assert zero_shot, first.error
-    assert zero_shot["templates"] == list(one.task.templates)
-    assert (zero_shot["metric"], zero_shot["value"]) == ("mean per class", zero_shot["mean_per_class"])
+    for done in run(tiny_bundle, tmp_path / "few", tmp_path / "out"):
+        result = done.result
+        assert result, done.error
+        assert result.prompts.templates == one.task.templates
+        assert (result.metric, result.value) == ("mean per class", result.numbers["mean per class"])
+        assert result.interval == interval_of(result.rows, "mean per class", seed=0)
+
+
+def test_one_set_is_a_suite_of_one(tiny_bundle: Bundle, labelled_sets: Path, tmp_path: Path):
+    (labelled_sets / "colours").rename(labelled_sets / "cifar10")
+    run(tiny_bundle, labelled_sets, tmp_path / "suite", seed=2)
+    features, out = ModelFeatures(tiny_bundle), tmp_path / "alone"
+    for name, measurement in (("cifar10", "zero-shot"), ("cifar10", "linear-probe"), ("captioned", "retrieval")):
+        measure_one(features, one_set(labelled_sets / name, measurement), measurement, Asked(model="tiny", seed=2), out)
+        file = f"{name}.{measurement}.json"
+        assert (out / file).read_bytes() == (tmp_path / "suite" / file).read_bytes()
+    assert all(one.kept for one in run(tiny_bundle, labelled_sets, tmp_path / "suite", seed=2))
+
+
+def test_a_result_of_one_command_in_the_folder_is_kept(tiny_bundle: Bundle, labelled_sets: Path, tmp_path: Path):
+    path = tmp_path / "out" / "shades.zero-shot.json"
+    one = one_set(labelled_sets / "shades", "zero-shot")
+    result = measure_one(ModelFeatures(tiny_bundle), one, "zero-shot", Asked(model="tiny"), path)
+    done = {one.title: one for one in run(tiny_bundle, labelled_sets, tmp_path / "out")}
+    assert [title for title, one in done.items() if one.kept] == ["shades, zero-shot"]
+    kept = done["shades, zero-shot"].result
+    assert kept
+    assert sets_table([kept])[1][0][:4] == ["shades", "accuracy", "11", f"{result.value:.2%}"]
+    other = Asked(model="tiny", templates=("no {}",))  # other prompts are another measurement
+    measure_one(ModelFeatures(tiny_bundle), one, "zero-shot", other, path)
+    again = {one.title: one.kept for one in run(tiny_bundle, labelled_sets, tmp_path / "out")}
+    assert [title for title, kept in again.items() if not kept] == ["shades, zero-shot"]
+
+
+def test_two_rows_of_the_table_may_share_a_folder(tiny_bundle: Bundle, tmp_path: Path):
+    data = nine_kinds(tmp_path / "data")
+    found = find_sets(data, ["ucf101", "ucf101_frames"])
+    assert [(one.name, one.folder.name) for one in found] == [("ucf101", "ucf101"), ("ucf101_frames", "ucf101")]
+    done = list(run_suite(ModelFeatures(tiny_bundle), found, tmp_path / "out", Asked(model="tiny")))
+    assert [one.result and one.result.data.name for one in done] == ["ucf101", "ucf101_frames"]
+    assert sorted(contents(tmp_path / "out")) == ["ucf101.zero-shot.json", "ucf101_frames.zero-shot.json"]
 
 
 def test_sets_are_found_by_their_layout_and_by_name(labelled_sets: Path):
@@ -159,9 +208,12 @@ def test_a_validation_split_chooses_the_strength(tiny_bundle: Bundle, labelled_s
     [one] = find_sets(labelled_sets, ["colours"])
     assert (one.split, one.validation_split) == ("test", "val")
     features = ModelFeatures(tiny_bundle)
-    probe = list(run_suite(features, [one], tmp_path / "out", model="tiny"))[1].values
+    probe = list(run_suite(features, [one], tmp_path / "out", Asked(model="tiny")))[1].result
     assert probe
-    assert (probe["train_data"]["validation"], probe["examples"]["validation"]) == ("val", 12)
+    assert probe.probe
+    assert (probe.probe.validation, probe.probe.validation_examples) == ("val", 12)
+    alone = one_set(labelled_sets / "colours", "linear-probe")
+    assert (alone.split, alone.validation_split) == ("test", "val")
 
 
 def test_what_cannot_be_is_said(tiny_bundle: Bundle, labelled_sets: Path, tmp_path: Path):
@@ -185,12 +237,18 @@ def test_what_cannot_be_is_said(tiny_bundle: Bundle, labelled_sets: Path, tmp_pa
         run(tiny_bundle, labelled_sets, out)
 
 
+def test_one_set_says_what_cannot_be(labelled_sets: Path, tmp_path: Path):
+    with pytest.raises(DataError, match="nowhere must be a folder of labelled pictures"):
+        one_set(tmp_path / "nowhere", "zero-shot")
+    with pytest.raises(DataError, match=r"The splits of a probe must differ\. Got train, train\."):
+        one_set(labelled_sets / "colours", "linear-probe", split="train")
+    (labelled_sets / "captioned").rename(labelled_sets / "flickr30k")
+    with pytest.raises(DataError, match=r"a set for zero-shot\. It is flickr30k \(retrieval\), for retrieval\."):
+        one_set(labelled_sets / "flickr30k", "zero-shot")
+
+
 def test_files_are_those_that_reports_and_comparisons_read(tiny_bundle: Bundle, labelled_sets: Path, tmp_path: Path):
     run(tiny_bundle, labelled_sets, tmp_path / "out")
-    found = read_results(tmp_path / "out")
-    assert [(result.data, result.task) for result in found] == [
-        ("colours", "linear-probe"),
-        ("colours", "zero-shot"),
-        ("shades", "linear-probe"),
-        ("shades", "zero-shot"),
-    ]
+    found, notes = read_results(tmp_path / "out")
+    assert notes == []
+    assert [path.stem for path in found] == NAMES

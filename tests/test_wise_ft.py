@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from diptych.errors import ConfigError
-from diptych.eval.wise_ft import wise_ft_curve
-from diptych.eval.zero_shot import evaluate_zero_shot
+from diptych.eval.measure import evaluate_zero_shot
+from diptych.eval.wise_ft import measure_wise_ft, wise_ft_curve
 from diptych.model.clip import CLIP
 from diptych.runtime import generator
 from diptych.sets.labelled import LabelledImages
@@ -38,16 +38,25 @@ def pair(tiny_recipe, tokenizer) -> tuple[Bundle, Bundle]:
 
 def test_each_point_is_what_the_mean_of_both_scores(pair, sets):
     new, *old = sets
-    curve = wise_ft_curve(*pair, target=new, references=old, alphas=(1.0, 0.0, 0.4))
-    assert [point.alpha for point in curve.points] == [0.0, 0.4, 1.0]
-    for point in curve.points:
+    points = wise_ft_curve(*pair, target=new, references=old, alphas=(1.0, 0.0, 0.4))
+    assert [point.alpha for point in points] == [0.0, 0.4, 1.0]
+    for point in points:
         bundle = interpolate(*pair, point.alpha)
-        wanted = [evaluate_zero_shot(bundle, data).top1 for data in sets]
+        wanted = [evaluate_zero_shot(bundle, data).numbers["top-1"] for data in sets]
         assert (point.target, point.references) == (wanted[0], {"old": wanted[1], "older": wanted[2]})
         assert point.reference == pytest.approx((wanted[1] + wanted[2]) / 2)
-    ends = [evaluate_zero_shot(bundle, new).top1 for bundle in pair]
-    assert [curve.points[0].target, curve.points[-1].target] == ends
-    assert curve.to_dict()["points"][1].keys() == {"alpha", "target", "references", "reference"}
+    ends = [evaluate_zero_shot(bundle, new).numbers["top-1"] for bundle in pair]
+    assert [points[0].target, points[-1].target] == ends
+
+
+def test_a_curve_goes_with_its_conditions(pair, sets, tmp_path: Path):
+    found = measure_wise_ft(
+        *pair, names=("before", "after"), target=tmp_path / "new", references=[tmp_path / "old"], alphas=(0.5,)
+    )
+    assert found.points == wise_ft_curve(*pair, target=sets[0], references=sets[1:2], alphas=(0.5,))
+    assert (found.pretrained.name, found.model.fingerprint) == ("before", pair[1].fingerprint())
+    assert [one.name for one in (found.data, *found.references)] == ["new", "old"]
+    assert len({found.data.sha256, found.references[0].sha256, ""}) == 3
 
 
 def test_sets_and_alphas_that_cannot_be_are_refused(pair, sets, tmp_path: Path):

@@ -5,10 +5,15 @@ import pytest
 import torch
 from PIL import Image
 
-from diptych.errors import DataError, ShapeError
+from diptych.errors import ShapeError
 from diptych.eval import picture_features, zero_shot
-from diptych.eval.zero_shot import encode_labelled, evaluate_zero_shot, score_zero_shot
-from diptych.sets.labelled import LabelledImages
+from diptych.eval.zero_shot import (
+    LabelledFeatures,
+    encode_labelled,
+    rejection_of,
+    score_zero_shot,
+    temperature_of,
+)
 from diptych.sets.open import read_labelled
 from toys import ToyEncoder
 
@@ -29,17 +34,6 @@ def colours(tmp_path):
     return read_labelled(tmp_path)
 
 
-def test_evaluation_counts_a_broken_picture_and_leaves_it_out(colours):
-    result = evaluate_zero_shot(ToyEncoder(), colours, batch_size=3)
-    assert result.skipped == {"truncated": 1, "empty": 1}
-    assert (result.images, result.classes) == (4, 3)
-    assert (result.targets.tolist(), result.predictions.tolist()) == ([0, 1, 2, 2], [0, 1, 2, 0])
-    assert result.top1 == 3 / 4
-    assert result.mean_per_class == pytest.approx((1 + 1 + 1 / 2) / 3)
-    assert result.top5 is None
-    assert result.templates == ("{}",)
-
-
 def test_features_say_which_pictures_they_come_from(colours):
     encoded = encode_labelled(ToyEncoder(), colours)
     assert [colours.keys[i] for i in encoded.kept] == ["blue/0.png", "green/0.png", "red/0.png", "red/1.png"]
@@ -52,18 +46,6 @@ def test_large_pictures_go_in_smaller_batches(colours, monkeypatch):
     encoder = ToyEncoder()
     encode_labelled(encoder, colours)
     assert encoder.image_batches == [2, 2]
-
-
-def test_templates_come_from_the_call_then_the_set_then_are_the_bare_name(colours):
-    own = LabelledImages(**{**vars(colours), "templates": ("own {}",)})
-    for data, templates, used in [
-        (own, ["a {c}"], ("a {}",)),
-        (own, None, ("own {}",)),
-        (colours, None, ("{}",)),
-    ]:
-        encoder = ToyEncoder()
-        assert evaluate_zero_shot(encoder, data, templates=templates).templates == used
-        assert encoder.text_batches[0] == [used[0].replace("{}", name) for name in ("blue", "green", "red")]
 
 
 def test_scores_of_given_features_are_those_worked_by_hand(monkeypatch):
@@ -94,12 +76,6 @@ def test_scores_of_given_features_are_those_worked_by_hand(monkeypatch):
     }
 
 
-def test_two_classes_of_one_name_tie_and_count_as_missed(colours):
-    twins = LabelledImages(**{**vars(colours), "classnames": ("blue", "green", "green")})
-    result = evaluate_zero_shot(ToyEncoder(), twins)
-    assert result.top1 == 1 / 4  # of blue, green, red, red only the first
-
-
 def test_misfits_are_named():
     with pytest.raises(ShapeError, match=r"image_features \[2, 4\] and class weights \[3, 5\]"):
         score_zero_shot(torch.zeros(2, 4), torch.zeros(2), torch.zeros(3, 5))
@@ -107,8 +83,34 @@ def test_misfits_are_named():
         score_zero_shot(torch.zeros(2, 5), torch.zeros(3), torch.zeros(3, 5))
 
 
-def test_a_set_without_a_readable_picture_is_named(tmp_path):
-    (tmp_path / "cat").mkdir()
-    (tmp_path / "cat" / "0.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"none of 1 \(empty 1\)"):
-        evaluate_zero_shot(ToyEncoder(), read_labelled(tmp_path))
+def test_a_temperature_takes_the_error_from_a_model_that_is_too_sure():
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.arange(600) % 3
+    honest = torch.randn(600, 3, generator=generator) + torch.nn.functional.one_hot(targets, 3)
+    encoded = LabelledFeatures(honest, targets, tuple(range(600)), {})
+    sure, guesses = (9 * honest).softmax(dim=1).max(dim=1)
+    found = temperature_of(
+        lambda rows, weights: 9 * rows @ weights.T, encoded, torch.eye(3), sure, guesses == targets, seed=0
+    )
+    assert found
+    assert found.value == pytest.approx(9, rel=0.2)  # of logits of unit noise the softmax is right
+    assert found.error_after < 0.08 < 0.2 < found.error_before
+    assert (found.fitted_on, found.measured_on) == (300, 300)
+    alone = LabelledFeatures(honest[:3], targets[:3], (0, 1, 2), {})
+    assert (
+        temperature_of(lambda rows, weights: rows @ weights.T, alone, torch.eye(3), sure[:3], guesses[:3] > 0, seed=0)
+        is None
+    )
+
+
+def test_rejection_takes_classes_away_and_counts_their_pictures_right_when_they_are_refused():
+    targets = torch.arange(100) % 5
+    encoded = LabelledFeatures(torch.eye(5)[targets], targets, tuple(range(100)), {})
+    found = rejection_of(lambda rows, weights: rows @ weights.T, encoded, torch.eye(5), seed=0)
+    assert found
+    assert (found.unknown, found.accuracy, found.threshold.auc) == (1, 1.0, 1.0)  # its pictures score 0 everywhere
+    blind = rejection_of(lambda rows, weights: torch.ones(len(rows), len(weights)), encoded, torch.eye(5), seed=0)
+    assert blind
+    assert blind.accuracy == 0  # all ties are misses, and nothing is refused
+    few = LabelledFeatures(torch.eye(2)[:, :2], torch.tensor([0, 1]), (0, 1), {})
+    assert rejection_of(lambda rows, weights: rows @ weights.T, few, torch.eye(2), seed=0) is None

@@ -1,75 +1,75 @@
 """`diptych evaluate compare`: two results in, differences with their doubt out."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cyclopts.types import NonNegativeInt
 
-from diptych.cli.console import print_table
-from diptych.errors import DataError
-from diptych.files import write_json
+from diptych.cli.console import complain, one_line, print_table
+
+if TYPE_CHECKING:
+    from diptych.eval.comparison import ComparedModels
 
 
 def compare(a: Path, b: Path, *, out: Path | None = None, seed: NonNegativeInt = 0) -> None:
     """Tell whether model B is better than model A on the same pictures, or only luckier.
 
-    The interval is a 95 % paired bootstrap over pictures; p is McNemar's exact test, two-sided. With several data sets
-    p is also corrected for their number (Holm).
+    Each number is that of the set's own metric, and the interval a 95 % paired bootstrap over rows. p is McNemar's
+    exact test, two-sided, where the metric is the share of rows that are right, else of the bootstrap. With several
+    measurements p is also corrected for their number (Holm).
 
     Parameters
     ----------
     a
-        A result file of `diptych evaluate zero-shot --out`, or a folder of them.
+        A result file of `diptych evaluate zero-shot --out` and the like, or a folder of them.
     b
-        The same of the other model. Folders are matched by data set and split.
+        The same of the other model. Folders are matched by data set, split and measurement.
     out
         A JSON file for the numbers.
     seed
         Of the bootstrap.
     """
-    from diptych.eval.outcomes import paired, read_results
-    from diptych.measures.compare import compare_correct, holm
+    from diptych.eval.comparison import FORMAT, compare_results
+    from diptych.eval.result_file import read_results, write_record
+    from diptych.eval.result_tables import robustness_table, sureness_table
 
-    of_a, of_b = (
-        {(result.task, result.data, result.split): result for result in read_results(path)} for path in (a, b)
-    )
-    if a.is_dir() or b.is_dir():
-        common = [key for key in of_a if key in of_b]
-        if not common:
-            raise DataError(f"{a} and {b} must hold results on the same data sets. They have none in common.")
-        pairs = [(of_a[key], of_b[key]) for key in common]
-    else:
-        pairs = [(*of_a.values(), *of_b.values())]
-    found = [compare_correct(*paired(*pair), seed=seed) for pair in pairs]
-    corrected = holm([comparison.p_value for comparison in found])
+    (of_a, notes_a), (of_b, notes_b) = read_results(a), read_results(b)
+    for note in dict.fromkeys((*notes_a, *notes_b)):
+        complain(f"left out: {note}")
+    found = compare_results(list(of_a.values()), list(of_b.values()), seed=seed)
+    _print_tests(found)
+    for name, only in (("A", found.only_a), ("B", found.only_b)):
+        if only:
+            print(f"\nOnly {name} has: {one_line('; '.join(only))}.")
+    models = {"A": list(of_a.values()), "B": list(of_b.values())}
+    for table in (sureness_table(models), robustness_table(models)):
+        if table:
+            print()
+            print_table(table[1], header=table[0], numbers=range(2, len(table[0])))
+    if out:
+        write_record(out, FORMAT, found)
+
+
+def _print_tests(found: "ComparedModels") -> None:
     rows = [
         [
-            pair[0].title,
-            f"{one.n:,}",
-            f"{one.a:.2%}",
-            f"{one.b:.2%}",
-            f"{100 * one.difference:+.2f}",
-            f"{100 * one.interval.low:+.2f} to {100 * one.interval.high:+.2f}",
-            f"{one.only_a:,}",
-            f"{one.only_b:,}",
-            f"{one.p_value:.2g}",
-            f"{p:.2g}",
+            one.title,
+            one.metric,
+            f"{one.test.n:,}",
+            f"{one.test.a:.2%}",
+            f"{one.test.b:.2%}",
+            f"{100 * one.test.difference:+.2f}",
+            f"{100 * one.test.interval.low:+.2f} to {100 * one.test.interval.high:+.2f}",
+            "-" if one.test.only_a is None else f"{one.test.only_a:,}",
+            "-" if one.test.only_b is None else f"{one.test.only_b:,}",
+            one.test.test,
+            f"{one.test.p_value:.2g}",
+            f"{one.p_value_holm:.2g}",
         ]
-        for pair, one, p in zip(pairs, found, corrected, strict=True)
+        for one in found.compared
     ]
-    header = ["data", "n", "A", "B", "B - A", "95% interval", "only A", "only B", "p", "p, Holm"]
-    shown = len(header) - (len(pairs) == 1)  # of one test there is nothing to correct
-    print_table([row[:shown] for row in rows], header=header[:shown], numbers=range(1, shown))
-    if out:
-        write_json(
-            out,
-            {
-                "task": "compare",
-                "a": {"path": str(a), "model": pairs[0][0].model},
-                "b": {"path": str(b), "model": pairs[0][1].model},
-                "seed": seed,
-                "data": {
-                    pair[0].title: one.to_dict() | {"p_value_holm": p}
-                    for pair, one, p in zip(pairs, found, corrected, strict=True)
-                },
-            },
-        )
+    header = ["data", "metric", "n", "A", "B", "B - A", "95% interval", "only A", "only B", "test", "p", "p, Holm"]
+    shown = len(header) - (len(rows) == 1)  # of one test there is nothing to correct
+    print_table(
+        [row[:shown] for row in rows], header=header[:shown], numbers=[*range(2, 9), *range(10, shown)]
+    )  # fmt: skip

@@ -1,15 +1,16 @@
 """`diptych evaluate`: a model and a labelled set in, numbers with their conditions out."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cyclopts import App
-from cyclopts.types import NonNegativeInt, PositiveInt
 
-from diptych.cli.console import complain, print_table
-from diptych.cli.options import Precision, read_templates
+from diptych.cli.console import one_line, print_table
+from diptych.cli.options import AS_USUAL, BY_THE_RULE, ModelOptions, PromptOptions
 from diptych.data.embedded import HELD_OUT, data_path
-from diptych.files import write_json
+
+if TYPE_CHECKING:
+    from diptych.eval.result import Result
 
 evaluate = App(name="evaluate", help="Measure a model on labelled pictures.")
 evaluate.command("diptych.cli.compare:compare", name="compare")
@@ -26,90 +27,48 @@ evaluate.command("diptych.cli.wise_ft:wise_ft", name="wise-ft")
 def zero_shot(
     *,
     data: str = HELD_OUT,
-    split: str = "test",
-    model: str | None = None,
-    templates: list[str] | None = None,
-    templates_file: Path | None = None,
+    split: str | None = None,
+    prompts: PromptOptions = BY_THE_RULE,
     out: Path | None = None,
-    cache: Path | None = None,
-    precision: Precision = "float32",
-    seed: NonNegativeInt = 0,
-    batch_size: PositiveInt = 64,
+    options: ModelOptions = AS_USUAL,
 ) -> None:
-    """Measure how often the class names alone tell what a picture shows (CLIP, section 3.1).
+    """Measure what a model makes of pictures that it was not trained for, by words alone (CLIP, section 3.1).
 
-    A tie counts against the model. The interval is a 95 % bootstrap over pictures.
+    Of labelled pictures that is how often the class names tell what a picture shows. A data set of the table of tasks
+    (`diptych evaluate tasks`) is measured as the table says: kind, metric, prompts and class names. A tie counts
+    against the model. The interval is a 95 % bootstrap.
 
     Parameters
     ----------
     data
-        A folder: CLASS/picture.jpg, SPLIT/CLASS/picture.jpg, or a WebDataset evaluation folder. By default drawings of
-        a style that no embedded training picture has.
+        A folder: CLASS/picture.jpg, SPLIT/CLASS/picture.jpg, a WebDataset evaluation folder, or a task's. By default
+        drawings of a style that no embedded training picture has.
     split
-        Its subfolder.
-    model
-        A name from `diptych models`, or a bundle's folder. By default the model that ships with diptych.
-    templates
-        A prompt template with {} for the class name, or the name of a published set, e.g. imagenet. May be given
-        several times. By default those of the data, else the class name as it is.
-    templates_file
-        A text file with one prompt template a line.
+        Its subfolder. By default that of the task, else test, else val.
     out
-        A JSON file for the numbers and their conditions.
-    cache
-        A folder for features, which other commands and runs use again.
-    precision
-        What the model computes in: float32, bfloat16, or auto, the faster of the two on this machine.
-    seed
-        Of the bootstrap.
-    batch_size
-        Pictures, and texts, in one forward pass.
+        A JSON file for the result with its conditions, or a folder, where it is called as in a suite.
     """
-    prompts = read_templates(templates, templates_file)
+    templates = prompts.read()
 
-    from diptych.data.prompts import PLAIN, check_templates
-    from diptych.eval.conditions import conditions
-    from diptych.eval.features import ModelFeatures
-    from diptych.eval.measure import measure_zero_shot
-    from diptych.sets.digest import digest
-    from diptych.sets.open import read_labelled
-    from diptych.weights.registry import DEFAULT_MODEL, load
+    from diptych.eval.suite import measure_one, one_set
 
-    folder = data_path(data)
-    labelled = read_labelled(folder, split=split)
-    features = ModelFeatures(load(model), cache=cache, precision=precision, batch_size=batch_size, on_note=complain)
-    sha256 = digest(folder, split) if cache or out else ""
-    values = measure_zero_shot(
-        features,
-        labelled,
-        features.pictures(labelled, sha256),
-        templates=check_templates(prompts or labelled.templates or PLAIN),
-        seed=seed,
-    )
-    _print_result(labelled.name, values)
-    if out:
-        facts = conditions(
-            "zero-shot",
-            features,
-            model=model or DEFAULT_MODEL,
-            data=labelled.name,
-            split=split,
-            sha256=sha256,
-            seed=seed,
-        )
-        write_json(out, facts | values)
+    one = one_set(data_path(data), "zero-shot", split=split)
+    print_result(measure_one(options.features(), one, "zero-shot", options.asked(templates), out))
 
 
-def _print_result(name: str, values: dict[str, Any]) -> None:
-    interval = values["interval"]
-    facts = {
-        "data": name,
-        "top-1": f"{values['top1']:.2%}",
-        f"{interval['level']:.0%} interval": f"{interval['low']:.2%} to {interval['high']:.2%}",
-        "top-5": "-" if values["top5"] is None else f"{values['top5']:.2%}",
-        "mean per class": f"{values['mean_per_class']:.2%}",
-        "n": f"{values['images']:,}",
-        "classes": f"{values['classes']:,}",
-        "skipped": f"{sum(values['skipped'].values()):,}",
-    }
+def print_result(result: "Result") -> None:
+    """The number of the set's metric with its interval, the others, and what the model was told."""
+    from diptych.eval.result_tables import percent, span
+
+    same = {"accuracy": "top-1"}.get(result.metric, result.metric)
+    facts = {"data": result.data.title, result.metric: percent(result.value), "95% interval": span(result.interval)}
+    facts |= {name: percent(value) for name, value in result.numbers.items() if name != same}
+    facts |= {"n": f"{result.n:,}"}
+    facts |= {"classes": f"{len(result.prompts.labels):,}"} if result.prompts.labels else {}
+    facts |= {"skipped": f"{result.left_out:,}"}
     print_table([list(facts.values())], header=list(facts), numbers=range(1, len(facts)))
+    print_prompts(result)
+
+
+def print_prompts(result: "Result") -> None:
+    print(f"prompts: {one_line(result.prompts.sentence)}")

@@ -1,19 +1,110 @@
-"""What several commands take: pictures by path or pattern, and prompt templates."""
+"""What several commands take: pictures by path or pattern, prompt templates, and how a model is measured."""
 
 import datetime
 import glob
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
+from cyclopts import Parameter
+from cyclopts.types import NonNegativeInt, PositiveInt
+
+from diptych.cli.console import complain
 from diptych.config import unknown_name
 from diptych.data.prompts import TEMPLATES, check_templates, read_lines
 from diptych.errors import ConfigError, DataError
+from diptych.eval.tasks import ComputePrecision
 
-# Choices of the library, written out as it imports torch.
-Precision = Literal["auto", "float32", "bfloat16"]  # of diptych.eval.features
-LearnerName = Literal["probe", "prompt-weights", "tip-adapter"]  # of diptych.eval.measure
+if TYPE_CHECKING:
+    from diptych.eval.features import ModelFeatures, OnPictures
+    from diptych.eval.suite import Asked
+    from diptych.eval.tasks import FewShot
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which model is measured, and how.
+
+    Parameters
+    ----------
+    model
+        A name from `diptych models`, or a bundle's folder. By default the model that ships with diptych.
+    cache
+        A folder for features, which other commands and runs use again. A suite has OUT/features by default.
+    precision
+        What the model computes in: float32, bfloat16, or auto, the faster of the two on this machine.
+    seed
+        Of whatever is drawn: intervals, validation pictures, shots, halves.
+    batch_size
+        Pictures, and texts, in one forward pass.
+    """
+
+    model: str | None = None
+    cache: Path | None = None
+    precision: ComputePrecision = "float32"
+    seed: NonNegativeInt = 0
+    batch_size: PositiveInt = 64
+
+    def features(self, *, cache: Path | None = None, on_progress: "OnPictures | None" = None) -> "ModelFeatures":
+        """The model, loaded.
+
+        Args:
+            cache: where features go when no other folder is asked for.
+            on_progress: is called after each batch of pictures.
+        """
+        from diptych.eval.features import ModelFeatures
+        from diptych.weights.registry import load
+
+        return ModelFeatures(
+            load(self.model),
+            cache=self.cache or cache,
+            precision=self.precision,
+            batch_size=self.batch_size,
+            on_note=complain,
+            on_progress=on_progress or (lambda _done, _all: None),
+        )
+
+    def asked(self, templates: Sequence[str] | None = None, few_shot: "FewShot | None" = None) -> "Asked":
+        from diptych.eval.suite import Asked
+        from diptych.eval.tasks import FewShot
+        from diptych.weights.registry import DEFAULT_MODEL
+
+        return Asked(
+            model=self.model or DEFAULT_MODEL,
+            seed=self.seed,
+            templates=tuple(templates) if templates else None,
+            few_shot=few_shot or FewShot(),
+        )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class PromptOptions:
+    """What the model is told of the classes.
+
+    Parameters
+    ----------
+    templates
+        A prompt template with {} for the class name, or the name of a published set, e.g. imagenet. May be given
+        several times. By default those of the table of tasks, where the data is one of them; else those of the data;
+        else the class name as it is.
+    templates_file
+        A text file with one prompt template a line.
+    """
+
+    templates: list[str] | None = None
+    templates_file: Path | None = None
+
+    def read(self) -> tuple[str, ...] | None:
+        """See `read_templates`."""
+        return read_templates(self.templates, self.templates_file)
+
+
+AS_USUAL = ModelOptions()
+BY_THE_RULE = PromptOptions()
 
 
 def find_pictures(names: Sequence[str], *, hint: str = "") -> list[Path]:

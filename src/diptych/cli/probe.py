@@ -1,14 +1,17 @@
 """`diptych evaluate probe`: linear probe and few-shot curve."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from cyclopts.types import NonNegativeInt, PositiveInt
+from cyclopts.types import PositiveInt
 
 from diptych.cli.console import complain, print_table
-from diptych.cli.options import LearnerName, Precision, read_templates
-from diptych.errors import DataError
-from diptych.files import write_json
+from diptych.cli.evaluate import print_prompts
+from diptych.cli.options import AS_USUAL, BY_THE_RULE, ModelOptions, PromptOptions
+from diptych.eval.tasks import LearnerName
+
+if TYPE_CHECKING:
+    from diptych.eval.result import Result
 
 
 def probe(
@@ -16,23 +19,18 @@ def probe(
     data: Path,
     train_split: str = "train",
     validation_split: str | None = None,
-    split: str = "test",
+    split: str | None = None,
     shots: list[PositiveInt] | None = None,
     repeats: PositiveInt = 10,
     learners: list[LearnerName] | None = None,
-    model: str | None = None,
-    templates: list[str] | None = None,
-    templates_file: Path | None = None,
+    prompts: PromptOptions = BY_THE_RULE,
     out: Path | None = None,
-    cache: Path | None = None,
-    precision: Precision = "float32",
-    seed: NonNegativeInt = 0,
-    batch_size: PositiveInt = 64,
+    options: ModelOptions = AS_USUAL,
 ) -> None:
     """Fit a linear classifier on the model's frozen features, and tell how many labels the class names are worth.
 
     Logistic regression on features before the projection, its strength chosen on validation pictures (CLIP, section
-    3.2 and appendix A.3).
+    3.2 and appendix A.3). Prompt templates are those of the zero-shot score beside it.
 
     Parameters
     ----------
@@ -41,9 +39,10 @@ def probe(
     train_split
         The subfolder to fit on.
     validation_split
-        The subfolder to choose the strength on. By default a fifth of each class of the training split.
+        The subfolder to choose the strength on. By default val, where there is one, else a fifth of each class of the
+        training split.
     split
-        The subfolder to measure on.
+        The subfolder to measure on. By default that of the task, else test.
     shots
         Measure also with only so many pictures a class to fit on. May be given several times: a few-shot curve.
     repeats
@@ -51,94 +50,56 @@ def probe(
     learners
         Whose few-shot curve: probe, a linear probe; prompt-weights, the same pulled to the zero-shot classifier;
         tip-adapter, zero-shot with a cache of the shots. May be given several times. By default probe.
-    model
-        A name from `diptych models`, or a bundle's folder. By default the model that ships with diptych.
-    templates
-        A prompt template for the zero-shot score beside it, or the name of a published set. By default those of the
-        data, else the class name as it is.
-    templates_file
-        A text file with one prompt template a line.
     out
-        A JSON file for the numbers and their conditions.
-    cache
-        A folder for features, which other commands and runs use again.
-    precision
-        What the model computes in: float32, bfloat16, or auto, the faster of the two on this machine.
-    seed
-        Of the validation pictures, the shots and the intervals.
-    batch_size
-        Pictures, and texts, in one forward pass.
+        A JSON file for the result with its conditions, or a folder, where it is called as in a suite.
     """
-    prompts = read_templates(templates, templates_file)
+    templates = prompts.read()
 
-    from diptych.data.prompts import PLAIN, check_templates
-    from diptych.eval.conditions import conditions
-    from diptych.eval.features import ModelFeatures
-    from diptych.eval.measure import HELD_OUT_SHARE, Split, check_same_classes, measure_probe
-    from diptych.sets.digest import digest
-    from diptych.sets.open import read_labelled
-    from diptych.weights.registry import DEFAULT_MODEL, load
+    from diptych.eval.suite import measure_one, one_set
+    from diptych.eval.tasks import FewShot
 
-    names = [train_split, split, *([validation_split] if validation_split else [])]
-    if len(set(names)) < len(names):
-        raise DataError(f"The splits of a probe must differ. Got {', '.join(names)}.")
-    sets = {name: read_labelled(data, split=name) for name in names}
-    check_same_classes(list(sets.values()))
-    features = ModelFeatures(load(model), cache=cache, precision=precision, batch_size=batch_size, on_note=complain)
-    sha256 = {name: digest(data, name) if cache or out else "" for name in names}
-    found = {name: Split(data=some, pictures=features.pictures(some, sha256[name])) for name, some in sets.items()}
-    values = measure_probe(
-        features,
-        found[train_split],
-        found[split],
-        found[validation_split] if validation_split else None,
-        templates=check_templates(prompts or sets[split].templates or PLAIN),
-        shots=shots or (),
-        repeats=repeats,
-        learners=learners or ("probe",),
-        seed=seed,
-    )
-    if not values["probe"]["converged"]:
+    one = one_set(
+        data, "linear-probe", split=split, train_split=train_split, validation_split=validation_split
+    )  # fmt: skip
+    few_shot = FewShot(shots=tuple(shots or ()), repeats=repeats, learners=tuple(learners or ("probe",)))
+    result = measure_one(options.features(), one, "linear-probe", options.asked(templates, few_shot), out)
+    _print_result(result)
+
+
+def _print_result(result: "Result") -> None:
+    from diptych.eval.result_tables import percent, span
+
+    fit = result.probe
+    assert fit
+    if not fit.converged:
         complain("the probe stopped before its optimum: its last digits are not to be trusted.")
-    _print_result(sets[split].name, values)
-    if out:
-        facts = conditions(
-            "linear-probe",
-            features,
-            model=model or DEFAULT_MODEL,
-            data=sets[split].name,
-            split=split,
-            sha256=sha256[split],
-            seed=seed,
-        )
-        fitted_on = {"split": train_split, "validation": validation_split or f"{HELD_OUT_SHARE} of each class"}
-        write_json(out, facts | values | {"train_data": fitted_on | {"sha256": sha256[train_split]}})
-
-
-def _print_result(name: str, values: dict[str, Any]) -> None:
-    curves = len({point["learner"] for point in values["few_shot"]}) > 1
-    few_shot = [
-        (f"{point['shots']}-shot" + (f", {point['learner']}" if curves else ""), point["mean"], point["interval"])
-        for point in values["few_shot"]
-    ]
+    curves = len({one.learner for one in fit.few_shot}) > 1
     rows = [
-        ("zero-shot", values["zero_shot"]["top1"], values["zero_shot"]["interval"]),
-        *few_shot,
-        ("linear probe", values["top1"], values["interval"]),
+        ("zero-shot", "top-1", fit.zero_shot, fit.zero_shot_interval),
+        *(
+            (
+                f"{one.point.shots}-shot" + (f", {one.learner}" if curves else ""),
+                "top-1",
+                one.point.mean,
+                one.point.interval,
+            )
+            for one in fit.few_shot
+        ),
+        ("linear probe", result.metric, result.value, result.interval),
     ]
     print_table(
-        [[title, f"{share:.2%}", f"{range_['low']:.2%} to {range_['high']:.2%}"] for title, share, range_ in rows],
-        header=[name, "top-1", "95% interval"],
-        numbers=[1, 2],
+        [[title, metric, percent(share), span(interval)] for title, metric, share, interval in rows],
+        header=[result.data.title, "metric", "value", "95% interval"],
+        numbers=[2, 3],
     )
-    of_probe = [point["shots"] for point in values["few_shot"] if point["learner"] == "probe"]
+    print_prompts(result)
+    of_probe = [one.point.shots for one in fit.few_shot if one.learner == "probe"]
     if of_probe:
-        worth, most = values["zero_shot_is_worth"], values["examples"]["a_class"]
-        words = _number(float("inf") if worth is None else worth, of_probe[0], most)
+        words = _number(fit.worth, of_probe[0], fit.a_class)
         print(f"\nIn labelled pictures a class, the class names are worth {words}.")
 
 
-def _number(worth: float, fewest: float, most: float) -> str:
+def _number(worth: float | None, fewest: float, most: float) -> str:
     if worth == 0:
         return f"fewer than {fewest:g}"
-    return f"more than {most:g}" if worth == float("inf") else f"about {worth:.1f}"
+    return f"more than {most:g}" if worth is None else f"about {worth:.1f}"

@@ -12,7 +12,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from diptych.data.embedded import data_path
-from diptych.eval.zero_shot import evaluate_zero_shot
+from diptych.eval.measure import evaluate_zero_shot
 from diptych.runtime import hardware
 from diptych.sets.labelled import LabelledImages
 from diptych.sets.open import read_labelled
@@ -36,8 +36,9 @@ class _Accuracy:
         self._data = data
 
     def __call__(self, bundle: Bundle) -> Mapping[str, float]:
-        result = evaluate_zero_shot(bundle, self._data)
-        return {"top1": result.top1} | ({} if result.top5 is None else {"top5": result.top5})
+        numbers = evaluate_zero_shot(bundle, self._data).numbers
+        names = {"top1": "top-1", "top5": "top-5"}
+        return {name: numbers[key] for name, key in names.items() if key in numbers}
 
 
 class TrainingView:

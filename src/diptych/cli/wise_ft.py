@@ -6,7 +6,6 @@ from cyclopts.types import PositiveInt
 
 from diptych.cli.console import print_table
 from diptych.data.embedded import data_path
-from diptych.files import write_json
 
 
 def wise_ft(
@@ -22,9 +21,9 @@ def wise_ft(
 ) -> None:
     """Average a model with its fine-tuned self in several shares, and measure each on the new task and the old.
 
-    Accuracy is zero-shot top-1, with the prompt templates of each set. Choose alpha on other pictures than those you
-    report; without any, 0.5 is what the paper advises (WiSE-FT, arXiv:2109.01903). `diptych models average` then writes
-    the model.
+    Accuracy is zero-shot top-1, with prompt templates and class names as in `diptych evaluate zero-shot`. Choose alpha
+    on other pictures than those you report; without any, 0.5 is what the paper advises (WiSE-FT, arXiv:2109.01903).
+    `diptych models average` then writes the model.
 
     Parameters
     ----------
@@ -45,20 +44,21 @@ def wise_ft(
     batch_size
         Pictures, and texts, in one forward pass.
     """
-    from diptych.eval.conditions import conditions
-    from diptych.eval.features import ModelFeatures
-    from diptych.eval.wise_ft import ALPHAS, wise_ft_curve
-    from diptych.sets.digest import digest
-    from diptych.sets.open import read_labelled
+    from diptych.eval.result_file import write_record
+    from diptych.eval.wise_ft import ALPHAS, FORMAT, measure_wise_ft
     from diptych.weights.registry import load
 
-    folders = [data_path(name) for name in (data, *reference)]
-    target, *references = [read_labelled(folder, split=split) for folder in folders]
-    before, after = load(a), load(b)
-    curve = wise_ft_curve(
-        before, after, target=target, references=references, alphas=alphas or ALPHAS, batch_size=batch_size
+    found = measure_wise_ft(
+        load(a),
+        load(b),
+        names=(a, b),
+        target=data_path(data),
+        references=[data_path(name) for name in reference],
+        split=split,
+        alphas=alphas or ALPHAS,
+        batch_size=batch_size,
     )
-    names = [labelled.name for labelled in references]
+    names = [one.name for one in found.references]
     means = ["mean of old"] if len(names) > 1 else []
     print_table(
         [
@@ -68,20 +68,10 @@ def wise_ft(
                 *(f"{point.references[name]:.2%}" for name in names),
                 *(f"{point.reference:.2%}" for _ in means),
             ]
-            for point in curve.points
+            for point in found.points
         ],
-        header=["alpha", f"{target.name} (new)", *(f"{name} (old)" for name in names), *means],
+        header=["alpha", f"{found.data.name} (new)", *(f"{name} (old)" for name in names), *means],
         numbers=range(2 + len(names) + len(means)),
     )
     if out:
-        sha256 = digest(folders[0], split)
-        facts = conditions(
-            "wise-ft", ModelFeatures(after), model=b, data=target.name, split=split, sha256=sha256, seed=0
-        )
-        facts["pretrained"] = {"name": a, "fingerprint": before.fingerprint()}
-        facts["references"] = [
-            {"name": name, "split": split, "sha256": digest(folder, split)}
-            for name, folder in zip(names, folders[1:], strict=True)
-        ]
-        del facts["seed"]  # nothing is drawn
-        write_json(out, facts | curve.to_dict())
+        write_record(out, FORMAT, found)

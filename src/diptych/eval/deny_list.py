@@ -88,7 +88,7 @@ def filter_pictures(
     chosen = None
     if isinstance(threshold, Examples):
         deny, keep = (scores_of(find_images([threshold.folder / kind]))[1] for kind in ("deny", "keep"))
-        chosen = choose_threshold(deny, keep, max_false=threshold.max_false)
+        chosen = deny_threshold(deny, keep, max_false=threshold.max_false)
         threshold = chosen.value
     paths, scores, which = scores_of(pictures)
     denied = tuple(
@@ -113,7 +113,7 @@ def deny_scores(image_features: Tensor, text_features: Tensor) -> tuple[Tensor, 
     return best.values, best.indices
 
 
-def choose_threshold(denied: Tensor, kept: Tensor, *, max_false: float = 0.01) -> Threshold:
+def deny_threshold(denied: Tensor, kept: Tensor, *, max_false: float = 0.01) -> Threshold:
     """The lowest threshold that denies at most a share of the pictures to keep.
 
     Chosen and measured on the same examples, `caught` and `false` flatter; a few hundred of each kind make it little.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 import PIL
@@ -26,7 +26,7 @@ from diptych.classify import class_weights
 from diptych.data.images import Preprocess
 from diptych.errors import ConfigError, DataError
 from diptych.eval.picture_features import PictureFeatures, encode_pictures
-from diptych.eval.prompt_search import template_features
+from diptych.eval.tasks import ComputePrecision
 from diptych.eval.zero_shot import with_targets
 from diptych.files import atomic_file
 from diptych.measures.logistic import Examples
@@ -36,11 +36,8 @@ from diptych.sets.pictures import Pictures
 from diptych.version import __version__
 from diptych.weights.bundle import Bundle
 
-Precision = Literal["auto", "float32", "bfloat16"]
-PRECISIONS = ("auto", "float32", "bfloat16")
-
 Tensors = dict[str, Tensor]
-Progress = Callable[[int, int], None]  # pictures done, and all
+OnPictures = Callable[[int, int], None]  # pictures done, and all
 
 _FORMAT = 1  # of the files; with another one they are not found
 _SKIPPED = "skipped: "  # a tensor of this name and a cause holds a count
@@ -84,13 +81,13 @@ class ModelFeatures:
         bundle: Bundle,
         *,
         cache: Path | None = None,
-        precision: Precision = "float32",
+        precision: ComputePrecision = "float32",
         batch_size: int = 64,
         on_note: Callable[[str], None] = lambda _: None,
-        on_progress: Progress = lambda _done, _all: None,
+        on_progress: OnPictures = lambda _done, _all: None,
     ) -> None:
-        if precision not in PRECISIONS:
-            raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}. Got {precision!r}.")
+        if precision not in get_args(ComputePrecision):
+            raise ConfigError(f"precision must be one of {', '.join(get_args(ComputePrecision))}. Got {precision!r}.")
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1. Got {batch_size}.")
         self.bundle = bundle
@@ -125,7 +122,7 @@ class ModelFeatures:
             return {"image_features": found.image_features, "trunk": trunk, "kept": torch.tensor(found.kept), **causes}
 
         keys = hashlib.sha256("\n".join(data.keys).encode(errors="surrogateescape")).hexdigest()
-        tensors = self._kept("pictures", {"data": sha256, "keys": keys}, encode) if sha256 else encode()
+        tensors = self.kept("pictures", {"data": sha256, "keys": keys}, encode) if sha256 else encode()
         skipped = {name: int(count) for name, count in tensors.items() if name.startswith(_SKIPPED)}
         return TrunkFeatures(
             image_features=tensors["image_features"],
@@ -164,12 +161,16 @@ class ModelFeatures:
             return self.bundle.encode_images(images, batch_size=self.batch_size)
 
     def logits_per_image(self, image_features: Tensor, text_features: Tensor, /) -> Tensor:
-        """See `Bundle.logits_per_image`."""
-        return self.bundle.logits_per_image(image_features, text_features)
+        """See `Bundle.logits_per_image`; of the cosines, so that scores and logits are rounded alike."""
+        return self.bundle.logits_of(image_features @ text_features.T)
 
     def probabilities(self, logits_per_image: Tensor, /) -> Tensor:
         """See `Bundle.probabilities`."""
         return self.bundle.probabilities(logits_per_image)
+
+    def too_long(self, texts: Sequence[str]) -> int:
+        """How many of the texts are cut."""
+        return self.tokenizer.count_too_long(texts)
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """[N, D] float32, unit length. What is too long is cut."""
@@ -177,7 +178,7 @@ class ModelFeatures:
         def encode() -> Tensors:
             return {"features": self.encode_texts(texts, truncate=True)}
 
-        return self._kept("texts", {"texts": list(texts)}, encode)["features"]
+        return self.kept("texts", {"texts": list(texts)}, encode)["features"]
 
     def class_weights(self, labels: Sequence[str | Sequence[str]], templates: Sequence[str]) -> Tensor:
         """[C, D], see `diptych.classify.class_weights`."""
@@ -185,23 +186,21 @@ class ModelFeatures:
         def encode() -> Tensors:
             return {"weights": class_weights(self, labels, templates, batch_size=self.batch_size).cpu()}
 
-        return self._kept("classes", {"labels": list(labels), "templates": list(templates)}, encode)["weights"]
-
-    def template_features(self, labels: Sequence[str | Sequence[str]], templates: Sequence[str]) -> Tensor:
-        """[T, C, D], see `diptych.eval.prompt_search.template_features`."""
-
-        def encode() -> Tensors:
-            return {"features": template_features(self, labels, templates, batch_size=self.batch_size)}
-
-        return self._kept("templates", {"labels": list(labels), "templates": list(templates)}, encode)["features"]
+        return self.kept("classes", {"labels": list(labels), "templates": list(templates)}, encode)["weights"]
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.precision == "float32":
             return contextlib.nullcontext()
         return torch.autocast(self._device.type, dtype=getattr(torch, self.precision))
 
-    def _kept(self, kind: str, facts: Mapping[str, Any], compute: Callable[[], Tensors]) -> Tensors:
-        """From the cache, or computed and put there."""
+    def kept(self, kind: str, facts: Mapping[str, Any], compute: Callable[[], Tensors]) -> Tensors:
+        """From the cache, or computed and put there.
+
+        Args:
+            kind: what it is, in the file's name.
+            facts: all that it hangs on beside model, precision and versions; plain data.
+            compute: makes it.
+        """
         if self._cache is None:
             return compute()
         versions = {"diptych": __version__, "torch": torch.__version__, "pillow": PIL.__version__}

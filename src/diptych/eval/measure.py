@@ -1,82 +1,123 @@
-"""One measurement from features to what a result file holds: zero-shot, linear probe with few-shot curve, retrieval.
+"""One measurement, from pictures to a `Result`: zero-shot of any kind of set, and the linear probe.
 
-What a file says beside its numbers is in `conditions.py`.
+Three steps, so that features may come from a cache: `open_task` finds the pictures, `encode_pictures` makes features of
+them, `score_pictures` needs nothing but these and the model's words.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from diptych.data.prompts import fill
 from diptych.errors import ConfigError, DataError
 from diptych.eval.features import ModelFeatures, TrunkFeatures
-from diptych.eval.outcomes import outcomes_of, result_outcomes
-from diptych.eval.zero_shot import ZeroShotResult, score_zero_shot, with_targets
-from diptych.measures.calibration import reliability
+from diptych.eval.kinds import KINDS, EncoderWords, Scoring, TaskEncoder, Words, auc_margin
+from diptych.eval.picture_features import PictureFeatures, encode_pictures
+from diptych.eval.result import DataId, FewShotScore, ProbeFit, Result, Rows, interval_of, metric_of
+from diptych.eval.tasks import FewShot, Kind, LearnerName, Metric, Prompts, Task, prompts_for, task_named
+from diptych.eval.zero_shot import score_zero_shot
 from diptych.measures.few_shot import Learner, few_shot_curve, probe_learner, shots_to_match, tip_adapter_learner
 from diptych.measures.linear_probe import hold_out, train_linear_probe
 from diptych.measures.logistic import Examples
-from diptych.measures.metrics import bootstrap_interval, mean_per_class
-from diptych.measures.retrieval import retrieval
-from diptych.sets.captioned import CaptionedImages
+from diptych.measures.metrics import mean_per_class, top_k_correct
+from diptych.sets.clips import RareActions
 from diptych.sets.labelled import LabelledImages
+from diptych.sets.pictures import Pictures
 
 HELD_OUT_SHARE = 0.2  # of the training pictures, where there is no validation split
-LearnerName = Literal["probe", "prompt-weights", "tip-adapter"]
-
-Values = dict[str, Any]  # as a result file holds them
-Labels = Sequence[str | Sequence[str]]  # one name or several for each class
 
 
-def measure_zero_shot(
-    features: ModelFeatures,
-    data: LabelledImages,
-    pictures: TrunkFeatures,
+def evaluate_zero_shot(
+    encoder: TaskEncoder,
+    pictures: Pictures,
     *,
-    templates: Sequence[str],
-    labels: Labels | None = None,
-    seed: int,
-) -> Values:
-    """Class names alone: accuracy, and what became of each picture.
+    task: Task | None = None,
+    templates: Sequence[str] | None = None,
+    batch_size: int = 256,
+    seed: int = 0,
+) -> Result:
+    """Measure a model on a set that it was not trained for.
 
     Args:
-        features: of the model.
-        data: the set.
-        pictures: the set as features.
-        templates: prompt templates.
-        labels: the names of each class, if others than the set's.
-        seed: of the interval.
+        encoder: a bundle.
+        pictures: one split of a set: labelled, captioned or of any other kind.
+        task: a row of the table; by default the one of the set's name, where it is one.
+        templates: prompt templates; by default by the rule of `prompts_for`.
+        batch_size: texts, and pictures, in one forward pass.
+        seed: of the intervals.
+
+    Raises:
+        DataError: no picture can be read, or a template is not valid.
     """
-    result = _zero_shot(features, data, pictures, templates, labels, seed)
-    outcomes = result_outcomes(result, pictures.kept)
-    return result.to_dict() | {
-        "reliability": reliability(outcomes.confidences, outcomes.correct).to_dict(),
-        "classnames": first_names(labels or data.classnames),
-        "labels": list(data.classnames),  # what the set calls them
-        "pictures": outcomes.to_dict(),
-    }
+    encoded = encode_pictures(encoder.encode_images, pictures, batch_size=batch_size)
+    words = EncoderWords(encoder, batch_size)
+    return score_pictures(words, pictures, encoded, task=task, templates=templates, seed=seed)
 
 
-def _zero_shot(
-    features: ModelFeatures,
-    data: LabelledImages,
-    pictures: TrunkFeatures,
-    templates: Sequence[str],
-    labels: Labels | None,
-    seed: int,
-) -> ZeroShotResult:
-    bundle, encoded = features.bundle, with_targets(pictures, data)
-    return score_zero_shot(
-        encoded.image_features,
-        encoded.targets,
-        features.class_weights(labels or data.classnames, templates),
-        probabilities=lambda cosines: bundle.probabilities(bundle.logits_of(cosines)),
-        templates=templates,
-        skipped=encoded.skipped,
-        seed=seed,
-    )
+def open_task(task: Task, folder: Path, *, split: str | None = None) -> Pictures:
+    """The pictures of a task, to be encoded by `encode_pictures`; what else its kind needs comes with them.
+
+    Raises:
+        DataError: the data is not there, or not in a layout that can be read.
+    """
+    frames = {"frames": task.frames} if task.kind == "video" else {}
+    return KINDS[task.kind].open(folder, split=split or task.split, **frames)
+
+
+def score_pictures(
+    words: Words,
+    pictures: Pictures,
+    encoded: PictureFeatures,
+    *,
+    task: Task | None = None,
+    templates: Sequence[str] | None = None,
+    sureness: bool = False,
+    seed: int = 0,
+) -> Result:
+    """The set's own number from features that are there already; texts are encoded here.
+
+    Args:
+        words: the text side of a model: `ModelFeatures`, or `EncoderWords` of any encoder.
+        pictures: what `open_task`, `read_labelled` or the like gave.
+        encoded: their features, from `encode_pictures` or a cache.
+        task: a row of the table; by default the one of the set's name, where it is one.
+        templates: prompt templates; by default by the rule of `prompts_for`.
+        sureness: of classes, whether to look for a temperature and to measure "none of these" as well; takes seconds.
+        seed: of the intervals.
+
+    Raises:
+        DataError: a template is not valid, or the features do not do for the metric.
+    """
+    kind = kind_of(pictures)
+    task = task or task_of(pictures.name, kind)
+    prompts = prompts_of(pictures, task, templates)
+    metric = task.metric if task else KINDS[kind].metric
+    scoring = Scoring(words=words, prompts=prompts, metric=metric, sureness=sureness, seed=seed)
+    result = KINDS[kind].score(scoring, pictures, encoded)
+    return replace(result, task=task.name if task else "")
+
+
+def kind_of(pictures: Pictures) -> Kind:
+    """Which row of the table of kinds a set belongs to."""
+    return next(kind for kind, row in KINDS.items() if isinstance(pictures, row.pictures))
+
+
+def task_of(name: str, kind: Kind) -> Task | None:
+    """The row of the table of tasks of a folder's name, where it is of this kind."""
+    task = task_named(name)
+    return task if task and task.kind == kind else None
+
+
+def prompts_of(pictures: Pictures, task: Task | None, templates: Sequence[str] | None = None) -> Prompts:
+    """`prompts_for` the classes that a set has."""
+    if isinstance(pictures, RareActions):
+        labels = [f"{verb} {noun}" for verb, noun in pictures.actions]
+    else:
+        labels = getattr(pictures, "classnames", ())
+    own = pictures.templates if isinstance(pictures, LabelledImages) else None
+    return prompts_for(task, labels, own, templates)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,6 +126,11 @@ class Split:
 
     data: LabelledImages
     pictures: TrunkFeatures
+    sha256: str = ""
+
+    @property
+    def id(self) -> DataId:
+        return DataId(name=self.data.name, split=self.data.split, sha256=self.sha256)
 
 
 def measure_probe(
@@ -93,13 +139,11 @@ def measure_probe(
     test: Split,
     validation: Split | None = None,
     *,
-    templates: Sequence[str],
-    labels: Labels | None = None,
+    task: Task | None = None,
+    templates: Sequence[str] | None = None,
+    few_shot: FewShot = FewShot(),  # noqa: B008, frozen
     seed: int,
-    shots: Sequence[int] = (),
-    repeats: int = 10,
-    learners: Sequence[LearnerName] = ("probe",),
-) -> Values:
+) -> Result:
     """A linear classifier on frozen features, and zero-shot on the same pictures beside it.
 
     Args:
@@ -107,64 +151,70 @@ def measure_probe(
         train: to fit on.
         test: to measure on.
         validation: to choose the strength on; by default a fifth of each class of `train`.
-        templates: prompt templates of the zero-shot score, and of learners that start from it.
-        labels: the names of each class, if others than the set's.
+        task: a row of the table; by default the one of the set's name, where it is one.
+        templates: of the zero-shot score, and of learners that start from it; by default by the rule of `prompts_for`.
+        few_shot: curves that shall be measured as well.
         seed: of the validation pictures, the shots and the intervals.
-        shots: numbers of examples a class for the few-shot curves; none makes no curve.
-        repeats: draws for each number of shots.
-        learners: of the curves: a linear probe; the same pulled to the zero-shot weights; zero-shot with a cache.
 
     Raises:
         DataError: splits differ in their classes, a class has no example, or too few for the shots.
     """
     splits = [train, test, *([validation] if validation else [])]
     check_same_classes([split.data for split in splits])
+    task = task or task_of(test.data.name, "classification")
+    prompts = prompts_of(test.data, task, templates)
     fit_on, choose_on = _to_fit(train, validation, seed, trunk=True)
     probe, chosen = train_linear_probe(fit_on, choose_on)
-    test_examples = test.pictures.examples(test.data)
-    outcomes = outcomes_of(probe.scores(test_examples.features), test_examples.targets, test.pictures.kept)
-    zero_shot = _zero_shot(features, test.data, test.pictures, templates, labels, seed)
-    top1 = outcomes.correct.double().mean().item()
-    few_shot: list[Values] = []
-    for name in dict.fromkeys(learners) if shots else ():
-        points = few_shot_curve(
-            _learner(name, features, train, validation, templates, labels, seed),
-            _to_fit(train, validation, seed, trunk=name == "probe")[0],
-            test_examples if name == "probe" else test.pictures.projected_examples(test.data),
-            seed=seed,
-            shots=sorted(set(shots)),
-            repeats=repeats,
-        )
-        few_shot += [{"learner": name} | asdict(point) for point in points]
+    metric = probe_metric(task)
+    rows = _probe_rows(probe.scores(test.pictures.examples(test.data).features), test, metric)
+    assert rows.correct is not None
+    assert rows.targets is not None
+    top1 = rows.correct.double().mean().item()
+    weights = features.class_weights(prompts.classnames, prompts.templates)
+    zero_shot = score_zero_shot(test.pictures.image_features, rows.targets, weights, seed=seed)
+    curve = _curves(features, train, test, validation, prompts, few_shot, seed)
     a_class = (len(fit_on.targets) + len(choose_on.targets)) / len(test.data.classnames)
-    worth = _worth(few_shot, a_class, top1, zero_shot.top1)
-    return {
-        "top1": top1,
-        "interval": asdict(bootstrap_interval(outcomes.correct, seed=seed)),
-        "mean_per_class": mean_per_class(outcomes.correct, outcomes.targets),
-        "classes": len(test.data.classnames),
-        "images": len(outcomes.targets),
-        "probe": {
-            "l2": probe.l2,
-            "loss": probe.loss,
-            "converged": probe.converged,
-            "tried": {f"{l2:.6g}": score for l2, score in chosen.tried.items()},
-        },
-        "templates": list(templates),
-        "zero_shot": {"top1": zero_shot.top1, "interval": asdict(zero_shot.interval)},
-        "few_shot": few_shot,
-        "zero_shot_is_worth": worth if worth != float("inf") else None,
-        "examples": {
-            "train": len(fit_on.targets),
-            "validation": len(choose_on.targets),
-            "test": len(outcomes.targets),
-            "a_class": a_class,
-        },
-        "skipped": {split.data.split: dict(split.pictures.skipped) for split in splits},
-        "classnames": first_names(labels or test.data.classnames),
-        "labels": list(test.data.classnames),
-        "pictures": outcomes.to_dict(),
-    }
+    return Result(
+        measurement="linear-probe",
+        kind="classification",
+        task=task.name if task else "",
+        data=test.id,
+        metric=metric,
+        value=metric_of(rows, metric),
+        interval=interval_of(rows, metric, seed=seed),
+        n=len(rows),
+        numbers={"top-1": top1, "mean per class": mean_per_class(rows.correct, rows.targets)},
+        prompts=prompts,
+        skipped=dict(test.pictures.skipped),
+        rows=rows,
+        probe=ProbeFit(
+            train=train.id,
+            validation=validation_of(validation.data.split if validation else None),
+            validation_sha256=validation.sha256 if validation else "",
+            train_examples=len(fit_on.targets),
+            validation_examples=len(choose_on.targets),
+            a_class=a_class,
+            l2=probe.l2,
+            loss=probe.loss,
+            converged=probe.converged,
+            tried=dict(chosen.tried),
+            zero_shot=zero_shot.top1,
+            zero_shot_interval=zero_shot.interval,
+            few_shot=curve,
+            worth=_worth(curve, a_class, top1, zero_shot.top1),
+            skipped={split.data.split: dict(split.pictures.skipped) for split in splits},
+        ),
+    )
+
+
+def probe_metric(task: Task | None) -> Metric:
+    """What a probe is scored by. The ten folds of STL-10 are of its training pictures; a probe here is fitted once."""
+    return task.metric if task and task.metric != "mean of 10 folds" else "accuracy"
+
+
+def validation_of(split: str | None) -> str:
+    """What a probe's strength is chosen on, in words."""
+    return split or f"{HELD_OUT_SHARE} of each class"
 
 
 def check_same_classes(splits: Sequence[LabelledImages]) -> None:
@@ -172,6 +222,42 @@ def check_same_classes(splits: Sequence[LabelledImages]) -> None:
     if len({split.classnames for split in splits}) > 1:
         names = ", ".join(split.split for split in splits)
         raise DataError(f"{names} of {splits[0].name} must have the same classes. They have not.")
+
+
+def _probe_rows(scores: Tensor, test: Split, metric: str) -> Rows:
+    """Rows of a classifier whose scores [N, C] are logits of a softmax."""
+    targets = torch.tensor(test.data.targets[list(test.pictures.kept)])
+    return Rows(
+        keys=tuple(test.data.keys[index] for index in test.pictures.kept),
+        targets=targets,
+        predictions=scores.argmax(dim=1).cpu(),
+        correct=top_k_correct(scores, targets, 1).cpu(),
+        confidences=scores.softmax(dim=1).amax(dim=1).float().cpu(),
+        scores=auc_margin(scores.cpu(), test.data.name) if metric == "ROC AUC" else None,
+    )
+
+
+def _curves(
+    features: ModelFeatures,
+    train: Split,
+    test: Split,
+    validation: Split | None,
+    prompts: Prompts,
+    asked: FewShot,
+    seed: int,
+) -> tuple[FewShotScore, ...]:
+    found: list[FewShotScore] = []
+    for name in dict.fromkeys(asked.learners) if asked.shots else ():
+        points = few_shot_curve(
+            _learner(name, features, train, validation, prompts, seed),
+            _to_fit(train, validation, seed, trunk=name == "probe")[0],
+            test.pictures.examples(test.data) if name == "probe" else test.pictures.projected_examples(test.data),
+            seed=seed,
+            shots=sorted(set(asked.shots)),
+            repeats=asked.repeats,
+        )
+        found += [FewShotScore(learner=name, point=point) for point in points]
+    return tuple(found)
 
 
 def _to_fit(train: Split, validation: Split | None, seed: int, *, trunk: bool) -> tuple[Examples, Examples]:
@@ -190,14 +276,13 @@ def _learner(
     features: ModelFeatures,
     train: Split,
     validation: Split | None,
-    templates: Sequence[str],
-    labels: Labels | None,
+    prompts: Prompts,
     seed: int,
 ) -> Learner:
     choose_on = _to_fit(train, validation, seed, trunk=name == "probe")[1]
     if name == "probe":
         return probe_learner(choose_on)
-    weights, scale = features.class_weights(labels or train.data.classnames, templates), features.bundle.logit_scale
+    weights, scale = features.class_weights(prompts.classnames, prompts.templates), features.bundle.logit_scale
     if name == "prompt-weights":
         return probe_learner(choose_on, prior=scale * weights)
     if name == "tip-adapter":
@@ -205,43 +290,16 @@ def _learner(
     raise ConfigError(f"a learner must be probe, prompt-weights or tip-adapter. Got {name!r}.")
 
 
-def _worth(few_shot: Sequence[Values], a_class: float, full: float, zero_shot: float) -> float | None:
-    """Labelled pictures a class that the class names are worth, see `shots_to_match`; None without a probe's curve."""
-    points = [
-        (float(point["shots"]), point["mean"])
-        for point in few_shot
-        if point["learner"] == "probe" and point["shots"] < a_class
-    ]
-    return shots_to_match([*points, (a_class, full)], zero_shot) if points else None
-
-
-def measure_retrieval(
-    features: ModelFeatures, data: CaptionedImages, pictures: TrunkFeatures, *, template: str = "{}", seed: int
-) -> Values:
-    """Recall@1, 5 and 10, and the median rank, both ways.
-
-    Args:
-        features: of the model.
-        data: the set.
-        pictures: the set as features; captions of pictures that could not be read are left out with them.
-        template: one prompt template, e.g. "a photo of {}".
-        seed: of the intervals.
+def _worth(curve: Sequence[FewShotScore], a_class: float, full: float, zero_shot: float) -> float | None:
+    """Labelled pictures a class that the class names are worth, see `shots_to_match`; None without a probe's curve, and
+    where no number of pictures is enough.
     """
-    owners, texts = [], []
-    for row, position in enumerate(pictures.kept):
-        for caption in data.captions[position]:
-            owners.append(row)
-            texts += fill([template], caption)
-    found = retrieval(pictures.image_features, features.texts(texts), torch.tensor(owners), seed=seed)
-    return found.to_dict() | {
-        "templates": [template],
-        "images": len(pictures.kept),
-        "texts": len(texts),
-        "shortened": features.tokenizer.count_too_long(texts),  # texts that were cut
-        "skipped": dict(pictures.skipped),
-    }
-
-
-def first_names(labels: Labels) -> list[str]:
-    """One name for each class."""
-    return [label if isinstance(label, str) else label[0] for label in labels]
+    points = [
+        (float(one.point.shots), one.point.mean)
+        for one in curve
+        if one.learner == "probe" and one.point.shots < a_class
+    ]
+    if not points:
+        return None
+    worth = shots_to_match([*points, (a_class, full)], zero_shot)
+    return worth if worth != float("inf") else None

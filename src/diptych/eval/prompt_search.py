@@ -195,30 +195,6 @@ def find_collisions(
     return tuple(sorted(found, key=lambda pair: (-pair.same_name, -pair.cosine, pair.first, pair.second)))
 
 
-def halves(targets: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
-    """Rows to choose on and rows to measure on: half of each class, the odd one to measure on.
-
-    Args:
-        targets: [N], class numbers from 0.
-        seed: of the draw.
-
-    Returns:
-        Two int64 tensors of rows, in rising order.
-
-    Raises:
-        DataError: no class has two pictures.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(targets), generator=generator)
-    by_class = shuffled[targets.cpu()[shuffled].sort(stable=True).indices]
-    parts = by_class.split(torch.bincount(targets.cpu()).tolist())
-    first = torch.cat([rows[: len(rows) // 2] for rows in parts])
-    if not len(first):
-        raise DataError("A half to choose templates on needs a class with two pictures. Every class has one at most.")
-    second = torch.cat([rows[len(rows) // 2 :] for rows in parts])
-    return first.sort().values, second.sort().values
-
-
 def _step(features: Tensor, chosen: Sequence[int], image_features: Tensor, targets: Tensor) -> Chosen:
     correct, _ = _outcome(image_features, weights_of(features, chosen), targets)
     return Chosen(chosen[-1], correct.double().mean().item(), mean_per_class(correct, targets))

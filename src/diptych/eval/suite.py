@@ -1,39 +1,42 @@
-"""All data sets of a folder measured with one model, one result file each; a run that was stopped goes on.
+"""Data sets measured with one model, one result file each; a run that was stopped goes on. One set is a suite of one.
 
 A result file is whole or absent. One that is there is kept when it was measured under the conditions of this run: same
 model, data, prompts, seed, precision and versions.
 """
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+
+import PIL
 
 from diptych.config import unknown_name
-from diptych.data.prompts import PLAIN
 from diptych.errors import ConfigError, DataError, DiptychError, MissingExtraError
-from diptych.eval.conditions import conditions, same_conditions
 from diptych.eval.features import ModelFeatures
+from diptych.eval.kinds import KINDS
 from diptych.eval.measure import (
-    HELD_OUT_SHARE,
     Split,
-    Values,
     check_same_classes,
-    first_names,
     measure_probe,
-    measure_retrieval,
-    measure_zero_shot,
+    open_task,
+    probe_metric,
+    prompts_of,
+    score_pictures,
+    validation_of,
 )
-from diptych.eval.task_scores import open_task, score_task
-from diptych.eval.tasks import Task, find_task, names_of, task_data, tasks
-from diptych.files import folder_lock, remove_leftovers, write_json
-from diptych.sets.captioned import CaptionedImages, read_retrieval
+from diptych.eval.result import Conditions, DataId, Measurement, ModelId, Result
+from diptych.eval.result_file import result_at, write_result
+from diptych.eval.shift import subset_numbers, subsets_of
+from diptych.eval.tasks import FewShot, Kind, Prompts, Task, task_data, task_named, tasks
+from diptych.files import folder_lock, remove_leftovers
+from diptych.runtime import hardware
 from diptych.sets.digest import digest
 from diptych.sets.labelled import LabelledImages
 from diptych.sets.open import read_labelled
+from diptych.sets.pictures import Pictures
 from diptych.sets.webdataset import dataset_type
+from diptych.version import __version__
 
 ALL = "all"
 _TEST_SPLITS = ("test", "val", "validation")  # the first that is there is measured
@@ -42,37 +45,49 @@ _TRAIN_SPLIT = "train"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuiteSet:
+class EvaluationSet:
     """One data set and what is measured on it."""
 
     folder: Path
+    name: str  # of the folder; of the task where two tasks share the folder
     task: Task | None  # the row of the table; None for a set that is known by its layout alone
-    kind: str  # of `Task.kind`
+    kind: Kind
     split: str  # that is measured
-    train_split: str | None  # with it a linear probe is fitted
-    validation_split: str | None  # that the probe's strength is chosen on
+    train_split: str | None = None  # with it a linear probe is fitted
+    validation_split: str | None = None  # that the probe's strength is chosen on
 
     @property
-    def name(self) -> str:
-        return self.folder.resolve().name
+    def measurements(self) -> tuple[Measurement, ...]:
+        """Those of the set's kind that its splits allow."""
+        return tuple(one for one in KINDS[self.kind].measurements if one != "linear-probe" or self.train_split)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuiteResult:
+class Asked:
+    """How sets are measured, beside the model."""
+
+    model: str  # what it is called
+    seed: int = 0  # of whatever is drawn
+    templates: tuple[str, ...] | None = None  # in place of those of the rule
+    few_shot: FewShot = field(default_factory=FewShot)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
     """One measurement, done or failed."""
 
     data: str  # name of the set
-    task: str  # "zero-shot", "linear-probe", "retrieval"; empty when the set could not be opened
-    values: Values | None  # what the result file holds; None when it failed
+    measurement: Measurement
+    result: Result | None = None  # None when it failed
     error: str = ""  # one line
     kept: bool = False  # the file was there
 
     @property
     def title(self) -> str:
-        return f"{self.data}, {self.task}" if self.task else self.data
+        return f"{self.data}, {self.measurement}"
 
 
-def find_sets(data: Path, names: Sequence[str] = (ALL,)) -> list[SuiteSet]:
+def find_sets(data: Path, names: Sequence[str] = (ALL,)) -> list[EvaluationSet]:
     """The data sets in a folder, in alphabetical order.
 
     Args:
@@ -86,44 +101,83 @@ def find_sets(data: Path, names: Sequence[str] = (ALL,)) -> list[SuiteSet]:
     """
     if not data.is_dir():
         raise DataError(f"{data} must be a folder of data sets. There is no such folder.")
-    known = {folder: task for task in tasks() if (folder := task_data(task, data))}
+    known: dict[Path, list[Task]] = {}
+    for task in tasks():
+        if folder := task_data(task, data):
+            known.setdefault(folder, []).append(task)
     children = [child for child in data.iterdir() if child.is_dir() and not child.name.startswith(".")]
     is_a_set = any(child.name in _TEST_SPLITS for child in children)
     folders = {data} if is_a_set else {*children, *known}
-    sets = {folder: one for folder in sorted(folders) if (one := _set(folder, known.get(folder)))}
+    sets = [
+        one
+        for folder in sorted(folders)
+        for task in known.get(folder) or [task_named(folder.resolve().name)]
+        if (one := _set_in(folder, task))
+    ]
     if not sets:
         layouts = "SET/test/0.tar, SET/test/CLASS/*.jpg"
         raise DataError(f"{data} must hold a folder for each data set ({layouts}). It has none.")
     if ALL in names:
-        return list(sets.values())
-    by_name = {folder.name: one for folder, one in sets.items()}
-    by_name |= {one.task.name: one for one in sets.values() if one.task}
+        return sets
+    by_name = {one.task.name: one for one in sets if one.task} | {one.name: one for one in sets}
     for name in names:
         if name not in by_name:
             raise ConfigError(unknown_name(name, "", sorted(by_name), f"a data set in {data}"))
-    return list({by_name[name].folder: by_name[name] for name in names}.values())
+    return list({by_name[name].name: by_name[name] for name in names}.values())
+
+
+def one_set(
+    folder: Path,
+    measurement: Measurement,
+    *,
+    split: str | None = None,
+    train_split: str = _TRAIN_SPLIT,
+    validation_split: str | None = None,
+) -> EvaluationSet:
+    """One set by its folder, for one measurement; splits that are not named are those that a suite would take.
+
+    Raises:
+        DataError: there is no such folder, nothing of the kind is measured on it, or two splits are one.
+    """
+    if not folder.is_dir():
+        what = "pictures with captions" if measurement == "retrieval" else "labelled pictures"
+        raise DataError(f"{folder} must be a folder of {what}. There is no such folder.")
+    task = task_named(folder.resolve().name)
+    if task and measurement not in KINDS[task.kind].measurements:
+        its = " and ".join(KINDS[task.kind].measurements)
+        raise DataError(f"{folder} must be a set for {measurement}. It is {task.name} ({task.kind}), for {its}.")
+    kind: Kind = task.kind if task else "retrieval" if measurement == "retrieval" else "classification"
+    found = _described(folder, task, kind)
+    if measurement == "linear-probe":
+        names = [train_split, split or found.split, *([validation_split] if validation_split else [])]
+        if len(set(names)) < len(names):
+            raise DataError(f"The splits of a probe must differ. Got {', '.join(names)}.")
+    return replace(
+        found,
+        split=split or found.split,
+        train_split=train_split,
+        validation_split=validation_split or (found.validation_split if found.validation_split != split else None),
+    )
 
 
 def run_suite(
     features: ModelFeatures,
-    sets: Sequence[SuiteSet],
+    sets: Sequence[EvaluationSet],
     out: Path,
+    asked: Asked,
     *,
-    model: str,
-    seed: int = 0,
     on_start: Callable[[str], None] = lambda _: None,
-) -> Iterator[SuiteResult]:
+) -> Iterator[Measured]:
     """Measure one set after another; each result is on disk when it is given.
 
-    Features of one set at a time are in memory. A measurement that fails is a result with a sentence, and the others go
+    Features of one set at a time are in memory. A measurement that fails is given with a sentence, and the others go
     on.
 
     Args:
         features: of the model.
         sets: from `find_sets`.
-        out: folder of the result files, SET.TASK.json; no other process works in it meanwhile.
-        model: what the model is called.
-        seed: of whatever is drawn.
+        out: folder of the result files, SET.MEASUREMENT.json; no other process works in it meanwhile.
+        asked: how to measure.
         on_start: gets the title of a measurement that is not there yet.
 
     Raises:
@@ -134,211 +188,211 @@ def run_suite(
         remove_leftovers(out)
         _check_model(features, out)
         for one in sets:
-            opened = _Opened(features, one, model, seed)
-            for task, (wanted, measure) in _MEASUREMENTS.get(one.kind, _GENERIC).items():
-                if task == "linear-probe" and not one.train_split:
-                    continue
+            opened = OpenedSet(features, one, asked, beside=sets)
+            for measurement in one.measurements:
+                path = out / file_name(one, measurement)
                 try:
-                    result = _measured(opened, task, wanted, measure, out, on_start)
+                    there = result_at(path)
+                    if there and opened.would_be_alike(there):
+                        yield Measured(data=one.name, measurement=measurement, result=there, kept=True)
+                        continue
+                    on_start(f"{one.name}, {measurement}")
+                    result = opened.measure(measurement)
+                    write_result(result, path)
                 except (DiptychError, OSError) as error:
-                    result = SuiteResult(data=one.name, task=task, values=None, error=_sentence(error))
-                yield result
+                    yield Measured(data=one.name, measurement=measurement, error=_sentence(error))
+                else:
+                    yield Measured(data=one.name, measurement=measurement, result=result)
 
 
-def _measured(
-    opened: "_Opened",
-    task: str,
-    wanted_of: Callable[["_Opened"], Values],
-    measure: Callable[["_Opened"], Values],
-    out: Path,
-    on_start: Callable[[str], None],
-) -> SuiteResult:
-    name = opened.set.name
-    path = out / f"{name}.{task}.json"
-    wanted = opened.conditions(task) | wanted_of(opened)
-    there = _read_json(path)
-    if same_conditions(there, wanted):
-        return SuiteResult(data=name, task=task, values=there, kept=True)
-    on_start(f"{name}, {task}")
-    values = wanted | measure(opened) | wanted_of(opened)
-    write_json(path, values)
-    return SuiteResult(data=name, task=task, values=values)
+def measure_one(
+    features: ModelFeatures, one: EvaluationSet, measurement: Measurement, asked: Asked, out: Path | None = None
+) -> Result:
+    """A suite of one, which is measured anew whatever is there.
+
+    Args:
+        features: of the model.
+        one: from `one_set`.
+        measurement: one of those of its kind.
+        asked: how to measure.
+        out: where the result goes: a file, NAME.json, or a folder, where it is called as in a suite; None keeps none.
+
+    Raises:
+        DataError: the data cannot be read, does not do for the measurement, or the file cannot be written.
+    """
+    result = OpenedSet(features, one, asked).measure(measurement)
+    if out:
+        write_result(result, out if out.suffix == ".json" else out / file_name(one, measurement))
+    return result
 
 
-class _Opened:
-    """One set while it is measured: what is read of it is read once."""
+def file_name(one: EvaluationSet, measurement: Measurement) -> str:
+    """What a result's file is called in a folder of results."""
+    return f"{one.name}.{measurement}.json"
 
-    def __init__(self, features: ModelFeatures, one: SuiteSet, model: str, seed: int) -> None:
+
+class OpenedSet:
+    """One set while it is measured: what is read of it is read once.
+
+    Args:
+        features: of the model.
+        one: the set.
+        asked: how to measure.
+        beside: the sets that are measured with it.
+    """
+
+    def __init__(
+        self, features: ModelFeatures, one: EvaluationSet, asked: Asked, *, beside: Sequence[EvaluationSet] = ()
+    ) -> None:
         self.features = features
         self.set = one
-        self.seed = seed
-        self._model = model
-        self._data: dict[str, LabelledImages] = {}
+        self.asked = asked
+        self._beside = beside
+        self._labelled: dict[str, LabelledImages] = {}
         self._splits: dict[str, Split] = {}
         self._digests: dict[str, str] = {}
 
-    def conditions(self, task: str) -> Values:
-        return conditions(
-            task,
-            self.features,
-            model=self._model,
-            data=self.set.name,
-            split=self.set.split,
-            sha256=self.digest(self.set.split),
-            seed=self.seed,
+    def measure(self, measurement: Measurement) -> Result:
+        """One measurement of those of the set's kind, with its conditions.
+
+        Raises:
+            DataError: the data cannot be read, or does not do for the measurement.
+        """
+        result = self._probe() if measurement == "linear-probe" else self._score()
+        return replace(result, data=self.data_id(self.set.split), model=self.model_id, conditions=self.conditions)
+
+    def would_be_alike(self, there: Result) -> bool:
+        """Whether a result was measured as it would be now, on whatever machine."""
+        conditions = there.conditions and replace(there.conditions, hardware=self.conditions.hardware)
+        alike = (
+            (there.model, there.data, there.kind) == (self.model_id, self.data_id(self.set.split), self.set.kind)
+            and (conditions, there.prompts, there.metric)
+            == (self.conditions, self.prompts, self._metric(there.measurement))
+            and set(self._subsets) <= set(there.numbers)
         )
+        if not alike or there.measurement != "linear-probe":
+            return alike
+        train, validation = self.set.train_split, self.set.validation_split
+        assert train
+        fitted = there.probe and (there.probe.train, there.probe.validation, there.probe.validation_sha256)
+        sha256 = self.digest(validation) if validation else ""
+        return fitted == (self.data_id(train), validation_of(validation), sha256)
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        """The split that is measured."""
+        if self.set.task:
+            return replace(open_task(self.set.task, self.set.folder, split=self.set.split), name=self.set.name)
+        return KINDS[self.set.kind].open(self.set.folder, split=self.set.split)
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        return prompts_of(self.pictures, self.set.task, self.asked.templates)
+
+    @property
+    def model_id(self) -> ModelId:
+        return ModelId(name=self.asked.model, fingerprint=self.features.fingerprint)
+
+    @cached_property
+    def conditions(self) -> Conditions:
+        return conditions_of(self.features, seed=self.asked.seed)
+
+    def data_id(self, split: str) -> DataId:
+        return DataId(name=self.set.name, split=split, sha256=self.digest(split))
 
     def digest(self, split: str) -> str:
         if split not in self._digests:
             self._digests[split] = digest(self.set.folder, split)
         return self._digests[split]
 
-    @property
-    def labelled(self) -> LabelledImages:
-        return self.data(self.set.split)
+    def _metric(self, measurement: Measurement) -> str:
+        if measurement == "linear-probe":
+            return probe_metric(self.set.task)
+        return self.set.task.metric if self.set.task else KINDS[self.set.kind].metric
 
-    def data(self, split: str) -> LabelledImages:
-        if split not in self._data:
-            self._data[split] = read_labelled(self.set.folder, split=split)
-        return self._data[split]
+    def _score(self) -> Result:
+        if self.set.kind == "classification":  # a probe has use for the same features
+            encoded = self._split(self.set.split).pictures
+        else:
+            encoded = self.features.pictures(self.pictures, self.digest(self.set.split))
+        result = score_pictures(
+            self.features,
+            self.pictures,
+            encoded,
+            task=self.set.task,
+            templates=self.asked.templates,
+            sureness=True,
+            seed=self.asked.seed,
+        )
+        if not self._subsets:
+            return result
+        weights = self.features.class_weights(self.prompts.classnames, self.prompts.templates)
+        return replace(result, numbers={**result.numbers, **subset_numbers(result, encoded, weights, self._subsets)})
 
-    @cached_property
-    def captioned(self) -> CaptionedImages:
-        return read_retrieval(self.set.folder, split=self.set.split)
+    def _probe(self) -> Result:
+        one = self.set
+        assert one.train_split
+        names = [one.train_split, one.split, *([one.validation_split] if one.validation_split else [])]
+        check_same_classes([self._data(name) for name in names])  # before any is encoded
+        return measure_probe(
+            self.features,
+            self._split(one.train_split),
+            self._split(one.split),
+            self._split(one.validation_split) if one.validation_split else None,
+            task=one.task,
+            templates=self.asked.templates,
+            few_shot=self.asked.few_shot,
+            seed=self.asked.seed,
+        )
 
-    @property
-    def templates(self) -> tuple[str, ...]:
-        return self.set.task.templates if self.set.task else self.labelled.templates or PLAIN
+    def _data(self, split: str) -> LabelledImages:
+        if split not in self._labelled:
+            if split == self.set.split and isinstance(self.pictures, LabelledImages):
+                self._labelled[split] = self.pictures
+            else:
+                self._labelled[split] = replace(read_labelled(self.set.folder, split=split), name=self.set.name)
+        return self._labelled[split]
 
-    @property
-    def labels(self) -> tuple[tuple[str, ...], ...]:
-        classnames = self.labelled.classnames
-        return names_of(self.set.task, classnames) if self.set.task else tuple((name,) for name in classnames)
-
-    def split(self, name: str) -> Split:
+    def _split(self, name: str) -> Split:
         if name not in self._splits:
-            pictures = self.features.pictures(self.data(name), self.digest(name))
-            self._splits[name] = Split(data=self.data(name), pictures=pictures)
+            pictures = self.features.pictures(self._data(name), self.digest(name))
+            self._splits[name] = Split(data=self._data(name), pictures=pictures, sha256=self.digest(name))
         return self._splits[name]
 
-    def metric(self, values: Values) -> Values:
-        """The number that the task is scored by, of those there are."""
-        name = self.set.task.metric if self.set.task else "accuracy"
-        if name == "mean per class":
-            return {"metric": name, "value": values["mean_per_class"]}
-        return {"metric": "accuracy", "value": values["top1"]}
+    @cached_property
+    def _subsets(self) -> Mapping[str, tuple[int, ...]]:
+        """Classes that shifted sets beside this one have, where this one is what they are shifts of."""
+        if not self.set.task or self.set.task.name != "imagenet":
+            return {}
+        shifts = [one for one in self._beside if one.task and "natural-shift" in one.task.suites]
+        others = {one.name: OpenedSet(self.features, one, self.asked).prompts.names for one in shifts}
+        return subsets_of(self.prompts.names, others)
 
 
-def _zero_shot_conditions(opened: _Opened) -> Values:
-    return {"templates": list(opened.templates), "classnames": first_names(opened.labels)}
+def conditions_of(features: ModelFeatures, *, seed: int) -> Conditions:
+    """What a result hangs on beside model, data and prompts."""
+    machine = hardware()
+    versions = {"diptych": __version__, "pillow": PIL.__version__}
+    versions |= {name: str(machine.pop(name)) for name in ("torch", "python")}
+    return Conditions(seed=seed, precision=features.precision, versions=versions, hardware=machine)
 
 
-def _zero_shot(opened: _Opened) -> Values:
-    split = opened.split(opened.set.split)
-    values = measure_zero_shot(
-        opened.features,
-        split.data,
-        split.pictures,
-        templates=opened.templates,
-        labels=opened.labels,
-        seed=opened.seed,
-    )
-    task = opened.set.task
-    if task is None or task.metric in ("accuracy", "mean per class"):
-        return values | opened.metric(values)
-    scored = score_task(opened.features, task, split.data, split.pictures, seed=opened.seed)
-    return values | {"metric": scored.metric, "value": scored.value}
-
-
-def _probe_conditions(opened: _Opened) -> Values:
-    train, validation = opened.set.train_split, opened.set.validation_split
-    assert train
-    facts = {
-        "split": train,
-        "sha256": opened.digest(train),
-        "validation": validation or f"{HELD_OUT_SHARE} of each class",
-    }
-    if validation:
-        facts["validation_sha256"] = opened.digest(validation)
-    return _zero_shot_conditions(opened) | {"train_data": facts}
-
-
-def _probe(opened: _Opened) -> Values:
-    one = opened.set
-    assert one.train_split
-    names = [one.train_split, one.split, *([one.validation_split] if one.validation_split else [])]
-    check_same_classes([opened.data(name) for name in names])  # before any is encoded
-    values = measure_probe(
-        opened.features,
-        opened.split(one.train_split),
-        opened.split(one.split),
-        opened.split(one.validation_split) if one.validation_split else None,
-        templates=opened.templates,
-        labels=opened.labels,
-        seed=opened.seed,
-    )
-    return values | opened.metric(values)
-
-
-def _template(opened: _Opened) -> str:
-    [template] = opened.set.task.templates if opened.set.task else PLAIN
-    return template
-
-
-def _retrieval_conditions(opened: _Opened) -> Values:
-    return {"templates": [_template(opened)]}
-
-
-def _retrieval(opened: _Opened) -> Values:
-    pictures = opened.features.pictures(opened.captioned, opened.digest(opened.set.split))
-    return measure_retrieval(opened.features, opened.captioned, pictures, template=_template(opened), seed=opened.seed)
-
-
-def _task_conditions(opened: _Opened) -> Values:
-    assert opened.set.task
-    return {"templates": list(opened.set.task.templates), "metric": opened.set.task.metric}
-
-
-def _task(opened: _Opened) -> Values:
-    """A kind of task that has no classes of the plain sort."""
-    task = opened.set.task
-    assert task
-    pictures = open_task(task, opened.set.folder, split=opened.set.split)
-    encoded = opened.features.pictures(pictures, opened.digest(opened.set.split))
-    return {
-        name: value
-        for name, value in score_task(opened.features, task, pictures, encoded, seed=opened.seed).to_dict().items()
-        if name not in ("task", "data", "split")  # the conditions say these
-    }
-
-
-# What is measured on a kind of set: by its name in the file, what else it hangs on, and how.
-_Measurement = tuple[Callable[[_Opened], Values], Callable[[_Opened], Values]]
-_MEASUREMENTS: dict[str, dict[str, _Measurement]] = {
-    "classification": {
-        "zero-shot": (_zero_shot_conditions, _zero_shot),
-        "linear-probe": (_probe_conditions, _probe),
-    },
-    "retrieval": {"retrieval": (_retrieval_conditions, _retrieval)},
-}
-_GENERIC: dict[str, _Measurement] = {"zero-shot": (_task_conditions, _task)}
-
-
-def _set(folder: Path, task: Task | None) -> SuiteSet | None:
+def _set_in(folder: Path, task: Task | None) -> EvaluationSet | None:
     """None for what holds no pictures in a layout that can be read."""
-    if task is None:
-        try:
-            task = find_task(folder.name)
-        except ConfigError:
-            task = None
     kind = task.kind if task else "retrieval" if dataset_type(folder) == "retrieval" else "classification"
+    found = _described(folder, task, kind)
+    if task is None and not (folder / found.split).is_dir() and not _looks_labelled(folder):
+        return None
+    return found
+
+
+def _described(folder: Path, task: Task | None, kind: Kind) -> EvaluationSet:
     there = {child.name for child in folder.iterdir() if child.is_dir()}
     usual = task.split if task else _TEST_SPLITS[0]
     split = next((name for name in (usual, *_TEST_SPLITS) if name in there), usual)
-    if task is None and split not in there and not _looks_labelled(folder):
-        return None
-    return SuiteSet(
+    return EvaluationSet(
         folder=folder,
+        name=task.name if task and task.folder else folder.resolve().name,
         task=task,
         kind=kind,
         split=split,
@@ -363,20 +417,11 @@ def _looks_labelled(folder: Path, split: str = "test") -> bool:
 
 def _check_model(features: ModelFeatures, out: Path) -> None:
     for path in sorted(out.glob("*.json")):
-        found = _read_json(path)
-        model = found.get("model") if isinstance(found, dict) else None
-        if isinstance(model, dict) and model.get("fingerprint") != features.fingerprint:
+        found = result_at(path)
+        if found and found.model.fingerprint != features.fingerprint:
             raise ConfigError(
-                f"{out} must hold results of this model. {path.name} is of {model.get('name')}: choose another folder."
+                f"{out} must hold results of this model. {path.name} is of {found.model.name}: choose another folder."
             )
-
-
-def _read_json(path: Path) -> Any:
-    """None where there is no such file, or none that can be read."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 def _sentence(error: Exception) -> str:

@@ -1,4 +1,5 @@
-"""The tasks that a model is measured on, from `tasks.toml`: what each is, and where its data lies.
+"""The tasks that a model is measured on, from `tasks.toml`: what each is, where its data lies, and what of measuring it
+can be chosen. Without torch: the command line shows the choices in its help.
 
 Class names are matched by what a data set calls its classes, never by position alone: the published lists of names and
 the archives often differ in order.
@@ -39,6 +40,18 @@ Metric = Literal[
     "text-to-image recall@1",
     "within 25 km",
 ]
+
+ComputePrecision = Literal["auto", "float32", "bfloat16"]  # auto: bfloat16 where it is measured to be faster
+LearnerName = Literal["probe", "prompt-weights", "tip-adapter"]  # a probe; one pulled to the words; words with a cache
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShot:
+    """Which few-shot curves a probe is measured with."""
+
+    shots: tuple[int, ...] = ()  # numbers of examples a class; none makes no curve
+    repeats: int = 10  # draws for each number
+    learners: tuple[LearnerName, ...] = ("probe",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +95,7 @@ def find_task(name: str) -> Task:
     Raises:
         ConfigError: there is none; the nearest name is given.
     """
-    found = _by_folder_name().get(_plain(name))
+    found = task_named(name)
     if not found:
         raise ConfigError(unknown_name(name, "", [task.name for task in tasks()], "a task"))
     return found
@@ -123,6 +136,62 @@ def names_of(task: Task, labels: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     known = {_plain(name): names for names in task.classnames for name in names}
     known |= {_plain(label): known.get(_plain(names[0]), names) for label, names in task.renamed.items()}
     return tuple(known.get(_plain(label), (_words(label) if task.split_words else label,)) for label in labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """What a model is told of a set."""
+
+    templates: tuple[str, ...]
+    classnames: tuple[tuple[str, ...], ...] = ()  # each class by one name or several; empty where there are no classes
+    labels: tuple[str, ...] = ()  # what the set calls them
+    source: str  # whose the templates are
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The first name of each class."""
+        return tuple(names[0] for names in self.classnames)
+
+    @property
+    def sentence(self) -> str:
+        """Which templates, whose they are, and whether the class names are the set's own."""
+        shown = ", ".join(self.templates[:2]) + (f", ... ({len(self.templates)})" if len(self.templates) > 2 else "")
+        renamed = self.names != self.labels
+        return f"{shown}, {self.source}" + ("; class names of the table of tasks" if renamed else "")
+
+
+def prompts_for(
+    task: Task | None, labels: Sequence[str], own: Sequence[str] | None, chosen: Sequence[str] | None = None
+) -> Prompts:
+    """The one rule for prompts and class names.
+
+    Templates are those that were asked for; else those of the task's row; else those that the set brings; else the bare
+    name. Class names are the row's where they fit, see `names_of`; else the set's.
+
+    Args:
+        task: the row, where the set is one of the table.
+        labels: C, as the set has them; none where there are no classes.
+        own: templates of the set.
+        chosen: templates that were asked for.
+
+    Raises:
+        DataError: a template is not valid.
+    """
+    if chosen:
+        templates, source = check_templates(chosen), "as asked for"
+    elif task:
+        templates, source = task.templates, f"of the row {task.name} of the table of tasks"
+    elif own:
+        templates, source = check_templates(own), "the set's own"
+    else:
+        templates, source = PLAIN, "the bare name"
+    names = names_of(task, labels) if task else tuple((label,) for label in labels)
+    return Prompts(templates=templates, classnames=names, labels=tuple(labels), source=source)
+
+
+def task_named(name: str) -> Task | None:
+    """The row of a folder's name, None where there is none."""
+    return _by_folder_name().get(_plain(name))
 
 
 def _words(name: str) -> str:

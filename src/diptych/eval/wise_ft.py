@@ -4,20 +4,26 @@ Source: WiSE-FT, arXiv:2109.01903, sections 3 and 4.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
 from diptych.errors import ConfigError
-from diptych.eval.zero_shot import evaluate_zero_shot
+from diptych.eval.features import ModelFeatures
+from diptych.eval.measure import evaluate_zero_shot
+from diptych.eval.result import Conditions, DataId, ModelId
+from diptych.eval.suite import conditions_of
+from diptych.sets.digest import digest
 from diptych.sets.labelled import LabelledImages
+from diptych.sets.open import read_labelled
 from diptych.weights.average import interpolate
 from diptych.weights.bundle import Bundle
 
 ALPHAS = tuple(number / 10 for number in range(11))
+FORMAT = "diptych-wise-ft-1"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class AlphaPoint:
     """One mean of two models. Shares between 0 and 1."""
 
     alpha: float  # share of the fine-tuned model
@@ -27,14 +33,63 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
-    """Points in the order of alpha."""
+class WiseFT:
+    """Points in the order of alpha, with their conditions."""
 
-    points: tuple[Point, ...]
+    model: ModelId  # the fine-tuned one
+    pretrained: ModelId
+    data: DataId  # the new task
+    references: tuple[DataId, ...]  # the old ones
+    conditions: Conditions
+    points: tuple[AlphaPoint, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"points": [asdict(point) | {"references": dict(point.references)} for point in self.points]}
+
+def measure_wise_ft(
+    pretrained: Bundle,
+    tuned: Bundle,
+    *,
+    names: tuple[str, str],
+    target: Path,
+    references: Sequence[Path],
+    split: str = "test",
+    alphas: Sequence[float] = ALPHAS,
+    batch_size: int = 256,
+) -> WiseFT:
+    """The curve of two models on labelled sets, with its conditions.
+
+    Args:
+        pretrained: alpha 0.
+        tuned: alpha 1, of the same sizes.
+        names: what the two are called.
+        target: folder of what the model was tuned for.
+        references: folders of what it could do before.
+        split: their subfolder.
+        alphas: shares of the tuned model.
+        batch_size: pictures, and texts, in one forward pass.
+
+    Raises:
+        ConfigError: see `wise_ft_curve`.
+        DataError: a set cannot be read.
+    """
+    folders = [target, *references]
+    new, *old = [read_labelled(folder, split=split) for folder in folders]
+    points = wise_ft_curve(pretrained, tuned, target=new, references=old, alphas=alphas, batch_size=batch_size)
+    data = [
+        DataId(name=labelled.name, split=split, sha256=digest(folder, split))
+        for labelled, folder in zip((new, *old), folders, strict=True)
+    ]
+    before, after = (
+        ModelId(name=name, fingerprint=bundle.fingerprint())
+        for name, bundle in zip(names, (pretrained, tuned), strict=True)
+    )
+    return WiseFT(
+        model=after,
+        pretrained=before,
+        data=data[0],
+        references=tuple(data[1:]),
+        conditions=conditions_of(ModelFeatures(tuned), seed=0),
+        points=points,
+    )
 
 
 def wise_ft_curve(
@@ -45,7 +100,7 @@ def wise_ft_curve(
     references: Sequence[LabelledImages],
     alphas: Sequence[float] = ALPHAS,
     batch_size: int = 256,
-) -> Curve:
+) -> tuple[AlphaPoint, ...]:
     """Zero-shot top-1 along the line from one model's weights to the other's.
 
     Args:
@@ -72,8 +127,10 @@ def wise_ft_curve(
     for alpha in sorted(set(alphas)):
         bundle = interpolate(pretrained, tuned, alpha)
         scores = {
-            data.name: evaluate_zero_shot(bundle, data, batch_size=batch_size).top1 for data in (target, *references)
+            data.name: evaluate_zero_shot(bundle, data, batch_size=batch_size).numbers["top-1"]
+            for data in (target, *references)
         }
         new = scores.pop(target.name)
-        points.append(Point(alpha=alpha, target=new, references=scores, reference=sum(scores.values()) / len(scores)))
-    return Curve(points=tuple(points))
+        reference = sum(scores.values()) / len(scores)
+        points.append(AlphaPoint(alpha=alpha, target=new, references=scores, reference=reference))
+    return tuple(points)

@@ -4,16 +4,18 @@ Pairing matters: two models mostly fail on the same pictures, so the difference 
 Letters: N.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from diptych.errors import DataError, ShapeError
 from diptych.measures.binomial import binomial_at_least
-from diptych.measures.metrics import Interval, bootstrap_interval
+from diptych.measures.metrics import Interval, bootstrap_interval, check_level
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +23,14 @@ class Comparison:
     """Model B against model A."""
 
     n: int
-    a: float  # share of rows that are right
+    a: float  # the metric, e.g. the share of rows that are right
     b: float
     difference: float  # b - a
     interval: Interval  # of the difference: paired bootstrap over rows
-    only_a: int  # rows that A alone has right
-    only_b: int
-    p_value: float  # McNemar, exact, two-sided
+    only_a: int | None = None  # rows that A alone has right; None where rows are not right or wrong
+    only_b: int | None = None
+    p_value: float  # two-sided
+    test: Literal["McNemar", "paired bootstrap"]  # McNemar's is exact
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -62,6 +65,66 @@ def compare_correct(a: Tensor, b: Tensor, *, seed: int = 0, level: float = 0.95)
         only_a=only_a,
         only_b=only_b,
         p_value=mcnemar(only_a, only_b),
+        test="McNemar",
+    )
+
+
+def compare_metric(
+    a: Callable[[np.ndarray], float],
+    b: Callable[[np.ndarray], float],
+    n: int,
+    *,
+    group: Tensor | None = None,
+    seed: int = 0,
+    level: float = 0.95,
+    samples: int = 1000,
+) -> Comparison:
+    """Compare two models by any number that is made from rows: paired bootstrap.
+
+    Rows are drawn anew, each with what both models made of it. p is twice the share of draws on which the difference
+    has not the sign that it has more often, counting one draw more than there was: never below 2 / (samples + 1).
+
+    Args:
+        a: the number of model A, from the positions of rows, [n] with repeats. A draw on which it is not defined
+            (DataError) is passed over.
+        b: the number of model B, of the same rows.
+        n: how many rows there are.
+        group: [n]; rows of one group come together or not at all.
+        seed: of the draws.
+        level: of the interval.
+        samples: how many draws.
+
+    Raises:
+        DataError: the numbers are defined on no draw.
+        ShapeError: there is not one group a row.
+        ConfigError: level does not lie between 0 and 1.
+    """
+    check_level(level)
+    if group is not None and group.shape != (n,):
+        raise ShapeError(f"group {list(group.shape)} must hold a number for each of the {n} rows.")
+    rng = np.random.default_rng(seed)
+    numbers = np.arange(n) if group is None else group.cpu().numpy()
+    order = numbers.argsort(kind="stable")
+    members = np.split(order, np.unique(numbers[order], return_index=True)[1][1:])  # rows of each group
+    differences = []
+    for _ in range(samples):
+        rows = np.concatenate([members[number] for number in rng.integers(len(members), size=len(members))])
+        with contextlib.suppress(DataError):
+            differences.append(b(rows) - a(rows))
+    if not differences:
+        raise DataError("A comparison needs rows on which the number is defined. There are too few.")
+    low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
+    up, down = np.greater_equal(differences, 0).sum(), np.less_equal(differences, 0).sum()
+    everything = np.arange(n)
+    of_a, of_b = a(everything), b(everything)
+    return Comparison(
+        n=n,
+        a=of_a,
+        b=of_b,
+        difference=of_b - of_a,
+        interval=Interval(float(low), float(high), level),
+        p_value=min(1.0, 2 * (int(min(up, down)) + 1) / (len(differences) + 1)),
+        test="paired bootstrap",
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from diptych.errors import ConfigError, DataError, ShapeError
-from diptych.measures.linear_probe import Metric, accuracy, choose_l2
+from diptych.measures.linear_probe import Scorer, accuracy, choose_l2
 from diptych.measures.logistic import Examples
 from diptych.measures.metrics import Interval, bootstrap_interval
 from diptych.runtime import generator
@@ -74,7 +74,7 @@ def few_shot_curve(
     seed: int,
     shots: Sequence[int] = SHOTS,
     repeats: int = 10,
-    metric: Metric = accuracy,
+    metric: Scorer = accuracy,
 ) -> tuple[FewShotPoint, ...]:
     """Score of a learner at each number of shots.
 
@@ -142,7 +142,7 @@ def shots_to_match(curve: Sequence[tuple[float, float]], zero_shot: float) -> fl
     return math.inf
 
 
-def probe_learner(validation: Examples, *, metric: Metric = accuracy, prior: Tensor | None = None) -> Learner:
+def probe_learner(validation: Examples, *, metric: Scorer = accuracy, prior: Tensor | None = None) -> Learner:
     """Linear probe with its strength chosen on the validation examples.
 
     With the prior it is the prompt-weight baseline of section 3.1.5: logistic regression whose penalty pulls towards
@@ -202,7 +202,7 @@ def tip_adapter_learner(
     *,
     alphas: Sequence[float] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
     betas: Sequence[float] = (1.0, 2.0, 3.0, 5.5, 8.0, 12.0),
-    metric: Metric = accuracy,
+    metric: Scorer = accuracy,
 ) -> Learner:
     """Tip-Adapter with the alpha and beta that are best on the validation examples; of equals, the first.
 

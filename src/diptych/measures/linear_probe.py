@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diptych.errors import ConfigError, ShapeError
+from diptych.errors import ConfigError, DataError, ShapeError
 from diptych.measures.logistic import Examples, LogisticFits, LogisticProblem
 from diptych.measures.metrics import top_k_accuracy
 from diptych.runtime import generator
@@ -19,7 +19,7 @@ _STEPS_A_DECADE = 8
 _DECADES = (-6, 6)
 _FIRST_SPACING = 16  # steps: 1e-6, 1e-4, 1e-2, 1, 1e2, 1e4, 1e6
 
-Metric = Callable[[Tensor, Tensor], float]  # scores [N, C] and targets -> higher is better
+Scorer = Callable[[Tensor, Tensor], float]  # scores [N, C] and targets -> higher is better
 
 
 def accuracy(scores: Tensor, targets: Tensor) -> float:
@@ -58,7 +58,7 @@ class ChosenProbe:
 
 
 def train_linear_probe(
-    train: Examples, validation: Examples, *, metric: Metric = accuracy, max_passes: int = 1000
+    train: Examples, validation: Examples, *, metric: Scorer = accuracy, max_passes: int = 1000
 ) -> tuple[LinearProbe, ChosenProbe]:
     """Choose the strength on the validation examples, then fit once more to both.
 
@@ -86,7 +86,7 @@ def choose_l2(
     train: Examples,
     validation: Examples,
     *,
-    metric: Metric = accuracy,
+    metric: Scorer = accuracy,
     prior: Tensor | None = None,
     max_passes: int = 1000,
 ) -> ChosenProbe:
@@ -158,6 +158,30 @@ def hold_out(examples: Examples, *, share: float, seed: int) -> tuple[Examples, 
         of_class = shuffled[targets[shuffled] == number]
         aside[of_class[: min(max(1, int(share * len(of_class))), len(of_class) - 1)]] = True
     return examples[~aside], examples[aside]
+
+
+def halves(targets: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows to choose on and rows to measure on: half of each class, the odd one to measure on.
+
+    Args:
+        targets: [N], class numbers from 0.
+        seed: of the draw.
+
+    Returns:
+        Two int64 tensors of rows, in rising order.
+
+    Raises:
+        DataError: no class has two pictures.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(targets), generator=generator)
+    by_class = shuffled[targets.cpu()[shuffled].sort(stable=True).indices]
+    parts = by_class.split(torch.bincount(targets.cpu()).tolist())
+    first = torch.cat([rows[: len(rows) // 2] for rows in parts])
+    if not len(first):
+        raise DataError("A half to choose templates on needs a class with two pictures. Every class has one at most.")
+    second = torch.cat([rows[len(rows) // 2 :] for rows in parts])
+    return first.sort().values, second.sort().values
 
 
 def _probe(fits: LogisticFits, row: int) -> LinearProbe:

@@ -355,8 +355,8 @@ def _precision_at_positives(scores: Tensor, positive: Tensor) -> Tensor:
     of_positives = scores[positive].double().nan_to_num(-torch.inf, torch.inf, -torch.inf).sort(descending=True).values
     of_negatives = scores[~positive].double().nan_to_num(torch.inf, torch.inf, -torch.inf).sort().values
     ahead = len(of_negatives) - torch.searchsorted(of_negatives, of_positives)  # not strictly behind
-    place = torch.arange(1, len(of_positives) + 1, dtype=torch.float64, device=scores.device)
-    return place / (place + ahead)
+    rank = torch.arange(1, len(of_positives) + 1, dtype=torch.float64, device=scores.device)
+    return rank / (rank + ahead)
 
 
 def _check_k(k: int, what: str, scores: Tensor) -> None:

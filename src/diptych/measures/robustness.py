@@ -170,9 +170,9 @@ def class_subset(scores: Tensor, targets: Tensor, classes: Sequence[int]) -> tup
     chosen = torch.tensor(classes, dtype=torch.int64, device=scores.device)
     if not len(classes) or len(set(classes)) < len(classes) or chosen.min() < 0 or chosen.max() >= scores.shape[1]:
         raise DataError(f"classes must be different numbers from 0 to {scores.shape[1] - 1}. Got {list(classes)[:10]}.")
-    place = torch.full((scores.shape[1],), -1, device=scores.device)
-    place[chosen] = torch.arange(len(chosen), device=scores.device)
-    renumbered = place[targets.to(scores.device).long()]
+    position = torch.full((scores.shape[1],), -1, device=scores.device)
+    position[chosen] = torch.arange(len(chosen), device=scores.device)
+    renumbered = position[targets.to(scores.device).long()]
     if (renumbered < 0).all():
         raise DataError(f"At least one row must show one of the {len(classes)} classes. None of {len(targets):,} does.")
     return scores[renumbered >= 0][:, chosen], renumbered[renumbered >= 0]

@@ -9,7 +9,7 @@ from torch import Tensor
 from diptych.classify import class_weights
 from diptych.data.embedded import HELD_OUT, data_path
 from diptych.data.prompts import PLAIN
-from diptych.eval.zero_shot import LabelledFeatures, ZeroShotResult, encode_labelled, score_zero_shot
+from diptych.eval.zero_shot import LabelledFeatures, ZeroShotScores, encode_labelled, score_zero_shot
 from diptych.pages.page import Headline, LinePlot, Prediction, ReportPage
 from diptych.pages.showcase import Showcase, free_labels, showcase
 from diptych.runtime import hardware
@@ -41,7 +41,7 @@ _PICTURES_IN_WORDS = 8
 class DemoReport:
     """What the demo came to."""
 
-    scored: ZeroShotResult
+    scored: ZeroShotScores
     page: ReportPage
     results: Mapping[str, Any]  # the number with its conditions, for JSON
 
@@ -111,7 +111,7 @@ def _pictures(
     return parts, free_labels(data, encoded, of_labels, LABELS, rows=range(0, len(encoded.kept), apart))
 
 
-def _headline(scored: ZeroShotResult, results: Mapping[str, Any]) -> list[Headline]:
+def _headline(scored: ZeroShotScores, results: Mapping[str, Any]) -> list[Headline]:
     interval, pairs = scored.interval, results["pairs_seen"]
     return [
         (
@@ -129,7 +129,7 @@ def _minutes(results: Mapping[str, Any]) -> str:
     return f"{results['train_seconds'] / 60:.1f}"
 
 
-def _conditions(scored: ZeroShotResult, results: Mapping[str, Any], recipe: TrainRecipe) -> dict[str, str]:
+def _conditions(scored: ZeroShotScores, results: Mapping[str, Any], recipe: TrainRecipe) -> dict[str, str]:
     machine = results["hardware"]
     return {
         "measured": "zero-shot accuracy: class names alone, through " + ", ".join(scored.templates),
@@ -143,7 +143,7 @@ def _conditions(scored: ZeroShotResult, results: Mapping[str, Any], recipe: Trai
     }
 
 
-def _curves(lines: Sequence[Mapping[str, Any]], scored: ZeroShotResult, *, metric: str) -> list[LinePlot]:
+def _curves(lines: Sequence[Mapping[str, Any]], scored: ZeroShotScores, *, metric: str) -> list[LinePlot]:
     found = [
         LinePlot(title="Training loss", points=_points(lines, "loss"), unit="nats"),
         LinePlot(title="Zero-shot top-1", points=_points(lines, metric), is_share=True, chance=1 / scored.classes),

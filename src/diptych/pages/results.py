@@ -1,28 +1,55 @@
-"""Result files as a report: one table against published figures, then classes, failures and reliability, set by set."""
+"""Results as a report: one table of all kinds against published figures, then classes, failures and reliability."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 
 from diptych.errors import DataError
-from diptych.eval.outcomes import ResultFile, RetrievalFile, counted
 from diptych.eval.published_scores import PublishedScore, published_score
+from diptych.eval.result import Result, Rows
+from diptych.eval.result_tables import percent, retrieval_table, span
+from diptych.eval.shift import robustness
 from diptych.measures.calibration import reliability
-from diptych.pages.page import Bars, Confusion, Headline, Prediction, ReliabilityPlot, ReportPage
-from diptych.pages.page import PageTable as Table
+from diptych.pages.page import Bars, Confusion, Headline, PageTable, Prediction, ReliabilityPlot, ReportPage
+from diptych.sets.digest import digest
 from diptych.sets.labelled import LabelledImages
+from diptych.sets.open import read_labelled
 
-ZERO_SHOT, PROBE = "zero-shot", "linear-probe"
-_WAYS = (("image_to_text", "picture to texts"), ("text_to_image", "text to pictures"))
 _ALL_UP_TO = 16  # classes; of more, the worst and the best
 _WORST, _BEST = 11, 5
+_SUREST = (0.9, 0.75, 0.5, 0.25)  # shares of the pictures that are answered
+
+
+def measured_pictures(results: Sequence[Result], data: Path) -> tuple[dict[str, LabelledImages], list[str]]:
+    """The labelled sets of results, where they are as they were measured.
+
+    Args:
+        results: of any kind; those without pictures of one class each are passed over.
+        data: a folder of sets, DATA/NAME, or one set itself.
+
+    Returns:
+        The sets by the titles of their data, and the titles of those that are not there or have changed.
+    """
+    found: dict[str, LabelledImages] = {}
+    absent: list[str] = []
+    for one in results:
+        title = one.data.title
+        if one.kind != "classification" or title in found or title in absent:
+            continue
+        folders = [folder for folder in (data / one.data.name, data) if folder.is_dir()]
+        folder = next((folder for folder in folders if digest(folder, one.data.split) == one.data.sha256), None)
+        if folder:
+            found[title] = read_labelled(folder, split=one.data.split)
+        else:
+            absent.append(title)
+    return found, absent
 
 
 def results_page(
-    results: Sequence[ResultFile],
+    results: Sequence[Result],
     sets: Mapping[str, LabelledImages],
-    retrievals: Sequence[RetrievalFile] = (),
     *,
     failures: int = 3,
     confusions: int = 2,
@@ -33,9 +60,8 @@ def results_page(
     zero-shot, or of the probe where it is alone.
 
     Args:
-        results: of `read_results`, of one model.
-        sets: the labelled sets by the results' titles, for pictures; sets that are missing are shown without.
-        retrievals: of `read_retrievals`, of the same model.
+        results: of one model, of any kind.
+        sets: the labelled sets by the titles of their data, for pictures; sets that are missing are shown without.
         failures: pictures of each set that were named wrong, the surest first.
         confusions: pairs of classes of each set that are taken for one another most often.
 
@@ -43,124 +69,127 @@ def results_page(
         DataError: there is no result, results are of several models or come twice, or a set is not the one that was
             measured.
     """
-    models = {result.fingerprint: result.model for result in (*results, *retrievals)}
+    models = {one.model.fingerprint: one.model.name for one in results}
     if len(models) != 1:
         raise DataError(f"A report is of one model. Got results of {len(models)}: {', '.join(models.values()) or '-'}.")
-    [model] = models.values()
-    by_title: dict[str, dict[str, ResultFile]] = {}
-    for result in results:
-        if (data := sets.get(result.title)) and (
-            data.classnames != result.labels or len(data) <= result.outcomes.positions.max()
-        ):
-            raise DataError(f"{result.path} must be of the pictures in {data.name}. It is not: has the set changed?")
-        of_set = by_title.setdefault(result.title, {})
-        if result.task in of_set:
-            raise DataError(f"{result.path} and {of_set[result.task].path} must be of two sets. Both: {result.title}.")
-        of_set[result.task] = result
-    shown = [of_set.get(ZERO_SHOT) or next(iter(of_set.values())) for of_set in by_title.values()]
-    probes = {title: of_set[PROBE] for title, of_set in by_title.items() if PROBE in of_set}
-    pictured = [(result, sets[result.title]) for result in shown if result.title in sets]
-    several = len(shown) > 1
+    by_set: dict[str, dict[str, Result]] = {}
+    for one in results:
+        data = sets.get(one.data.title)
+        if data and (data.classnames != one.prompts.labels or not set(one.rows.keys) <= set(data.keys)):
+            raise DataError(f"{one.title} must be of the pictures in {data.name}. It is not: has the set changed?")
+        of_set = by_set.setdefault(one.data.title, {})
+        if one.measurement in of_set:
+            raise DataError(f"A report shows {one.title} once. There are two results of it: remove one of the files.")
+        of_set[one.measurement] = one
+    retrievals = [one for one in results if one.retrieval]
+    of_sets = [some for some in by_set.values() if "retrieval" not in some]
+    shown = [some.get("zero-shot") or next(iter(some.values())) for some in of_sets]
+    named = [one for one in shown if one.rows.predictions is not None]
+    pictured = [(one, sets[one.data.title]) for one in named if one.data.title in sets]
+    several = len(named) > 1
     return ReportPage(
-        title=model,
+        title=next(iter(models.values())),
         summary=_summary(shown, retrievals),
-        headline=_headline(shown, probes, retrievals),
-        table=_table(shown, probes) if shown else None,
+        headline=_headline(results),
+        table=_table(of_sets, shown) if shown else None,
         retrieval_table=_retrieval_table(retrievals) if retrievals else None,
-        bars=[_class_bars(result) for result in shown],
-        reliability=[_reliability(result) for result in shown],
+        bars=[_class_bars(one) for one in named],
+        reliability=[_reliability(one) for one in named],
         wrong=[one for pair in pictured for one in _failures(*pair, failures, several)],
         confusions=[one for pair in pictured for one in _confusions(*pair, confusions, several)],
-        conditions=_conditions(shown, retrievals),
+        conditions=_conditions(results),
     )
 
 
-def _summary(shown: Sequence[ResultFile], retrievals: Sequence[RetrievalFile]) -> str:
+def _summary(shown: Sequence[Result], retrievals: Sequence[Result]) -> str:
     parts: list[str] = []
     if shown:
-        where = f"{len(shown)} data sets" if len(shown) > 1 else shown[0].title
-        parts.append(f"Zero-shot on {where}, {_count(shown):,} pictures: class names alone.")
+        where = f"{len(shown)} data sets" if len(shown) > 1 else shown[0].data.title
+        parts.append(f"Zero-shot on {where}, {sum(one.n for one in shown):,} rows: words alone.")
     if retrievals:
-        where = ", ".join(one.title for one in retrievals)
+        where = ", ".join(one.data.title for one in retrievals)
         parts.append(f"Retrieval on {where}: pictures and texts find each other.")
     return " ".join(parts)
 
 
-def _headline(
-    shown: Sequence[ResultFile], probes: Mapping[str, ResultFile], retrievals: Sequence[RetrievalFile]
-) -> list[Headline]:
+def _headline(results: Sequence[Result]) -> list[Headline]:
     found: list[Headline] = []
-    of_words = [result.values["top1"] for result in shown if result.task == ZERO_SHOT]
-    of_probes = [result.values["top1"] for result in probes.values()]
-    for name, scores in (("top-1", of_words), ("linear probe top-1", of_probes)):
-        if scores:
-            several = len(scores) > 1
-            label, note = (f"mean {name}", f"of {len(scores)} sets") if several else (name, "")
-            found.append((label, f"{sum(scores) / len(scores):.1%}", note))
-    for one in retrievals:
-        ways = (one.values[way]["recall"]["1"] for way, _ in _WAYS)
-        found.append((f"recall@1, {one.title}", " / ".join(f"{share:.1%}" for share in ways), "of texts / of pictures"))
-    return found
+    for name, measurement in (("zero-shot", "zero-shot"), ("linear probe", "linear-probe")):
+        some = [one for one in results if one.measurement == measurement]
+        if len(some) > 1:
+            mean = sum(one.value for one in some) / len(some)
+            found.append((f"mean {name}", percent(mean, 1), f"of {len(some)} sets, each by its metric"))
+        elif some:
+            found.append((name, percent(some[0].value, 1), some[0].metric))
+    for one in results:
+        if one.retrieval:
+            ways = (one.retrieval.image_to_text, one.retrieval.text_to_image)
+            shares = " / ".join(percent(way.recall[1], 1) for way in ways)
+            found.append((f"recall@1, {one.data.title}", shares, "of texts / of pictures"))
+    means = robustness({"": results})[1].values()
+    note = "points, mean of seven natural shifts"
+    return found + [("effective robustness", f"{100 * mean.effective:+.1f}", note) for mean in means]
 
 
-def _count(results: Sequence[ResultFile]) -> int:
-    return sum(len(result.outcomes.targets) for result in results)
-
-
-def _table(shown: Sequence[ResultFile], probes: Mapping[str, ResultFile]) -> Table:
-    kinds = ["zero_shot", "rerun", *(["linear_probe"] if probes else [])]
+def _table(of_sets: Sequence[Mapping[str, Result]], shown: Sequence[Result]) -> PageTable:
+    has_probes = any("linear-probe" in some for some in of_sets)
+    shifts = {one.data: one for one in robustness({"": shown})[0]}  # by the row of the table of tasks
+    kinds = ["zero_shot", "rerun", *(["linear_probe"] if has_probes else [])]
     found = [
-        [published_score(result.model, result.data, kind) if result.split == "test" else None for result in shown]
+        [published_score(one.model.name, one.data.name, kind) if one.data.split == "test" else None for one in shown]
         for kind in kinds
     ]
     published = [column for column in found if any(column)]
-    header = ["data", "pictures", "classes", "top-1", "95% interval", "mean per class", "calibration error"]
-    header += ["linear probe", "95% interval"] if probes else []
+    header = ["data", "kind", "metric", "n", "classes", "zero-shot", "95% interval", "others", "calibration error"]
+    header += ["linear probe", "95% interval"] if has_probes else []
+    header += ["effective robustness"] if shifts else []
     header += [next(one.source for one in column if one) for column in published]
     rows = []
-    for number, result in enumerate(shown):
-        outcomes = result.outcomes
-        error = reliability(outcomes.confidences, outcomes.correct).expected_error
-        of_words = result.task == ZERO_SHOT
-        cells = [*_score(result), f"{result.values['mean_per_class']:.1%}", f"{error:.1%}"] if of_words else ["-"] * 4
-        probe = probes.get(result.title)
+    for number, (some, one) in enumerate(zip(of_sets, shown, strict=True)):
+        zero_shot, probe = some.get("zero-shot"), some.get("linear-probe")
+        shift = shifts.get(one.task.replace("_", "-"))
         rows.append(
             [
-                result.title,
-                f"{len(outcomes.targets):,}",
-                f"{len(result.classnames):,}",
-                *cells,
-                *((_score(probe) if probe else ["-", "-"]) if probes else []),
+                *(one.data.title, one.kind, _metrics(some), f"{one.n:,}"),
+                f"{len(one.prompts.labels):,}" if one.prompts.labels else "-",
+                *_score(zero_shot),
+                _others(zero_shot),
+                percent(zero_shot.reliability.expected_error, 1) if zero_shot and zero_shot.reliability else "-",
+                *(_score(probe) if has_probes else []),
+                *([f"{100 * shift.effective:+.1f}" if shift else "-"] if shifts else []),
                 *(_published(column[number]) for column in published),
             ]
         )
-    note = "Published figures hold on the whole test set and with the prompts of their source." if published else ""
-    return Table(header=header, rows=rows, note=note)
+    note = "Published figures hold on the whole test set and with the prompts of their source. " if published else ""
+    if shifts:
+        note += (
+            "Effective robustness: points beyond what published models have that are as good on ImageNet, on the "
+            "classes of the set."
+        )
+    return PageTable(header=header, rows=rows, note=note.strip())
 
 
-def _score(result: ResultFile) -> list[str]:
-    interval = result.values["interval"]
-    return [f"{result.values['top1']:.1%}", f"{interval['low']:.1%} to {interval['high']:.1%}"]
+def _metrics(some: Mapping[str, Result]) -> str:
+    return " / ".join(dict.fromkeys(one.metric for one in some.values()))
 
 
-def _retrieval_table(retrievals: Sequence[RetrievalFile]) -> Table:
-    header, rows = ["data", "queries", "among", "recall@1", "95% interval", "recall@5", "recall@10", "median rank"], []
-    for result in retrievals:
-        for way, title in _WAYS:
-            found = result.values[way]
-            recall, interval = found["recall"], found["intervals"]["1"]
-            rows.append(
-                [
-                    f"{result.title}: {title}",
-                    f"{found['queries']:,}",
-                    f"{found['candidates']:,}",
-                    f"{recall['1']:.1%}",
-                    f"{interval['low']:.1%} to {interval['high']:.1%}",
-                    *(f"{recall[k]:.1%}" if k in recall else "-" for k in ("5", "10")),
-                    f"{found['median_rank']:g}",
-                ]
-            )
-    return Table(header=header, rows=rows, note="A query counts once, however many of its matches are found.")
+def _score(result: Result | None) -> list[str]:
+    return [percent(result.value, 1), span(result.interval, 1)] if result else ["-", "-"]
+
+
+def _others(result: Result | None) -> str:
+    """The other numbers, without the one that is the metric once more."""
+    if not result:
+        return "-"
+    same = {"accuracy": "top-1"}.get(result.metric, result.metric)
+    return ", ".join(f"{name} {value:.1%}" for name, value in result.numbers.items() if name != same) or "-"
+
+
+def _retrieval_table(retrievals: Sequence[Result]) -> PageTable:
+    header, rows = retrieval_table(retrievals)
+    return PageTable(
+        header=["data", *header[1:]], rows=rows, note="A query counts once, however many of its matches are found."
+    )
 
 
 def _published(score: PublishedScore | None) -> str:
@@ -169,89 +198,108 @@ def _published(score: PublishedScore | None) -> str:
     return f"{score.value:.1%}" + ("" if score.metric == "accuracy" else f" ({score.metric})")
 
 
-def _class_bars(result: ResultFile) -> Bars:
-    targets, correct = result.outcomes.targets, result.outcomes.correct
-    counts = torch.bincount(targets, minlength=len(result.classnames))
+def _columns(rows: Rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Targets, predictions, right or wrong, confidences, each [n], of a classifier."""
+    columns = (rows.targets, rows.predictions, rows.correct, rows.confidences)
+    targets, predictions, correct, confidences = (column for column in columns if column is not None)
+    return targets, predictions, correct, confidences
+
+
+def _class_bars(result: Result) -> Bars:
+    targets, _, correct, _ = _columns(result.rows)
+    names = result.prompts.names
+    counts = torch.bincount(targets, minlength=len(names))
     shares = torch.bincount(targets, weights=correct.double(), minlength=len(counts)) / counts  # NaN without a picture
     order = sorted(counts.nonzero()[:, 0].tolist(), key=lambda number: (-shares[number].item(), number))
     shown = order if len(order) <= _ALL_UP_TO else [*order[:_BEST], *order[-_WORST:]]
     note = "" if shown == order else f"The {_BEST} best and the {_WORST} worst of {len(order):,}."
     return Bars(
-        title=result.title,
+        title=result.data.title,
         note=note,
-        bars=[(result.classnames[number], shares[number].item()) for number in shown],
+        bars=[(names[number], shares[number].item()) for number in shown],
     )
 
 
-def _reliability(result: ResultFile) -> ReliabilityPlot:
-    found = reliability(result.outcomes.confidences, result.outcomes.correct)
+def _reliability(result: Result) -> ReliabilityPlot:
+    _, _, correct, confidences = _columns(result.rows)
+    found = result.reliability or reliability(confidences, correct)
+    parts = [
+        f"Mean confidence {found.confidence:.1%}, accuracy {found.accuracy:.1%}, expected calibration error "
+        f"{found.expected_error:.1%} ({len(found.bins)} bins)."
+    ]
+    if heat := result.temperature:
+        parts.append(
+            f"A temperature of {heat.value:.3g}, fitted on half of the pictures, takes the error from "
+            f"{heat.error_before:.1%} to {heat.error_after:.1%} on the others."
+        )
+    surest = correct[confidences.argsort(descending=True, stable=True)].double()
+    curve = [(share, surest[: max(1, round(share * len(surest)))].mean().item()) for share in _SUREST]
+    parts.append(
+        "Of the surest " + ", of the ".join(f"{share:.0%} {right:.1%}" for share, right in curve) + " are right."
+    )
+    if far := result.rejection:
+        parts.append(
+            f'With "none of these" as an answer and {far.unknown:,} classes unknown, {far.accuracy:.1%} are right '
+            f"(AUC {far.threshold.auc:.3f})."
+        )
     return ReliabilityPlot(
-        title=result.title,
-        note=(
-            f"Mean confidence {found.confidence:.1%}, accuracy {found.accuracy:.1%}, expected calibration error "
-            f"{found.expected_error:.1%} ({len(found.bins)} bins)."
-        ),
+        title=result.data.title,
+        note=" ".join(parts),
         points=[(some.confidence, some.accuracy, some.rows) for some in found.bins if some.rows],
     )
 
 
-def _failures(result: ResultFile, data: LabelledImages, count: int, several: bool) -> list[Prediction]:
-    outcomes = result.outcomes
-    wrong = (~outcomes.correct).nonzero()[:, 0]
-    surest = wrong[outcomes.confidences[wrong].argsort(descending=True, stable=True)][:count].tolist()
-    where = f" ({result.title})" if several else ""
+def _failures(result: Result, data: LabelledImages, count: int, several: bool) -> list[Prediction]:
+    targets, predictions, correct, confidences = _columns(result.rows)
+    wrong = (~correct).nonzero()[:, 0]
+    surest = wrong[confidences[wrong].argsort(descending=True, stable=True)][:count].tolist()
+    where, names = f" ({result.data.title})" if several else "", result.prompts.names
+    number = {key: index for index, key in enumerate(data.keys)}
     return [
         Prediction(
-            picture=data.open(int(outcomes.positions[row])),
-            truth=result.classnames[int(outcomes.targets[row])] + where,
-            guesses=((result.classnames[int(outcomes.predictions[row])], outcomes.confidences[row].item()),),
+            picture=data.open(number[result.rows.keys[row]]),
+            truth=names[int(targets[row])] + where,
+            guesses=((names[int(predictions[row])], confidences[row].item()),),
         )
         for row in surest
     ]
 
 
-def _confusions(result: ResultFile, data: LabelledImages, count: int, several: bool) -> list[Confusion]:
+def _confusions(result: Result, data: LabelledImages, count: int, several: bool) -> list[Confusion]:
     """The most frequent pairs of truth and guess, with a picture that was taken for the other, and one of the other."""
-    outcomes = result.outcomes
-    taken = [
-        (int(outcomes.targets[row]), int(outcomes.predictions[row]), row)
-        for row in (~outcomes.correct).nonzero()[:, 0].tolist()
-    ]
-    first_of = {int(target): row for row, target in reversed(list(enumerate(outcomes.targets)))}
+    targets, predictions, correct, _ = _columns(result.rows)
+    taken = [(int(targets[row]), int(predictions[row]), row) for row in (~correct).nonzero()[:, 0].tolist()]
+    first_of = {int(target): row for row, target in reversed(list(enumerate(targets)))}
     example = {(truth, guess): row for truth, guess, row in reversed(taken)}
     pairs = Counter((truth, guess) for truth, guess, _ in taken if truth != guess and guess in first_of)
-    where = f", {result.title}" if several else ""
+    where, names = f", {result.data.title}" if several else "", result.prompts.names
+    number = {key: index for index, key in enumerate(data.keys)}
     return [
         (
-            f"{result.classnames[truth]} ({times}{where})",
-            data.open(int(outcomes.positions[example[truth, guess]])),
-            result.classnames[guess],
-            data.open(int(outcomes.positions[first_of[guess]])),
+            f"{names[truth]} ({times}{where})",
+            data.open(number[result.rows.keys[example[truth, guess]]]),
+            names[guess],
+            data.open(number[result.rows.keys[first_of[guess]]]),
         )
         for (truth, guess), times in sorted(pairs.items(), key=lambda pair: (-pair[1], pair[0]))[:count]
     ]
 
 
-def _conditions(results: Sequence[ResultFile], retrievals: Sequence[RetrievalFile]) -> dict[str, str]:
-    everything = [*results, *retrievals]
-    first = everything[0].values
-    machine, versions = first.get("hardware", {}), first.get("versions", {})
-    data = {result.title: result.data_sha256[:12] for result in everything}
-    prompts = {
-        result.title: ", ".join(templates[:3]) + (f" and {len(templates) - 3} more" if len(templates) > 3 else "")
-        for result in everything
-        if (templates := result.values.get("templates"))
-    }
-    skipped = sum(counted(result.values.get("skipped", {})) for result in everything)
+def _conditions(results: Sequence[Result]) -> dict[str, str]:
+    first = results[0]
+    conditions = [one.conditions for one in results if one.conditions]
+    machine, versions = (conditions[0].hardware, conditions[0].versions) if conditions else ({}, {})
+    data = {one.data.title: one.data.sha256[:12] for one in results}
+    prompts = {one.data.title: one.prompts.sentence for one in results}
     found = {
-        "model": f"{everything[0].model}, fingerprint {everything[0].fingerprint[:12]}",
+        "model": f"{first.model.name}, fingerprint {first.model.fingerprint[:12]}",
         "data, SHA-256": "; ".join(f"{title} {sha256}" for title, sha256 in data.items()),
-        "prompts": "; ".join(f"{name}: {some}" for name, some in prompts.items()),
-        "pictures left out": f"{skipped:,}, as they could not be read",
+        "prompts": "; ".join(f"{title}: {sentence}" for title, sentence in prompts.items()),
+        "pictures left out": f"{sum(one.left_out for one in results):,}, as they could not be read",
         "ties": "count against the model",
-        "interval": "95% bootstrap over pictures",
-        "seed": ", ".join(sorted({str(result.values["seed"]) for result in everything if "seed" in result.values})),
-        "precision": ", ".join(sorted({result.values.get("precision", "") for result in everything} - {""})),
+        "interval": "95% bootstrap over rows",
+        "seed": ", ".join(sorted({str(one.seed) for one in conditions})),
+        "precision": ", ".join(sorted({one.precision for one in conditions})),
         "hardware": f"{machine.get('cpu')}, {machine.get('cores')} cores" if machine else "",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }

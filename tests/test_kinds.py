@@ -2,12 +2,18 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from diptych.data.tokenizer import Tokenizer
 from diptych.errors import DataError
-from diptych.eval.task_scores import run_zero_shot
+from diptych.eval.kinds import KINDS, EncoderWords, Scoring
+from diptych.eval.measure import evaluate_zero_shot, kind_of, open_task
+from diptych.eval.result import Result, interval_of, metric_of
+from diptych.eval.tasks import Kind, Prompts
+from diptych.sets.captioned import read_retrieval
 from test_tasks import task
-from toys import ToyEncoder, png
+from toys import ToyEncoder, draw, nine_kinds, pack, png
 
 
 class Encoder(ToyEncoder):
@@ -17,16 +23,9 @@ class Encoder(ToyEncoder):
         return super().encode_texts(texts)
 
 
-def measured(folder, kind, metric="accuracy", **values):
-    return run_zero_shot(Encoder(), task(kind=kind, metric=metric, **values), folder)
-
-
-def draw(folder, **colours: str) -> None:
-    """Pictures by path, with "__" for "/"."""
-    for name, colour in colours.items():
-        path = folder / f"{name.replace('__', '/')}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(colour))
+def measured(folder, kind, metric="accuracy", **values) -> Result:
+    row = task(kind=kind, metric=metric, **values)
+    return evaluate_zero_shot(Encoder(), open_task(row, folder), task=row)
 
 
 def test_a_clip_is_the_mean_of_its_frames(tmp_path):
@@ -52,8 +51,8 @@ def test_kinetics_is_the_mean_of_top1_and_top5(tmp_path):
         draw(tmp_path, **{f"{colour}__a__0": "lime" if number == 0 else colour if number < 3 else "white"})
     draw(tmp_path, green__a__0="lime")
     result = measured(tmp_path, "video", "mean of top-1 and top-5")
-    assert result.value == pytest.approx((result.others["top-1"] + result.others["top-5"]) / 2)
-    assert result.others["top-1"] < result.others["top-5"]
+    assert result.value == pytest.approx((result.numbers["top-1"] + result.numbers["top-5"]) / 2)
+    assert result.numbers["top-1"] < result.numbers["top-5"]
 
 
 def test_auc_takes_the_second_class_for_the_positive_one(tmp_path):
@@ -82,7 +81,7 @@ def test_what_is_too_difficult_has_no_say_in_precision(tmp_path):
     result = measured(tmp_path, "multilabel", "11-point mAP")
     # red: ranks red (positive), fuchsia (not), blue (positive); blue: blue (not), fuchsia (positive)
     assert result.value == pytest.approx(((6 + 5 * 2 / 3) / 11 + 1 / 2) / 2)
-    assert result.others["mAP over all positives"] == pytest.approx(((1 + 2 / 3) / 2 + 1 / 2) / 2)
+    assert result.numbers["mAP over all positives"] == pytest.approx(((1 + 2 / 3) / 2 + 1 / 2) / 2)
     assert result.n == 4
 
 
@@ -91,7 +90,7 @@ def test_an_anchor_counts_when_the_frames_near_it_are_right(tmp_path):
     draw(tmp_path, **{"blue__d__0": "red", "blue__d__1": "blue"})
     (tmp_path / "blue" / "d" / "0.png").write_bytes(b"")
     result = measured(tmp_path, "anchors", "mean of pm-0 and pm-10")
-    assert (result.others["pm-0"], result.others["pm-10"]) == pytest.approx((2 / 3, 1 / 3))
+    assert (result.numbers["pm-0"], result.numbers["pm-10"]) == pytest.approx((2 / 3, 1 / 3))
     assert (result.value, result.n) == (pytest.approx(1 / 2), 3)
 
 
@@ -101,7 +100,8 @@ def test_a_word_is_looked_for_in_its_own_lexicon(tmp_path):
     lines = [json.dumps({"image": i, "word": w, "lexicon": x}) for i, w, x in rows]
     (tmp_path / "words.jsonl").write_text("\n".join(lines))
     result = measured(tmp_path, "ocr")  # blue ties with green for the red picture
-    assert result.correct.tolist() == [True, False]
+    assert result.rows.correct is not None
+    assert result.rows.correct.tolist() == [True, False]
 
 
 def test_a_place_is_that_of_the_nearest_picture(tmp_path):
@@ -110,7 +110,7 @@ def test_a_place_is_that_of_the_nearest_picture(tmp_path):
     (tmp_path / "reference.csv").write_text("image,latitude,longitude\nfar.png,0,10\nnear.png,0,0.1\n")
     result = measured(tmp_path, "geolocation", "within 25 km")
     assert result.value == 1 / 2  # 0.1 degree is 11 km, 10 degrees 1,112
-    assert result.others == {
+    assert result.numbers == {
         "within 1 km": 0,
         "within 25 km": 0.5,
         "within 200 km": 0.5,
@@ -126,8 +126,9 @@ def test_the_right_caption_must_score_higher(tmp_path):
     (tmp_path / "add_att.json").write_text(json.dumps({"0": same}))
     draw(tmp_path, a="red", b="blue")
     result = measured(tmp_path, "compositional")
-    assert result.correct.tolist() == [False, True, False]  # a tie, right, wrong
-    assert result.others == {"add_att": 0, "swap_att": 0.5}
+    assert result.rows.correct is not None
+    assert result.rows.correct.tolist() == [False, True, False]  # a tie, right, wrong
+    assert result.numbers == {"add_att": 0, "swap_att": 0.5}
 
 
 def test_rare_actions_are_scored_by_their_own_measure(tmp_path):
@@ -141,3 +142,76 @@ def test_rare_actions_are_scored_by_their_own_measure(tmp_path):
     value = measured(tmp_path, "rare-actions", "mWAP").value
     assert value < 1
     assert np.isfinite(value)
+
+
+def test_retrieval_counts_captions_of_pictures_that_could_be_read(tmp_path):
+    members = {"a.png": png("red"), "a.txt": b"red\nblue", "b.png": b"", "b.txt": b"red", "c.png": png("blue")}
+    pack(tmp_path / "test" / "0.tar", members | {"c.txt": b"blue"})
+    (tmp_path / "test" / "nshards.txt").write_text("1")
+    result = evaluate_zero_shot(Encoder(), read_retrieval(tmp_path))
+    assert (result.measurement, result.metric) == ("retrieval", "text-to-image recall@1")
+    assert (result.n, result.skipped) == (3, {"empty": 1})
+    assert result.rows.keys == ("0/a#0", "0/a#1", "0/c#0")
+    assert result.rows.correct is not None
+    assert result.rows.correct.tolist() == [True, False, True]  # the red picture's caption "blue" finds the other
+    assert result.value == pytest.approx(2 / 3)
+    assert result.numbers["image to text recall@1"] == pytest.approx(1 / 2)  # "blue" is of both: a tie
+
+
+class Model:
+    def __init__(self):
+        self.tokenizer = Tokenizer.train(["a photo of a cat"] * 9, vocab_size=600, context_length=6)
+        self.batches = []
+
+    def encode_texts(self, texts, *, truncate=False):
+        self.batches.append(list(texts))
+        return torch.ones(len(self.tokenizer.encode(texts, truncate=truncate)), 2)
+
+
+def test_captions_go_through_the_template_are_cut_and_counted():
+    model = Model()
+    words = EncoderWords(model, 2)  # type: ignore[arg-type]
+    prompts = Prompts(templates=("a {}",), source="ours")
+    texts = Scoring(words=words, prompts=prompts, metric="accuracy", seed=0).filled(
+        ["cat", "photo of a photo of a cat", "photo"]
+    )
+    assert words.texts(texts).shape == (3, 2)
+    assert model.batches == [["a cat", "a photo of a photo of a cat"], ["a photo"]]
+    assert words.too_long(texts) == 1
+
+
+def test_captions_take_one_template():
+    prompts = Prompts(templates=("a {}", "the {}"), source="ours")
+    with pytest.raises(DataError, match=r"one prompt template\. Got 2"):
+        Scoring(words=EncoderWords(Model()), prompts=prompts, metric="accuracy", seed=0).filled(["cat"])  # type: ignore[arg-type]
+
+
+SETS: dict[str, Kind] = {
+    "cifar10": "classification",
+    "voc2007": "multilabel",
+    "ucf101": "video",
+    "imagenet_vid": "anchors",
+    "rareact": "rare-actions",
+    "captions": "retrieval",
+    "iiit5k": "ocr",
+    "im2gps": "geolocation",
+    "sugarcrepe": "compositional",
+}
+
+
+@pytest.mark.parametrize(("name", "kind"), SETS.items())
+def test_every_kind_names_its_rows_and_its_number_is_made_from_them(tmp_path, name: str, kind: Kind):
+    pictures = KINDS[kind].open(nine_kinds(tmp_path) / name, split="test")
+    assert kind_of(pictures) == kind
+    result = evaluate_zero_shot(Encoder(), pictures, seed=3)
+    assert (result.kind, result.task) == (kind, "" if name == "captions" else name)
+    assert len(set(result.rows.keys)) == len(result.rows) == result.n > 1
+    assert metric_of(result.rows, result.metric) == pytest.approx(result.value)
+    assert metric_of(result.rows, result.metric, np.arange(result.n)[::-1].copy()) == pytest.approx(result.value)
+    if kind != "rare-actions":  # whose interval nobody has asked for yet
+        assert result.interval == interval_of(result.rows, result.metric, seed=3)
+
+
+def test_the_table_of_kinds_has_nine_rows():
+    assert set(KINDS) == set(SETS.values())
+    assert len({row.pictures for row in KINDS.values()}) == 9
