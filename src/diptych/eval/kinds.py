@@ -21,6 +21,7 @@ from diptych.eval.result import DataId, Measurement, Result, Rows, interval_of, 
 from diptych.eval.tasks import Kind, Metric, Prompts
 from diptych.eval.zero_shot import (
     LabelledFeatures,
+    Temperature,
     ZeroShotScores,
     rejection_of,
     score_zero_shot,
@@ -187,18 +188,16 @@ def _one_class_each(
         numbers={"top-1": scores.top1, "mean per class": scores.mean_per_class}
         | ({"top-5": scores.top5} if scores.top5 is not None else {}),
         reliability=reliability(scores.confidences, scores.correct),
-        **_sureness(scoring, labelled, weights, scores) if scoring.sureness else {},
+        temperature=_temperature(scoring, labelled, weights, scores) if scoring.sureness else None,
+        rejection=(rejection_of(scoring.chances, labelled, weights, seed=scoring.seed) if scoring.sureness else None),
     )
 
 
-def _sureness(scoring: Scoring, labelled: LabelledFeatures, weights: Tensor, scores: ZeroShotScores) -> dict[str, Any]:
+def _temperature(
+    scoring: Scoring, labelled: LabelledFeatures, weights: Tensor, scores: ZeroShotScores
+) -> Temperature | None:
     assert scores.confidences is not None
-    return {
-        "temperature": temperature_of(
-            scoring.logits, labelled, weights, scores.confidences, scores.correct, seed=scoring.seed
-        ),
-        "rejection": rejection_of(scoring.chances, labelled, weights, seed=scoring.seed),
-    }
+    return temperature_of(scoring.logits, labelled, weights, scores.confidences, scores.correct, seed=scoring.seed)
 
 
 def auc_margin(scores: Tensor, name: str) -> Tensor:

@@ -4,6 +4,7 @@ A result file is whole or absent. One that is there is kept when it was measured
 model, data, prompts, seed, precision and versions.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -156,7 +157,8 @@ def one_set(
         found,
         split=split or found.split,
         train_split=train_split,
-        validation_split=validation_split or (found.validation_split if found.validation_split != split else None),
+        validation_split=validation_split
+        or (found.validation_split if found.validation_split not in (split, train_split) else None),
     )
 
 
@@ -364,8 +366,11 @@ class OpenedSet:
         """Classes that shifted sets beside this one have, where this one is what they are shifts of."""
         if not self.set.task or self.set.task.name != "imagenet":
             return {}
-        shifts = [one for one in self._beside if one.task and "natural-shift" in one.task.suites]
-        others = {one.name: OpenedSet(self.features, one, self.asked).prompts.names for one in shifts}
+        others: dict[str, tuple[str, ...]] = {}
+        for one in self._beside:
+            if one.task and "natural-shift" in one.task.suites:
+                with contextlib.suppress(DiptychError, OSError):  # its own measurement says why
+                    others[one.name] = OpenedSet(self.features, one, self.asked).prompts.names
         return subsets_of(self.prompts.names, others)
 
 

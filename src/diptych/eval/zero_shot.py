@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from diptych.classify import Encoder, check_features
@@ -83,19 +82,7 @@ def encode_labelled(encoder: Encoder, data: LabelledImages, *, batch_size: int =
     Raises:
         DataError: no picture can be read.
     """
-    return labelled_features(encoder.encode_images, data, batch_size=batch_size)
-
-
-def labelled_features(
-    encode: Callable[[Sequence[Image.Image]], Tensor], data: LabelledImages, *, batch_size: int = 256
-) -> LabelledFeatures:
-    """The same with any function from pictures to rows of features, e.g. those before the projection.
-
-    Raises:
-        DataError: no picture can be read.
-    """
-    encoded = encode_pictures(encode, data, batch_size=batch_size)
-    return with_targets(encoded, data)
+    return with_targets(encode_pictures(encoder.encode_images, data, batch_size=batch_size), data)
 
 
 def with_targets(encoded: PictureFeatures, data: LabelledImages) -> LabelledFeatures:
