@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from diptych.errors import ConfigError, DataError
-from diptych.eval.deny_list import Examples, deny_scores, deny_threshold, filter_pictures
+from diptych.eval.deny_list import LabelledExamples, deny_scores, deny_threshold, filter_pictures
 
 DENIED = torch.tensor([0.9, 0.6, 0.5, 0.2])
 KEPT = torch.tensor([0.7, 0.5, 0.4, 0.3, 0.1])
@@ -68,7 +68,7 @@ def test_a_filter_names_what_reaches_the_threshold_with_its_nearest_concept(squa
 
 def test_a_threshold_chosen_on_examples_keeps_what_they_say(squares, tiny_bundle):
     shutil.copy(squares / "bad.png", squares / "keep" / "bad.png")
-    examples = Examples(folder=squares, max_false=0)
+    examples = LabelledExamples(folder=squares, max_false=0)
     found = filter_pictures(tiny_bundle, [squares / "a.png", squares / "b.png"], ["a red kite"], examples)
     assert found.chosen is not None
     assert (found.chosen.denied, found.chosen.kept, found.chosen.false) == (1, 1, 0)

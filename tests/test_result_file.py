@@ -9,7 +9,7 @@ from torch import Tensor
 from diptych.errors import DataError
 from diptych.eval.features import ModelFeatures
 from diptych.eval.result import Rows, metric_of
-from diptych.eval.result_file import FORMAT, read_result, read_results, result_at, write_result
+from diptych.eval.result_file import RESULT_FORMAT, read_result, read_results, result_at, write_result
 from diptych.eval.suite import Asked, find_sets, run_suite
 from diptych.weights.bundle import Bundle
 from test_result import KEYS, result
@@ -70,8 +70,8 @@ def test_a_folder_gives_its_results_and_a_sentence_for_each_other_json(tmp_path:
         ("not json", "It is no JSON"),
         ("{}", "It holds something else. Measure again"),
         ('{"task": "zero-shot", "model": {}, "data": {}, "top1": 1}', "a result of an older version. Measure again"),
-        (json.dumps({"format": FORMAT}), "It is damaged"),
-        (json.dumps({"format": FORMAT, "rows": {"keys": ["a"], "correct": "b 1 0"}}), "It is damaged"),
+        (json.dumps({"format": RESULT_FORMAT}), "It is damaged"),
+        (json.dumps({"format": RESULT_FORMAT, "rows": {"keys": ["a"], "correct": "b 1 0"}}), "It is damaged"),
     ],
 )
 def test_other_files_are_named_with_a_cure_that_holds(tmp_path: Path, text: str, sentence: str):

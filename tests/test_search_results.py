@@ -3,12 +3,12 @@ import json
 from pathlib import Path
 
 from diptych.errors import DataError
-from diptych.search.results import Result, Results
+from diptych.search.results import Hit, Results
 
 FOUND = Results(
     (
-        Result(path=Path("/a/<b>&.jpg"), score=0.5, width=4, height=3, date=datetime.datetime(2020, 1, 2, 3, 4, 5)),
-        Result(path=Path("/a/film.mp4"), score=0.25, place=(1.5, -2.5), time=61.0, camera="X"),
+        Hit(path=Path("/a/<b>&.jpg"), score=0.5, width=4, height=3, date=datetime.datetime(2020, 1, 2, 3, 4, 5)),
+        Hit(path=Path("/a/film.mp4"), score=0.25, place=(1.5, -2.5), time=61.0, camera="X"),
     ),
     'a "red" <kite>',
     lambda path: b"JPEG of " + path.name.encode(),

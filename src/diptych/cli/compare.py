@@ -29,7 +29,7 @@ def compare(a: Path, b: Path, *, out: Path | None = None, seed: NonNegativeInt =
     seed
         Of the bootstrap.
     """
-    from diptych.eval.comparison import FORMAT, compare_results
+    from diptych.eval.comparison import COMPARISON_FORMAT, compare_results
     from diptych.eval.result_file import read_results, write_record
     from diptych.eval.result_tables import robustness_table, sureness_table
 
@@ -47,7 +47,7 @@ def compare(a: Path, b: Path, *, out: Path | None = None, seed: NonNegativeInt =
             print()
             print_table(table[1], header=table[0], numbers=range(2, len(table[0])))
     if out:
-        write_record(out, FORMAT, found)
+        write_record(out, COMPARISON_FORMAT, found)
 
 
 def _print_tests(found: "ComparedModels") -> None:

@@ -67,7 +67,7 @@ def embed(
             "world_size": int(os.environ.get("WORLD_SIZE", 1)) if world_size is None else world_size,
         }
         try:
-            columns = {"image_column": image_column, "key_column": key_column}
+            columns = (image_column, key_column)
             _embed_parts(pictures[0], columns, model, out, share, daft_workers=workers if engine == "daft" else 0)
         except KeyboardInterrupt:
             complain("what is done is kept; the same command goes on from here.")
@@ -106,7 +106,7 @@ def embed(
 
 
 def _embed_parts(
-    path: str, columns: dict[str, str], model: str | None, out: Path, share: dict[str, int], *, daft_workers: int
+    path: str, columns: tuple[str, str], model: str | None, out: Path, share: dict[str, int], *, daft_workers: int
 ) -> None:
     from rich.console import Console
     from rich.progress import Progress
@@ -117,7 +117,8 @@ def _embed_parts(
     from diptych.search.bulk_daft import embed_with_daft
     from diptych.weights.registry import load
 
-    source = Source(path=path, caption_columns=(), **columns)
+    image_column, key_column = columns
+    source = Source(path=path, image_column=image_column, caption_columns=(), key_column=key_column)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
         task = progress.add_task("embedding", total=None)
 

@@ -55,10 +55,10 @@ def filter_(
         raise DataError(f"{deny_list} must hold a concept a line, and is empty.")
     files = find_pictures(pictures)
 
-    from diptych.eval.deny_list import Examples, filter_pictures
+    from diptych.eval.deny_list import LabelledExamples, filter_pictures
     from diptych.weights.registry import load
 
-    limit = Examples(folder=examples.expanduser(), max_false=max_false) if examples else threshold
+    limit = LabelledExamples(folder=examples.expanduser(), max_false=max_false) if examples else threshold
     assert limit is not None
     found = filter_pictures(load(model), files, concepts, limit, batch_size=batch_size)
     for message in found.skipped.values():

@@ -50,7 +50,7 @@ def prompts(
 
     from diptych.eval.result_file import write_record
     from diptych.eval.suite import one_set
-    from diptych.eval.workbench import FORMAT, search_prompts
+    from diptych.eval.workbench import PROMPTS_FORMAT, search_prompts
 
     found = search_prompts(
         options.features(),
@@ -63,7 +63,7 @@ def prompts(
     _print_templates(found)
     _print_chosen(found)
     if out:
-        write_record(out, FORMAT, found)
+        write_record(out, PROMPTS_FORMAT, found)
 
 
 def _print_templates(found: "PromptSearch") -> None:

@@ -45,7 +45,7 @@ def wise_ft(
         Pictures, and texts, in one forward pass.
     """
     from diptych.eval.result_file import write_record
-    from diptych.eval.wise_ft import ALPHAS, FORMAT, measure_wise_ft
+    from diptych.eval.wise_ft import ALPHAS, WISE_FT_FORMAT, measure_wise_ft
     from diptych.weights.registry import load
 
     found = measure_wise_ft(
@@ -74,4 +74,4 @@ def wise_ft(
         numbers=range(2 + len(names) + len(means)),
     )
     if out:
-        write_record(out, FORMAT, found)
+        write_record(out, WISE_FT_FORMAT, found)

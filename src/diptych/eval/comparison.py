@@ -11,7 +11,7 @@ from diptych.eval.result import DataId, Measurement, ModelId, Result, in_common,
 from diptych.eval.tasks import Kind
 from diptych.measures.compare import Comparison, compare_correct, compare_metric, holm
 
-FORMAT = "diptych-comparison-1"
+COMPARISON_FORMAT = "diptych-comparison-1"
 Key = tuple[str, str, str]  # data, split, measurement
 
 

@@ -26,7 +26,7 @@ class Threshold:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Examples:
+class LabelledExamples:
     """What a threshold is chosen on."""
 
     folder: Path  # with pictures in deny/ and in keep/
@@ -57,7 +57,7 @@ def filter_pictures(
     bundle: Bundle,
     pictures: Sequence[Path],
     concepts: Sequence[str],
-    threshold: float | Examples,
+    threshold: float | LabelledExamples,
     *,
     batch_size: int = 64,
 ) -> Filtered:
@@ -86,7 +86,7 @@ def filter_pictures(
         return embedded.keys, *deny_scores(embedded.features, texts)
 
     chosen = None
-    if isinstance(threshold, Examples):
+    if isinstance(threshold, LabelledExamples):
         deny, keep = (scores_of(find_images([threshold.folder / kind]))[1] for kind in ("deny", "keep"))
         chosen = deny_threshold(deny, keep, max_false=threshold.max_false)
         threshold = chosen.value

@@ -48,7 +48,7 @@ THRESHOLDS = (1, 25, 200, 750, 2500)  # km, of IM2GPS
 _SCORES_AT_ONCE = 1 << 24  # 64 MiB of them
 
 
-class Words(Protocol):
+class TextSide(Protocol):
     """The text side of a model, as scoring needs it; `ModelFeatures` is one, whose texts come from a cache."""
 
     def class_weights(self, labels: Sequence[str | Sequence[str]], templates: Sequence[str], /) -> Tensor: ...  # [C, D]
@@ -98,7 +98,7 @@ class EncoderWords:
 class Scoring:
     """What a set's features are scored with."""
 
-    words: Words
+    words: TextSide
     prompts: Prompts
     metric: Metric
     sureness: bool = False  # whether to look for a temperature, and for what rejection does

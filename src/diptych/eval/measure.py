@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diptych.errors import ConfigError, DataError
 from diptych.eval.features import ModelFeatures, TrunkFeatures
-from diptych.eval.kinds import KINDS, EncoderWords, Scoring, TaskEncoder, Words, auc_margin
+from diptych.eval.kinds import KINDS, EncoderWords, Scoring, TaskEncoder, TextSide, auc_margin
 from diptych.eval.picture_features import PictureFeatures, encode_pictures
 from diptych.eval.result import DataId, FewShotScore, ProbeFit, Result, Rows, interval_of, metric_of
 from diptych.eval.tasks import FewShot, Kind, LearnerName, Metric, Prompts, Task, prompts_for, task_named
@@ -67,7 +67,7 @@ def open_task(task: Task, folder: Path, *, split: str | None = None) -> Pictures
 
 
 def score_pictures(
-    words: Words,
+    words: TextSide,
     pictures: Pictures,
     encoded: PictureFeatures,
     *,

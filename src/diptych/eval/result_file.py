@@ -22,7 +22,7 @@ from diptych.errors import DataError, DiptychError
 from diptych.eval.result import Result
 from diptych.files import write_json
 
-FORMAT = "diptych-result-1"
+RESULT_FORMAT = "diptych-result-1"
 _CURE = "Measure again with this version: `diptych evaluate suite`, or `zero-shot`, `probe` or `retrieval` with --out."
 
 
@@ -32,7 +32,7 @@ def write_result(result: Result, path: Path) -> None:
     Raises:
         DataError: the file cannot be written.
     """
-    write_record(path, FORMAT, result)
+    write_record(path, RESULT_FORMAT, result)
 
 
 def write_record(path: Path, format_: str, record: Any) -> None:
@@ -51,10 +51,10 @@ def read_result(path: Path) -> Result:
         DataError: there is no such file, or it holds something else, or a result of another version.
     """
     content = _json(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != RESULT_FORMAT:
         older = isinstance(content, dict) and {"task", "model", "data"} <= content.keys()
         what = "a result of an older version" if older else "something else"
-        raise DataError(f"{path} must be a result file ({FORMAT}). It holds {what}. {_CURE}")
+        raise DataError(f"{path} must be a result file ({RESULT_FORMAT}). It holds {what}. {_CURE}")
     try:
         return _decoded(Result, {name: value for name, value in content.items() if name != "format"})
     except (KeyError, TypeError, ValueError, AttributeError, zlib.error, DiptychError) as error:

@@ -19,7 +19,7 @@ from diptych.weights.average import interpolate
 from diptych.weights.bundle import Bundle
 
 ALPHAS = tuple(number / 10 for number in range(11))
-FORMAT = "diptych-wise-ft-1"
+WISE_FT_FORMAT = "diptych-wise-ft-1"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from diptych.measures.metrics import Interval
 from diptych.sets.labelled import LabelledImages
 from diptych.sets.open import read_labelled
 
-FORMAT = "diptych-prompts-1"
+PROMPTS_FORMAT = "diptych-prompts-1"
 
 
 @dataclass(frozen=True, kw_only=True)

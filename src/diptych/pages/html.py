@@ -19,11 +19,11 @@ from diptych.files import write_text
 from diptych.pages.page import (
     Bars,
     Headline,
-    Hit,
     ImageLike,
     LinePlot,
     PageTable,
     Prediction,
+    RankedPicture,
     ReliabilityPlot,
     ReportPage,
     Retrieval,
@@ -240,7 +240,7 @@ def _confusion(truth: str, truth_picture: ImageLike, guess: str, guess_picture: 
     return f'<li class="diptych confusion">{panels}</li>'
 
 
-def _retrieval(query: str, hits: Sequence[Hit]) -> str:
+def _retrieval(query: str, hits: Sequence[RankedPicture]) -> str:
     found = "".join(_hit(rank, *hit) for rank, hit in enumerate(hits, 1))
     known = [is_match for _, is_match, _ in hits if is_match is not None]
     count = f'<p class="note">{sum(known)} of {len(known)} match</p>' if known else ""

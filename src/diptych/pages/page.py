@@ -9,8 +9,8 @@ from PIL import Image
 ImageLike = Image.Image | np.ndarray  # [S, S, 3] uint8
 Headline = tuple[str, str, str]  # label, value, note
 Confusion = tuple[str, ImageLike, str, ImageLike]  # truth, its picture, guessed label, a picture of that class
-Hit = tuple[ImageLike, bool | None, float]  # picture, whether it is a match (None: nobody knows), score
-Retrieval = tuple[str, Sequence[Hit]]  # query, best first
+RankedPicture = tuple[ImageLike, bool | None, float]  # picture, whether it is a match (None: nobody knows), score
+Retrieval = tuple[str, Sequence[RankedPicture]]  # query, best first
 
 
 @dataclass(frozen=True, kw_only=True)

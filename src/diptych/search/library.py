@@ -20,7 +20,7 @@ from diptych.search.index import Scanner
 from diptych.search.index_folder import describe_index, index_folder, read_about, status_of
 from diptych.search.query import Filters, Query
 from diptych.search.reading import THUMBNAIL, thumbnail_of
-from diptych.search.results import Result, Results
+from diptych.search.results import Hit, Results
 from diptych.search.store import Snapshot, Store
 from diptych.search.update import Update, UpdateProgress, update_index
 from diptych.search.writing import Writer
@@ -310,8 +310,8 @@ def _among(snapshot: Snapshot, files: np.ndarray | None, leave_out: int | None) 
     return None if allowed.all() else allowed
 
 
-def _result(path: Path, score: float, facts: Facts, seconds: float | None) -> Result:
-    return Result(
+def _result(path: Path, score: float, facts: Facts, seconds: float | None) -> Hit:
+    return Hit(
         path=path,
         score=score,
         width=facts.width,

@@ -13,7 +13,7 @@ _SHOWN = 60  # pictures in a notebook
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Hit:
     """One file that was found."""
 
     path: Path  # absolute
@@ -40,10 +40,10 @@ class Result:
 
 
 @dataclass(frozen=True, eq=False)
-class Results(Sequence[Result]):
+class Results(Sequence[Hit]):
     """Files that were found, best first. In a notebook it shows itself as pictures."""
 
-    rows: tuple[Result, ...]
+    rows: tuple[Hit, ...]
     query: str = ""
     thumbnail: Callable[[Path], bytes] | None = field(default=None, repr=False)  # a JPEG of a file
 
@@ -51,15 +51,15 @@ class Results(Sequence[Result]):
         return len(self.rows)
 
     @overload
-    def __getitem__(self, index: int) -> Result: ...
+    def __getitem__(self, index: int) -> Hit: ...
     @overload
     def __getitem__(self, index: slice) -> "Results": ...
-    def __getitem__(self, index: int | slice) -> "Result | Results":
+    def __getitem__(self, index: int | slice) -> "Hit | Results":
         if isinstance(index, slice):
             return Results(self.rows[index], self.query, self.thumbnail)
         return self.rows[index]
 
-    def __iter__(self) -> Iterator[Result]:
+    def __iter__(self) -> Iterator[Hit]:
         return iter(self.rows)
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -73,7 +73,7 @@ class Results(Sequence[Result]):
         more = f"<p>{len(self) - _SHOWN:,} more are not shown.</p>" if len(self) > _SHOWN else ""
         return f'<div><p>{title}</p><div style="display:flex;flex-wrap:wrap;gap:8px">{cells}</div>{more}</div>'
 
-    def _cell(self, row: Result) -> str:
+    def _cell(self, row: Hit) -> str:
         name = html.escape(row.path.name)
         seconds = "" if row.time is None else f" at {row.time:.0f} s"
         return (
@@ -82,7 +82,7 @@ class Results(Sequence[Result]):
             "</figure>"
         )
 
-    def _picture(self, row: Result, name: str) -> str:
+    def _picture(self, row: Hit, name: str) -> str:
         from diptych.errors import DataError
 
         try:
