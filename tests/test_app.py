@@ -1,8 +1,13 @@
+import asyncio
 import base64
+import gzip
 import io
 import json
 import struct
+import time
+import tracemalloc
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diptych.search.query import parse_day
 from diptych.serve.limits import Limits
 from diptych.serve.messages import ErrorAnswer
 from diptych.weights.bundle import Bundle
@@ -63,6 +69,72 @@ def test_embeddings_have_openais_shape_in_the_order_of_the_inputs(bundle: Bundle
     assert answer["usage"] == {"prompt_tokens": count, "total_tokens": count}
 
 
+def test_a_model_is_told_as_openais_clients_expect_it(bundle: Bundle):
+    async def work(client: httpx2.AsyncClient) -> None:
+        [listed] = (await client.get("/v1/models")).json()["data"]
+        assert (listed["id"], listed["object"], type(listed["created"])) == ("tiny", "model", int)
+        for path in ("/v1/models/tiny", "/v1/models/%74iny"):
+            assert (await client.get(path)).json() == listed
+        gone = await client.get("/v1/models/openai/gpt")
+        assert (gone.status_code, error_of(gone).code) == (404, "model_not_found")
+        assert "openai/gpt is not here. This server has tiny." in error_of(gone).message
+
+    with_client(bundle, work)
+
+
+def test_null_is_as_good_as_left_out(bundle: Bundle):
+    options = dict.fromkeys(("model", "encoding_format", "dimensions", "truncate", "user"))
+    plain, null = (asked(bundle, "/v1/embeddings", {"input": "a boat", **more}) for more in ({}, options))
+    assert plain.status_code == null.status_code == 200
+    assert plain.json()["data"] == null.json()["data"]
+
+
+def test_head_is_answered_where_get_is(bundle: Bundle, library: PlainLibrary):
+    async def work(client: httpx2.AsyncClient) -> None:
+        [found] = (await client.post("/search", json={"image": RED, "count": 1})).json()["results"]
+        for path in ("/", "/page/app.js", "/health", "/metrics", "/v1/models", "/openapi.json", found["thumbnail"]):
+            got, head = await client.get(path), await client.head(path)
+            assert (head.status_code, head.content) == (200, b"")
+            assert head.headers["content-type"] == got.headers["content-type"]
+            if path != "/metrics":
+                assert head.headers["content-length"] == str(len(got.content))
+        assert (await client.head("/made/up")).status_code == 404
+        assert (await client.head("/search")).status_code == 405
+
+    with_client(bundle, work, library=library)
+
+
+def test_a_picture_that_the_client_has_is_not_sent_again(bundle: Bundle, library: PlainLibrary):
+    async def work(client: httpx2.AsyncClient) -> None:
+        [found] = (await client.post("/search", json={"image": RED, "count": 1})).json()["results"]
+        tag = (await client.get(found["thumbnail"])).headers["etag"]
+        for known, status in ((tag, 304), (f'"x", W/{tag}', 304), ("*", 304), ('"x"', 200)):
+            again = await client.get(found["thumbnail"], headers={"if-none-match": known})
+            assert (again.status_code, again.headers["etag"]) == (status, tag)
+            assert bool(again.content) == (status == 200)
+        part = await client.get(found["thumbnail"], headers={"range": "bytes=0-9"})
+        assert part.status_code == 200  # all of it, which a server may send
+
+    with_client(bundle, work, library=library)
+
+
+@pytest.mark.parametrize("after", ["2023", "1999-12-31", "2023-6"])
+def test_a_day_may_be_a_year_or_a_month_as_on_the_command_line(
+    bundle: Bundle, library: PlainLibrary, after: str, monkeypatch: pytest.MonkeyPatch
+):
+    seen: list[Any] = []
+    monkeypatch.setattr(library, "nearest", lambda _, count, filters: seen.append(filters) or [])
+    answer = asked(bundle, "/search", {"text": "a", "filters": {"after": after, "before": None}}, library=library)
+    assert answer.status_code == 200
+    assert seen[0].after == parse_day(after)
+
+
+@pytest.mark.parametrize("day", ["soon", "2023-13", "20", "2023-06-30T00:00"])
+def test_what_is_no_day_is_one_sentence(bundle: Bundle, library: PlainLibrary, day: str):
+    error = error_of(asked(bundle, "/search", {"text": "a", "filters": {"after": day}}, library=library))
+    assert "must be like 2023-06-30, 2023-06 or 2023" in error.message
+
+
 def test_base64_holds_the_same_numbers(bundle: Bundle):
     async def work(client: httpx2.AsyncClient) -> list[Any]:
         bodies = [{"input": "a boat", "encoding_format": kind} for kind in ("float", "base64")]
@@ -76,13 +148,26 @@ def test_base64_holds_the_same_numbers(bundle: Bundle):
     ("body", "status", "param", "message"),
     [
         ({"input": []}, 400, "input", "input must hold at least one text or picture"),
-        ({"input": [1, 2]}, 400, "input", "input must be a text"),
+        ({"input": [1, 2]}, 400, "input", "Token numbers are not read: send the text"),
+        ({"input": [[1, 2]]}, 400, "input", "Token numbers are not read: send the text"),
+        ({"input": [list(range(100))]}, 400, None, "check_embedding_ctx_length=False"),
+        ({"input": ["a", {"image": 3}]}, 400, "input[1].image", "input[1].image must be text."),
+        ({"input": {"text": "a", "image": "b"}}, 400, "input[0].text", "input[0].text is not an option"),
+        ({"input": "a", "dimensions": "x"}, 400, "dimensions", "dimensions must be a whole number."),
+        ({"input": "a", "truncate": 7}, 400, "truncate", "truncate must be true or false."),
+        ({"input": "a", "\n" + "x" * 900: 1}, 400, None, "'\\nxxx"),
+        ({"input": ["a b"] * 900 + ["a" * 9_000] * 60}, 400, None, "at most 500,000 characters. Got 542,700"),
         ({"input": None}, 400, "input", "input must be a text"),
         ({"input": {"picture": "x"}}, 400, None, "is not an option"),
         ({"inputs": "a"}, 400, "inputs", "inputs is not an option"),
         ({"input": "a", "model": "gpt"}, 404, "model", "gpt is not here. This server has tiny"),
         ({"input": "a", "dimensions": 8}, 400, "dimensions", "no smaller feature. Got 8"),
-        ({"input": "a", "encoding_format": "int8"}, 400, "encoding_format", "encoding_format: input should be"),
+        (
+            {"input": "a", "encoding_format": "int8"},
+            400,
+            "encoding_format",
+            "must be 'float' or 'base64'.",
+        ),
         ({"input": ["a", {"image": "?"}]}, 400, None, "input[1]: a picture must be base64"),
         ({"input": {"image": "https://example.org/a.png"}}, 400, None, "URLs are not fetched by this server"),
         ({"input": "a b c d e f g h i j k l m n o p q r"}, 400, None, "must fit 16 tokens"),
@@ -103,14 +188,18 @@ def test_what_does_not_fit_is_one_sentence(bundle: Bundle, body: Any, status: in
 @pytest.mark.parametrize(
     ("content", "kind", "message"),
     [
-        (b"{", "application/json", "the body must be JSON: Expecting property name"),
-        (b"[" * 100_000, "application/json", "the body must be JSON"),
+        (b"{", "application/json", "the body must be JSON: an object's key must be text"),
+        (b"[" * 100_000, "application/json", "must nest at most 8 deep"),
         (b"1" * 5_000, "application/json", "the body must be JSON"),
         (b'{"input": "\xff"}', "application/json", "the body must be JSON"),
-        (b'{"input": "\\ud800"}', "application/json", "input must be a text"),
-        (b'{"input": NaN}', "application/json", "input must be a text"),
+        (b'{"input": "\\ud800"}', "application/json", "holds half a surrogate pair"),
+        (b'{"input": NaN}', "application/json", "the body must be JSON"),
+        (b'{"input": "a", "dimensions": 1e999}', "application/json", "a number must be finite"),
+        (b'{"input": "a", "input": "b"}', "application/json", "'input' must stand once in an object, and stands twice"),
         (b'{"input": "a"}', "text/plain", "sent with Content-Type: application/json"),
-        (b"", "application/json", "must be a JSON object"),
+        (b'{"input": "a"}', "application/x-www-form-urlencoded", "sent with Content-Type: application/json"),
+        (b'{"input": "a"}', "application/json; charset=utf-16", "must be a JSON object in UTF-8"),
+        (b"", "application/json", "the body must be JSON: a value is missing"),
     ],
 )
 def test_bodies_that_are_no_json(bundle: Bundle, content: bytes, kind: str, message: str):
@@ -120,6 +209,95 @@ def test_bodies_that_are_no_json(bundle: Bundle, content: bytes, kind: str, mess
     answer = with_client(bundle, work)
     assert answer.status_code == 400
     assert message in error_of(answer).message
+
+
+def test_a_packed_body_is_refused_and_not_unpacked(bundle: Bundle):
+    async def work(client: httpx2.AsyncClient) -> httpx2.Response:
+        headers = {"content-type": "application/json", "content-encoding": "gzip"}
+        return await client.post("/v1/embeddings", content=gzip.compress(b'{"input": "a"}'), headers=headers)
+
+    answer = with_client(bundle, work)
+    assert (answer.status_code, error_of(answer).code) == (400, "content_encoding")
+    assert "do not pack it" in error_of(answer).message
+
+
+SIZE = 2**20  # bytes
+HOSTILE: dict[str, bytes] = {
+    "objects": b"[" + b"{}," * (SIZE // 3) + b"{}]",
+    "lists": b"[" + b"[]," * (SIZE // 3) + b"[]]",
+    "numbers": b"[" + b"1," * (SIZE // 2) + b"1]",
+    "texts": b"[" + b'"a",' * (SIZE // 4) + b'"a"]',
+    "nulls": b"[" + b"null," * (SIZE // 5) + b"null]",
+    "deep lists": b"[" * (SIZE // 2) + b"]" * (SIZE // 2),
+    "deep objects": b'{"a":' * (SIZE // 6) + b"1" + b"}" * (SIZE // 6),
+    "keys": b"{" + b",".join(b'"%x":1' % i for i in range(SIZE // 10)) + b"}",
+    "long key": b'{"' + b"a" * SIZE + b'":1}',
+    "long text": b'"' + b"a" * SIZE + b'"',
+    "text in four bytes": b'"' + b"a" * SIZE + "\N{GRINNING FACE}".encode() + b'"',
+    "escapes": b'"' + b'\\"' * (SIZE // 2) + b'"',
+    "digits": b"1" * SIZE,
+    "8,000 wrong items": b"[" + b"[]," * 7_990 + b"[]]",
+    "many long texts": b"[" + b",".join(b'"%s"' % (b"a b " * 2_000) for _ in range(SIZE // 8_000)) + b"]",
+}
+
+
+def hostile_requests(schema: Any) -> Iterator[tuple[str, str, bytes]]:
+    """Each hostile value as the body of every route, and as each of its options."""
+    good = {"/v1/embeddings": {"input": "a"}, "/classify": {"image": RED, "labels": ["a", "b"]}, "/search": {}}
+    for path, operations in schema["paths"].items():
+        [(method, operation)] = operations.items()
+        place = path.replace("{id}", "x")
+        yield from ((method, place, value) for value in HOSTILE.values())
+        if "requestBody" in operation:
+            name = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].split("/")[-1]
+            for option in schema["components"]["schemas"][name]["properties"]:
+                others = [f'"{key}":{json.dumps(one)},' for key, one in good[path].items() if key != option]
+                start = f'{{{"".join(others)}"{option}":'.encode()
+                yield from ((method, place, start + value + b"}") for value in HOSTILE.values())
+
+
+def test_on_no_route_a_body_becomes_a_large_thing_or_stops_the_loop(
+    bundle: Bundle, library: PlainLibrary, monkeypatch: pytest.MonkeyPatch
+):
+    longest = 0.0
+    run = asyncio.Handle._run
+
+    def measured(handle: asyncio.Handle) -> None:
+        nonlocal longest
+        start = time.thread_time()
+        run(handle)
+        longest = max(longest, time.thread_time() - start)
+
+    async def work(client: httpx2.AsyncClient) -> None:
+        nonlocal longest
+        schema = (await client.get("/openapi.json")).json()
+        routes = set()
+        for method, place, body in hostile_requests(schema):
+            routes.add(place)
+            tracemalloc.start()
+            await asyncio.sleep(0)  # what the test did until now is no part of it
+            longest = 0.0
+            answer = await client.request(method, place, content=body, headers={"content-type": "application/json"})
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            about = (method, place, body[:60], len(body), answer.status_code)
+            assert answer.status_code in ((200, 404) if method == "get" else (200, 400, 404)), about
+            assert peak < 10 * len(body) + 4 * 2**20, (*about, peak)
+            assert longest < 0.2, (*about, longest)
+        assert len(routes) == 9
+
+    monkeypatch.setattr(asyncio.Handle, "_run", measured)
+    with_client(bundle, work, library=library)
+
+
+def test_templates_are_not_put_into_labels_before_both_are_known_to_be_short(bundle: Bundle):
+    body = {"image": RED, "labels": [str(i) for i in range(1000)], "templates": ["a" * 10**6 + "{}"]}
+    tracemalloc.start()
+    answer = asked(bundle, "/classify", body)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (answer.status_code, error_of(answer).code) == (400, "text_invalid")
+    assert peak < 10 * 2**20  # put into each other they have a gigabyte
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -228,8 +406,6 @@ def test_a_full_queue_says_when_to_come_again(bundle: Bundle):
     answer = None
 
     async def work(client: httpx2.AsyncClient) -> list[httpx2.Response]:
-        import asyncio
-
         body = {"input": [{"image": RED}] * 4}
         return await asyncio.gather(*(client.post("/v1/embeddings", json=body) for _ in range(3)))
 
@@ -348,6 +524,8 @@ def test_the_page_is_served_and_asks_nobody_else(bundle: Bundle):
             assert "innerHTML" not in text
             assert " style=" not in text
             assert "onclick" not in text
+            assert 'href="/' not in text  # relative, so that it works below a path of a proxy's
+            assert 'src="/' not in text
         for path in ("/page/../app.py", "/page/%2e%2e/app.py", "/page/", "/docs", "/redoc"):
             assert (await client.get(path)).status_code == 404
 
@@ -358,7 +536,7 @@ def test_the_description_is_complete(bundle: Bundle):
     schema = asked(bundle, "/openapi.json", api_key="a long enough key").json()
     assert schema["openapi"].startswith("3.1")
     assert set(schema["paths"]) == {
-        *("/v1/embeddings", "/v1/models", "/classify", "/search", "/health", "/metrics"),
+        *("/v1/embeddings", "/v1/models", "/v1/models/{id}", "/classify", "/search", "/health", "/metrics"),
         *("/library/{id}/thumbnail", "/library/{id}/picture"),
     }
     for path in schema["paths"].values():

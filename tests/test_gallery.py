@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -77,8 +78,40 @@ def test_drawn_pictures_are_kept_up_to_a_limit(bundle: Bundle, folder: Path, mon
     monkeypatch.setattr(gallery_module, "_CACHE_BYTES", 1000)
     gallery.draw(ids[1], 16)
     gallery.draw(ids[2], 16)
-    assert gallery._drawn_bytes == sum(map(len, gallery._drawn.values())) <= 1000
+    assert gallery._drawn_bytes == sum(len(one.jpeg) for one in gallery._drawn.values()) <= 1000
     assert gallery.draw(ids[0], 16) == b"x" * 600  # the oldest had to go
+
+
+def test_a_picture_that_is_deleted_or_changed_is_not_shown_from_memory(bundle: Bundle, folder: Path):
+    gallery = Gallery(PlainLibrary(folder, bundle))
+    red = everything(gallery, bundle)["red.png"]["id"]
+    before = gallery.draw(red, 16)
+    (folder / "red.png").write_bytes(picture_file(COLOURS["blue"], size=(41, 30)))  # pyright: ignore[reportArgumentType]
+    assert gallery.draw(red, 16) != before
+    (folder / "red.png").unlink()
+    with pytest.raises(RefusedError, match="leads to none"):
+        gallery.draw(red, 16)
+    assert (len(gallery._drawn), gallery._drawn_bytes) == (0, 0)
+
+
+def test_a_link_out_of_the_folder_is_not_named(bundle: Bundle, folder: Path):
+    secret = folder.parent / "secret.png"
+    secret.write_bytes(picture_file(COLOURS["red"]))  # pyright: ignore[reportArgumentType]
+    (folder / "link.png").symlink_to(secret)
+    (folder / "inner.png").symlink_to(folder / "green.png")
+    gallery = Gallery(PlainLibrary(folder, bundle))
+    found = everything(gallery, bundle)
+    assert found.keys() == {"red.png", "green.png", "deeper/blue.png", "inner.png"}
+    assert {one["name"] for one in gallery.like(found["red.png"]["id"], 9, None)} == found.keys() - {"red.png"}
+
+
+def test_a_pipe_in_the_place_of_a_picture_is_not_opened(bundle: Bundle, folder: Path):
+    gallery = Gallery(PlainLibrary(folder, bundle))
+    red = everything(gallery, bundle)["red.png"]["id"]
+    (folder / "red.png").unlink()
+    os.mkfifo(folder / "red.png")  # who opens it to read waits for one who writes
+    with pytest.raises(RefusedError, match="leads to none"):
+        gallery.draw(red, 16)
 
 
 def test_ids_are_kept_up_to_a_limit(bundle: Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch):

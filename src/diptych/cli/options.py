@@ -1,8 +1,6 @@
 """What several commands take: pictures by path or pattern, prompt templates, and how a model is measured."""
 
-import datetime
 import glob
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,18 +153,3 @@ def read_templates(templates: Sequence[str] | None, file: Path | None) -> tuple[
     if file:
         chosen += read_lines(file)
     return check_templates(chosen) if chosen else None
-
-
-def read_day(text: str) -> datetime.date:
-    """A day as 2023-06-30; 2023 and 2023-06 are the first day of theirs.
-
-    Raises:
-        ConfigError: it is no day.
-    """
-    if match := re.fullmatch(r"(\d{4})(?:-(\d{1,2}))?(?:-(\d{1,2}))?", text.strip()):
-        year, month, day = (int(part or 1) for part in match.groups())
-        try:
-            return datetime.date(year, month, day)
-        except ValueError:
-            pass
-    raise ConfigError(f"a day must be like 2023-06-30, 2023-06 or 2023. Got {text!r}.")

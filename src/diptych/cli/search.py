@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from cyclopts.types import NonNegativeInt, PositiveInt
 
 from diptych.cli.console import complain, print_table
-from diptych.cli.options import read_day
 from diptych.cli.thumbnails import print_thumbnails
 from diptych.errors import ConfigError
 
@@ -100,12 +99,12 @@ def search(
     text, folder = _split(words, wants_query=not (like or duplicates))
 
     from diptych.cli.indexing import opened, updated
-    from diptych.search.query import Filters, Query, parse_place
+    from diptych.search.query import Filters, Query, parse_day, parse_place
 
     filters = Filters(
         folder=within,
-        after=read_day(after) if after else None,
-        before=read_day(before) if before else None,
+        after=parse_day(after) if after else None,
+        before=parse_day(before) if before else None,
         min_side=min_side,
         max_side=max_side,
         camera=camera,

@@ -1,10 +1,16 @@
 """`diptych serve`: the model over HTTP, with a page."""
 
+import contextlib
 import ipaddress
+import logging
 import os
 import signal
 import socket
 import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,15 +19,21 @@ from cyclopts.types import NonNegativeInt, PositiveFloat, PositiveInt
 from cyclopts.validators import Number
 
 from diptych.cli.console import complain, one_line
-from diptych.errors import ConfigError, DataError, missing_extra
+from diptych.errors import ConfigError, DataError, DiptychError, missing_extra
 
 if TYPE_CHECKING:
+    import uvicorn
+
+    from diptych.search.library import Library, Progress
     from diptych.serve.gallery import Gallery
-    from diptych.weights.bundle import Bundle
 
 KEY_VARIABLE = "DIPTYCH_API_KEY"
 _SHORTEST_KEY = 8  # characters
+ANY_NAME = "*"  # of --allow-host
+_EVERYWHERE = ("0.0.0.0", "::", "")
 _GRACE = 30  # s that requests in hand have to be answered after a stop was asked for
+_LAST = 15  # s after that, when the process ends whatever is stuck
+_EVERY = 10.0  # s between lines about the indexing
 
 
 def serve(
@@ -32,6 +44,7 @@ def serve(
     library: Path | None = None,
     index: Path | None = None,
     api_key_file: Path | None = None,
+    no_key: bool = False,
     allow_host: list[str] | None = None,
     allow_url: list[str] | None = None,
     max_batch: PositiveInt = 32,
@@ -49,19 +62,23 @@ def serve(
     Parameters
     ----------
     host
-        The address to listen at; 0.0.0.0 is all of this machine's.
+        The address to listen at; 0.0.0.0 is all of this machine's, :: those of IPv6 as well. Others can reach all but
+        127.0.0.1, ::1 and localhost, so these ask for an API key.
     port
         0 takes any that is free.
     model
         A name from `diptych models`, or a bundle's folder. By default the model that ships with diptych.
     library
-        A folder of pictures to search; it is indexed first.
+        A folder of pictures to search. It is indexed while the server already answers.
     index
         Where the index of the library lies; by default in the user's cache.
     api_key_file
         A file with a key that clients must send; the environment's DIPTYCH_API_KEY does the same.
+    no_key
+        Let whoever reaches the server use it without an API key.
     allow_host
-        A further name by which the server may be called when it listens on this machine only.
+        A further name by which the server may be called, e.g. that of a proxy; may be given several times. "*" is any,
+        and lets the page of a stranger whose name was turned to this machine read what the server answers.
     allow_url
         Fetch pictures from https URLs of this host, e.g. "example.org" or "*.example.org"; may be given several times.
         Without it URLs are refused.
@@ -82,10 +99,13 @@ def serve(
         import uvicorn
 
         from diptych.serve.app import create_app
+        from diptych.serve.connections import Connection
+        from diptych.serve.gallery import Gallery
         from diptych.serve.service import Service
         from diptych.serve.urls import Fetcher
     except ImportError as error:
         raise missing_extra("serving", "serve") from error
+    from diptych.search.library import Library
     from diptych.serve.limits import Limits
     from diptych.weights.registry import DEFAULT_MODEL, load
 
@@ -102,30 +122,118 @@ def serve(
     )
     fetch = Fetcher(allow_url, max_bytes=limits.body_bytes, seconds=min(10.0, timeout)) if allow_url else None
     api_key = _api_key(api_key_file)
-    with _listen(host, port) as listener:
+    if not (_is_loopback(host) or api_key or no_key):
+        raise ConfigError(
+            f"--host {host} lets others reach the server, and no API key is asked for. Set {KEY_VARIABLE} or "
+            "--api-key-file, or say --no-key."
+        )
+    with _listen(host, port) as listener, _quiet_libraries():
         bundle = load(model)
-        gallery = None if library is None else _open_library(library, index, bundle)
+        opened = None if library is None else Library.open(library, bundle, index=index)
+        gallery = None if opened is None else Gallery(opened)
         name = Path(model).name if model else DEFAULT_MODEL
         service = Service(bundle, name=name, limits=limits, gallery=gallery, fetch=fetch)
-        is_local = _is_loopback(host)
-        if not is_local and not api_key:
-            complain(f"{host} may be reached by others, and no API key is asked for. Set {KEY_VARIABLE}.")
-        hosts = ("localhost", "127.0.0.1", "::1", host, *(allow_host or ())) if is_local else None
-        app = create_app(service, api_key=api_key, hosts=hosts)
         config = uvicorn.Config(
-            app,
-            log_level="warning",
+            create_app(service, api_key=api_key, hosts=_names(host, allow_host or [])),
+            http=Connection,
+            log_level="error",
             access_log=False,  # what people search for is theirs
             server_header=False,
             ws="none",
             timeout_graceful_shutdown=_GRACE,
         )
-        port = listener.getsockname()[1]
-        shown = f"[{host}]" if ":" in host else host
-        print(f"{one_line(name)} answers at http://{shown}:{port}/ (Ctrl-C stops it)", flush=True)
+        print(f"{one_line(name)} answers at {_shown(host, listener.getsockname()[1])} (Ctrl-C stops it)", flush=True)
+        server = uvicorn.Server(config)
         # uvicorn repeats the signal that stopped it when all is done: then this is the end, and a good one.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        uvicorn.Server(config).run(sockets=[listener])
+        with _bounded_stop(server), _indexing(opened, gallery):
+            server.run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def _bounded_stop(server: "uvicorn.Server") -> Iterator[None]:
+    """The process ends within a time of the stop that was asked for, whatever hangs: a disk, a resolver, a thread."""
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not server.should_exit and not is_over.wait(0.1):
+            pass
+        if not is_over.wait(_GRACE + _LAST):
+            complain("stopped, though not all work in hand did end.")
+            os._exit(0)
+
+    threading.Thread(target=watch, name="diptych-stop", daemon=True).start()
+    try:
+        yield
+    finally:
+        is_over.set()
+
+
+@contextlib.contextmanager
+def _indexing(library: "Library | None", gallery: "Gallery | None") -> Iterator[None]:
+    """Bring the index in step while the server answers from what it holds; end with it."""
+    if library is None or gallery is None:
+        yield
+        return
+    from diptych.search.library import Library
+
+    must_stop = threading.Event()
+    said = time.monotonic()
+
+    def tell(progress: "Progress") -> None:
+        nonlocal said
+        if time.monotonic() - said > _EVERY:
+            said = time.monotonic()
+            complain(f"indexing: {progress.done:,} of {progress.total:,} files, {progress.per_second:,.1f} a second.")
+
+    def update() -> None:
+        try:
+            # A connection of its own to the index: what it writes, the other one sees when it is whole.
+            with Library.open(library.folder, library.bundle, index=library.place) as writer:
+                found = writer.update(batch_size=64, on_progress=tell, should_stop=must_stop.is_set)
+            for message in found.broken.values():
+                complain(f"skipped: {message}")
+        except DiptychError as error:
+            complain(f"answers come from what was indexed before: {error}")
+        finally:
+            gallery.is_indexing = False
+
+    gallery.is_indexing = True
+    thread = threading.Thread(target=update, name="diptych-index", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        must_stop.set()
+        thread.join(_LAST)
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """What Pillow and others have to say of a stranger's file is nothing for the terminal of who runs the server."""
+    level = logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(level)
+
+
+def _names(host: str, allowed: list[str]) -> list[str] | None:
+    """Names by which the server may be called; None is any."""
+    if ANY_NAME in allowed:
+        return None
+    own = [socket.gethostname()] if host in _EVERYWHERE else []
+    return ["localhost", "127.0.0.1", "::1", host.partition("%")[0], *own, *allowed]
+
+
+def _shown(host: str, port: int) -> str:
+    """An address that a browser opens."""
+    if host in _EVERYWHERE:
+        return f"http://localhost:{port}/ and this machine's addresses"
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 def _api_key(file: Path | None) -> str:
@@ -145,7 +253,8 @@ def _api_key(file: Path | None) -> str:
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family, backlog=2048)
+        both = host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server(address, family=family, backlog=2048, dualstack_ipv6=both)
     except OSError as error:
         # Python adds the address to what the system says of it.
         reason = error.strerror if isinstance(error, socket.gaierror) or not error.errno else os.strerror(error.errno)
@@ -157,13 +266,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _open_library(folder: Path, index: Path | None, bundle: "Bundle") -> "Gallery":
-    from diptych.cli.indexing import updated
-    from diptych.search.library import Library
-    from diptych.serve.gallery import Gallery
-
-    library = Library.open(folder, bundle, index=index)
-    updated(library, batch_size=64)
-    return Gallery(library)

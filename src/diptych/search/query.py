@@ -159,6 +159,21 @@ def parse_place(text: str) -> tuple[float, float, float]:
     return latitude, longitude, distance
 
 
+def parse_day(text: str) -> datetime.date:
+    """A day as 2023-06-30; 2023 and 2023-06 are the first day of theirs.
+
+    Raises:
+        ConfigError: it is no day.
+    """
+    if match := re.fullmatch(r"(\d{4})(?:-(\d{1,2}))?(?:-(\d{1,2}))?", text.strip()):
+        year, month, day = (int(part or 1) for part in match.groups())
+        try:
+            return datetime.date(year, month, day)
+        except ValueError:
+            pass
+    raise ConfigError(f"a day must be like 2023-06-30, 2023-06 or 2023. Got {text!r}.")
+
+
 def _terms(text: str) -> list[Term]:
     terms: list[Term] = []
     rest = text.strip()

@@ -2,17 +2,20 @@
 
 import base64
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+import hashlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from importlib import resources
 from typing import Any
 
 import numpy as np
 import pydantic_core
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
 
 from diptych.serve.answers import answer_errors_in_one_shape, describe
 from diptych.serve.gallery import LARGE, THUMBNAIL
 from diptych.serve.guard import App, Guard
+from diptych.serve.json_body import read_json
 from diptych.serve.messages import (
     ClassifyAnswer,
     ClassifyRequest,
@@ -21,6 +24,7 @@ from diptych.serve.messages import (
     ErrorAnswer,
     HealthAnswer,
     Image,
+    Model,
     ModelsAnswer,
     SearchAnswer,
     SearchRequest,
@@ -33,7 +37,8 @@ from diptych.version import __version__
 
 _PAGE = {"index.html": "text/html", "style.css": "text/css", "app.js": "text/javascript"}
 _JPEG: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The picture.", "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}}
+    200: {"description": "The picture.", "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}},
+    304: {"description": "It is the one that the client has, by its ETag."},
 }
 _TEXT: dict[int | str, dict[str, Any]] = {
     200: {"description": "The counters.", "content": {"text/plain": {"schema": {"type": "string"}}}}
@@ -69,6 +74,8 @@ def create_app(service: Service, *, api_key: str = "", hosts: Iterable[str] | No
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         responses=error_responses(401, 403, 421, 503),
     )
+    app.state.short = service.short
+    app.router.route_class = _JsonRoute
     answer_errors_in_one_shape(app)
     _add_model_routes(app, service)
     _add_library_routes(app, service)
@@ -97,24 +104,24 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
                 "invalid",
                 "dimensions",
             )
-        inputs = asked.input if isinstance(asked.input, list) else [asked.input]
-        if not inputs:
+        if not asked.input:
             raise RefusedError(400, "input must hold at least one text or picture. It is empty.", "invalid", "input")
-        features, tokens = await _features(service, inputs, truncate=asked.truncate)
-        answer = await service.in_thread(_embeddings_json, features, asked.encoding_format, service.name, tokens)
+        features, tokens = await _features(service, asked.input, truncate=bool(asked.truncate))
+        answer = await service.short(_embeddings_json, features, asked.encoding_format, service.name, tokens)
         return Response(answer, media_type="application/json")
 
     @app.get("/v1/models", responses=error_responses(429))
     async def models() -> ModelsAnswer:
         """The one model that this server has."""
-        config = service.bundle.model.config
-        facts = {
-            "id": service.name,
-            "dimensions": config.embed_dim,
-            "image_size": config.image.image_size,
-            "context_length": service.bundle.tokenizer.context_length,
-        }
-        return ModelsAnswer.model_validate({"data": [facts]})
+        return ModelsAnswer(data=[_facts_of_model(service)])
+
+    @app.get("/v1/models/{id:path}", responses=error_responses(404, 429))
+    async def model(id: str) -> Model:
+        """The same, asked for by its name."""
+        if id != service.name:
+            sentence = f"{id[:100]} is not here. This server has {service.name}."
+            raise RefusedError(404, sentence, "model_not_found", "model")
+        return _facts_of_model(service)
 
     @app.post("/classify", responses=error_responses(400, 408, 413, 429))
     async def classify(asked: ClassifyRequest) -> ClassifyAnswer:
@@ -139,14 +146,14 @@ def _add_library_routes(app: FastAPI, service: Service) -> None:
         return SearchAnswer.model_validate({"model": service.name, "results": found})
 
     @app.get("/library/{id}/thumbnail", response_class=Response, responses=_JPEG | error_responses(404, 429))
-    async def thumbnail(id: str) -> Response:
+    async def thumbnail(id: str, request: Request) -> Response:
         """A small copy of a picture that was found."""
-        return _jpeg(await service.draw(id, THUMBNAIL))
+        return _jpeg(request, await service.draw(id, THUMBNAIL))
 
     @app.get("/library/{id}/picture", response_class=Response, responses=_JPEG | error_responses(404, 429))
-    async def picture(id: str) -> Response:
+    async def picture(id: str, request: Request) -> Response:
         """A large copy of a picture that was found."""
-        return _jpeg(await service.draw(id, LARGE))
+        return _jpeg(request, await service.draw(id, LARGE))
 
 
 def _add_watching_routes(app: FastAPI, service: Service) -> None:
@@ -161,7 +168,8 @@ def _add_watching_routes(app: FastAPI, service: Service) -> None:
         answer = HealthAnswer(
             status="failing" if fault else "ok",
             model=service.name,
-            library=None if service.gallery is None else len(service.gallery),
+            library=service.pictures_found,
+            indexing=service.gallery is not None and service.gallery.is_indexing,
             reason=fault or None,
         )
         return Response(answer.model_dump_json(), 503 if fault else 200, media_type="application/json")
@@ -186,8 +194,54 @@ def _add_page(app: FastAPI) -> None:
         add(f"/page/{name}", name)
 
 
-def _jpeg(data: bytes) -> Response:
-    return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+class _JsonRoute(APIRoute):
+    """A route whose body is read within bounds and off the event loop, before FastAPI checks what it holds."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def read_and_handle(request: Request) -> Response:
+            if self.body_field is not None:
+                _check_kind(request)
+                # From here on FastAPI finds it read.
+                request._json = await request.app.state.short(read_json, await request.body())
+            return await handle(request)
+
+        return read_and_handle
+
+
+def _check_kind(request: Request) -> None:
+    """Refuse a body that is said to be no plain JSON. It would be a form, too, that a page of another site can send."""
+    kind, _, options = request.headers.get("content-type", "").lower().partition(";")
+    is_json = kind.strip() == "application/json" or (kind.startswith("application/") and kind.strip().endswith("+json"))
+    if not is_json or ("charset" in options and "utf-8" not in options):
+        raise RefusedError(
+            400, "the body must be a JSON object in UTF-8, sent with Content-Type: application/json.", "invalid_json"
+        )
+    packing = request.headers.get("content-encoding", "identity")
+    if packing.lower() != "identity":
+        sentence = f"a body must come as it is, without Content-Encoding. Got {packing[:40]!r}: do not pack it."
+        raise RefusedError(400, sentence, "content_encoding")
+
+
+def _facts_of_model(service: Service) -> Model:
+    config = service.bundle.model.config
+    return Model(
+        id=service.name,
+        created=service.started,
+        dimensions=config.embed_dim,
+        image_size=config.image.image_size,
+        context_length=service.bundle.tokenizer.context_length,
+    )
+
+
+def _jpeg(request: Request, data: bytes) -> Response:
+    tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+    headers = {"Cache-Control": "private, max-age=3600", "ETag": tag}
+    known = request.headers.get("if-none-match", "")
+    if tag in known or known.strip() == "*":
+        return Response(status_code=304, headers=headers)
+    return Response(data, media_type="image/jpeg", headers=headers)
 
 
 async def _features(
@@ -207,7 +261,7 @@ async def _features(
     return features, tokens
 
 
-def _embeddings_json(features: np.ndarray, encoding: str, model: str, tokens: int) -> bytes:
+def _embeddings_json(features: np.ndarray, encoding: str | None, model: str, tokens: int) -> bytes:
     if encoding == "base64":
         rows: list[Any] = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in features]
     else:

@@ -4,11 +4,14 @@ An id stands for a file that was found; no client can make one up. What is shown
 nothing else that a file holds (where it was taken, by whom) leaves the server.
 """
 
+import contextlib
 import datetime
 import secrets
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -72,9 +75,10 @@ class Gallery:
         self._library = library
         self._paths: OrderedDict[str, Path] = OrderedDict()  # by id, the one found last at the end
         self._ids: dict[Path, str] = {}
-        self._drawn: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._drawn: OrderedDict[tuple[str, int], _Drawn] = OrderedDict()
         self._drawn_bytes = 0
         self._lock = threading.Lock()
+        self.is_indexing = False  # told by whoever does it
 
     def __len__(self) -> int:
         return len(self._library)
@@ -87,7 +91,7 @@ class Gallery:
             count: at most so many.
             filters: as the library takes them.
         """
-        return list(map(self._facts, self._library.nearest(features, count=count, filters=filters)))
+        return self._shown(self._library.nearest(features, count=count, filters=filters))
 
     def like(self, id_: str, count: int, filters: Filters | None) -> list[dict[str, Any]]:
         """The same of those most like a picture that was found.
@@ -96,7 +100,7 @@ class Gallery:
             RefusedError: there is no such id, or the picture is gone.
         """
         try:
-            return list(map(self._facts, self._library.like(self._path(id_), count=count, filters=filters)))
+            return self._shown(self._library.like(self._path(id_), count=count, filters=filters))
         except DataError as error:
             raise _gone(id_) from error
 
@@ -107,21 +111,44 @@ class Gallery:
             RefusedError: there is no such id, or the file is gone, damaged, or a link out of the folder.
         """
         path = self._path(id_)
-        with self._lock:
-            if (id_, side) in self._drawn:
-                self._drawn.move_to_end((id_, side))
-                return self._drawn[id_, side]
         try:
-            jpeg = self._library.thumbnail(path, side=side)
+            state = _state(path)
+            if state is None or not self._is_inside(path):
+                raise DataError("what stands there now is no file of the folder")
+            with self._lock:
+                drawn = self._drawn.get((id_, side))
+                if drawn and drawn.state == state:
+                    self._drawn.move_to_end((id_, side))
+                    return drawn.jpeg
+            drawn = _Drawn(state, self._library.thumbnail(path, side=side))
         except (OSError, DataError) as error:
+            self._forget(id_)
             raise _gone(id_) from error
+        self._keep((id_, side), drawn)
+        return drawn.jpeg
+
+    def _keep(self, key: tuple[str, int], drawn: "_Drawn") -> None:
         with self._lock:
-            if (id_, side) not in self._drawn:
-                self._drawn[id_, side] = jpeg
-                self._drawn_bytes += len(jpeg)
+            before = self._drawn.pop(key, None)
+            self._drawn[key] = drawn
+            self._drawn_bytes += len(drawn.jpeg) - (len(before.jpeg) if before else 0)
             while self._drawn_bytes > _CACHE_BYTES:
-                self._drawn_bytes -= len(self._drawn.popitem(last=False)[1])
-        return jpeg
+                self._drawn_bytes -= len(self._drawn.popitem(last=False)[1].jpeg)
+
+    def _forget(self, id_: str) -> None:
+        """A picture that is gone from the disk is gone from memory."""
+        with self._lock:
+            for key in [key for key in self._drawn if key[0] == id_]:
+                self._drawn_bytes -= len(self._drawn.pop(key).jpeg)
+
+    def _shown(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        # A link that leads out of the folder is not named either.
+        return [self._facts(row) for row in rows if self._is_inside(row.path)]
+
+    def _is_inside(self, path: Path) -> bool:
+        with contextlib.suppress(OSError, RuntimeError, ValueError):  # RuntimeError: a link that leads to itself
+            return path.resolve().is_relative_to(self._library.folder.resolve())
+        return False
 
     def _facts(self, row: Row) -> dict[str, Any]:
         """What a client gets to know of a file."""
@@ -154,6 +181,22 @@ class Gallery:
         if path is None:
             raise _gone(id_)
         return path
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A JPEG, and the file's state when it was drawn."""
+
+    state: tuple[int, ...]
+    jpeg: bytes
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file does; None for what is no plain file, whose opening might never end."""
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):
+        return None
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 def _gone(id_: str) -> RefusedError:

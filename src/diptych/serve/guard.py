@@ -7,12 +7,14 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import ipaddress
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from diptych.errors import BusyError
+from diptych.serve.arrivals import Arrivals, too_large
 from diptych.serve.limits import Limits
 from diptych.serve.monitor import Monitor
 from diptych.serve.refusals import RefusedError, refusal_of
@@ -33,6 +35,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 _OPEN = ("/", "/health", "/openapi.json")  # need no key, as does what is below /page/: they tell nothing of the data
+_EVERYWHERE = frozenset(("0.0.0.0", "::"))
 _LINGER = 2.0  # s, and as many bytes as a body may have: what is too large is thrown away, so that its sender hears why
 
 
@@ -44,7 +47,8 @@ class Guard:
         limits: of body, time and number.
         monitor: counts.
         api_key: must come with each request to what is not open; empty asks for none.
-        hosts: names by which the server may be called, without port; None is any.
+        hosts: names by which the server may be called, without port; "0.0.0.0" or "::" among them stands for every
+            address, and None for any name.
     """
 
     def __init__(
@@ -55,41 +59,55 @@ class Guard:
         self._monitor = monitor
         self._key = _digest(api_key) if api_key else None
         self._hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
-        self._bodies = 0  # bytes in hand
-        self._requests = 0
+        self._takes_addresses = not _EVERYWHERE.isdisjoint(self._hosts or ())
+        self._arrivals = Arrivals(limits)
+        self._answering = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(send)
+        answer = _Answer(send, is_head=scope["method"] == "HEAD")
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # the same but for what is sent
         start = time.perf_counter()
-        self._requests += 1
-        self._monitor.in_hand.set(self._requests)
+        self._monitor.in_hand.inc()
         try:
             await self._let_in(scope, receive, answer)
         finally:
-            self._requests -= 1
-            self._monitor.in_hand.set(self._requests)
+            self._monitor.in_hand.dec()
             route = getattr(scope.get("route"), "path", "none")
             self._monitor.requests.labels(route, answer.status or "gone").inc()
             self._monitor.seconds.labels(route).observe(time.perf_counter() - start)
 
     async def _let_in(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
-        body = bytearray()
+        body: bytes | None = None
+        refusal = None
         try:
             self._check_head(scope)
-            async with self._in_time(408, "a request must arrive"):
-                is_whole = await self._read(receive, body)
-            if is_whole:
-                async with self._in_time(503, "a request must be answered"):
-                    await self._answer(scope, receive, answer, bytes(body))
+            body = await self._arrivals.read(receive)
+            if body is not None:
+                async with self._place(), self._in_time():
+                    await self._answer(scope, receive, answer, body)
         except (RefusedError, BusyError) as error:
-            self._bodies -= len(body)
-            body.clear()  # before its sender is waited for
-            await self._refuse(refusal_of(error), receive, answer)
+            refusal = refusal_of(error)
         finally:
-            self._bodies -= len(body)
+            self._arrivals.let_go(len(body or b""))
+        body = None  # before its sender is waited for
+        if refusal is not None:
+            await self._refuse(refusal, receive, answer)
+
+    @contextlib.asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """Taken once the body is there, so that no slow one keeps others out."""
+        most = self._limits.requests_in_hand
+        if self._answering >= most:
+            raise BusyError(f"at most {most:,} requests are taken at once. Try again later.")
+        self._answering += 1
+        try:
+            yield
+        finally:
+            self._answering -= 1
 
     def _check_head(self, scope: Scope) -> None:
         """Refuse by what is known before the body.
@@ -100,10 +118,11 @@ class Guard:
         """
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         host = re.sub(r":\d*$", "", headers.get("host", "")).strip("[]").lower()
-        if self._hosts is not None and host not in self._hosts:
+        if not self._is_ours(host):
             # A page of a stranger whose name was turned to this address could otherwise read the answers.
+            names = ", ".join(sorted(self._hosts or ()))
             raise RefusedError(
-                421, f"this server must be called by one of its names ({', '.join(sorted(self._hosts))}).", "host"
+                421, f"this server must be called by one of its names ({names}). --allow-host adds another.", "host"
             )
         if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
             raise RefusedError(403, "requests of other sites' pages are not answered.", "cross_site")
@@ -112,47 +131,28 @@ class Guard:
             # Digests have one length, so that not even this can be told from the time.
             if not hmac.compare_digest(_digest(given), self._key):
                 raise RefusedError(401, "an API key must come along: Authorization: Bearer KEY.", "invalid_api_key")
-        if self._requests > self._limits.requests_in_hand:
-            raise BusyError(f"at most {self._limits.requests_in_hand:,} requests are taken at once. Try again later.")
         length = headers.get("content-length", "")
-        if length.isdigit() and int(length) > self._limits.body_bytes:
-            raise self._too_large()
+        if length.isdecimal() and int(length[:20]) > self._limits.body_bytes:
+            raise too_large(self._limits)
+
+    def _is_ours(self, host: str) -> bool:
+        if self._hosts is None or host in self._hosts:
+            return True
+        # A stranger can turn a name of his to this machine, but no address: that one leads to where it says.
+        return self._takes_addresses and _is_address(host)
 
     @contextlib.asynccontextmanager
-    async def _in_time(self, status: int, what: str) -> AsyncIterator[None]:
+    async def _in_time(self) -> AsyncIterator[None]:
         seconds = self._limits.seconds
         try:
             async with asyncio.timeout(seconds):
                 yield
         except TimeoutError:
-            raise RefusedError(
-                status, f"{what} within {seconds:g} s. Try again later.", "timeout", retry_after=1
-            ) from None
+            sentence = f"a request must be answered within {seconds:g} s. Try again later."
+            raise RefusedError(503, sentence, "timeout", retry_after=1) from None
 
     def _is_open(self, path: str) -> bool:
         return path in _OPEN or path.startswith("/page/")
-
-    async def _read(self, receive: Receive, body: bytearray) -> bool:
-        """Read the body, counted as it comes: its length may not be told. Whether all of it came."""
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return False
-            chunk = message.get("body", b"")
-            if len(body) + len(chunk) > self._limits.body_bytes:
-                raise self._too_large()
-            if self._bodies + len(chunk) > self._limits.bodies_in_hand:
-                raise BusyError("the bodies of all requests fill the room there is. Try again later.")
-            body += chunk
-            self._bodies += len(chunk)
-            if not message.get("more_body", False):
-                return True
-
-    def _too_large(self) -> RefusedError:
-        most = self._limits.body_bytes
-        return RefusedError(
-            413, f"a request must have at most {most:,} bytes. Send less, or smaller pictures.", "too_large"
-        )
 
     async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer", body: bytes) -> None:
         """Run the application; a client that leaves takes its request along."""
@@ -192,8 +192,9 @@ class Guard:
 class _Answer:
     """Sends, with our headers, and remembers the status."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, *, is_head: bool) -> None:
         self._send = send
+        self._is_head = is_head
         self.status = 0
 
     async def __call__(self, message: Message) -> None:
@@ -201,6 +202,8 @@ class _Answer:
             self.status = message["status"]
             ours = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
             message = {**message, "headers": [*message.get("headers", ()), *ours]}
+        elif self._is_head:
+            message = {**message, "body": b""}
         await self._send(message)
 
 
@@ -223,6 +226,14 @@ async def _throw_away(receive: Receive, most: int) -> None:
                 if message["type"] == "http.disconnect" or not message.get("more_body", False):
                     return
                 most -= len(message.get("body", b""))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _digest(key: str) -> bytes:

@@ -10,8 +10,9 @@ from diptych.errors import ConfigError
 class Limits:
     """What a server takes on. Beyond it a request is refused with one sentence, and the next one is served.
 
-    The most memory that requests can take is about 3 * bodies_in_hand for their text, 8 bytes (of 16-bit grey 25) for
-    each pixel of the pictures that are being decoded, `decoders` of them, and `pictures_waiting` at the model's size.
+    The most memory that requests can take is about 6 * bodies_in_hand for their text, 8 bytes (of 16-bit grey 25) for
+    each pixel of the pictures that are being decoded, `decoders` of them and as many as are over their time, and
+    `pictures_waiting` at the model's size.
     """
 
     body_bytes: int = 20 * 2**20  # of one request; a picture as base64 takes 4/3 of its file
@@ -21,12 +22,14 @@ class Limits:
     pictures: int = 32  # in one request
     texts: int = 1024  # in one request; of classify: labels times prompt templates
     characters: int = 10_000  # of one text; what the model reads ends far earlier
+    all_characters: int = 500_000  # of the texts of one request
     pictures_waiting: int = 128  # of all requests, decoded or about to be
     texts_waiting: int = 4096
     batch: int = 32  # pictures in one forward pass
     text_batch: int = 256  # texts in one forward pass; one costs far less than a picture
     delay: float = 0.005  # s that the first of a batch waits for others
-    decoders: int = 2  # threads
+    decoders: int = 2  # threads; as many draw, and search
+    work_seconds: float = 10.0  # for decoding one picture, drawing one, one look into the library
     seconds: float = 30.0  # for a request to arrive, and again for its answer
     results: int = 200  # of one search
 

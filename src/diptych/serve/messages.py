@@ -1,11 +1,11 @@
 """What goes over the wire: requests and answers as the OpenAPI description tells them."""
 
-import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, FailFast, Field, Tag
 
 from diptych.search import query as filters
+from diptych.search.query import parse_day
 
 PICTURE = (
     "A picture: a data URL (data:image/png;base64,...) or the base64 of a file. A https URL only where the server "
@@ -17,13 +17,10 @@ _PNG = (
 )
 
 
-def _whole(text: str) -> str:
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("must be valid Unicode, and holds half a surrogate pair")
-    return text
-
-
-Words = Annotated[str, AfterValidator(_whole)]
+Name = Annotated[str, Field(max_length=1_000)]
+# As the command line takes it; a day that no calendar has is refused with the library's own sentence.
+Day = Annotated[str, Field(pattern=r"^[0-9]{4}(-[0-9]{1,2}){0,2}$", examples=["2023-06-30", "2023-06", "2023"])]
+Lines = Annotated[list[str], FailFast(), Field(min_length=1)]  # the first that does not fit is named, and no other
 
 
 class _Request(BaseModel):
@@ -39,27 +36,43 @@ class Image(_Request):
 class Text(_Request):
     """A text among inputs; the same as the bare string."""
 
-    text: Words
+    text: str
 
 
-Input = Words | Image | Text
+def _kind(value: Any) -> str:
+    """Which kind of input it is meant to be: by one look, or each alternative would complain of each input."""
+    if isinstance(value, dict):
+        return "picture" if "image" in value else "object"
+    return {Image: "picture", Text: "object"}.get(type(value), "text")
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+Input = str | Image | Text
+_OneOfThem = Annotated[
+    Annotated[str, Tag("text")] | Annotated[Image, Tag("picture")] | Annotated[Text, Tag("object")],
+    Discriminator(_kind),
+]
+Inputs = Annotated[list[_OneOfThem], FailFast(), BeforeValidator(_listed, json_schema_input_type=Input | list[Input])]
 
 
 class EmbeddingsRequest(_Request):
     """Texts and pictures to be turned into features."""
 
-    input: Input | list[Input] = Field(
+    input: Inputs = Field(
         description='A text, {"image": PICTURE}, or a list of these, mixed as you like.',
         examples=["a red apple", ["a red apple", {"image": _PNG}]],
     )
     model: str | None = Field(None, description="Must be the model that this server has, when given.")
-    encoding_format: Literal["float", "base64"] = Field(
+    encoding_format: Literal["float", "base64"] | None = Field(
         "float", description="base64: the float32 numbers, little-endian; smaller, and exact."
     )
     dimensions: int | None = Field(
         None, description="Must be the model's own: the first numbers of a CLIP feature are no smaller feature."
     )
-    truncate: bool = Field(False, description="Cut a text that is too long for the model, instead of refusing it.")
+    truncate: bool | None = Field(False, description="Cut a text that is too long, instead of refusing it.")
     user: str | None = Field(None, description="Taken for the sake of clients that send it; not looked at.")
 
 
@@ -84,6 +97,7 @@ class EmbeddingsAnswer(BaseModel):
 class Model(BaseModel):
     id: str
     object: Literal["model"] = "model"
+    created: int = Field(description="Seconds since 1970 at which the server started.")
     owned_by: str = "diptych"
     dimensions: int = Field(description="Numbers of one feature.")
     image_size: int = Field(description="Pixels of one side that the model sees.")
@@ -99,12 +113,8 @@ class ClassifyRequest(_Request):
     """A picture, and labels to choose from."""
 
     image: str = Field(description=PICTURE, examples=[_PNG])
-    labels: list[Words] = Field(min_length=1, description="Any words, each once.", examples=[["red", "blue"]])
-    templates: list[Words] = Field(
-        ["{}"],
-        min_length=1,
-        description="Prompt templates with one {} for the label; a label is their mean.",
-    )
+    labels: Lines = Field(description="Any words, each once.", examples=[["red", "blue"]])
+    templates: Lines = Field(["{}"], description="Prompt templates with one {} for the label; a label is their mean.")
 
 
 class Share(BaseModel):
@@ -122,12 +132,12 @@ class ClassifyAnswer(BaseModel):
 class Filters(_Request):
     """What a picture must be to be found. One that does not tell (no date, no place) does not pass that filter."""
 
-    folder: Words = Field("", description="Below the library's own, e.g. 2023/june.")
-    after: datetime.date | None = Field(None, description="Taken on this day or later.")
-    before: datetime.date | None = Field(None, description="Taken before this day.")
+    folder: Name = Field("", description="Below the library's own, e.g. 2023/june.")
+    after: Day | None = Field(None, description="Taken on this day or later.")
+    before: Day | None = Field(None, description="Taken before this day.")
     min_side: int = Field(0, ge=0, le=1_000_000, description="Pixels of the longer side.")
     max_side: int = Field(0, ge=0, le=1_000_000, description="Pixels of the longer side; 0 is no limit.")
-    camera: Words = Field("", description="Part of maker and model.")
+    camera: Name = Field("", description="Part of maker and model.")
     near: tuple[float, float, float] | None = Field(
         None, description="Latitude and longitude in degrees, and kilometres around.", examples=[[48.86, 2.35, 10]]
     )
@@ -136,18 +146,20 @@ class Filters(_Request):
         """As a search library takes them.
 
         Raises:
-            ConfigError: a place makes no sense.
+            ConfigError: a day or a place makes no sense.
         """
-        return filters.Filters(**self.model_dump())
+        options = self.model_dump()
+        days = {name: parse_day(options[name]) for name in ("after", "before") if options[name] is not None}
+        return filters.Filters(**options | days)
 
 
 class SearchRequest(_Request):
     """What to look for: words, a picture, or both added up; or more like one that was found."""
 
-    text: Words | None = Field(None, description="Words.", examples=["a red apple"])
+    text: str | None = Field(None, description="Words.", examples=["a red apple"])
     image: str | None = Field(None, description=PICTURE)
-    like: str | None = Field(None, description="The id of a picture that was found, for more like it; goes by itself.")
-    without: Words | None = Field(None, description="Words that are taken away.")
+    like: Name | None = Field(None, description="The id of a picture that was found, for more like it; goes by itself.")
+    without: str | None = Field(None, description="Words that are taken away.")
     count: int = Field(20, ge=1, description="At most so many.")
     filters: Filters = Field(default_factory=Filters.model_construct)
 
@@ -174,6 +186,7 @@ class HealthAnswer(BaseModel):
     status: Literal["ok", "failing"]
     model: str
     library: int | None = Field(description="Pictures that can be found; null without a library.")
+    indexing: bool = Field(False, description="Whether the library is being indexed, and there will be more.")
     reason: str | None = None
 
 

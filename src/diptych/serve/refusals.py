@@ -4,6 +4,8 @@ import json
 
 from diptych.errors import BusyError, DiptychError, ImageError, TextError
 
+_LONGEST = 600  # characters of a message
+
 
 class RefusedError(DiptychError):
     """A request that is not answered as asked.
@@ -27,12 +29,18 @@ class RefusedError(DiptychError):
         """{"error": {"message", "type", "param", "code"}}"""
         kinds = {401: "authentication_error", 429: "rate_limit_error"}
         kind = "server_error" if self.status >= 500 else kinds.get(self.status, "invalid_request_error")
-        error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
+        error = {"message": _one_line(str(self)), "type": kind, "param": self.param, "code": self.code}
         return json.dumps({"error": error}).encode()
 
     def headers(self) -> dict[str, str]:
         headers = {"retry-after": str(self.retry_after)} if self.retry_after else {}
         return headers | ({"www-authenticate": "Bearer"} if self.status == 401 else {})
+
+
+def _one_line(text: str) -> str:
+    """A sentence may quote what a client sent: it stays a line, and short."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
 
 
 def refusal_of(error: Exception) -> RefusedError:
@@ -49,5 +57,7 @@ def refusal_of(error: Exception) -> RefusedError:
             return RefusedError(400, str(error), "text_invalid")
         case DiptychError():
             return RefusedError(400, str(error), "invalid")
+        case TimeoutError():
+            return RefusedError(503, "no answer in time. Try again later.", "timeout", retry_after=1)
         case _:
             return RefusedError(500, f"the server failed ({type(error).__name__}). Its log tells more.", "failed")

@@ -1,12 +1,13 @@
 """What the server does, without HTTP: pictures and texts of many requests through one model, in batches.
 
-All of torch runs in one thread; pictures are decoded in a few others; the event loop only hands over.
+The event loop only hands over. Each kind of work has threads of its own, so that none waits for another: the model for
+pictures, the model for texts, decoding, drawing, the library, and what is short.
 """
 
 import asyncio
-import io
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,16 +16,17 @@ import torch
 from torch import Tensor
 
 from diptych.classify import ZeroShotClassifier
-from diptych.data.images import open_image
 from diptych.data.prompts import PLAIN, check_labels, check_templates, fill
-from diptych.errors import ConfigError, ImageError, TextError
+from diptych.errors import ConfigError, DiptychError, ImageError, TextError
 from diptych.search.query import Filters, weighted_sum
 from diptych.serve.batcher import Batcher
-from diptych.serve.data_urls import is_url, picture_bytes
+from diptych.serve.data_urls import is_url
+from diptych.serve.decode import decode_picture
 from diptych.serve.gallery import Gallery
 from diptych.serve.limits import Limits
 from diptych.serve.monitor import Monitor
 from diptych.serve.refusals import RefusedError
+from diptych.serve.workers import Workers
 from diptych.weights.bundle import Bundle
 from diptych.weights.saving import GOLDEN_TOLERANCE, golden_picture
 
@@ -32,6 +34,8 @@ T = TypeVar("T")
 Fetch = Callable[[str], Awaitable[bytes]]
 
 _HEALTH_SECONDS = 1.0  # one answer of /health holds so long
+_CHARACTERS = 50_000  # tokenized at once: what is too long for the model takes hundreds of bytes a character on the way
+_LAST = 5.0  # s that work in hand has to end when the service is closed
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,18 @@ class Service:
         self.monitor = monitor or Monitor()
         self.gallery = gallery
         self._fetch = fetch
-        self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="diptych-model")
-        self._decoders = ThreadPoolExecutor(self.limits.decoders, thread_name_prefix="diptych-decode")
+        self.started = int(time.time())  # s since 1970
+        bundle.model.eval()  # two threads use it, and neither may find it otherwise
+        seconds = self.limits.work_seconds
+        self._image_model = Workers(1, name="diptych-images")
+        self._text_model = Workers(1, name="diptych-texts")
+        self._decoders = Workers(self.limits.decoders, name="diptych-decode", seconds=seconds)
+        self._drawers = Workers(self.limits.decoders, name="diptych-draw", seconds=seconds)
+        self._searchers = Workers(self.limits.decoders, name="diptych-search", seconds=seconds)
+        self.short = Workers(self.limits.decoders, name="diptych-short", seconds=seconds)
         self._images = Batcher(
             self._encode_pixels,
-            executor=self._model_thread,
+            executor=self._image_model,
             max_batch=self.limits.batch,
             max_delay=self.limits.delay,
             max_places=self.limits.pictures_waiting,
@@ -82,7 +93,7 @@ class Service:
         )
         self._texts = Batcher(
             self._encode_texts,
-            executor=self._model_thread,
+            executor=self._text_model,
             max_batch=self.limits.text_batch,
             max_delay=self.limits.delay,
             max_places=self.limits.texts_waiting,
@@ -91,13 +102,16 @@ class Service:
         self._golden = bundle.encode_images([golden_picture()])  # [1, D], as it was at the start
         self._health: asyncio.Task[str] | None = None
         self._health_until = 0.0
+        self.pictures_found: int | None = None  # in the library, when it was last looked at
         for kind, batcher in (("picture", self._images), ("text", self._texts)):
             self.monitor.waiting.labels(kind).set_function(lambda batcher=batcher: batcher.places_taken)
 
-    def close(self) -> None:
-        """Let go of the threads, once the requests in hand are answered."""
-        self._decoders.shutdown(wait=True, cancel_futures=True)
-        self._model_thread.shutdown(wait=True, cancel_futures=True)
+    def close(self) -> bool:
+        """Let go of the threads, once the requests in hand are answered. Whether all of them ended in time."""
+        kinds = (self._image_model, self._text_model, self._decoders, self._drawers, self._searchers, self.short)
+        end = time.monotonic() + _LAST
+        have_ended = [workers.close(max(0.0, end - time.monotonic())) for workers in kinds]
+        return all(have_ended)
 
     async def image_features(self, pictures: Sequence[Picture]) -> np.ndarray:
         """Features of pictures.
@@ -113,8 +127,10 @@ class Service:
         if not pictures:
             return np.empty((0, self.bundle.model.config.embed_dim), np.float32)
         _check_count("pictures", len(pictures), self.limits.pictures)
+        # So that one request with many does not put all of them before another's only one.
+        turns = asyncio.Semaphore(self.limits.decoders)
         with self._images.places(len(pictures)):
-            pixels = await together(*map(self._pixels, pictures))
+            pixels = await together(*(self._pixels(picture, turns) for picture in pictures))
             return np.stack(await self._images(pixels))
 
     async def text_features(self, texts: Sequence[str], *, truncate: bool = False) -> tuple[np.ndarray, int]:
@@ -131,11 +147,13 @@ class Service:
         if not texts:
             return np.empty((0, self.bundle.model.config.embed_dim), np.float32), 0
         _check_count("texts", len(texts), self.limits.texts)
-        if (longest := max(map(len, texts))) > self.limits.characters:
-            raise TextError(f"a text has at most {self.limits.characters:,} characters. Got {longest:,}: shorten it.")
+        self._check_length(max(map(len, texts)))
+        if (length := sum(map(len, texts))) > self.limits.all_characters:
+            most = self.limits.all_characters
+            raise TextError(f"the texts of a request have at most {most:,} characters. Got {length:,}: send fewer.")
         with self._texts.places(len(texts)):
-            count = await self.in_thread(self._count_tokens, texts, truncate)
-            return np.stack(await self._texts(texts)), count
+            counts = [await self.short(self._count_tokens, part, truncate) for part in _parts(texts)]
+            return np.stack(await self._texts(texts)), sum(counts)
 
     async def classify(
         self, picture: Picture, labels: Sequence[str], templates: Sequence[str] = PLAIN
@@ -147,12 +165,14 @@ class Service:
             ConfigError: there are too many.
             BusyError: there is no room.
         """
-        labels, templates = check_labels(labels), check_templates(templates)
         _check_count("labels times templates", len(labels) * len(templates), self.limits.texts)
+        if labels and templates:  # before each is put into each
+            self._check_length(max(map(len, labels)) + max(map(len, templates)))
+        labels, templates = check_labels(labels), check_templates(templates)
         texts = list(dict.fromkeys(text for label in labels for text in fill(templates, label)))
         of_picture, (of_texts, _) = await together(self.image_features([picture]), self.text_features(texts))
         known = _Known(self.bundle, dict(zip(texts, torch.from_numpy(of_texts), strict=True)))
-        shares = await self._in_model_thread(_probabilities, known, labels, templates, of_picture)
+        shares = await self._text_model(_probabilities, known, labels, templates, of_picture)
         return dict(sorted(zip(labels, shares, strict=True), key=lambda pair: -pair[1]))
 
     async def search(
@@ -189,7 +209,7 @@ class Service:
         if like is not None:
             if text is not None or picture is not None or without is not None:
                 raise ConfigError("like goes by itself: leave out text, image and without.")
-            return await self.in_thread(gallery.like, like, count, filters)
+            return await self._in_library(gallery.like, like, count, filters)
         texts = [one for one in (text, without) if one is not None]
         (of_texts, _), of_picture = await together(
             self.text_features(texts), self.image_features([] if picture is None else [picture])
@@ -199,11 +219,24 @@ class Service:
             raise ConfigError("a search needs something to look for: text, image or like.")
         parts = ((1.0, of_text), (1.0, of_picture), (-1.0, taken_away))
         wanted = weighted_sum([([weight] * len(rows), torch.from_numpy(rows)) for weight, rows in parts])
-        return await self.in_thread(gallery.search, wanted.numpy(), count, filters)
+        return await self._in_library(gallery.search, wanted.numpy(), count, filters)
 
     async def draw(self, id_: str, side: int) -> bytes:
-        """A JPEG of a picture that was found; see `Gallery.draw`."""
-        return await self.in_thread(self._gallery().draw, id_, side)
+        """A JPEG of a picture that was found; see `Gallery.draw`.
+
+        Raises:
+            RefusedError: there is no such picture, or it cannot be read in time.
+        """
+        try:
+            return await self._drawers(self._gallery().draw, id_, side)
+        except TimeoutError:
+            raise _late("the picture") from None
+
+    async def _in_library(self, function: Callable[..., T], *arguments: Any) -> T:
+        try:
+            return await self._searchers(function, *arguments)
+        except TimeoutError:
+            raise _late("the index of the library") from None
 
     def _gallery(self) -> Gallery:
         if self.gallery is None:
@@ -221,18 +254,14 @@ class Service:
             self._health_until = loop.time() + _HEALTH_SECONDS
         return await asyncio.shield(self._health)
 
-    async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run what is no business of the model beside the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
-
-    async def _in_model_thread(self, function: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._model_thread, function, *arguments)
-
     async def _examine(self) -> str:
+        if self.gallery is not None:
+            with contextlib.suppress(DiptychError, TimeoutError):  # then the last number stands
+                self.pictures_found = await self._searchers(len, self.gallery)
         fault = ""
         try:
             async with asyncio.timeout(self.limits.seconds):
-                now = await self._in_model_thread(self.bundle.encode_images, [golden_picture()])
+                now = await self._image_model(self.bundle.encode_images, [golden_picture()])
             distance = float((now - self._golden).norm())
             if not distance <= GOLDEN_TOLERANCE:  # also when it is no number
                 fault = f"the golden picture is {distance:.2g} from where it was at the start"
@@ -243,28 +272,32 @@ class Service:
         self.monitor.health.set(not fault)
         return fault
 
-    async def _pixels(self, picture: Picture) -> np.ndarray:
+    async def _pixels(self, picture: Picture, turns: asyncio.Semaphore) -> np.ndarray:
         """[S, S, 3] uint8 of one picture."""
         try:
-            if not is_url(picture.source):
-                return await self.in_thread(self._decode, picture, None)
-            if self._fetch is None:
-                sentence = "URLs are not fetched by this server. Send the file itself, as a data URL or base64."
-                raise ImageError(f"{picture.where}: {sentence}", "url refused")
-            return await self.in_thread(self._decode, picture, await self._fetch(picture.source))
-        except ImageError as error:
-            self.monitor.bad_pictures.labels(error.cause).inc()
-            raise
+            source: str | bytes = picture.source
+            if is_url(picture.source):
+                if self._fetch is None:
+                    sentence = "URLs are not fetched by this server. Send the file itself, as a data URL or base64."
+                    raise ImageError(f"{picture.where}: {sentence}", "url refused")
+                source = await self._fetch(picture.source)
+            async with turns:
+                return await self._decoders(self._decode, source, picture.where)
+        except TimeoutError:
+            seconds = self.limits.work_seconds
+            sentence = f"{picture.where} must be decoded within {seconds:g} s, and takes longer. Send it smaller."
+            error = ImageError(sentence, "too slow")
+        except ImageError as fault:
+            error = fault
+        self.monitor.bad_pictures.labels(error.cause).inc()
+        raise error
 
-    def _decode(self, picture: Picture, data: bytes | None) -> np.ndarray:
-        if data is None:
-            try:
-                data = picture_bytes(picture.source)
-            except ImageError as error:
-                raise ImageError(f"{picture.where}: {error}", error.cause) from error
-        file = _NamedFile(data)
-        file.name = picture.where  # what messages call it
-        return self.bundle.preprocess.pixels(open_image(file, max_pixels=self.limits.pixels))
+    def _decode(self, source: str | bytes, where: str) -> np.ndarray:
+        return decode_picture(source, where, self.bundle.preprocess, max_pixels=self.limits.pixels)
+
+    def _check_length(self, length: int) -> None:
+        if length > self.limits.characters:
+            raise TextError(f"a text has at most {self.limits.characters:,} characters. Got {length:,}: shorten it.")
 
     def _count_tokens(self, texts: Sequence[str], truncate: bool) -> int:
         tokenizer = self.bundle.tokenizer
@@ -276,15 +309,12 @@ class Service:
 
     def _encode_texts(self, texts: list[str]) -> list[np.ndarray]:
         # What is too long was refused before it came here, or may be cut.
-        return _rows(self.bundle.encode_texts(texts, batch_size=len(texts), truncate=True))
+        parts = [self.bundle.encode_texts(part, batch_size=len(part), truncate=True) for part in _parts(texts)]
+        return _rows(torch.cat(parts))
 
     def _count_batch(self, kind: str, size: int, seconds: float) -> None:
         self.monitor.batch_size.labels(kind).observe(size)
         self.monitor.batch_seconds.labels(kind).observe(seconds)
-
-
-class _NamedFile(io.BytesIO):
-    name: str
 
 
 async def together(*coroutines: Coroutine[Any, Any, Any]) -> list[Any]:
@@ -321,6 +351,24 @@ def _rows(features: Tensor) -> list[np.ndarray]:
     if not features.isfinite().all():
         raise ArithmeticError("the model gave features that are not finite")
     return list(features.numpy())
+
+
+def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
+    """The texts in their order, so few at once that they are short together."""
+    part: list[str] = []
+    length = 0
+    for text in texts:
+        if part and length + len(text) > _CHARACTERS:
+            yield part
+            part, length = [], 0
+        part.append(text)
+        length += len(text)
+    yield part
+
+
+def _late(what: str) -> RefusedError:
+    sentence = f"{what} cannot be read in time: its disk does not answer, or it is very large. Try again later."
+    return RefusedError(503, sentence, "timeout", retry_after=10)
 
 
 def _check_count(what: str, count: int, most: int) -> None:

@@ -8,7 +8,9 @@ const state = { picture: null, like: null, results: [], count: PAGE, at: 0, aske
 
 // --- Talking to the server
 
+// Paths go from where the page itself lies, so that it works below a path of a proxy's.
 async function call(path, body) {
+  path = path.replace(/^\/+/, "");
   for (let attempt = 0; ; attempt++) {
     const key = sessionStorage.getItem("key");
     const headers = key ? { Authorization: `Bearer ${key}` } : {};
@@ -391,11 +393,24 @@ $("theme").addEventListener("click", () => {
 
 // --- The start
 
+function tell(health) {
+  const pictures = health.library === null ? "no library" : `${health.library.toLocaleString("en")} pictures`;
+  $("about").textContent = `${health.model} · ${pictures}${health.indexing ? ", indexing …" : ""}`;
+  if (health.indexing) {
+    setTimeout(async () => {
+      try {
+        tell(await (await call("/health")).json());
+      } catch {
+        // The next search says what is wrong.
+      }
+    }, 2000);
+  }
+}
+
 (async () => {
   try {
     const health = await (await call("/health")).json();
-    const pictures = health.library === null ? "no library" : `${health.library.toLocaleString("en")} pictures`;
-    $("about").textContent = `${health.model} · ${pictures}`;
+    tell(health);
     if (health.library === null) {
       openTab("name");
       say($("search-status"), "This server has no library. Start it with --library FOLDER to search.");
