@@ -2,10 +2,16 @@
 
 import asyncio
 import base64
+import contextlib
 import dataclasses
 import datetime
 import io
-from collections.abc import Awaitable, Callable, Sequence
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +30,7 @@ from diptych.serve.app import create_app
 from diptych.serve.gallery import Gallery
 from diptych.serve.service import Service
 from diptych.weights.bundle import Bundle
+from processes import started
 
 T = TypeVar("T")
 
@@ -113,3 +120,30 @@ def with_client(
             service.close()
 
     return asyncio.run(run())
+
+
+@dataclass(frozen=True)
+class Server:
+    process: subprocess.Popen[str]
+    url: str
+
+    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """The exit code, and what it wrote on standard error."""
+        self.process.send_signal(number)
+        _, errors = self.process.communicate(timeout=60)
+        return self.process.returncode, errors
+
+
+@contextlib.contextmanager
+def running(*options: str | Path, first: str = "", **environment: str) -> Iterator[Server]:
+    """`diptych serve` as a process of its own; `first` is Python that runs in it before the command."""
+    code = f"import sys\n{first}\nfrom diptych.cli.main import main\nsys.exit(main())"
+    start = ["-c", code] if first else ["-m", "diptych"]
+    command = [sys.executable, *start, "serve", "--port", "0", *map(str, options)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with started(command, env={**os.environ, **environment}, **pipes) as process:
+        assert process.stdout
+        line = process.stdout.readline()
+        found = re.search(r"http://\S+(?=/)", line)
+        assert found, process.communicate(timeout=60)[1]
+        yield Server(process, found[0])

@@ -26,10 +26,15 @@ class Request:
     """One request as a server would hand it over."""
 
     def __init__(
-        self, chunks: Sequence[bytes] = (b"",), path: str = "/x", leaves: bool = False, **headers: str
+        self,
+        chunks: Sequence[bytes] = (b"",),
+        path: str = "/x",
+        leaves: bool = False,
+        method: str = "POST",
+        **headers: str,
     ) -> None:
         encoded = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
-        self.scope: dict[str, Any] = {"type": "http", "path": path, "method": "POST", "headers": encoded}
+        self.scope: dict[str, Any] = {"type": "http", "path": path, "method": method, "headers": encoded}
         self.chunks = list(chunks)
         self.read = 0
         self.leaves = leaves
@@ -75,7 +80,7 @@ def run(work: Callable[[Callable[[Request], Awaitable[Request]]], Awaitable[None
             return request
 
         await work(ask)
-        assert guard._bodies == guard._requests == 0  # nothing is left counted
+        assert guard._arrivals.bytes == guard._answering == 0  # nothing is left counted
 
     asyncio.run(main())
 
@@ -105,7 +110,7 @@ def test_a_body_without_length_is_stopped_at_the_limit():
 
     class Endless(Request):
         async def receive(self) -> Any:
-            held.append(guard._bodies)
+            held.append(guard._arrivals.bytes)
             return {"type": "http.request", "body": b"x" * 30, "more_body": True}
 
     guard = Guard(echo, limits=LIMITS, monitor=Monitor())
@@ -118,7 +123,7 @@ def test_a_body_without_length_is_stopped_at_the_limit():
     request = asyncio.run(main())
     assert (request.status, request.code) == (413, "too_large")
     assert held == [0, 30, 60, 90, 0, 0, 0, 0]
-    assert guard._bodies == 0
+    assert guard._arrivals.bytes == 0
 
 
 def test_bodies_of_all_requests_have_a_limit_together():
@@ -286,6 +291,59 @@ def test_a_strangers_name_that_leads_here_is_refused(host: str, is_let_in: bool)
         assert (await ask(Request(host=host, leaves=True))).status == (200 if is_let_in else 421)
 
     run(work, hosts=("localhost", "127.0.0.1", "::1"))
+
+
+def test_where_it_listens_everywhere_any_address_is_its_own_and_no_strangers_name():
+    async def work(ask: Any) -> None:
+        for host, status in {
+            **dict.fromkeys(("192.168.1.5:8000", "[fe80::1]:8000", "10.0.0.1", "localhost:8000", "box"), 200),
+            **dict.fromkeys(("evil.org", "192.168.1.5.evil.org", "1.2.3.4.nip.io:8000", ""), 421),
+        }.items():
+            assert (await ask(Request(host=host, leaves=True))).status == status, host
+
+    for everywhere in ("0.0.0.0", "::"):
+        run(work, hosts=("localhost", "box", everywhere))
+
+
+def test_a_stranger_hears_what_adds_a_name():
+    async def work(ask: Any) -> None:
+        answered = await ask(Request(host="photos.example.org", leaves=True))
+        assert "--allow-host adds another" in json.loads(answered.body)["error"]["message"]
+
+    run(work, hosts=("localhost",))
+
+
+def test_head_is_get_without_a_body():
+    seen: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["method"])
+        await echo(scope, receive, send)
+
+    async def work(ask: Any) -> None:
+        answered = await ask(Request(method="HEAD"))
+        assert (answered.status, answered.body) == (200, b"")
+        refused = await ask(Request(method="HEAD", path="/search", host="evil.org", leaves=True))
+        assert (refused.status, refused.body) == (421, b"")
+
+    run(work, app, hosts=("",))
+    assert seen == ["GET"]
+
+
+def test_bodies_that_arrive_take_no_place_of_those_that_are_answered():
+    """As many as there are places are begun and never end; others are answered all the same."""
+
+    async def work(ask: Any) -> None:
+        stalled = [Request([b"x"] + [b""] * 10_000_000) for _ in range(LIMITS.requests_in_hand - 1)]
+        waiting = [asyncio.create_task(ask(request)) for request in stalled]
+        await asyncio.sleep(0.01)
+        for _ in range(5):
+            assert (await ask(Request([b"x" * 50]))).status == 200
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+
+    run(work)
 
 
 def test_pages_of_other_sites_are_not_answered():

@@ -44,10 +44,13 @@ def test_what_it_refuses_the_standard_library_refuses_or_lets_pass_against_the_s
             read_json(text.encode())
         return
     try:
-        assert read_json(text.encode()) == plain
-    except RefusedError as error:
-        beyond = ("must stand once", "must be finite", "half a surrogate", "must nest")
-        assert any(rule in str(error) for rule in beyond), (text, error)
+        found = read_json(text.encode())
+    except RefusedError as refused:
+        reason = str(refused)
+    else:
+        assert found == plain
+        return
+    assert any(rule in reason for rule in ("must stand once", "must be finite", "half a surrogate", "must nest"))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +80,7 @@ def test_what_it_refuses_the_standard_library_refuses_or_lets_pass_against_the_s
     ],
 )
 def test_what_is_no_json_is_one_sentence_with_its_place(body: bytes, message: str):
-    with pytest.raises(RefusedError, match="^the body must be JSON: ") as refused:
+    with pytest.raises(RefusedError, match=r"^the body must be JSON: ") as refused:
         read_json(body)
     assert message in str(refused.value)
     assert refused.value.status == 400
@@ -85,7 +88,7 @@ def test_what_is_no_json_is_one_sentence_with_its_place(body: bytes, message: st
 
 def test_values_numbers_and_depth_have_limits():
     assert len(read_json(json.dumps(["a"] * (MOST_VALUES - 1)).encode())) == MOST_VALUES - 1
-    with pytest.raises(RefusedError, match="at most 8,192 values. It holds more: send them in several"):
+    with pytest.raises(RefusedError, match=r"at most 8,192 values\. It holds more: send them in several"):
         read_json(json.dumps(["a"] * MOST_VALUES).encode())
     assert len(read_json(json.dumps([1] * MOST_NUMBERS).encode())) == MOST_NUMBERS
     with pytest.raises(RefusedError, match="at most 64 numbers"):

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode, checks
 
-from processes import started
-from serving import COLOURS, data_url, picture_file, tiny_bundle
+from serving import COLOURS, Server, data_url, picture_file, running, tiny_bundle
 
 ROOT = Path(__file__).parent.parent
 CHROMIUM = "/usr/bin/chromium"
@@ -40,16 +38,12 @@ needs_chromium = pytest.mark.skipif(
 )
 
 
-@dataclass(frozen=True)
-class Server:
-    process: subprocess.Popen[str]
-    url: str
-
-    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
-        """The exit code, and what it wrote on standard error."""
-        self.process.send_signal(number)
-        _, errors = self.process.communicate(timeout=60)
-        return self.process.returncode, errors
+def until(condition: Callable[[], Any]) -> None:
+    """Wait for a page; its policy does not let playwright's own waiting be evaluated there."""
+    end = time.monotonic() + 120  # other tests may have the cores
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -68,22 +62,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@contextlib.contextmanager
-def running(*options: str | Path, **environment: str) -> Iterator[Server]:
-    command = [sys.executable, "-m", "diptych", "serve", "--port", "0", *map(str, options)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with started(command, env={**os.environ, **environment}, **pipes) as process:
-        assert process.stdout
-        line = process.stdout.readline()
-        found = re.search(r"http://\S+(?=/)", line)
-        assert found, process.communicate(timeout=60)[1]
-        yield Server(process, found[0])
-
-
 @pytest.fixture(scope="module")
 def server(model: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     index = tmp_path_factory.mktemp("index") / "index"
     with running("--model", model, "--library", pictures, "--index", index, "--max-body", "4") as server:
+        until(lambda: not httpx2.get(f"{server.url}/health").json()["indexing"])
         yield server
 
 
@@ -194,6 +177,117 @@ def test_without_the_extra_the_error_says_how_to_get_it(monkeypatch: pytest.Monk
     assert capfd.readouterr().err == "diptych: serving needs an extra: pip install 'diptych[serve]'.\n"
 
 
+def test_an_address_that_others_reach_wants_a_key_or_a_word_that_it_needs_none(
+    model: Path, capfd: Any, monkeypatch: Any
+):
+    from diptych.cli.main import main
+
+    monkeypatch.delenv("DIPTYCH_API_KEY", raising=False)
+    for host in ("0.0.0.0", "::", "192.0.2.1", "example.org"):
+        assert main(["serve", "--host", host, "--model", str(model)]) == 2
+        errors = capfd.readouterr().err
+        assert f"--host {host} lets others reach the server, and no API key is asked for" in errors
+        assert "Set DIPTYCH_API_KEY or --api-key-file, or say --no-key." in errors
+
+
+def statuses(server: Server, path: str, *hosts: str) -> list[int]:
+    """What a request is answered that calls the server by these names."""
+    return [httpx2.get(f"{server.url}{path}", headers={"host": host}).status_code for host in hosts]
+
+
+def test_hosts_stay_checked_where_it_listens_everywhere(model: Path):
+    options = ["--model", model, "--host", "0.0.0.0", "--no-key"]
+    with running(*options, "--allow-host", "photos.example.org") as server:
+        good = ("localhost:80", "127.0.0.1", "192.168.1.5:8000", socket.gethostname(), "photos.example.org")
+        assert statuses(server, "/v1/models", *good) == [200] * 5
+        assert statuses(server, "/v1/models", "evil.org", "127.0.0.1.evil.org") == [421] * 2
+    with running(*options, "--allow-host", "*") as server:
+        assert statuses(server, "/v1/models", "evil.org") == [200]
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
+def test_it_listens_at_addresses_of_both_kinds(model: Path):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    with running("--model", model, "--host", "::", DIPTYCH_API_KEY="a-long-enough-key") as server:
+        port = server.url.rpartition(":")[2]
+        for address in ("127.0.0.1", "[::1]", "localhost"):
+            assert httpx2.get(f"http://{address}:{port}/health").status_code == 200
+        assert statuses(server, "/health", "evil.org") == [421]
+    with running("--model", model, "--host", "::1") as server:
+        assert server.url.startswith("http://[::1]:")
+        assert httpx2.get(f"{server.url}/health").status_code == 200
+
+
+def test_while_it_indexes_all_else_answers(model: Path, pictures: Path, tmp_path: Path):
+    gate = tmp_path / "gate"
+    first = f"""
+import pathlib, time
+from diptych.search.library import Library
+update = Library.update
+def wait(library, **options):
+    while not pathlib.Path({str(gate)!r}).exists():
+        time.sleep(0.02)
+    return update(library, **options)
+Library.update = wait
+"""
+    options = ["--model", model, "--library", pictures, "--index", tmp_path / "index"]
+    with running(*options, first=first) as server:
+        health = httpx2.get(f"{server.url}/health").json()
+        assert (health["status"], health["library"], health["indexing"]) == ("ok", 0, True)
+        assert httpx2.post(f"{server.url}/v1/embeddings", json={"input": "a"}).status_code == 200
+        assert httpx2.post(f"{server.url}/search", json={"text": "a"}).json()["results"] == []
+        gate.touch()
+        until(lambda: not httpx2.get(f"{server.url}/health").json()["indexing"])
+        until(lambda: httpx2.get(f"{server.url}/health").json()["library"] == 3)
+        assert len(httpx2.post(f"{server.url}/search", json={"text": "a"}).json()["results"]) == 3
+        assert server.stop() == (0, "")
+
+
+# Every reading of a found file hangs, as on a share that is gone; and the times are a test's.
+HANGS = """
+import threading
+from diptych.cli import serve
+from diptych.search.library import Library
+from diptych.serve import limits, service
+Library.thumbnail = lambda *_, **__: threading.Event().wait()
+limits.Limits.__init__.__kwdefaults__["work_seconds"] = 0.5
+serve._GRACE, serve._LAST, service._LAST = 1, 2, 0.5
+"""
+
+
+def test_files_that_hang_neither_stop_the_others_nor_the_end(model: Path, pictures: Path, tmp_path: Path):
+    options = ["--model", model, "--library", pictures, "--index", tmp_path / "index"]
+    with running(*options, first=HANGS) as server, concurrent.futures.ThreadPoolExecutor() as pool:
+        until(lambda: httpx2.get(f"{server.url}/health").json()["library"] == 3)
+        found = httpx2.post(f"{server.url}/search", json={"text": "a"}).json()["results"]
+        paths = [one["thumbnail"] for one in found] * 2  # three times would stop two threads for ever
+        asked = [pool.submit(httpx2.get, server.url + path, timeout=60) for path in paths]
+        assert httpx2.post(f"{server.url}/v1/embeddings", json={"input": ["a", {"image": RED}]}).status_code == 200
+        assert {future.result().status_code for future in asked} == {503}
+        assert httpx2.get(server.url + paths[0]).json()["error"]["code"] == "stuck"
+        assert httpx2.post(f"{server.url}/search", json={"text": "a"}).status_code == 200
+        assert server.stop()[0] == 0
+
+
+def test_a_pipe_among_the_pictures_is_not_waited_for(model: Path, tmp_path: Path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in COLOURS:
+        (folder / f"{name}.png").write_bytes(picture_file(COLOURS[name]))  # pyright: ignore[reportArgumentType]
+    with running("--model", model, "--library", folder, "--index", tmp_path / "index") as server:
+        until(lambda: httpx2.get(f"{server.url}/health").json()["library"] == 3)
+        found = httpx2.post(f"{server.url}/search", json={"text": "a"}).json()["results"]
+        for name in COLOURS:
+            (folder / f"{name}.png").unlink()
+            os.mkfifo(folder / f"{name}.png")
+        for one in found:
+            assert httpx2.get(server.url + one["thumbnail"]).status_code == 404
+        assert server.stop() == (0, "")
+
+
 # Runs in a process whose every connection is written down, in a network that has a loopback and no route.
 WATCHED = """
 import json, sys, threading, urllib.request
@@ -280,12 +374,12 @@ def make_up(server: Server, examples: int) -> list[str]:
 
 
 def test_what_is_made_up_from_the_description_is_answered_as_described(server: Server):
-    assert len(make_up(server, examples=10)) == 8
+    assert len(make_up(server, examples=10)) == 9
 
 
 @pytest.mark.slow
 def test_much_that_is_made_up_from_the_description_is_answered_as_described(server: Server):
-    assert len(make_up(server, examples=500)) == 8
+    assert len(make_up(server, examples=500)) == 9
 
 
 @contextlib.contextmanager
@@ -302,14 +396,6 @@ def browser_tab(**options: Any) -> Iterator[tuple[Any, list[str], list[str]]]:
         tab.on("pageerror", lambda error: complaints.append(str(error)))
         yield tab, complaints, asked
         browser.close()
-
-
-def until(condition: Callable[[], Any]) -> None:
-    """Wait for a page; its policy does not let playwright's own waiting be evaluated there."""
-    end = time.monotonic() + 120  # other tests may have the cores
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 DROP = """(text) => {

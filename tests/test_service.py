@@ -3,7 +3,7 @@ import base64
 import io
 import itertools
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from PIL import Image
 
 from diptych.classify import ZeroShotClassifier
 from diptych.errors import BusyError, ConfigError, DataError, ImageError, TextError
+from diptych.serve import service as service_module
 from diptych.serve.gallery import Gallery
 from diptych.serve.limits import Limits
 from diptych.serve.refusals import RefusedError
@@ -175,6 +176,7 @@ def test_what_cannot_be_used_is_named_and_gives_its_place_back(bundle: Bundle):
         (lambda s: s.text_features(["boat " * 9 + "kite" * 2]), TextError, "at most 50 characters. Got 53"),
         (lambda s: s.text_features(["a b c d e f g h i j k l m n o p q"]), TextError, "must fit 16 tokens"),
         (lambda s: s.classify(good, ["a", "b"], ["{}", "a {}"]), ConfigError, "labels times templates. Got 4"),
+        (lambda s: s.classify(good, ["a" * 30], ["{}" + "b" * 30]), TextError, "at most 50 characters. Got 62"),
         (lambda s: s.classify(good, ["a", "a"]), DataError, "labels must differ"),
         (lambda s: s.classify(Picture("?"), ["a", "b"]), ImageError, "^image: a picture must be base64"),
         (lambda s: s.classify(good, ["a", "b"], ["no gap"]), DataError, "must hold one {}"),
@@ -256,3 +258,119 @@ def test_many_who_ask_for_health_run_the_model_once(bundle: Bundle, monkeypatch:
 
     assert with_service(bundle, work) == [""] * 20
     assert len(calls) == 1
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """Closed until the test ends, so that no thread stays behind."""
+    gate = threading.Event()
+    yield gate
+    gate.set()
+
+
+QUICK = Limits(decoders=1, work_seconds=0.1)
+
+
+def test_texts_do_not_wait_for_pictures_that_never_end(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, gate: threading.Event
+):
+    monkeypatch.setattr(service_module, "decode_picture", lambda *_, **__: gate.wait(30))
+
+    async def work(service: Service) -> None:
+        pictures = [asyncio.create_task(service.image_features([Picture("x")] * 2)) for _ in range(3)]
+        for _ in range(10):
+            assert len((await service.text_features(["a red kite"]))[0]) == 1
+        for one in await asyncio.gather(*pictures, return_exceptions=True):
+            assert isinstance(one, ImageError)
+            assert "image must be decoded within 0.1 s, and takes longer. Send it smaller." in str(one)
+        assert service._images.places_taken == 0
+        assert "diptych_bad_pictures_total" in service.monitor.text().decode()
+
+    with_service(bundle, work, limits=QUICK)
+
+
+def test_texts_do_not_wait_for_the_models_work_on_pictures(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, gate: threading.Event
+):
+    async def work(service: Service) -> None:
+        begun = threading.Event()
+        monkeypatch.setattr(Bundle, "encode_pixels", lambda *_: begun.set() or gate.wait(30))
+        picture = asyncio.create_task(service.image_features([Picture(data_url(noise(0)))]))
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        assert len((await service.text_features(["a red kite"]))[0]) == 1
+        picture.cancel()
+        gate.set()
+
+    with_service(bundle, work)
+
+
+def test_pictures_of_one_request_do_not_all_go_before_anothers_only(bundle: Bundle, monkeypatch: pytest.MonkeyPatch):
+    order: list[str] = []
+    decode = service_module.decode_picture
+    monkeypatch.setattr(
+        service_module, "decode_picture", lambda *args, **options: order.append(args[1]) or decode(*args, **options)
+    )
+
+    async def work(service: Service) -> None:
+        file = data_url(noise(0))
+        many = [Picture(file, "many") for _ in range(8)]
+        await asyncio.gather(service.image_features(many), service.image_features([Picture(file, "only")]))
+
+    with_service(bundle, work, limits=Limits(decoders=1))
+    assert order.index("only") <= 1
+
+
+def test_a_file_that_hangs_costs_its_own_request_alone(
+    bundle: Bundle, library: PlainLibrary, monkeypatch: pytest.MonkeyPatch, gate: threading.Event
+):
+    async def work(service: Service) -> None:
+        [red, *_] = await service.search(picture=Picture(data_url(picture_file("red"))), count=3)
+        with monkeypatch.context() as patch:
+            patch.setattr(library, "thumbnail", lambda *_, **__: gate.wait(30))
+            patch.setattr(library, "nearest", lambda *_, **__: gate.wait(30))
+            for _ in range(3):
+                with pytest.raises(RefusedError, match="the picture cannot be read in time") as refused:
+                    await service.draw(red["id"], 16)
+                assert (refused.value.status, refused.value.retry_after) == (503, 10)
+                with pytest.raises(RefusedError, match="the index of the library cannot be read in time"):
+                    await service.search(text="a boat")
+            assert await service.health() == ""
+        assert await service.draw(red["id"], 16)
+        assert len(await service.search(text="a boat")) == 3
+
+    with_service(bundle, work, gallery=Gallery(library), limits=QUICK)
+
+
+def test_long_texts_are_tokenized_a_few_at_a_time(bundle: Bundle, monkeypatch: pytest.MonkeyPatch):
+    sizes: list[int] = []
+    encode = type(bundle.tokenizer).encode
+    texts = ["a boat " * 1400] * 20 + ["a kite"] * 10
+
+    def counted(tokenizer: Any, parts: Any, **options: Any) -> Any:
+        sizes.append(sum(map(len, parts)))
+        return encode(tokenizer, parts, **options)
+
+    async def work(service: Service) -> tuple[np.ndarray, int]:
+        monkeypatch.setattr(type(bundle.tokenizer), "encode", counted)
+        return await service.text_features(texts, truncate=True)
+
+    features, tokens = with_service(bundle, work)
+    monkeypatch.undo()
+    assert max(sizes) <= 50_000
+    assert sum(sizes) == 2 * sum(map(len, texts))  # counted, then encoded
+    np.testing.assert_allclose(features, bundle.encode_texts(texts, truncate=True).numpy(), atol=BATCH_TOLERANCE)
+    assert tokens == 20 * 16 + 10 * 4
+
+
+def test_closing_says_whether_all_work_ended(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, gate: threading.Event):
+    monkeypatch.setattr(service_module, "_LAST", 0.1)
+    monkeypatch.setattr(service_module, "decode_picture", lambda *_, **__: gate.wait(30))
+
+    async def work() -> tuple[bool, bool]:
+        fine, stuck = Service(bundle, name="tiny"), Service(bundle, name="tiny", limits=QUICK)
+        with pytest.raises(ImageError):
+            await stuck.image_features([Picture("x")])
+        return fine.close(), stuck.close()
+
+    assert asyncio.run(work()) == (True, False)

@@ -16,7 +16,8 @@ from diptych.serve.refusals import RefusedError
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
-_SLOW = 16_000  # bytes a second, of a body that has had a second
+_SLOW = 16_000  # bytes a second, below which a body may have to give way
+_GRACE = 1.0  # s in which none has to
 
 
 class Arrivals:
@@ -88,7 +89,7 @@ class Arrivals:
         """Let the slowest give way. Whether there was one that is slow."""
         now = asyncio.get_running_loop().time()
         ages = {one: now - one.since for one in self._arriving if one is not newcomer}
-        slow = [one for one, age in ages.items() if age > 1 and len(one.data) < _SLOW * age]
+        slow = [one for one, age in ages.items() if age > _GRACE and len(one.data) < _SLOW * age]
         if not slow:
             return False
         slowest = min(slow, key=lambda one: len(one.data) / ages[one])

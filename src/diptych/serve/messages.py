@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, FailFast, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, FailFast, Field, Strict, Tag
 
 from diptych.search import query as filters
 from diptych.search.query import parse_day
@@ -24,7 +24,7 @@ Lines = Annotated[list[str], FailFast(), Field(min_length=1)]  # the first that 
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid")  # a misspelt option is not passed over
+    model_config = ConfigDict(extra="forbid", strict=True)  # a misspelt option is not passed over, nor "yes" for true
 
 
 class Image(_Request):
@@ -138,7 +138,7 @@ class Filters(_Request):
     min_side: int = Field(0, ge=0, le=1_000_000, description="Pixels of the longer side.")
     max_side: int = Field(0, ge=0, le=1_000_000, description="Pixels of the longer side; 0 is no limit.")
     camera: Name = Field("", description="Part of maker and model.")
-    near: tuple[float, float, float] | None = Field(
+    near: Annotated[tuple[float, float, float], Strict(False)] | None = Field(
         None, description="Latitude and longitude in degrees, and kilometres around.", examples=[[48.86, 2.35, 10]]
     )
 
