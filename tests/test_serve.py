@@ -3,6 +3,8 @@
 import base64
 import concurrent.futures
 import contextlib
+import http.server
+import io
 import json
 import os
 import re
@@ -11,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +23,7 @@ import httpx2
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from PIL import Image
 from schemathesis import GenerationMode, checks
 
 from serving import COLOURS, Server, data_url, picture_file, running, tiny_bundle
@@ -272,6 +276,20 @@ def test_files_that_hang_neither_stop_the_others_nor_the_end(model: Path, pictur
         assert server.stop()[0] == 0
 
 
+def test_a_file_that_hangs_while_it_is_indexed_does_not_keep_the_process(model: Path, pictures: Path, tmp_path: Path):
+    first = (
+        HANGS
+        + """
+from diptych.search import reading
+reading.read_file = lambda *_, **__: threading.Event().wait()
+"""
+    )
+    with running("--model", model, "--library", pictures, "--index", tmp_path / "index", first=first) as server:
+        assert httpx2.get(f"{server.url}/health").json()["indexing"]
+        code, errors = server.stop()
+        assert (code, errors) == (0, "diptych: stopped, though not all work in hand did end.\n")
+
+
 def test_a_pipe_among_the_pictures_is_not_waited_for(model: Path, tmp_path: Path):
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -478,6 +496,67 @@ def test_the_page_works(server: Server, tmp_path: Path):
         until(lambda: "must hold one {}" in tab.locator("#name-status").inner_text())
         assert {url.split("/")[2] for url in asked if url.startswith("http")} == {server.url.split("/")[2]}
         assert [text for text in complaints if "400" not in text] == []
+
+
+@contextlib.contextmanager
+def behind_a_proxy(server: Server, below: str) -> Iterator[str]:
+    """A proxy that puts a server below a path of its own."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if not self.path.startswith(below):
+                self.send_error(404)
+                return
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            headers = {"content-type": self.headers.get("content-type", "")}
+            url = f"{server.url}/{self.path.removeprefix(below)}"
+            answer = httpx2.request(self.command, url, content=body, headers=headers, timeout=60)
+            self.send_response(answer.status_code)
+            for name in ("content-type", "content-length"):
+                self.send_header(name, answer.headers[name])
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{proxy.server_address[1]}{below}"
+        proxy.shutdown()
+
+
+@needs_chromium
+def test_the_page_works_below_a_path_of_a_proxy(server: Server):
+    with behind_a_proxy(server, "/my/clip/") as url, browser_tab() as (tab, complaints, _):
+        tab.goto(url)
+        until(lambda: tab.locator("#about").inner_text() == "tiny · 3 pictures")
+        tab.locator("#words").fill("a red kite")
+        tab.locator("#words").press("Enter")
+        until(lambda: tab.locator("#results li").count() == 3)
+        until(lambda: tab.evaluate("[...document.querySelectorAll('#results img')].every(i => i.naturalWidth === 40)"))
+        assert complaints == []
+
+
+def tiff_of_odd_tags() -> bytes:
+    """Of which libtiff and Pillow have things to say."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(file, "TIFF", compression="tiff_lzw", tiffinfo={65000: "x", 700: b"y"})
+    return file.getvalue()[:-1]
+
+
+def test_what_libraries_say_of_strangers_files_is_not_said_to_who_runs_the_server(model: Path):
+    palette = io.BytesIO()
+    Image.new("P", (8, 8)).save(palette, "PNG", transparency=bytes(256))
+    damaged = picture_file(kind="JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0" + b"\xff" * 6)
+    with running("--model", model) as server:
+        for file in (tiff_of_odd_tags(), palette.getvalue(), damaged, b"II*\0" + b"\xff" * 60, picture_file()[:60]):
+            body = {"input": {"image": data_url(file)}}
+            assert httpx2.post(f"{server.url}/v1/embeddings", json=body, timeout=60).status_code in (200, 400)
+        assert server.stop() == (0, "")
 
 
 @needs_chromium

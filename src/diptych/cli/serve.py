@@ -159,14 +159,19 @@ def _bounded_stop(server: "uvicorn.Server") -> Iterator[None]:
         while not server.should_exit and not is_over.wait(0.1):
             pass
         if not is_over.wait(_GRACE + _LAST):
-            complain("stopped, though not all work in hand did end.")
-            os._exit(0)
+            _leave(0)
 
     threading.Thread(target=watch, name="diptych-stop", daemon=True).start()
     try:
         yield
     finally:
         is_over.set()
+
+
+def _leave(code: int) -> None:
+    """End the process without waiting for anything. What an index holds is whole at any moment."""
+    complain("stopped, though not all work in hand did end.")
+    os._exit(code)
 
 
 @contextlib.contextmanager
@@ -206,6 +211,8 @@ def _indexing(library: "Library | None", gallery: "Gallery | None") -> Iterator[
     finally:
         must_stop.set()
         thread.join(_LAST)
+        if thread.is_alive():  # in a file that hangs, whose reader Python would wait for at its end
+            _leave(130 if isinstance(sys.exc_info()[1], KeyboardInterrupt) else 0)
 
 
 @contextlib.contextmanager

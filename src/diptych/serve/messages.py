@@ -149,8 +149,9 @@ class Filters(_Request):
             ConfigError: a day or a place makes no sense.
         """
         options = self.model_dump()
-        days = {name: parse_day(options[name]) for name in ("after", "before") if options[name] is not None}
-        return filters.Filters(**options | days)
+        for name in ("after", "before"):
+            options[name] = None if options[name] is None else parse_day(options[name])
+        return filters.Filters(**options)
 
 
 class SearchRequest(_Request):
