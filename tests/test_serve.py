@@ -280,8 +280,8 @@ def test_a_file_that_hangs_while_it_is_indexed_does_not_keep_the_process(model: 
     first = (
         HANGS
         + """
-from diptych.search import reading
-reading.read_file = lambda *_, **__: threading.Event().wait()
+from diptych.search import update
+update.read_file = lambda *_, **__: threading.Event().wait()
 """
     )
     with running("--model", model, "--library", pictures, "--index", tmp_path / "index", first=first) as server:

@@ -24,7 +24,8 @@ from diptych.errors import ConfigError, DataError, DiptychError, missing_extra
 if TYPE_CHECKING:
     import uvicorn
 
-    from diptych.search.library import Library, Progress
+    from diptych.search.library import Library
+    from diptych.search.update import UpdateProgress
     from diptych.serve.gallery import Gallery
 
 KEY_VARIABLE = "DIPTYCH_API_KEY"
@@ -180,12 +181,10 @@ def _indexing(library: "Library | None", gallery: "Gallery | None") -> Iterator[
     if library is None or gallery is None:
         yield
         return
-    from diptych.search.library import Library
-
     must_stop = threading.Event()
     said = time.monotonic()
 
-    def tell(progress: "Progress") -> None:
+    def tell(progress: "UpdateProgress") -> None:
         nonlocal said
         if time.monotonic() - said > _EVERY:
             said = time.monotonic()
@@ -193,12 +192,10 @@ def _indexing(library: "Library | None", gallery: "Gallery | None") -> Iterator[
 
     def update() -> None:
         try:
-            # A connection of its own to the index: what it writes, the other one sees when it is whole.
-            with Library.open(library.folder, library.bundle, index=library.place) as writer:
-                found = writer.update(batch_size=64, on_progress=tell, should_stop=must_stop.is_set)
+            found = library.update(batch_size=64, on_progress=tell, should_stop=must_stop.is_set)
             for message in found.broken.values():
                 complain(f"skipped: {message}")
-        except DiptychError as error:
+        except (DiptychError, OSError) as error:
             complain(f"answers come from what was indexed before: {error}")
         finally:
             gallery.is_indexing = False
