@@ -257,7 +257,8 @@ class Service:
     async def _examine(self) -> str:
         if self.gallery is not None:
             with contextlib.suppress(DiptychError, TimeoutError):  # then the last number stands
-                self.pictures_found = await self._searchers(len, self.gallery)
+                async with asyncio.timeout(_HEALTH_SECONDS):
+                    self.pictures_found = await self._searchers(len, self.gallery)
         fault = ""
         try:
             async with asyncio.timeout(self.limits.seconds):
