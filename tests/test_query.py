@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diptych.errors import ConfigError, DataError
-from diptych.search.query import Filters, Query, Term, parse_place, weighted_sum
+from diptych.search.query import Filters, Query, Term, parse_day, parse_place, weighted_sum
 
 
 @pytest.fixture
@@ -131,3 +131,11 @@ def test_filters_refuse_what_makes_no_sense():
         Filters(near=(91, 0, 1))
     with pytest.raises(ConfigError, match="sides must be 0 or more"):
         Filters(min_side=-1)
+
+
+def test_a_day_may_be_a_year_or_a_month():
+    for text, day in (("2023", (2023, 1, 1)), ("2023-6", (2023, 6, 1)), (" 2023-06-30 ", (2023, 6, 30))):
+        assert parse_day(text) == datetime.date(*day)
+    for text in ("", "soon", "20", "2023-13", "2023-02-30", "2023-06-30T00:00"):
+        with pytest.raises(ConfigError, match="a day must be like 2023-06-30, 2023-06 or 2023"):
+            parse_day(text)

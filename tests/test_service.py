@@ -140,6 +140,7 @@ def test_searches_that_cannot_be(bundle: Bundle, library: PlainLibrary):
     cases: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({}, ConfigError, "needs something to look for"),
         ({"without": "a boat"}, ConfigError, "needs something to look for"),
+        ({"text": " \n"}, ConfigError, "text must hold words, and is empty"),
         ({"text": "a boat", "without": "a boat"}, ConfigError, "cancel out"),
         ({"text": "a boat", "count": 201}, ConfigError, "count must be at most 200"),
         ({"like": "x", "text": "a boat"}, ConfigError, "like goes by itself"),

@@ -210,6 +210,8 @@ class Service:
             if text is not None or picture is not None or without is not None:
                 raise ConfigError("like goes by itself: leave out text, image and without.")
             return await self._in_library(gallery.like, like, count, filters)
+        if text is not None and not text.strip():
+            raise ConfigError("text must hold words, and is empty. Leave it out to search by a picture alone.")
         texts = [one for one in (text, without) if one is not None]
         (of_texts, _), of_picture = await together(
             self.text_features(texts), self.image_features([] if picture is None else [picture])
