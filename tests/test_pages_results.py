@@ -151,10 +151,16 @@ def test_without_the_pictures_the_numbers_are_there():
 def test_temperature_and_rejection_stand_beside_the_reliability():
     heat = Temperature(value=2.5, error_before=0.2, error_after=0.01, fitted_on=3, measured_on=3)
     far = Rejection(unknown=1, threshold=RejectThreshold(0.5, 1.0, 1.0, 0.875), accuracy=0.9, measured_on=3)
-    [plot] = results_page([result(temperature=heat, rejection=far)], {}).reliability
+    page = results_page([result(temperature=heat, rejection=far), result("other")], {})
+    plot = page.reliability[0]
     assert "A temperature of 2.5, fitted on half of the pictures, takes the error from 20.0% to 1.0%" in plot.note
-    assert "Of the surest 90% 40.0%, of the 75% 25.0%, of the 50% 33.3%, of the 25% 0.0% are right." in plot.note
-    assert '"none of these" as an answer and 1 classes unknown, 90.0% are right (AUC 0.875)' in plot.note
+    assert page.rejection
+    curve = ["50.0%", "40.0%", "25.0%", "33.3%", "0.0%"]  # of 6, 5, 4, 3 and 2 pictures
+    assert page.rejection.rows == [
+        ["mnist", *curve, "1", "0.875", "90.0%"],
+        ["other", *curve, "-", "-", "-"],
+    ]
+    assert "When it may hold an answer back" in render_report(page)
 
 
 def test_results_of_several_models_and_changed_sets_are_refused(data: LabelledImages):

@@ -155,6 +155,12 @@ def _plots(page: ReportPage) -> Iterator[_Section]:
         parts=[_reliability(f"reliability-{number}", plot) for number, plot in enumerate(page.reliability)],
     )
     yield _Section(
+        key="rejection",
+        heading="When it may hold an answer back",
+        note=_note_of(page.rejection),
+        parts=_table(page.rejection),
+    )
+    yield _Section(
         key="learned",
         heading="How it learned",
         kind="plots",

@@ -71,6 +71,7 @@ class ReportPage:
     retrieval_table: PageTable | None = None
     bars: Sequence[Bars] = ()
     reliability: Sequence[ReliabilityPlot] = ()
+    rejection: PageTable | None = None  # what becomes of the answers when the unsure ones are held back
     conditions: Mapping[str, str] = field(default_factory=dict)  # model, data, pairs seen, seed, hardware, versions
     curves: Sequence[LinePlot] = ()
     time: Sequence[Bars] = ()  # where a run's went

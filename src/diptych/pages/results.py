@@ -19,7 +19,7 @@ from diptych.sets.open import read_labelled
 
 _ALL_UP_TO = 16  # classes; of more, the worst and the best
 _WORST, _BEST = 11, 5
-_SUREST = (0.9, 0.75, 0.5, 0.25)  # shares of the pictures that are answered
+_SUREST = (1.0, 0.9, 0.75, 0.5, 0.25)  # shares of the pictures that are answered
 
 
 def measured_pictures(results: Sequence[Result], data: Path) -> tuple[dict[str, LabelledImages], list[str]]:
@@ -95,6 +95,7 @@ def results_page(
         retrieval_table=_retrieval_table(retrievals) if retrievals else None,
         bars=[_class_bars(one) for one in named],
         reliability=[_reliability(one) for one in named],
+        rejection=_rejection(named) if named else None,
         wrong=[one for pair in pictured for one in _failures(*pair, failures, several)],
         confusions=[one for pair in pictured for one in _confusions(*pair, confusions, several)],
         conditions=_conditions(results),
@@ -223,29 +224,40 @@ def _class_bars(result: Result) -> Bars:
 def _reliability(result: Result) -> ReliabilityPlot:
     _, _, correct, confidences = _columns(result.rows)
     found = result.reliability or reliability(confidences, correct)
-    parts = [
+    note = (
         f"Mean confidence {found.confidence:.1%}, accuracy {found.accuracy:.1%}, expected calibration error "
         f"{found.expected_error:.1%} ({len(found.bins)} bins)."
-    ]
-    if heat := result.temperature:
-        parts.append(
-            f"A temperature of {heat.value:.3g}, fitted on half of the pictures, takes the error from "
-            f"{heat.error_before:.1%} to {heat.error_after:.1%} on the others."
-        )
-    surest = correct[confidences.argsort(descending=True, stable=True)].double()
-    curve = [(share, surest[: max(1, round(share * len(surest)))].mean().item()) for share in _SUREST]
-    parts.append(
-        "Of the surest " + ", of the ".join(f"{share:.0%} {right:.1%}" for share, right in curve) + " are right."
     )
-    if far := result.rejection:
-        parts.append(
-            f'With "none of these" as an answer and {far.unknown:,} classes unknown, {far.accuracy:.1%} are right '
-            f"(AUC {far.threshold.auc:.3f})."
+    if heat := result.temperature:
+        note += (
+            f" A temperature of {heat.value:.3g}, fitted on half of the pictures, takes the error from "
+            f"{heat.error_before:.1%} to {heat.error_after:.1%} on the others."
         )
     return ReliabilityPlot(
         title=result.data.title,
-        note=" ".join(parts),
+        note=note,
         points=[(some.confidence, some.accuracy, some.rows) for some in found.bins if some.rows],
+    )
+
+
+def _rejection(named: Sequence[Result]) -> PageTable:
+    """Accuracy of the surest answers, and what happens to classes that the model was not told of."""
+    rows = []
+    for one in named:
+        _, _, correct, confidences = _columns(one.rows)
+        surest = correct[confidences.argsort(descending=True, stable=True)].double()
+        curve = [surest[: max(1, round(share * len(surest)))].mean().item() for share in _SUREST]
+        far = one.rejection
+        of_unknown = (f"{far.unknown:,}", f"{far.threshold.auc:.3f}", percent(far.accuracy, 1)) if far else "---"
+        rows.append([one.data.title, *(percent(right, 1) for right in curve), *of_unknown])
+    header = ["data", *(f"right of the surest {share:.0%}" for share in _SUREST)]
+    return PageTable(
+        header=[*header, "unknown classes", "AUC", 'right with "none of these"'],
+        rows=rows,
+        note=(
+            "The surest answers are those of the highest probability. Classes are made unknown by taking away a fifth "
+            "of the names; AUC says how well the highest probability tells their pictures from the rest."
+        ),
     )
 
 
