@@ -22,7 +22,7 @@ from diptych.pairs.pipeline import DataConfig
 from diptych.pairs.remote import RemoteConfig, RemoteFolder
 from diptych.pairs.shards import MANIFEST, ShardSet, ShardWriter
 from diptych.pairs.sources import Source
-from diptych.train import trainer
+from diptych.train import run
 from diptych.train.log import read_log
 from diptych.train.recipe import TrainRecipe
 from diptych.train.trainer import train
@@ -195,7 +195,7 @@ def test_a_file_that_is_not_there_is_asked_for_once(server, config):
 
 def test_samples_that_cannot_be_fetched_are_counted_and_the_run_goes_on(server, config, tokenizer):
     server.faults["shard-00002.tar"] = ["stall"] * 100
-    impatient = dataclasses.replace(config, timeout=0.2)
+    impatient = dataclasses.replace(config, timeout=2.0, attempts=1)  # a whole answer is in time, on a busy machine too
     data = DataConfig(sources=(Source(path=server.url, shuffle_shards=2),), augment=Augment(), remote=impatient)
     bad: collections.Counter[str] = collections.Counter()
     keys: list[str] = []
@@ -216,7 +216,7 @@ def faulty(server, config, tiny_recipe, tmp_path) -> TrainRecipe:
     cut = tmp_path / "faulty" / "shard-00001.tar"
     cut.write_bytes(cut.read_bytes()[:1000])
     server.faults["shard-00002.tar"] = ["stall"] * 100
-    impatient = dataclasses.replace(config, timeout=0.1, attempts=1)
+    impatient = dataclasses.replace(config, timeout=2.0, attempts=1)
     sources = (Source(path=server.url), Source(path=str(tmp_path / "faulty")))
     data = dataclasses.replace(tiny_recipe.data, sources=sources, remote=impatient, max_bad=0.5)
     return dataclasses.replace(tiny_recipe, data=data, train=dataclasses.replace(tiny_recipe.train, steps=4))
@@ -232,7 +232,7 @@ def test_a_run_leaves_out_and_counts_whatever_is_wrong_with_its_data_within_the_
 
 @pytest.mark.parametrize("cause", ["shard-00002.tar timed out", "not an image", "caption not UTF-8"])
 def test_a_run_stops_with_one_line_where_too_much_is_wrong(faulty, tmp_path, monkeypatch, cause):
-    monkeypatch.setattr(trainer, "_JUDGED_AS", 1)
+    monkeypatch.setattr(run, "_JUDGED_AS", 1)
     if cause == "shard-00002.tar timed out":
         sources = faulty.data.sources[:1]
     else:  # a set of its own, whose shards are whole

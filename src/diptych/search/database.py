@@ -6,6 +6,7 @@ docs/formats.md describes both.
 import contextlib
 import os
 import sqlite3
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ class Database:
                 isolation_level=None,
                 check_same_thread=False,
             )
+            weakref.finalize(self, self.connection.close)  # from 3.13 on Python warns of one that is dropped open
             self.connection.execute("PRAGMA synchronous=NORMAL")
             self.connection.execute(f"PRAGMA query_only={'OFF' if writes else 'ON'}")
             self.connection.execute("SELECT value FROM meta LIMIT 1")
