@@ -113,6 +113,29 @@ def test_readers_answer_while_one_writes(library):
     assert_true(library)
 
 
+def test_a_library_answers_while_it_is_updated_in_another_thread(library):
+    query = library.bundle.encode_texts(["a red kite"])[0].numpy()
+    faults: list[Exception] = []
+
+    def update() -> None:
+        try:
+            for round_ in range(6):
+                draw(library.folder / f"extra{round_}.png", 100 + round_)
+                (library.folder / f"extra{round_ - 1}.png").unlink(missing_ok=True)
+                library.update()
+                library.compact()
+        except Exception as error:
+            faults.append(error)
+
+    thread = threading.Thread(target=update)
+    thread.start()
+    while thread.is_alive():
+        assert len(library.nearest(query, count=99)) >= 10
+    thread.join()
+    assert faults == []
+    assert_true(library)
+
+
 def test_compacting_clears_removed_rows_away(library):
     for name in ("4.png", "6.png"):
         (library.folder / name).unlink()
