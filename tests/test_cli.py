@@ -352,7 +352,7 @@ def test_when_no_picture_can_be_read_it_fails(run: Run, fails, model: str, tmp_p
         (["nothing.png", *TWO_LABELS], "nothing.png must be a picture, a folder or a pattern, and nothing is there."),
         (["*.jpg", *TWO_LABELS], "*.jpg must be a picture, a folder or a pattern, and nothing is there."),
         (["red.png", "--labels", "a cat", "a dog"], "nothing is there. If it is meant as a label, put --labels before"),
-        (["empty", *TWO_LABELS], "no picture was found in empty. Endings that count: avif, "),
+        (["empty", *TWO_LABELS], "no picture was found in empty. Endings that count: apng, "),
         (["red.png"], 'there must be labels to choose from. Add e.g. --labels "a cat"'),
         ([*TWO_LABELS], "there must be a picture to classify. Name a file, a folder, a pattern, or - for stdin."),
         (["red.png", "--labels", " "], "a label must not be empty. Number 1 of 1 is"),

@@ -137,7 +137,7 @@ def test_a_folder_below_a_hidden_one_is_read_when_it_is_named(tmp_path):
 def test_a_path_that_is_not_there_and_a_folder_without_pictures_are_named(tmp_path):
     with pytest.raises(DataError, match=r"gone must be a picture or a folder of pictures, and does not exist"):
         find_images([tmp_path / "gone"])
-    with pytest.raises(DataError, match=r"no picture was found in .*\. Endings that count: avif"):
+    with pytest.raises(DataError, match=r"no picture was found in .*\. Endings that count: apng"):
         find_images([tmp_path])
 
 

@@ -1,15 +1,13 @@
 """Pictures in: any file becomes RGB, and RGB becomes what a tower was trained on.
 
-Stated rules: EXIF orientation is applied, alpha lies over white, 16-bit grey is divided by 257 and rounded, 16-bit
-colour loses its low byte (as Pillow reads it), CMYK is converted without a colour profile, an animation gives its first
-frame.
+docs/numerics.md states the rules: orientation applied, alpha over white, colours in sRGB, grey of more than 8 bits
+rounded, an animation's first frame, a raw file's largest preview.
 """
 
-import contextlib
 import io
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -19,26 +17,33 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diptych.data.facts import Facts, facts_of
+from diptych.data.decoding import check_size, decode, sentence_for_faults, upright_rgb
+from diptych.data.facts import Facts
+from diptych.data.raw import RAW_ENDINGS
 from diptych.errors import ConfigError, ImageError, ShapeError, WeightsError
 
 # Endings of picture files, lower case, that are looked for in folders and shards; what a file is, its bytes tell.
 PICTURE_ENDINGS = (
-    "avif",
-    "bmp",
-    "gif",
-    "heic",
-    "heif",
-    "jp2",
-    "jpeg",
-    "jpg",
-    "pgm",
-    "png",
-    "ppm",
-    "qoi",
-    "tif",
-    "tiff",
-    "webp",
+    *("apng", "avif", "avifs", "bmp", "dib", "gif", "heic", "heics", "heif", "hif", "ico", "j2k", "jfif", "jif", "jp2"),
+    *(
+        "jpe",
+        "jpeg",
+        "jpf",
+        "jpg",
+        "jpx",
+        "mpo",
+        "pbm",
+        "pgm",
+        "png",
+        "pnm",
+        "ppm",
+        "qoi",
+        "tga",
+        "tif",
+        "tiff",
+        "webp",
+    ),
+    *RAW_ENDINGS,
 )
 MAX_PIXELS = 100_000_000
 FAST_MARGIN = 1.5  # times the tower's side; chosen by benchmarks/index.py
@@ -48,19 +53,6 @@ RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BI
 
 ImageSource = str | Path | bytes | BinaryIO | Image.Image
 
-# Not all that Pillow knows: some of its readers start other programs (EPS) or take any bytes for theirs (TGA).
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM", "ICO", "QOI")
-_CUT_SHORT = re.compile(r"truncat|\bEOF\b|not enough|requires a buffer|expected to read|out of range", re.IGNORECASE)
-_EXIF_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 # Beyond this a strip is resized only where the crop looks: a 1 x 100,000 picture would need gigabytes on the way.
 _WHOLE_ASPECT = 64
 # What a `preprocessor_config.json` means when it is silent, by class name without its ending.
@@ -82,7 +74,8 @@ def open_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, at_least: i
     Args:
         source: a path, the bytes of a file, a binary file (read from where it stands), or a Pillow image. A Pillow
             image that is plain RGB comes back as it is, not as a copy.
-        max_pixels: a larger picture is refused by its header, before it is decoded.
+        max_pixels: most that are decoded. A larger picture is refused by its header, before that; but a JPEG or
+            JPEG 2000 is decoded at 1/2, 1/4 or 1/8 of its size where that is within the limit.
         at_least: a JPEG's file may be decoded at 1/2, 1/4 or 1/8 of its size, as long as both sides keep so many
             pixels.
 
@@ -91,18 +84,19 @@ def open_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, at_least: i
             "unreadable".
     """
     if isinstance(source, Image.Image):
-        with _sentence_for_faults("<image>"):
-            return _upright_rgb(source, "<image>", max_pixels)
+        with sentence_for_faults("<image>"):
+            check_size(source.size, "<image>", max_pixels)
+            return upright_rgb(source, "<image>")
     if isinstance(source, bytes):
-        return _read(io.BytesIO(source), "<bytes>", max_pixels, at_least=at_least)
+        return decode(io.BytesIO(source), "<bytes>", max_pixels, at_least=at_least)
     if not isinstance(source, str | Path):
         name = getattr(source, "name", None)
-        return _read(
+        return decode(
             io.BytesIO(source.read()), name if isinstance(name, str) else "<file>", max_pixels, at_least=at_least
         )
     try:
         with Path(source).open("rb") as file:
-            return _read(file, str(source), max_pixels, at_least=at_least)
+            return decode(file, str(source), max_pixels, at_least=at_least)
     except FileNotFoundError as error:
         raise ImageError(f"{source} must be a picture, and no such file exists.", "missing") from error
     except IsADirectoryError as error:
@@ -125,6 +119,7 @@ class Preprocess:
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     mean: tuple[float, float, float] = CLIP_MEAN  # of R, G, B in [0, 1]
     std: tuple[float, float, float] = CLIP_STD
+    max_pixels: int = MAX_PIXELS  # most that are decoded of one picture, as in `open_image`; no part of a saved recipe
 
     def __post_init__(self) -> None:
         if self.image_size < 1:
@@ -133,6 +128,8 @@ class Preprocess:
             raise ConfigError(f"resize must be 'shortest' or 'squash'. Got {self.resize!r}.")
         if self.interpolation not in RESAMPLE:
             raise ConfigError(f"interpolation must be 'bicubic' or 'bilinear'. Got {self.interpolation!r}.")
+        if self.max_pixels < 1:
+            raise ConfigError(f"max_pixels must be at least 1. Got {self.max_pixels}.")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ConfigError(f"mean and std must be three numbers each, std above 0. Got {self.mean}, {self.std}.")
 
@@ -153,7 +150,7 @@ class Preprocess:
         Raises:
             ImageError: as `open_image` does.
         """
-        return self._resized(open_image(image))
+        return self._resized(open_image(image, max_pixels=self.max_pixels))
 
     def fast_pixels(self, data: bytes, name: str) -> tuple[np.ndarray, Facts]:
         """The same from a file's bytes, several times faster for large photographs, and what the file tells of itself.
@@ -172,12 +169,12 @@ class Preprocess:
             ImageError: as `open_image` does.
         """
         facts: list[Facts] = []
-        picture = _read(
+        picture = decode(
             io.BytesIO(data),
             name,
-            MAX_PIXELS,
+            self.max_pixels,
             at_least=math.ceil(FAST_MARGIN * self.image_size),
-            on_header=lambda image: facts.append(facts_of(image)),
+            on_facts=facts.append,
         )
         return self._resized(picture, reducing_gap=2.0), facts[0]
 
@@ -283,124 +280,3 @@ def _hf_side(key: str, size: Any) -> int:
 
 def _not_ours(key: str, value: Any, must: str) -> WeightsError:
     return WeightsError(f"preprocessor_config.json: {key} must be {must}. Got {value!r}, which diptych does not do.")
-
-
-def _read(
-    file: BinaryIO,
-    name: str,
-    max_pixels: int,
-    *,
-    at_least: int | None = None,  # px, what each side keeps when a JPEG is decoded at a part of its size
-    on_header: Callable[[Image.Image], None] = lambda _: None,
-) -> Image.Image:
-    head = file.read(512)
-    if not head:
-        raise ImageError(f"{name} must be a picture, and is empty (0 bytes). Fetch it again.", "empty")
-    with _sentence_for_faults(name):
-        # Image.open would check the size against a limit that is global to the process, by a warning that only a
-        # change of global filters can catch; so its table of readers is asked directly.
-        Image.init()
-        for format_ in (*_with_plugin(head), *_FORMATS):
-            reader, accepts = Image.OPEN.get(format_, (None, None))
-            accepted = reader and accepts and accepts(head[:16])
-            if isinstance(accepted, str):
-                raise ImageError(f"{name} is {format_}, which this build of Pillow cannot read.", "unsupported")
-            if reader and accepted:
-                if format_ == "WEBP" and int.from_bytes(head[4:8], "little") + 8 > file.seek(0, io.SEEK_END):
-                    raise EOFError("WebP data truncated")  # Pillow only says that it could not decode
-                file.seek(0)
-                with reader(file, "") as image:
-                    on_header(image)
-                    if at_least and image.width * image.height <= max_pixels:
-                        image.draft(None, (at_least, at_least))
-                    return _upright_rgb(image, name, max_pixels)
-    raise _no_picture(head, name)
-
-
-def _is_heic(head: bytes) -> bool:
-    return head[4:8] == b"ftyp" and any(brand in head[8:64] for brand in (b"heic", b"heix", b"hevc", b"heim"))
-
-
-def _with_plugin(head: bytes) -> tuple[str, ...]:
-    """The format that Pillow has for a file when the plugin for HEIC is installed; it is looked for when one comes."""
-    if not _is_heic(head):
-        return ()
-    try:
-        import pillow_heif
-    except ImportError:
-        return ()
-    pillow_heif.register_heif_opener()
-    return ("HEIF",)
-
-
-def _upright_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
-    width, height = image.size
-    if not width or not height:
-        raise ImageError(f"{name} must have pixels. It is {width} x {height}.", "empty")
-    if width * height > max_pixels:
-        raise ImageError(
-            f"{name} must have at most {max_pixels:,} pixels. It has {width:,} x {height:,}: shrink it, or raise "
-            "max_pixels if you trust it.",
-            "too large",
-        )
-    image.load()
-    if type(image) is Image.Image and image.mode == "RGB" and not image.info:
-        return image
-    orientation = 1
-    with contextlib.suppress(Exception):  # damaged metadata must not cost a good picture
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-    rgb = _rgb(image, name)
-    if orientation in _UPRIGHT:
-        rgb = rgb.transpose(_UPRIGHT[orientation])
-    rgb.info = {}  # or a second call would turn it again
-    return rgb
-
-
-def _rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode == "La":
-        image = image.convert("LA")
-    if image.mode == "F":
-        raise ImageError(f"{name} holds floats, whose range is not known. Save it with 8 or 16 bits.", "unsupported")
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65_535:
-            raise ImageError(f"{name} has values outside 0 to 65,535. Save it with 8 or 16 bits.", "unsupported")
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        with_alpha = image.convert("RGBA")
-        white = Image.new("RGB", image.size, "white")
-        white.paste(with_alpha, mask=with_alpha)
-        return white
-    return image.convert("RGB")  # a copy, also of RGB
-
-
-@contextlib.contextmanager
-def _sentence_for_faults(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (ImageError, MemoryError):
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{name} is larger than Pillow reads: {error}", "too large") from error
-    except Exception as error:  # a damaged file makes Pillow raise anything, KeyError and AssertionError included
-        if isinstance(error, EOFError) or _CUT_SHORT.search(str(error)):
-            raise ImageError(f"{name} is cut short ({error}). Fetch it again.", "truncated") from error
-        reason = str(error) or type(error).__name__
-        raise ImageError(f"{name} is damaged or of a kind that Pillow cannot read ({reason}).") from error
-
-
-def _no_picture(head: bytes, name: str) -> ImageError:
-    text = head.lower()
-    for mark, kind in ((b"<svg", "an SVG drawing"), (b"%pdf", "a PDF"), (b"%!ps", "PostScript"), (b"8bps", "a PSD")):
-        if mark in text:
-            return ImageError(f"{name} is {kind}, not pixels. Draw it to a PNG first.", "unsupported")
-    if _is_heic(head):
-        cure = "pip install 'diptych[heif]', or save it as a JPEG."
-        return ImageError(f"{name} is HEIC, which needs an extra: {cure}", "unsupported")
-    if head[4:8] == b"ftyp":
-        return ImageError(f"{name} is a video. Save a frame of it as a JPEG or PNG first.", "unsupported")
-    if b"<html" in text or b"<!doctype" in text:
-        return ImageError(f"{name} must be a picture, and is a web page. Fetch the picture itself.", "not an image")
-    return ImageError(
-        f"{name} must be a picture ({', '.join(_FORMATS)}). It starts with {head[:12]!r}.", "not an image"
-    )

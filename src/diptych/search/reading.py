@@ -13,7 +13,7 @@ from PIL import Image
 
 from diptych.data.facts import Facts
 from diptych.data.images import PICTURE_ENDINGS, Preprocess, open_image
-from diptych.data.video import VIDEO_ENDINGS, sample_frames
+from diptych.data.video import VIDEO_ENDINGS, read_video, sample_frames
 from diptych.errors import ImageError, MissingExtraError
 
 THUMBNAIL = 256  # px, the longer side
@@ -92,10 +92,9 @@ def read_file(folder: Path, found: FoundFile, preprocess: Preprocess, known: Set
             digest = _digest_of_video(path)
             if digest in known:
                 return Read(found, digest)
-            frames = sample_frames(path)
-            facts = Facts(width=frames[0].image.width, height=frames[0].image.height)
-            pixels = tuple(preprocess.pixels(frame.image) for frame in frames)
-            return Read(found, digest, facts, pixels, tuple(frame.time for frame in frames))
+            film = read_video(path)
+            pixels = tuple(preprocess.pixels(frame.image) for frame in film.frames)
+            return Read(found, digest, film.facts, pixels, tuple(frame.time for frame in film.frames))
         data = path.read_bytes()
         digest = hashlib.sha256(data).digest()
         if digest in known:
