@@ -335,6 +335,22 @@ def test_a_broken_picture_among_several_is_named_and_the_rest_answered(run: Run,
     assert "cut.png" not in out
 
 
+def test_the_limit_of_pixels_is_an_option_wherever_its_message_names_it(run: Run, fails, model: str, tmp_path: Path):
+    (tmp_path / "large").mkdir()
+    large = tmp_path / "large" / "a.png"
+    Image.new("L", (1200, 1000)).save(large)
+    words = ("--labels", "a", "--labels", "b")
+    message = fails("classify", large, *words, "--model", model, "--max-pixels", 1)
+    assert "at most 1,000,000 pixels. It has 1,200 x 1,000" in message
+    assert "--max-pixels" in message
+    assert run("classify", large, *words, "--model", model, "--max-pixels", 2)[0] == 0
+    out = tmp_path / "out.npz"
+    assert "none of 1 pictures" in run("embed", large, "--out", out, "--model", model, "--max-pixels", 1)[2]
+    assert run("embed", large, "--out", out, "--model", model, "--max-pixels", 2)[0] == 0
+    index = ("index", "update", tmp_path / "large", "--model", model, "--index", tmp_path / "index", "--max-pixels")
+    assert "1 skipped" in run(*index, 1)[1]
+
+
 def test_when_no_picture_can_be_read_it_fails(run: Run, fails, model: str, tmp_path: Path):
     for name in ("one.png", "two.png"):
         (tmp_path / name).write_text("<html>not found</html>")

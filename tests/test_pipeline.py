@@ -169,9 +169,9 @@ def test_a_batch_says_how_long_it_was_waited_for_and_worked_on(tmp_path, read, m
     monkeypatch.setattr(pipeline, "time", clocks)
     open_image = pipeline.open_image
 
-    def slow(picture: bytes) -> Any:
+    def slow(picture: bytes, **options: int) -> Any:
         working[0] += 2.0
-        return open_image(picture)
+        return open_image(picture, **options)
 
     monkeypatch.setattr(pipeline, "open_image", slow)
 

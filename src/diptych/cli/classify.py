@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from cyclopts.types import PositiveInt
 
 from diptych.cli.console import complain, one_line, print_table
-from diptych.cli.options import find_pictures, read_templates
+from diptych.cli.options import MEGAPIXELS, find_pictures, limited, read_templates
 from diptych.data.prompts import PLAIN, check_labels, read_lines
 from diptych.errors import ConfigError, DataError, ImageError
 
@@ -32,6 +32,7 @@ def classify(
     model: str | None = None,
     top: PositiveInt = 5,
     batch_size: PositiveInt = 64,
+    max_pixels: PositiveInt = MEGAPIXELS,
     json_: bool = False,
 ) -> None:
     """Say which of some labels fits each picture best. No training is needed: a label is any words.
@@ -60,6 +61,8 @@ def classify(
         Labels shown for each picture.
     batch_size
         Pictures in one forward pass.
+    max_pixels
+        Millions of pixels that are decoded of one picture at most; a JPEG with more is decoded at a part of its size.
     json_
         Print JSON.
     """
@@ -71,7 +74,7 @@ def classify(
 
     answered: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
-    for path, answer in _classified(load(model), sources, names, prompts, batch_size):
+    for path, answer in _classified(limited(load(model), max_pixels), sources, names, prompts, batch_size):
         if isinstance(answer, ImageError):
             skipped.append({"path": path, "cause": answer.cause, "message": str(answer)})
             if len(sources) > 1:

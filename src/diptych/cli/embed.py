@@ -10,7 +10,7 @@ from cyclopts.types import NonNegativeInt, PositiveInt
 from cyclopts.validators import Path as CheckPath
 
 from diptych.cli.console import complain
-from diptych.cli.options import find_pictures
+from diptych.cli.options import MEGAPIXELS, find_pictures, limited
 from diptych.errors import ConfigError, DataError
 
 
@@ -19,6 +19,7 @@ def embed(
     out: Annotated[Path, Parameter(validator=CheckPath(ext=("safetensors", "npz", "parquet", "lance")))],
     model: str | None = None,
     batch_size: PositiveInt = 64,
+    max_pixels: PositiveInt = MEGAPIXELS,
     part_size: PositiveInt = 10_000,
     rank: NonNegativeInt | None = None,
     world_size: PositiveInt | None = None,
@@ -42,6 +43,8 @@ def embed(
         A name from `diptych models`, or a bundle's folder. By default the model that ships with diptych.
     batch_size
         Pictures in one forward pass.
+    max_pixels
+        Millions of pixels that are decoded of one picture at most; a JPEG with more is decoded at a part of its size.
     part_size
         Samples of one part of a .parquet or .lance; what a killed process loses at most.
     rank
@@ -68,7 +71,8 @@ def embed(
         }
         try:
             columns = (image_column, key_column)
-            _embed_parts(pictures[0], columns, model, out, share, daft_workers=workers if engine == "daft" else 0)
+            daft_workers = workers if engine == "daft" else 0
+            _embed_parts(pictures[0], columns, model, out, share, max_pixels, daft_workers=daft_workers)
         except KeyboardInterrupt:
             complain("what is done is kept; the same command goes on from here.")
             if engine == "daft":  # its threads outlive the interpreter, and abort the process then
@@ -91,7 +95,7 @@ def embed(
     from diptych.embed import embed_images
     from diptych.weights.registry import load
 
-    bundle = load(model)
+    bundle = limited(load(model), max_pixels)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
         task = progress.add_task("embedding", total=len(files))
         embedded = embed_images(
@@ -106,8 +110,17 @@ def embed(
 
 
 def _embed_parts(
-    path: str, columns: tuple[str, str], model: str | None, out: Path, share: dict[str, int], *, daft_workers: int
+    path: str,
+    columns: tuple[str, str],
+    model: str | None,
+    out: Path,
+    share: dict[str, int],
+    max_pixels: int,
+    *,
+    daft_workers: int,
 ) -> None:
+    if daft_workers and max_pixels != MEGAPIXELS:
+        raise ConfigError(f"with daft, --max-pixels stays {MEGAPIXELS}. Got {max_pixels}: leave out --engine.")
     from rich.console import Console
     from rich.progress import Progress
 
@@ -128,7 +141,7 @@ def _embed_parts(
         if daft_workers:
             done = embed_with_daft(model, source, out, **share, workers=daft_workers, on_progress=on_progress)
         else:
-            pairs, bundle = open_pairs(source), load(model)
+            pairs, bundle = open_pairs(source), limited(load(model), max_pixels)
             with stop_request() as should_stop:
                 done = embed_bulk(bundle, pairs, out, **share, on_progress=on_progress, should_stop=should_stop)
     print(f"{done.samples:,} samples -> {out}; {done.skipped:,} skipped; {done.parts:,} parts of this rank are there")

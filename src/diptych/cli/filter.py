@@ -6,7 +6,7 @@ from pathlib import Path
 from cyclopts.types import PositiveInt
 
 from diptych.cli.console import complain, print_table
-from diptych.cli.options import find_pictures
+from diptych.cli.options import MEGAPIXELS, find_pictures, limited
 from diptych.data.prompts import read_lines
 from diptych.errors import ConfigError, DataError
 
@@ -19,6 +19,7 @@ def filter_(
     max_false: float = 0.01,
     model: str | None = None,
     batch_size: PositiveInt = 64,
+    max_pixels: PositiveInt = MEGAPIXELS,
     json_: bool = False,
 ) -> None:
     """Name the pictures that show what a deny list names; nothing is moved or removed.
@@ -43,6 +44,8 @@ def filter_(
         A name from `diptych models`, or a bundle's folder. By default the model that ships with diptych.
     batch_size
         Pictures in one forward pass.
+    max_pixels
+        Millions of pixels that are decoded of one picture at most; a JPEG with more is decoded at a part of its size.
     json_
         Print JSON.
     """
@@ -60,7 +63,7 @@ def filter_(
 
     limit = LabelledExamples(folder=examples.expanduser(), max_false=max_false) if examples else threshold
     assert limit is not None
-    found = filter_pictures(load(model), files, concepts, limit, batch_size=batch_size)
+    found = filter_pictures(limited(load(model), max_pixels), files, concepts, limit, batch_size=batch_size)
     for message in found.skipped.values():
         complain(f"skipped: {message}")
     if chosen := found.chosen:

@@ -9,6 +9,7 @@ from cyclopts.types import PositiveInt
 from cyclopts.validators import Path as CheckPath
 
 from diptych.cli.console import complain, print_table
+from diptych.cli.options import MEGAPIXELS
 
 index = App(name="index", help="Make, check, copy and export the index that diptych search uses.")
 
@@ -21,6 +22,7 @@ def update(
     index: Path | None = None,
     reindex: bool = False,
     batch_size: PositiveInt = 64,
+    max_pixels: PositiveInt = MEGAPIXELS,
 ) -> None:
     """Bring the index of a folder in step with it, without a search; the first time, make it.
 
@@ -36,10 +38,12 @@ def update(
         Encode all pictures anew when the index is of another model; until that is through the old one answers.
     batch_size
         Pictures in one forward pass.
+    max_pixels
+        Millions of pixels that are decoded of one picture at most; a JPEG with more is decoded at a part of its size.
     """
     from diptych.cli.indexing import opened, updated
 
-    with opened(folder.expanduser(), model, index=index, reindex=reindex) as library:
+    with opened(folder.expanduser(), model, index=index, reindex=reindex, max_pixels=max_pixels) as library:
         done = updated(library, batch_size=batch_size, must=True)
         assert done is not None
         print(

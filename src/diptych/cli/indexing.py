@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diptych.cli.console import complain
+from diptych.cli.options import limited
 from diptych.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -15,14 +16,14 @@ if TYPE_CHECKING:
 _EVERY = 10.0  # s between lines where there is no terminal
 
 
-def opened(folder: Path, model: str | None, *, index: Path | None, reindex: bool) -> "Library":
-    """The library of a folder with a model."""
+def opened(folder: Path, model: str | None, *, index: Path | None, reindex: bool, max_pixels: int) -> "Library":
+    """The library of a folder with a model, which decodes at most so many million pixels of a picture."""
     from diptych.search.library import Library
     from diptych.weights.registry import load
 
     if not folder.is_dir():
         raise DataError(f"{folder} must be a folder of pictures, and is none. Put the folder last, behind the query.")
-    return Library.open(folder, load(model), index=index, reindex=reindex)
+    return Library.open(folder, limited(load(model), max_pixels), index=index, reindex=reindex)
 
 
 def updated(library: "Library", *, batch_size: int, must: bool = False) -> "Update | None":

@@ -7,6 +7,7 @@ ends in one line on standard error and exit code 2.
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnknownOptionError, UnusedCliTokensError
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 when nobody reads the output, 2 for an error that the user can cure, 130 after Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # what Pillow thinks of odd files; faults are said by us
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name may hold what the terminal cannot show
     try:

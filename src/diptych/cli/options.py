@@ -2,7 +2,7 @@
 
 import glob
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from diptych.eval.features import ModelFeatures, OnPictures
     from diptych.eval.suite import Asked
     from diptych.eval.tasks import FewShot
+    from diptych.weights.bundle import Bundle
+
+MEGAPIXELS = 100  # --max-pixels, as `diptych.data.images.MAX_PIXELS`
 
 
 @Parameter(name="*")
@@ -128,6 +131,11 @@ def find_pictures(names: Sequence[str], *, hint: str = "") -> list[Path]:
             cure = hint if not path.suffix else ""
             raise DataError(f"{name} must be a picture, a folder or a pattern, and nothing is there. {cure}".rstrip())
     return find_images(paths)
+
+
+def limited(bundle: "Bundle", megapixels: int) -> "Bundle":
+    """The same model, which decodes at most so many million pixels of a picture."""
+    return replace(bundle, preprocess=replace(bundle.preprocess, max_pixels=megapixels * 1_000_000))
 
 
 def read_templates(templates: Sequence[str] | None, file: Path | None) -> tuple[str, ...] | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cyclopts.types import NonNegativeInt, PositiveInt
 
 from diptych.cli.console import complain, print_table
+from diptych.cli.options import MEGAPIXELS
 from diptych.cli.thumbnails import print_thumbnails
 from diptych.errors import ConfigError
 
@@ -41,6 +42,7 @@ def search(
     reindex: bool = False,
     no_update: bool = False,
     batch_size: PositiveInt = 64,
+    max_pixels: PositiveInt = MEGAPIXELS,
 ) -> None:
     """Find pictures in a folder by words, by a picture, or by both.
 
@@ -95,6 +97,8 @@ def search(
         Do not look for changed files: search what is indexed.
     batch_size
         Pictures in one forward pass.
+    max_pixels
+        Millions of pixels that are decoded of one picture at most; a JPEG with more is decoded at a part of its size.
     """
     text, folder = _split(words, wants_query=not (like or duplicates))
 
@@ -111,7 +115,7 @@ def search(
         near=parse_place(near) if near else None,
     )
     query = None if like or duplicates else Query.parse(text).without(*(not_ or ()))
-    with opened(folder, model, index=index, reindex=reindex) as library:
+    with opened(folder, model, index=index, reindex=reindex, max_pixels=max_pixels) as library:
         if not no_update:
             updated(library, batch_size=batch_size)
         if duplicates:

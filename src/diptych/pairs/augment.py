@@ -79,7 +79,7 @@ class Augment:
             ImageError: as `open_image` does.
         """
         draws = _Draws(*generator.random(len(_Draws._fields)).tolist())
-        pixels = self._place(open_image(image), draws, preprocess)
+        pixels = self._place(open_image(image, max_pixels=preprocess.max_pixels), draws, preprocess)
         if self.flip and draws.flip < 0.5:
             pixels = pixels[:, ::-1]
         if self.color or self.hue or self.grayscale:

@@ -319,7 +319,9 @@ class _Drawing:
             picture = sample.picture
             if picture is None:
                 return "no picture"
-            pixels = config.augment(open_image(picture), generator, self._preprocess)
+            pixels = config.augment(
+                open_image(picture, max_pixels=self._preprocess.max_pixels), generator, self._preprocess
+            )
             number, caption = self._choose(captions, visit, generator)
             templates = config.sources[visit.source].templates or config.templates
             template = templates[generator.integers(len(templates))]
