@@ -3,8 +3,8 @@
 A line holds the commit, the date, the machine and its instruction sets, and each number under one name, e.g.
 `rows/clip_loss, 256/milliseconds, clock/tiles`. `make benchmarks-compare` tells what moved.
 
-Lines up to 2026-11-28 were made afterwards from the result files that git has: their commit is the one that brought the
-result, and their instruction sets were not noted.
+Lines without instruction sets were made afterwards, from result files that git has: the sets had not been noted, and
+the commit is the one that brought the result.
 """
 
 import datetime

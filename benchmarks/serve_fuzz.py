@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx2
 
-from diptych.files import write_json
+import history
 from diptych.runtime import hardware
 
 SEED, RANDOM = 0, 2_000
@@ -212,7 +212,7 @@ def main() -> None:
         "hardware": hardware(),
         "rows": rows,
     }
-    write_json(Path(__file__).parent / "results" / "serve_fuzz.json", result)
+    history.write(history.RESULTS / "serve_fuzz.json", result, keys=("bytes of a body",))
     print(json.dumps(result, indent=2))
     for row in rows:
         assert row["most memory"]["times the body, beyond the constant"] < MOST_TIMES, row
