@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from diptych.config import to_toml
 from diptych.errors import ConfigError, DataError
@@ -270,6 +271,7 @@ def test_siglips_towers_are_trained_saved_and_opened_again(tiny_recipe, tmp_path
 def live(recipe_path: Path, out: Path) -> None:
     """One life of a run. Each step that it does leaves a line beside `out`: its number, and the keys of its pairs."""
     train_step, rank = trainer.train_step, os.environ.get("RANK", "0")
+    torch.set_num_threads(1)  # as many as in the process of the tests, or the last bits differ
     with pytest.MonkeyPatch.context() as patch, Path(f"{out}.keys-{rank}").open("ab", buffering=0) as told:
 
         def telling(run: Any, batch: Any, sizes: Sequence[int]) -> Any:
