@@ -141,13 +141,15 @@ class Bundle:
         Raises:
             TextError: a text is too long, or is no valid string.
         """
-        tokens = self.tokenizer.encode(texts, truncate=truncate)  # [N, L]
+        text, tokenizer = self.model.config.text, self.tokenizer
+        tokens = tokenizer.encode(texts, truncate=truncate)  # [N, L]
         features = torch.empty(len(tokens), self.model.config.embed_dim)
         for rows in _batches(len(tokens), batch_size):
             batch = tokens[rows]
-            if not self.model.config.text.reads_padding:
-                # What comes after the last end token of the batch costs time and changes nothing.
-                batch = batch[:, : 1 + max(end_positions(batch, self.tokenizer.end_token_id))]
+            # What comes after the last end token of the batch costs time and changes nothing, unless the tower reads
+            # it: one that is read at the highest id of a text does where that is the padding's.
+            if not text.reads_padding and tokenizer.pad_token_id <= tokenizer.end_token_id:
+                batch = batch[:, : 1 + max(end_positions(batch, tokenizer.end_token_id))]
             with _encoding(self.model) as device:
                 features[rows] = self.model.encode_text(batch.to(device)).float().cpu()
         return features
