@@ -119,3 +119,30 @@ def test_deep_and_endless_json_is_refused_in_a_sentence(tmp_path, text):
         (tmp_path / name).write_text(text)
         with pytest.raises(WeightsError, match=f"{name} (must be JSON|is not a tokenizer)"):
             Tokenizer.load(tmp_path)
+
+
+UNREAD = {  # text: words, and those that are unknown
+    "BERT": {"photo of 犬": (3, 1), "犬 車": (2, 2), "🐼": (1, 1), "\u200d": (0, 0), "a photo!": None, "  ": None},
+    "XLM-R": {"a 犬": (2, 1), "犬車": (1, 1), "a photo": None},
+    "RoBERTa": {"犬": None, "🐼 \x07": None},
+    "Llama, with its end": {"犬": None, "🐼": None},
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_a_tokenizer_tells_which_words_of_a_text_it_does_not_know(tmp_path, name):
+    backend, config, _ = FOREIGN[name]
+    tokenizer = Tokenizer.load(write_tokenizer(tmp_path, backend(), config))
+    found = {one.text: (one.words, one.unknown) for one in tokenizer.unread(list(UNREAD[name]))}
+    assert found == {text: counts for text, counts in UNREAD[name].items() if counts}
+    whole = [one.text for one in tokenizer.unread(list(UNREAD[name])) if one.is_whole]
+    assert whole == [text for text, counts in found.items() if counts[0] == counts[1]]
+
+
+def test_what_is_not_read_is_said_in_a_sentence(tmp_path):
+    backend, config, _ = FOREIGN["BERT"]
+    tokenizer = Tokenizer.load(write_tokenizer(tmp_path, backend(), config))
+    some, whole = map(str, tokenizer.unread(["photo of 犬", "犬 車"]))
+    assert some == "the model's tokenizer does not know 1 of 3 words of 'photo of 犬'."
+    assert whole.startswith("'犬 車' is no text to this model: its tokenizer knows no word of it")
+    assert tokenizer.encode(["犬"]).equal(tokenizer.encode(["車"]))  # which is why

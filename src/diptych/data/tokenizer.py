@@ -17,7 +17,8 @@ import hashlib
 import html
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,31 @@ CLIP_MERGES = 48_894  # of the 262,144 in the published file; with 512 byte symb
 
 _LONGEST_CONTEXT = 1_000_000  # a larger model_max_length is transformers' way to say that it does not know
 _UNESCAPES = "unescape_html"  # our key in tokenizer_config.json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unread:
+    """A text of which a tokenizer knows some words not, or none; as a string, one sentence about it."""
+
+    text: str
+    words: int  # that it has, as the tokenizer splits them; 0 where cleaning left nothing
+    unknown: int  # of them
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of the text is read: all such texts have one and the same feature."""
+        return self.unknown == self.words
+
+    def __str__(self) -> str:
+        if self.is_whole:
+            return (
+                f"{_shorten(self.text)} is no text to this model: its tokenizer knows no word of it, and all such "
+                "texts are one to it. Say it in other words, or take a model that reads any letters, such as CLIP's or "
+                "SigLIP's (`diptych models`)."
+            )
+        return (
+            f"this model's tokenizer does not know {self.unknown:,} of {self.words:,} words of {_shorten(self.text)}."
+        )
 
 
 class Tokenizer:
@@ -88,6 +114,7 @@ class Tokenizer:
         around = (backend.token_to_id(START), backend.token_to_id(END))
         self._is_clip = (self.start_token_id, self.end_token_id) == around and isinstance(backend.model, models.BPE)
         self.unescapes_html = self._is_clip if unescapes_html is None else unescapes_html
+        self._unknown_id = _unknown_id(backend, {self.start_token_id, self.end_token_id})
         self._backend = backend
 
     def with_context_length(self, context_length: int) -> "Tokenizer":
@@ -134,6 +161,25 @@ class Tokenizer:
     def count_too_long(self, texts: Sequence[str]) -> int:
         """How many of the texts `encode` refuses, or cuts with `truncate`."""
         return sum(bool(encoding.overflowing) for encoding in self._encodings(texts))
+
+    def unread(self, texts: Sequence[str]) -> list[Unread]:
+        """Those of the texts of which something is unknown, in order; blank ones are not looked at.
+
+        A tokenizer over bytes, as CLIP's, knows all. That of a small vocabulary makes one token of any word that it
+        does not have, so that texts of such words are alike to the model, whatever they say.
+        """
+        asked = list(_unescaped(texts) if self.unescapes_html else _checked(texts))
+        found = []
+        for text, encoding in zip(texts, self._backend.encode_batch(asked), strict=True):
+            words = {word for word in encoding.word_ids if word is not None}
+            unknown = {
+                word
+                for token, word in zip(encoding.ids, encoding.word_ids, strict=True)
+                if token == self._unknown_id and word is not None
+            }
+            if text.strip() and (unknown or not words):
+                found.append(Unread(text=text, words=len(words), unknown=len(unknown)))
+        return found
 
     def decode(self, tokens: Tensor) -> str:
         """The cleaned text of one row of tokens `[L]`, up to its first end token."""
@@ -293,6 +339,18 @@ def _around(backend: tokenizers.Tokenizer) -> tuple[int | None, int]:
             "its tokenizer.json lack a post_processor?"
         )
     return before[0] if before else None, after[0]
+
+
+def _unknown_id(backend: tokenizers.Tokenizer, around: Container[int | None]) -> int | None:
+    """The token that stands for what is not in the vocabulary; None where there is none of its own."""
+    match backend.model:
+        case models.Unigram():
+            number = json.loads(backend.to_str())["model"]["unk_id"]
+        case models.BPE() | models.WordPiece() | models.WordLevel() as model:
+            number = None if model.unk_token is None else backend.token_to_id(model.unk_token)
+        case _:
+            return None
+    return None if number in around else number  # CLIP's is the end token, which no text over bytes needs
 
 
 def _unescaped(texts: Iterable[str]) -> Iterable[str]:

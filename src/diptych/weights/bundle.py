@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from diptych.data.ahead import batched, decoded_ahead
 from diptych.data.images import ImageSource, Preprocess
-from diptych.data.tokenizer import Tokenizer
+from diptych.data.tokenizer import Tokenizer, Unread
 from diptych.errors import ConfigError, WeightsError
 from diptych.model.blocks import Activation
 from diptych.model.clip import CLIP
@@ -185,6 +185,10 @@ class Bundle:
             f"{of} features must be finite numbers, and {count:,} of {len(features):,} are not. {cause}, or take "
             "another model."
         )
+
+    def unread(self, texts: Sequence[str]) -> list[Unread]:
+        """Those of the texts of which the tokenizer does not know all words; see `Tokenizer.unread`."""
+        return self.tokenizer.unread(texts)
 
     def with_image_size(self, image_size: int) -> "Bundle":
         """The same model for pictures of another size; see `diptych.model.resize.with_image_size`.
