@@ -1,13 +1,15 @@
 import dataclasses
+import math
 
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
 from bundles import TEXTS, make, new_tokenizer, some_pictures
 from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
-from diptych.errors import ConfigError, ImageError, TextError
+from diptych.errors import ConfigError, ImageError, TextError, WeightsError
 from diptych.model.clip import CLIP
 from diptych.runtime import generator
 from diptych.weights.bundle import Bundle
@@ -110,3 +112,21 @@ def test_the_fingerprint_changes_with_each_part(vit, tokenizer):
     ]
     assert len({bundle.fingerprint() for bundle in bundles}) == 5
     assert dataclasses.replace(vit, about=About()).fingerprint() == vit.fingerprint()
+
+
+@pytest.mark.parametrize("of", ["image", "text"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_features_that_are_no_numbers_are_refused_with_the_tensor_by_its_name_in_the_file(vit, tmp_path, of, value):
+    name = {"image": "visual.proj", "text": "text_projection"}[of]
+    vit.save(tmp_path, layout="open_clip")
+    path = tmp_path / "open_clip_model.safetensors"
+    weights = safetensors.torch.load_file(path)
+    weights[name][0, 0] = value
+    safetensors.torch.save_file(weights, path)
+    broken = Bundle.load(tmp_path, verify=False)
+    encode = {"image": lambda: broken.encode_images([golden_picture()]), "text": lambda: broken.encode_texts(["a cat"])}
+    message = rf"{of} features must be finite numbers, and 1 of 1 are not\. {name} of the weights holds NaN"
+    with pytest.raises(WeightsError, match=message):
+        encode.pop(of)()
+    _, other = encode.popitem()
+    assert other().isfinite().all()

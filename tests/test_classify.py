@@ -1,5 +1,6 @@
 import math
 from collections.abc import Sequence
+from typing import Any, cast
 
 import pytest
 import torch
@@ -7,7 +8,8 @@ from PIL import Image
 from torch import Tensor
 
 from diptych.classify import ZeroShotClassifier, class_weights
-from diptych.errors import DataError, ImageError
+from diptych.data.tokenizer import Unread
+from diptych.errors import DataError, ImageError, TextError
 from toys import ToyEncoder
 
 
@@ -97,3 +99,24 @@ def test_a_classifier_does_not_swallow_a_broken_picture():
 
     with pytest.raises(ImageError):
         ZeroShotClassifier(Opening(), ["red", "blue"])([b""])
+
+
+class _Reader:
+    """Knows Latin letters alone."""
+
+    def unread(self, texts):
+        return [Unread(text=text, words=1, unknown=1) for text in texts if not text.isascii()]
+
+    def encode_texts(self, texts):
+        return torch.eye(3)[[0] * len(texts)]
+
+
+def test_labels_that_the_model_cannot_tell_apart_are_refused_and_one_is_told():
+    reader = cast(Any, _Reader())
+    with pytest.raises(TextError, match=r"'犬' is no text to this model.* So are 1 other labels"):
+        ZeroShotClassifier(reader, ["a cat", "犬", "車"])
+    with pytest.raises(TextError, match="'犬' is no text to this model"):
+        ZeroShotClassifier(reader, ["犬"])
+    classifier = ZeroShotClassifier(reader, ["a cat", "犬"])
+    assert [text.text for text in classifier.unread] == ["犬"]
+    assert ZeroShotClassifier(reader, [["a dog", "犬"], ["a car", "車"]]).labels == ("a dog", "a car")

@@ -42,6 +42,7 @@ from diptych.train.trainer import StepReport
 from diptych.weights import convert, saving
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About
+from foreign_tokenizers import FOREIGN, write_tokenizer
 from processes import started
 from toys import nine_kinds
 
@@ -270,6 +271,39 @@ def test_classify_gives_a_softmax_over_the_labels_best_first(run: Run, bundle: B
 def test_one_label_alone_is_always_certain(run: Run, model: str, pictures: Path):
     [image] = classified(run, pictures / "red2.png", "--labels", "a submarine", "--model", model)["images"]
     assert image["labels"] == [{"label": "a submarine", "probability": 1.0}]
+
+
+@pytest.fixture(scope="module")
+def latin(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model whose tokenizer has a small vocabulary."""
+    folder = tmp_path_factory.mktemp("latin")
+    backend, config, _ = FOREIGN["BERT"]
+    tokenizer = Tokenizer.load(write_tokenizer(folder / "tokenizer", backend(), config), context_length=77)
+    dataclasses.replace(bundle, tokenizer=tokenizer).save(folder / "model")
+    return str(folder / "model")
+
+
+def test_words_that_the_model_cannot_read_are_told_or_refused(run: Run, fails, latin, pictures: Path, tmp_path: Path):
+    model = ("--model", latin)
+    no_text = r"'犬' is no text to this model.*take a model that reads any letters"
+    assert re.search(no_text, fails("classify", pictures, "--labels", "犬", "--labels", "車", *model))
+    code, out, err = run("classify", pictures, "--labels", "a photo", "--labels", "犬", *model, "--json")
+    assert (code, err.count("\n")) == (0, 1)
+    assert re.search(no_text, err)
+    assert json.loads(out)["unread"] == [{"text": "犬", "words": 1, "unknown": 1}]
+    index = ("--index", tmp_path / "index", *model)
+    run("index", "update", pictures, *index)
+    assert re.search(no_text, fails("search", "犬", pictures, *index))
+    code, out, err = run("search", "photo 犬", pictures, *index)
+    assert (code, out.count("\n")) == (0, 4)
+    assert "does not know 1 of 2 words of 'photo 犬'" in err
+    (tmp_path / "deny.txt").write_text("犬\n車\n", encoding="utf-8")
+    words = ("filter", pictures, "--deny-list", tmp_path / "deny.txt", "--threshold", 0, *model)
+    assert re.search(no_text, fails(*words))
+    (tmp_path / "deny.txt").write_text("犬\na photo\n", encoding="utf-8")
+    code, out, err = run(*words, "--json")
+    assert [text["text"] for text in json.loads(out)["unread"]] == ["犬"]
+    assert re.search(no_text, err)
 
 
 def test_classify_prints_aligned_lines_where_there_is_no_terminal(run: Run, model: str, pictures: Path):

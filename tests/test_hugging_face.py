@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 import transformers
 from PIL import Image
 
-from diptych.data import tokenizer as tokenizer_module
 from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError, WeightsError
@@ -27,6 +27,8 @@ from diptych.weights.hugging_face import (
     hugging_face_naming,
 )
 from diptych.weights.saving import golden_picture
+from foreign_tokenizers import FOREIGN, write_tokenizer
+from foreign_tokenizers import TEXTS as FOREIGN_TEXTS
 from siglip_standins import siglip_twin, write_siglip2_tokenizer, write_siglip_tokenizer
 from standins import UNEVEN
 
@@ -110,10 +112,54 @@ def test_id_2_and_the_last_id_mean_the_highest_of_a_text(eos_token_id, end_token
     )
 
 
-def test_an_end_token_that_transformers_would_take_for_a_rule_is_refused():
+def test_an_end_token_that_clip_would_take_for_a_rule_is_metaclips(tmp_path):
     config = dataclasses.replace(UNEVEN, text=dataclasses.replace(UNEVEN.text, end_token_id=2))
-    with pytest.raises(ConfigError, match="must not be 2"):
-        config_to_hf(config, **IDS)
+    data = config_to_hf(config, **IDS | {"end_token_id": 2})
+    assert data["model_type"] == "metaclip_2"
+    assert config_from_hf(data) == config
+
+
+ENDS = {  # the id that config.json has for the end token, and the model that has it
+    "the end token": (2, transformers.MetaClip2Model),
+    "the highest id": (2, transformers.CLIPModel),
+    "another name": (5, transformers.CLIPModel),
+}
+
+
+@pytest.mark.parametrize("rule", ENDS)
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_folder_with_a_tokenizer_of_another_kind_encodes_as_its_library(tmp_path, name, rule):
+    backend, tokens, (start, end, pad) = FOREIGN[name]
+    eos_token_id, kind = ENDS[rule]
+    eos_token_id = end if rule == "another name" else eos_token_id
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ids = {"bos_token_id": start, "eos_token_id": eos_token_id, "pad_token_id": pad}
+    text = {**sizes, "vocab_size": 700, "max_position_embeddings": 24, **ids}
+    twin = kind(
+        kind.config_class(text_config=text, vision_config={**sizes, "image_size": 32}, projection_dim=24)
+    ).eval()
+    for i, parameter in enumerate(twin.parameters()):
+        torch.nn.init.normal_(parameter, std=0.3, generator=generator(i))
+    twin.save_pretrained(tmp_path)
+    write_tokenizer(tmp_path, backend(), tokens)
+    recipe = Preprocess(image_size=32).to_hf()
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(recipe))
+    if kind is transformers.MetaClip2Model and end != eos_token_id:
+        with pytest.raises(WeightsError, match="must have the same end token"):
+            Bundle.load(tmp_path)
+        return
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    inputs = theirs(FOREIGN_TEXTS, padding="max_length", truncation=True, return_tensors="pt")
+    with torch.inference_mode():
+        features = twin.get_text_features(inputs["input_ids"])
+    expected = F.normalize(getattr(features, "pooler_output", features))
+    bundle = Bundle.load(tmp_path)
+    torch.testing.assert_close(bundle.encode_texts(FOREIGN_TEXTS, truncate=True), expected, rtol=0, atol=1e-5)
+    bundle.save(tmp_path / "again")
+    again = transformers.AutoModel.from_pretrained(tmp_path / "again")
+    with torch.inference_mode():
+        features = again.eval().get_text_features(inputs["input_ids"])
+    torch.testing.assert_close(F.normalize(getattr(features, "pooler_output", features)), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +226,7 @@ def test_a_silent_siglip_config_file_is_base_at_224_as_in_transformers():
             {"model_type": "siglip", "text_config": {"projection_size": 512}},
             r"embed_dim must be 768.*Got 512",
         ),
-        ({"model_type": "bert"}, r"model_type must be clip, siglip or diptych-clip\. Got 'bert'"),
+        ({"model_type": "bert"}, r"model_type must be clip, metaclip_2, siglip or diptych-clip\. Got 'bert'"),
         ({}, r"Got None"),
     ],
 )
@@ -269,14 +315,12 @@ def test_golden_features_find_a_tokenizer_that_does_not_clean(foreign, tmp_path,
     config = json.loads((folder / "config.json").read_text())
     config["diptych"]["sha256"]["tokenizer.json"] = sha256(folder / "tokenizer.json")
     (folder / "config.json").write_text(json.dumps(config))
-    Bundle.load(folder)  # the cleaning that the file left out is put back
-    monkeypatch.setattr(tokenizer_module, "_complete_siglip", lambda backend, lowers: "")
     with pytest.raises(WeightsError, match=r"tokens differ.* text_features are .* off"):
         Bundle.load(folder)
 
 
 def test_a_siglip_bundle_of_a_shorter_tokenizer_is_refused(foreign):
-    bundle, tokenizer = Bundle.load(foreign[0]), Tokenizer.load(foreign[0], context_length=32)
+    bundle, tokenizer = Bundle.load(foreign[0]), Tokenizer.load(foreign[0], context_length=32, cleaning="siglip")
     with pytest.raises(ConfigError, match=r"which reads the padding\. Got 32 and 64"):
         dataclasses.replace(bundle, tokenizer=tokenizer)
 

@@ -18,6 +18,7 @@ from diptych.runtime import generator
 from diptych.weights.open_clip import (
     RESNET,
     VIT,
+    cleaning_of,
     config_from_open_clip,
     config_from_shapes,
     config_to_open_clip,
@@ -360,3 +361,34 @@ def test_a_silent_picture_recipe_is_clips_and_another_one_is_refused():
         preprocess_from_open_clip({"resize_mode": "longest"}, 224)
     with pytest.raises(ConfigError, match="mean and std must be three numbers"):
         preprocess_from_open_clip({"mean": [0.5, 0.5]}, 224)
+
+
+@pytest.mark.parametrize(
+    ("text_cfg", "cleaning"),
+    [
+        ({}, "file"),  # CLIP's own, whose rules are in its merges
+        ({"hf_tokenizer_name": "facebook/xlm-v-base"}, "whitespace"),
+        ({"hf_tokenizer_name": "google/mt5-base", "tokenizer_kwargs": {"clean": "canonicalize"}}, "canonicalize"),
+        ({"hf_tokenizer_name": "x", "tokenizer_kwargs": {"strip_sep_token": False}}, "whitespace"),
+    ],
+)
+def test_what_open_clip_does_to_a_text_before_the_tokenizer_is_told_by_its_config(text_cfg, cleaning):
+    assert cleaning_of({"text_cfg": text_cfg}) == cleaning
+
+
+@pytest.mark.parametrize(
+    ("text_cfg", "message"),
+    [
+        ({"tokenizer_kwargs": 3}, "tokenizer_kwargs must be a JSON object. Got 3"),
+        ({"tokenizer_kwargs": {"clean": "canonicalize"}}, "clean must be lower. Got 'canonicalize'"),
+        (
+            {"hf_tokenizer_name": "x", "tokenizer_kwargs": {"clean": "x"}},
+            "whitespace or lower or canonicalize. Got 'x'",
+        ),
+        ({"hf_tokenizer_name": "x", "tokenizer_kwargs": {"strip_sep_token": True}}, "strip_sep_token must be absent"),
+        ({"hf_tokenizer_name": "x", "tokenizer_mode": "clips"}, "tokenizer_mode must be absent. Got 'clips'"),
+    ],
+)
+def test_what_open_clip_does_to_tokens_and_we_do_not_is_refused(text_cfg, message):
+    with pytest.raises(ConfigError, match=message):
+        cleaning_of({"text_cfg": text_cfg})

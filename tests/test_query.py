@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diptych.errors import ConfigError, DataError
+from diptych.data.tokenizer import Unread
+from diptych.errors import ConfigError, DataError, TextError
 from diptych.search.query import Filters, Query, Term, parse_day, parse_place, weighted_sum
 
 
@@ -94,6 +95,9 @@ class Towers:
         class config:  # noqa: N801
             embed_dim = 3
 
+    def unread(self, texts):
+        return [Unread(text=text, words=2, unknown=2 - (text == "x z")) for text in texts if "z" in text]
+
     def encode_texts(self, texts):
         return torch.stack([{"x": torch.eye(3)[0], "y": torch.eye(3)[1]}[text] for text in texts])
 
@@ -107,6 +111,11 @@ def test_features_are_the_weighted_sum_of_unit_length(photo):
     torch.testing.assert_close(
         Query.parse("x").without("y").features(Towers()), torch.tensor([1.0, -1.0, 0.0]) / 2**0.5
     )
+
+
+def test_words_of_which_the_model_reads_none_are_refused():
+    with pytest.raises(TextError, match=r"'z' is no text to this model.*take a model that reads any letters"):
+        Query.parse("x + z").features(Towers())
 
 
 def test_a_weighted_sum_is_over_the_terms_of_all_parts_and_a_part_may_be_empty():

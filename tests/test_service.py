@@ -3,7 +3,7 @@ import base64
 import io
 import itertools
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from diptych.classify import ZeroShotClassifier
+from diptych.data.tokenizer import Unread
 from diptych.errors import BusyError, ConfigError, DataError, ImageError, TextError
 from diptych.serve import service as service_module
 from diptych.serve.gallery import Gallery
@@ -244,7 +245,7 @@ def test_health_tells_a_model_that_changed_or_failed_or_hangs(monkeypatch: pytes
     fine, moved, broken, failed, hangs = with_service(changed, work, limits=Limits(seconds=0.2))
     assert fine == ""
     assert moved == "the golden picture is 2 from where it was at the start"
-    assert broken == "the golden picture is nan from where it was at the start"
+    assert broken == "the model failed (WeightsError)"
     assert failed == "the model failed (ArithmeticError)"
     assert hangs == "no answer within 0.2 s"
 
@@ -375,3 +376,22 @@ def test_closing_says_whether_all_work_ended(bundle: Bundle, monkeypatch: pytest
         return fine.close(), stuck.close()
 
     assert asyncio.run(work()) == (True, False)
+
+
+def test_words_that_the_model_cannot_read_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def unread(_: Bundle, texts: Sequence[str]) -> list[Unread]:
+        return [Unread(text=text, words=1, unknown=1) for text in texts if not text.isascii()]
+
+    async def work(service: Service) -> list[str]:
+        said = []
+        picture = Picture(data_url(noise(0)))
+        for call in (service.classify(picture, ["犬", "車"]), service.search(text="犬"), service.search(without="犬")):
+            with pytest.raises(TextError) as refused:
+                await call
+            said.append(str(refused.value))
+        return said
+
+    monkeypatch.setattr(Bundle, "unread", unread)
+    bundle = tiny_bundle()
+    said = with_service(bundle, work, gallery=Gallery(PlainLibrary(tmp_path, bundle)))
+    assert all(sentence.startswith("'犬' is no text to this model") for sentence in said)

@@ -92,8 +92,8 @@ def test_a_training_checkpoint_gives_its_state_dict_under_plain_names(tmp_path, 
     assert_equal(read_tensors(tmp_path / "x.pt").tensors, STATE)
 
 
-def test_a_prefix_that_not_all_names_have_is_part_of_them(tmp_path):
-    state = {"module.a": drawn(2), "b": drawn(2)}
+def test_prefixes_stay_that_no_wrapper_has_or_that_keep_names_apart(tmp_path):
+    state = {"model.a": drawn(2), "model.b": drawn(2), "module.c": drawn(2), "c": drawn(2)}
     torch.save(state, tmp_path / "x.pt")
     assert_equal(read_tensors(tmp_path / "x.pt").tensors, state)
 
@@ -272,7 +272,23 @@ def test_a_record_that_is_compressed_is_refused(tmp_path):
     path = write_archive(
         tmp_path / "x.pt", module(weight=tensor(storage())), compression=zipfile.ZIP_DEFLATED, data=bytes(4000)
     )
+    assert "must hold its tensors as they are, and unpacks 650 bytes to 4,167" in refusal(path)
+    data = random.Random(0).randbytes(12)  # which no compression makes smaller
+    path = write_archive(
+        tmp_path / "y.pt", module(weight=tensor(storage())), compression=zipfile.ZIP_DEFLATED, data=data
+    )
     assert "record 0 is compressed or cut short" in refusal(path)
+
+
+@pytest.mark.parametrize("bomb", ["data.pkl", "data/0"])
+def test_a_pickle_that_unpacks_to_more_than_its_file_is_refused_before_it_is_read(tmp_path, bomb):
+    torch.save(STATE, tmp_path / "good.pt")
+    with zipfile.ZipFile(tmp_path / "good.pt") as good, zipfile.ZipFile(tmp_path / "x.pt", "w") as bad:
+        for info in good.infolist():
+            is_bomb = info.filename.endswith(bomb)
+            kind = zipfile.ZIP_DEFLATED if is_bomb else zipfile.ZIP_STORED
+            bad.writestr(info.filename, bytes(50_000_000) if is_bomb else good.read(info), kind)
+    assert "must hold its tensors as they are, and unpacks" in refusal(tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize("kept", [10, 200, 0.5, -1])

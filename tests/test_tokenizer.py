@@ -333,13 +333,16 @@ def test_a_broken_list_of_merges_is_named(tmp_path):
         Tokenizer.from_merges(tmp_path / "merges.gz")
 
 
-def test_a_tokenizer_without_start_and_end_is_refused(trained):
+def test_a_tokenizer_without_an_end_is_refused(trained):
     from tokenizers.processors import TemplateProcessing
 
     backend = trained._backend.from_str(trained._backend.to_str())
-    backend.post_processor = TemplateProcessing(single=f"$A {END}", special_tokens=[(END, 569)])
-    with pytest.raises(WeightsError, match=r"It made \['<\|endoftext\|>'\] of an empty text: is it of another model\?"):
-        Tokenizer(backend, context_length=8)
+    backend.post_processor = TemplateProcessing(single=f"{START} $A", special_tokens=[(START, 568)])
+    with pytest.raises(WeightsError, match=r"puts <\|startoftext\|> before and nothing after: is it of another model"):
+        Tokenizer(backend, context_length=12)
+    backend.post_processor = TemplateProcessing(single=f"$A {END} {START}", special_tokens=[(START, 568), (END, 569)])
+    with pytest.raises(WeightsError, match=r"nothing before and <\|endoftext\|> <\|startoftext\|> after"):
+        Tokenizer(backend, context_length=12)
 
 
 def test_sizes_that_cannot_be_are_refused(trained):
@@ -359,13 +362,13 @@ def test_sizes_that_cannot_be_are_refused(trained):
 @pytest.fixture
 def siglip(tmp_path) -> Tokenizer:
     write_siglip_tokenizer(tmp_path / "siglip")
-    return Tokenizer.load(tmp_path / "siglip")
+    return Tokenizer.load(tmp_path / "siglip", cleaning="siglip")
 
 
 @pytest.fixture
 def siglip2(tmp_path) -> Tokenizer:
     write_siglip2_tokenizer(tmp_path / "siglip2")
-    return Tokenizer.load(tmp_path / "siglip2")
+    return Tokenizer.load(tmp_path / "siglip2", cleaning="siglip")
 
 
 def assert_same_tokens(ours: Tokenizer, theirs: transformers.PreTrainedTokenizerBase) -> None:
@@ -426,7 +429,7 @@ def test_siglip_tokens_are_those_of_its_class_in_transformers(tmp_path):
     model = sentencepiece_model_pb2.ModelProto.FromString((tmp_path / "spiece.model").read_bytes())
     pieces = [(piece.piece, piece.score) for piece in model.pieces]
     write_siglip_tokenizer(tmp_path, pieces, charsmap=model.normalizer_spec.precompiled_charsmap)
-    ours = Tokenizer.load(tmp_path)
+    ours = Tokenizer.load(tmp_path, cleaning="siglip")
     assert_same_tokens(ours, transformers.SiglipTokenizer(str(tmp_path / "spiece.model")))
 
 
@@ -434,7 +437,8 @@ def test_a_saved_siglip_tokenizer_opens_in_transformers_and_here_with_the_same_t
     for ours in (siglip, siglip2):
         ours.save(tmp_path)
         (tmp_path / "config.json").write_text('{"model_type": "siglip"}')
-        assert Tokenizer.load(tmp_path).fingerprint() == ours.fingerprint()  # nothing is cleaned twice
+        for cleaning in ("file", "siglip"):  # nothing is cleaned twice
+            assert Tokenizer.load(tmp_path, cleaning=cleaning).fingerprint() == ours.fingerprint()
         theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
         assert_same_tokens(ours, theirs)
         padded = theirs(["a cat"], padding="max_length")
@@ -444,7 +448,7 @@ def test_a_saved_siglip_tokenizer_opens_in_transformers_and_here_with_the_same_t
 
 def test_a_siglip_tokenizer_that_does_not_lower_is_left_so(tmp_path):
     write_siglip_tokenizer(tmp_path, lowers=False)
-    tokenizer = Tokenizer.load(tmp_path)
+    tokenizer = Tokenizer.load(tmp_path, cleaning="siglip")
     assert not tokenizer.encode(["A"]).equal(tokenizer.encode(["a"]))
     assert tokenizer.encode(["a, b!"]).equal(tokenizer.encode(["a b"]))
 

@@ -4,7 +4,7 @@ Source: CLIP, arXiv:2103.00020, sections 3.1.2 and 3.1.4. Letters: B, C, D, N, T
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,7 +12,8 @@ from torch.nn.functional import normalize
 
 from diptych.data.images import ImageSource
 from diptych.data.prompts import PLAIN, check_labels, check_templates, fill
-from diptych.errors import DataError, ShapeError
+from diptych.data.tokenizer import Unread
+from diptych.errors import DataError, ShapeError, TextError
 
 T = TypeVar("T")
 
@@ -33,6 +34,13 @@ class Encoder(TextEncoder, Protocol):
     def probabilities(self, logits_per_image: Tensor, /) -> Tensor: ...  # [N, C]
 
 
+@runtime_checkable
+class Reader(Protocol):
+    """What tells which texts a model cannot read; an encoder that does not tell is taken to read all."""
+
+    def unread(self, texts: Sequence[str], /) -> list[Unread]: ...
+
+
 class ZeroShotClassifier:
     """Classifies pictures by the names of the classes alone.
 
@@ -45,9 +53,11 @@ class ZeroShotClassifier:
     Attributes:
         labels: the first name of each class.
         weights: [C, D] float32, unit length.
+        unread: names of which the model's tokenizer does not know all words.
 
     Raises:
         DataError: there is no class, a name is empty or comes twice, or a template is not valid.
+        TextError: the model reads none of the names, or two classes of it are one: it cannot tell them apart.
     """
 
     def __init__(
@@ -63,6 +73,7 @@ class ZeroShotClassifier:
         names = [[name.strip() for name in _names(label)] for label in labels]
         check_labels([name for names_of_class in names for name in names_of_class])
         self.labels = tuple(names_of_class[0] for names_of_class in names)
+        self.unread = readable(encoder, names)
         self.weights = class_weights(encoder, names, templates, batch_size=batch_size)
         self._encoder = encoder
         self._batch_size = batch_size
@@ -95,6 +106,22 @@ class ZeroShotClassifier:
         batches = (self._encoder.encode_images(batch) for batch in _batches(images, self._batch_size))
         features = [self.weights[:0], *(batch.to(self.weights) for batch in batches)]  # no picture gives [0, C]
         return self.probabilities(torch.cat(features))
+
+
+def readable(encoder: TextEncoder, labels: Sequence[str | Sequence[str]]) -> list[Unread]:
+    """Those names of classes of which a model does not know all words.
+
+    Raises:
+        TextError: of two classes, or of the only one, it reads no name: to the model they are one and the same.
+    """
+    unread = encoder.unread([name for label in labels for name in _names(label)]) if isinstance(encoder, Reader) else []
+    unknown = {text.text for text in unread if text.is_whole}
+    classes = [label for label in labels if unknown.issuperset(_names(label))]
+    if len(classes) > 1 or (classes and len(classes) == len(labels)):
+        first = next(text for text in unread if text.text in _names(classes[0]))
+        more = f" So are {len(classes) - 1:,} other labels, which it could not tell apart." if len(classes) > 1 else ""
+        raise TextError(f"{first}{more}")
+    return unread
 
 
 @torch.no_grad()

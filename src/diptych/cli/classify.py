@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,6 +15,7 @@ from diptych.data.prompts import PLAIN, check_labels, read_lines
 from diptych.errors import ConfigError, DataError, ImageError
 
 if TYPE_CHECKING:
+    from diptych.classify import ZeroShotClassifier
     from diptych.data.images import ImageSource
     from diptych.weights.bundle import Bundle
 
@@ -70,11 +72,16 @@ def classify(
     prompts = read_templates(templates, templates_file) or PLAIN
     sources = _read_pictures(pictures)
 
+    from diptych.classify import ZeroShotClassifier
     from diptych.weights.registry import DEFAULT_MODEL, load
 
+    bundle = limited(load(model), max_pixels)
+    classifier = ZeroShotClassifier(bundle, names, prompts)
+    for text in classifier.unread:
+        complain(str(text))
     answered: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
-    for path, answer in _classified(limited(load(model), max_pixels), sources, names, prompts, batch_size):
+    for path, answer in _classified(bundle, classifier, sources, batch_size):
         if isinstance(answer, ImageError):
             skipped.append({"path": path, "cause": answer.cause, "message": str(answer)})
             if len(sources) > 1:
@@ -86,6 +93,7 @@ def classify(
             _print_answer(path, best, is_first=len(answered) == 1)
     if json_:
         result = {"model": model or DEFAULT_MODEL, "templates": prompts, "images": answered, "skipped": skipped}
+        result["unread"] = [asdict(text) for text in classifier.unread]
         print(json.dumps(result, indent=2))
     if skipped and not answered:
         count = len(sources)
@@ -117,24 +125,21 @@ def _read_pictures(pictures: Sequence[str]) -> dict[str, "ImageSource"]:
 
 def _classified(
     bundle: "Bundle",
+    classifier: "ZeroShotClassifier",
     sources: dict[str, "ImageSource"],
-    labels: Sequence[str],
-    templates: Sequence[str],
     batch_size: int,
 ) -> Iterator[tuple[str, Answer]]:
     import numpy as np
 
-    from diptych.classify import ZeroShotClassifier
     from diptych.data.ahead import batched, decoded_ahead, or_error
 
-    classifier = ZeroShotClassifier(bundle, labels, templates)
     with decoded_ahead(or_error(bundle.preprocess.pixels), sources.values(), batch_size) as pictures:
         for batch in batched(zip(sources, pictures, strict=True), batch_size):
             good = [pixels for _, pixels in batch if not isinstance(pixels, ImageError)]
             rows = iter(classifier.probabilities(bundle.encode_pixels(np.stack(good))).tolist() if good else ())
             for path, pixels in batch:
                 fault = pixels if isinstance(pixels, ImageError) else None
-                yield path, fault or list(zip(labels, next(rows), strict=True))
+                yield path, fault or list(zip(classifier.labels, next(rows), strict=True))
 
 
 def _print_answer(path: str, best: Sequence[tuple[str, float]], *, is_first: bool) -> None:

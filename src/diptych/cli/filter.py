@@ -1,6 +1,7 @@
 """`diptych filter`: pictures and a deny list in, those that show what it names out."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from cyclopts.types import PositiveInt
@@ -8,7 +9,7 @@ from cyclopts.types import PositiveInt
 from diptych.cli.console import complain, print_table
 from diptych.cli.options import MEGAPIXELS, find_pictures, limited
 from diptych.data.prompts import read_lines
-from diptych.errors import ConfigError, DataError
+from diptych.errors import ConfigError, DataError, TextError
 
 
 def filter_(
@@ -63,7 +64,13 @@ def filter_(
 
     limit = LabelledExamples(folder=examples.expanduser(), max_false=max_false) if examples else threshold
     assert limit is not None
-    found = filter_pictures(limited(load(model), max_pixels), files, concepts, limit, batch_size=batch_size)
+    bundle = limited(load(model), max_pixels)
+    unread = bundle.unread(concepts)
+    if len([text for text in unread if text.is_whole]) == len(concepts):
+        raise TextError(str(unread[0]))
+    for text in unread:
+        complain(str(text))
+    found = filter_pictures(bundle, files, concepts, limit, batch_size=batch_size)
     for message in found.skipped.values():
         complain(f"skipped: {message}")
     if chosen := found.chosen:
@@ -73,7 +80,8 @@ def filter_(
         )
     if json_:
         rows = [{"path": row.path, "score": round(row.score, 6), "concept": row.concept} for row in found.denied]
-        print(json.dumps({"threshold": found.threshold, "pictures": found.pictures, "denied": rows}, indent=2))
+        result = {"threshold": found.threshold, "pictures": found.pictures, "denied": rows}
+        print(json.dumps({**result, "unread": [asdict(text) for text in unread]}, indent=2))
         return
     if found.denied:
         print_table([(f"{row.score:.3f}", row.path, row.concept) for row in found.denied], numbers=[0])

@@ -122,6 +122,9 @@ def search(
             _print_groups(library.duplicates(threshold=threshold, filters=filters), json_=json_)
             return
         if query is not None:
+            for text in library.bundle.unread([term.text for term in query.terms if term.image is None]):
+                if not text.is_whole:  # else the search is refused
+                    complain(str(text))
             results = library.search(query, count=count, filters=filters)
         else:
             results = library.like(Path(like or "").absolute(), count=count, filters=filters)

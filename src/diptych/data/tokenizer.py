@@ -6,45 +6,71 @@ and padding. One step is not: HTML entities are unescaped here, in Python, befor
 left out, as in `transformers`: results must not depend on what is installed. So mis-decoded text and curly quotes
 keep their own bytes, where CLIP's released code would have mended them.
 
-SigLIP's have no start token, and cleaning of their own: lower case letter by letter, and for the first SigLIP no ASCII
-punctuation. Published files may leave it out, as other libraries clean elsewhere; it is then added on loading.
+Tokenizers of other models are what their `tokenizer.json` says, see `diptych.data.tokenizer_file`. SigLIP's have no
+start token, and cleaning of their own: lower case letter by letter, and for the first SigLIP no ASCII punctuation.
+Published files may leave it out, as other libraries clean elsewhere; where the model is a SigLIP it is then added.
 
 Source: CLIP, arXiv:2103.00020, section 2.4; SigLIP, arXiv:2303.15343; SigLIP 2, arXiv:2502.14786; the released code.
 """
 
-import gzip
 import hashlib
 import html
 import itertools
 import json
-import re
-import string
-import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 import torch
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import models, trainers
 from torch import Tensor
 
+from diptych.data.tokenizer_file import (
+    END,
+    END_OF_WORD,
+    START,
+    SYMBOLS,
+    Cleaning,
+    clip_rules,
+    pad_token_of,
+    read_backend,
+    read_merges,
+    read_object,
+)
 from diptych.errors import ConfigError, DataError, TextError, WeightsError
 from diptych.files import write_json, write_text
 
-START = "<|startoftext|>"
-END = "<|endoftext|>"
-SIGLIP_END, SIGLIP2_END = "</s>", "<eos>"
-SENTENCE_START, SENTENCE_END = "[CLS]", "[SEP]"
-END_OF_WORD = "</w>"
 CLIP_MERGES = 48_894  # of the 262,144 in the published file; with 512 byte symbols, start and end: 49,408 tokens
 
-_BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())  # one printable stand-in a byte; CLIP's ids are in this order
-_SYMBOLS = [*_BYTES, *(byte + END_OF_WORD for byte in _BYTES)]
-_WORDS = tokenizers.Regex(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
-_PUNCTUATION = tokenizers.Regex(f"[{re.escape(string.punctuation)}]")
-_SPACE = normalizers.Replace(tokenizers.Regex(r"\s+"), " ")
 _LONGEST_CONTEXT = 1_000_000  # a larger model_max_length is transformers' way to say that it does not know
+_UNESCAPES = "unescape_html"  # our key in tokenizer_config.json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unread:
+    """A text of which a tokenizer knows some words not, or none; as a string, one sentence about it."""
+
+    text: str
+    words: int  # that it has, as the tokenizer splits them; 0 where cleaning left nothing
+    unknown: int  # of them
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of the text is read: all such texts have one and the same feature."""
+        return self.unknown == self.words
+
+    def __str__(self) -> str:
+        if self.is_whole:
+            return (
+                f"{_shorten(self.text)} is no text to this model: its tokenizer knows no word of it, and all such "
+                "texts are one to it. Say it in other words, or take a model that reads any letters, such as CLIP's or "
+                "SigLIP's (`diptych models`)."
+            )
+        return (
+            f"this model's tokenizer does not know {self.unknown:,} of {self.words:,} words of {_shorten(self.text)}."
+        )
 
 
 class Tokenizer:
@@ -55,37 +81,40 @@ class Tokenizer:
         context_length: tokens, start and end included.
         pad_token_id: what follows the end token. CLIP's released code pads with 0, `transformers` with the end token;
             features are the same, as attention is causal. SigLIP's is not: there the padding matters.
+        unescapes_html: turn entities into letters first, twice; as CLIP's does when not given.
 
     Attributes:
-        start_token_id: None for SigLIP, which has none.
+        start_token_id: None for SigLIP and T5, which have none.
 
     Raises:
         ConfigError: context_length has no room for a token between start and end.
-        WeightsError: the backend does not put CLIP's start and end tokens around a text, nor SigLIP's end after it.
+        WeightsError: the backend does not put one end token after a text, and at most one start token before it.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, *, context_length: int, pad_token_id: int = 0) -> None:
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        *,
+        context_length: int,
+        pad_token_id: int = 0,
+        unescapes_html: bool | None = None,
+    ) -> None:
         if context_length < 3:
             raise ConfigError(f"context_length must be at least 3: start, one token, end. Got {context_length}.")
         backend.no_padding()
         backend.enable_truncation(context_length)
-        empty = backend.encode("")
-        if empty.tokens not in ([START, END], [SIGLIP_END], [SIGLIP2_END], [SENTENCE_START, SENTENCE_END]):
-            raise WeightsError(
-                f"the tokenizer must put {START} before and {END} after a text, as CLIP's does, {SIGLIP_END} or "
-                f"{SIGLIP2_END} after it, as SigLIP's do, or {SENTENCE_START} before and {SENTENCE_END} after it, as "
-                f"BERT's does. It made {empty.tokens} of an empty text: is it of another model?"
-            )
+        self.start_token_id, self.end_token_id = _around(backend)
         pad_token = backend.id_to_token(pad_token_id)
         if pad_token is None:
             raise WeightsError(f"the pad token must be one of {backend.get_vocab_size()} tokens. Got {pad_token_id}.")
         backend.enable_padding(pad_id=pad_token_id, pad_token=pad_token, length=context_length)
         self.context_length = context_length
         self.pad_token_id = pad_token_id
-        self.start_token_id = empty.ids[0] if len(empty.ids) == 2 else None
-        self.end_token_id = empty.ids[-1]
         self.vocab_size = backend.get_vocab_size()
-        self._is_clip = empty.tokens == [START, END]
+        around = (backend.token_to_id(START), backend.token_to_id(END))
+        self._is_clip = (self.start_token_id, self.end_token_id) == around and isinstance(backend.model, models.BPE)
+        self.unescapes_html = self._is_clip if unescapes_html is None else unescapes_html
+        self._unknown_id = _unknown_id(backend, {self.start_token_id, self.end_token_id})
         self._backend = backend
 
     def with_context_length(self, context_length: int) -> "Tokenizer":
@@ -95,7 +124,12 @@ class Tokenizer:
             ConfigError: there is no room for a token between start and end.
         """
         backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
-        return Tokenizer(backend, context_length=context_length, pad_token_id=self.pad_token_id)
+        return Tokenizer(
+            backend,
+            context_length=context_length,
+            pad_token_id=self.pad_token_id,
+            unescapes_html=self.unescapes_html,
+        )
 
     def encode(self, texts: Sequence[str], *, truncate: bool = False) -> Tensor:
         """Tokens of some texts.
@@ -128,6 +162,25 @@ class Tokenizer:
         """How many of the texts `encode` refuses, or cuts with `truncate`."""
         return sum(bool(encoding.overflowing) for encoding in self._encodings(texts))
 
+    def unread(self, texts: Sequence[str]) -> list[Unread]:
+        """Those of the texts of which something is unknown, in order; blank ones are not looked at.
+
+        A tokenizer over bytes, as CLIP's, knows all. That of a small vocabulary makes one token of any word that it
+        does not have, so that texts of such words are alike to the model, whatever they say.
+        """
+        asked = list(_unescaped(texts) if self.unescapes_html else _checked(texts))
+        found = []
+        for text, encoding in zip(texts, self._backend.encode_batch(asked), strict=True):
+            words = {word for word in encoding.word_ids if word is not None}
+            unknown = {
+                word
+                for token, word in zip(encoding.ids, encoding.word_ids, strict=True)
+                if token == self._unknown_id and word is not None
+            }
+            if text.strip() and (unknown or not words):
+                found.append(Unread(text=text, words=len(words), unknown=len(unknown)))
+        return found
+
     def decode(self, tokens: Tensor) -> str:
         """The cleaned text of one row of tokens `[L]`, up to its first end token."""
         ids = itertools.takewhile(lambda token: token != self.end_token_id, tokens.tolist())
@@ -135,7 +188,10 @@ class Tokenizer:
 
     def fingerprint(self) -> str:
         """SHA-256 of `tokenizer.json` in canonical form; the context length and the padding are part of it."""
-        canonical = json.dumps(json.loads(self._backend.to_str()), sort_keys=True, separators=(",", ":"))
+        plain = json.loads(self._backend.to_str())
+        if self.unescapes_html != self._is_clip:
+            plain[_UNESCAPES] = self.unescapes_html
+        canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
@@ -147,8 +203,10 @@ class Tokenizer:
         write_text(folder / "tokenizer.json", self._backend.to_str(pretty=True) + "\n")
         config: dict[str, Any] = {"model_max_length": self.context_length}
         if not self._is_clip:
+            start = self.start_token_id
             config |= {
                 "tokenizer_class": "PreTrainedTokenizerFast",  # all is in tokenizer.json; theirs of SigLIP clean again
+                **({} if start is None else {"bos_token": self._backend.id_to_token(start)}),
                 "eos_token": self._backend.id_to_token(self.end_token_id),
                 "pad_token": self._backend.id_to_token(self.pad_token_id),
                 "padding_side": "right",
@@ -165,6 +223,8 @@ class Tokenizer:
                 # Not the name of token 0, "!": transformers would then take every "!" of a text for padding.
                 "pad_token": END,
             }
+        if self.unescapes_html != self._is_clip:
+            config[_UNESCAPES] = self.unescapes_html
         write_json(folder / "tokenizer_config.json", config)
 
     def _save_merges(self, folder: Path) -> None:
@@ -174,20 +234,20 @@ class Tokenizer:
         write_text(folder / "merges.txt", "\n".join(merges) + "\n")
 
     @classmethod
-    def load(cls, folder: Path, *, context_length: int | None = None) -> "Tokenizer":
+    def load(cls, folder: Path, *, context_length: int | None = None, cleaning: Cleaning = "file") -> "Tokenizer":
         """A tokenizer from a bundle or a `transformers` folder: `tokenizer.json`, else `vocab.json` and `merges.txt`.
 
         Args:
             folder: where the files are.
             context_length: tokens; `model_max_length` of `tokenizer_config.json` when not given.
+            cleaning: what the model does to a text before, where its file does not say it; see `read_backend`.
 
         Raises:
             WeightsError: a file is missing or broken, or no file tells the context length.
         """
         config_path = folder / "tokenizer_config.json"
-        config = _read_object(config_path) if config_path.exists() else {}
-        backend = _read_backend(folder)
-        padding = _complete_siglip(backend, lowers=config.get("do_lower_case", True))
+        config = read_object(config_path) if config_path.exists() else {}
+        backend = read_backend(folder, config, cleaning)
         if context_length is None:
             context_length = config.get("model_max_length")
         if not isinstance(context_length, int) or context_length > _LONGEST_CONTEXT:
@@ -195,12 +255,14 @@ class Tokenizer:
                 f"{config_path} must tell the context length (model_max_length), and it is missing there or endless. "
                 "Pass context_length: CLIP's is 77, SigLIP's 64."
             )
-        if backend.padding:
-            pad_token_id = backend.padding["pad_id"]
-        else:
-            pad_token = config.get("pad_token") or padding
-            pad_token_id = backend.token_to_id(pad_token["content"] if isinstance(pad_token, dict) else pad_token) or 0
-        return cls(backend, context_length=context_length, pad_token_id=pad_token_id)
+        # open_clip unescapes for every tokenizer, transformers for none; CLIP's released code does.
+        unescapes = True if cleaning not in ("file", "siglip") else config.get(_UNESCAPES)
+        return cls(
+            backend,
+            context_length=context_length,
+            pad_token_id=pad_token_of(backend, folder, config, cleaning),
+            unescapes_html=unescapes if isinstance(unescapes, bool) else None,
+        )
 
     @classmethod
     def from_merges(cls, path: Path, *, context_length: int = 77) -> "Tokenizer":
@@ -213,7 +275,7 @@ class Tokenizer:
         Raises:
             WeightsError: the file cannot be read or is not a list of merges.
         """
-        return cls(_from_merges(_read_merges(path)[:CLIP_MERGES]), context_length=context_length)
+        return cls(clip_rules(read_merges(path)[:CLIP_MERGES]), context_length=context_length)
 
     @classmethod
     def train(cls, texts: Iterable[str], *, vocab_size: int, context_length: int) -> "Tokenizer":
@@ -231,7 +293,7 @@ class Tokenizer:
             TextError: one of the texts is not a valid string.
             DataError: the texts hold nothing to learn from.
         """
-        least = len(_SYMBOLS) + 3
+        least = len(SYMBOLS) + 3
         if vocab_size < least:
             raise ConfigError(
                 f"vocab_size must be at least {least}: 512 byte symbols, one merge, start and end. Got {vocab_size}."
@@ -241,20 +303,54 @@ class Tokenizer:
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size - 2,
             min_frequency=2,
-            special_tokens=list(_SYMBOLS),
+            special_tokens=list(SYMBOLS),
             end_of_word_suffix=END_OF_WORD,
             show_progress=False,
         )
-        learner = _from_merges([])
+        learner = clip_rules([])
         learner.train_from_iterator(_unescaped(texts), trainer)
         merges = _merges_of(learner)
         if not merges:
             raise DataError("a tokenizer needs texts to learn from, with pairs of letters that occur at least twice.")
-        return cls(_from_merges(merges), context_length=context_length)
+        return cls(clip_rules(merges), context_length=context_length)
 
     def _encodings(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
-        # SigLIP's and BERT's leave HTML as it is.
-        return self._backend.encode_batch_fast(list(_unescaped(texts) if self._is_clip else _checked(texts)))
+        return self._backend.encode_batch_fast(list(_unescaped(texts) if self.unescapes_html else _checked(texts)))
+
+
+def _around(backend: tokenizers.Tokenizer) -> tuple[int | None, int]:
+    """The start token that the rules put before a text, None where there is none, and the end token after it.
+
+    Raises:
+        WeightsError: there are more, or there is no end token.
+    """
+    encoding = next((e for sample in "aA1." if 0 in (e := backend.encode(sample)).special_tokens_mask), None)
+    if encoding is not None:
+        mask = encoding.special_tokens_mask
+        before, after = encoding.ids[: mask.index(0)], encoding.ids[len(mask) - mask[::-1].index(0) :]
+    else:  # it knows none of these letters: two tokens stand around nothing, and one behind it
+        ids = backend.encode("").ids
+        before, after = ids[:-1], ids[-1:]
+    if len(before) > 1 or len(after) != 1:
+        tokens = [" ".join(map(str, map(backend.id_to_token, ids))) or "nothing" for ids in (before, after)]
+        raise WeightsError(
+            "the tokenizer must put one end token after a text, where the text tower is read, and at most one start "
+            f"token before it. It puts {tokens[0]} before and {tokens[1]} after: is it of another model, or does "
+            "its tokenizer.json lack a post_processor?"
+        )
+    return before[0] if before else None, after[0]
+
+
+def _unknown_id(backend: tokenizers.Tokenizer, around: Container[int | None]) -> int | None:
+    """The token that stands for what is not in the vocabulary; None where there is none of its own."""
+    match backend.model:
+        case models.Unigram():
+            number = json.loads(backend.to_str())["model"]["unk_id"]
+        case models.BPE() | models.WordPiece() | models.WordLevel() as model:
+            number = None if model.unk_token is None else backend.token_to_id(model.unk_token)
+        case _:
+            return None
+    return None if number in around else number  # CLIP's is the end token, which no text over bytes needs
 
 
 def _unescaped(texts: Iterable[str]) -> Iterable[str]:
@@ -283,112 +379,5 @@ def _shorten(text: object) -> str:
     return shown if len(shown) <= 80 else f"{shown[:76]} ..."
 
 
-def _assemble(vocab: dict[str, int], merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
-    """CLIP's rules around a vocabulary."""
-    try:
-        backend = tokenizers.Tokenizer(
-            models.BPE(
-                vocab=vocab, merges=merges, unk_token=END, continuing_subword_prefix="", end_of_word_suffix=END_OF_WORD
-            )
-        )
-        start_id, end_id = vocab[START], vocab[END]
-    except Exception as error:  # the library raises bare Exceptions
-        raise WeightsError(f"merges and vocabulary do not fit: {error}. Take both from the same model.") from error
-    backend.normalizer = normalizers.Sequence([normalizers.NFC(), _SPACE, normalizers.Lowercase()])
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(_WORDS, behavior="removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    backend.decoder = decoders.ByteLevel()
-    backend.post_processor = processors.RobertaProcessing(
-        (END, end_id), (START, start_id), trim_offsets=False, add_prefix_space=False
-    )
-    backend.add_special_tokens([START, END])
-    return backend
-
-
-def _complete_siglip(backend: tokenizers.Tokenizer, *, lowers: bool) -> str:
-    """Give a SigLIP tokenizer the cleaning and the end token that its file left out; its pad token's name."""
-    if backend.token_to_id(START) is not None:
-        return ""  # CLIP's
-    cleaning: list[Any] = [normalizers.Lowercase()] if lowers else []
-    if backend.token_to_id(SIGLIP2_END) is not None:  # asked first: its vocabulary has "</s>" as well
-        end, pad = SIGLIP2_END, "<pad>"
-    elif backend.token_to_id(SIGLIP_END) is not None:
-        end = pad = SIGLIP_END
-        cleaning += [normalizers.Replace(_PUNCTUATION, ""), _SPACE, normalizers.Strip()]
-    else:
-        return ""
-    first = normalizers.Sequence(cleaning)
-    rest = backend.normalizer or normalizers.Sequence([])
-    sample = "A, B"
-    if rest.normalize_str(first.normalize_str(sample)) != rest.normalize_str(sample):
-        backend.normalizer = normalizers.Sequence([*cleaning, rest])
-    empty = backend.encode("")
-    if empty.tokens[: sum(empty.attention_mask)] != [end]:
-        end_id = backend.token_to_id(end)
-        assert end_id is not None
-        backend.post_processor = processors.TemplateProcessing(single=f"$A {end}", special_tokens=[(end, end_id)])
-    return pad
-
-
-def _from_merges(merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
-    vocab: dict[str, int] = {}
-    for token in [*_SYMBOLS, *map("".join, merges), START, END]:
-        vocab.setdefault(token, len(vocab))  # two merges may make the same token
-    return _assemble(vocab, merges)
-
-
 def _merges_of(backend: tokenizers.Tokenizer) -> list[tuple[str, str]]:
     return [(first, second) for first, second in json.loads(backend.to_str())["model"]["merges"]]
-
-
-def _read_backend(folder: Path) -> tokenizers.Tokenizer:
-    whole, vocab, merges = folder / "tokenizer.json", folder / "vocab.json", folder / "merges.txt"
-    if whole.exists():
-        try:
-            return tokenizers.Tokenizer.from_str(_read(whole))
-        except Exception as error:  # bare ones, as above
-            raise WeightsError(f"{whole} is not a tokenizer: {error}. Copy or download it again.") from error
-    if vocab.exists() and merges.exists():
-        return _assemble(_read_object(vocab), _read_merges(merges))
-    if (folder / "spiece.model").exists():
-        raise WeightsError(
-            f"{folder} must hold tokenizer.json, and has the same as spiece.model alone, which is not read. Download "
-            "tokenizer.json from where the weights are from."
-        )
-    raise WeightsError(f"{folder} must hold tokenizer.json, or vocab.json and merges.txt. Is it a bundle's folder?")
-
-
-def _read_merges(path: Path) -> list[tuple[str, str]]:
-    lines = _read(path).splitlines()
-    if lines and "#version" in lines[0]:
-        lines = lines[1:]
-    merges = []
-    for line in filter(None, lines):
-        match line.split(" "):
-            case [first, second]:
-                merges.append((first, second))
-            case _:
-                raise WeightsError(f"{path} must hold two symbols a line, one merge. Got {_shorten(line)}.")
-    return merges
-
-
-def _read(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise WeightsError(f"{path} cannot be read: {error}. Copy or download it again.") from error
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(_read(path))
-    except json.JSONDecodeError as error:
-        raise WeightsError(f"{path} must be JSON: {error}. Copy or download it again.") from error
-    if not isinstance(data, dict):
-        raise WeightsError(f"{path} must hold a JSON object. Got {type(data).__name__}: is it another file?")
-    return data

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from diptych.data.images import PICTURE_ENDINGS, ImageSource
-from diptych.errors import ConfigError, DataError
+from diptych.errors import ConfigError, DataError, TextError
 from diptych.weights.bundle import Bundle
 
 _WEIGHT = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*\*\s*")
@@ -82,13 +82,15 @@ class Query:
 
         Raises:
             ImageError: a picture cannot be read.
-            TextError: words are too long for the model.
+            TextError: words are too long for the model, or it reads none of them.
             ConfigError: the terms cancel out.
         """
         texts = [term for term in self.terms if term.image is None]
         images = [term for term in self.terms if term.image is not None]
         parts: list[tuple[Sequence[float], Tensor]] = []
         if texts:
+            if unread := next((one for one in bundle.unread([term.text for term in texts]) if one.is_whole), None):
+                raise TextError(str(unread))
             parts.append(([term.weight for term in texts], bundle.encode_texts([term.text for term in texts])))
         if images:
             pictures = [term.image for term in images if term.image is not None]

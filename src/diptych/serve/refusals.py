@@ -2,7 +2,7 @@
 
 import json
 
-from diptych.errors import BusyError, DiptychError, ImageError, TextError
+from diptych.errors import BusyError, DiptychError, ImageError, TextError, WeightsError
 
 _LONGEST = 600  # characters of a message
 
@@ -55,7 +55,7 @@ def refusal_of(error: Exception) -> RefusedError:
             return RefusedError(status, str(error), "image_" + error.cause.replace(" ", "_"))
         case TextError():
             return RefusedError(400, str(error), "text_invalid")
-        case DiptychError():
+        case DiptychError() if not isinstance(error, WeightsError):
             return RefusedError(400, str(error), "invalid")
         case TimeoutError():
             return RefusedError(503, "no answer in time. Try again later.", "timeout", retry_after=1)

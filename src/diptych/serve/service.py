@@ -213,6 +213,9 @@ class Service:
         if text is not None and not text.strip():
             raise ConfigError("text must hold words, and is empty. Leave it out to search by a picture alone.")
         texts = [one for one in (text, without) if one is not None]
+        for unread in await self.short(self.bundle.unread, texts):
+            if unread.is_whole:
+                raise TextError(str(unread))
         (of_texts, _), of_picture = await together(
             self.text_features(texts), self.image_features([] if picture is None else [picture])
         )
@@ -336,6 +339,7 @@ class _Known:
     def __init__(self, bundle: Bundle, features: Mapping[str, Tensor]) -> None:
         self._features = features
         self.encode_images = bundle.encode_images
+        self.unread = bundle.unread
         self.logits_per_image = bundle.logits_per_image
         self.probabilities = bundle.probabilities
 

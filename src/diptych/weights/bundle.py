@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,12 +15,13 @@ from torch import Tensor, nn
 
 from diptych.data.ahead import batched, decoded_ahead
 from diptych.data.images import ImageSource, Preprocess
-from diptych.data.tokenizer import Tokenizer
+from diptych.data.tokenizer import Tokenizer, Unread
 from diptych.errors import ConfigError, WeightsError
 from diptych.model.blocks import Activation
 from diptych.model.clip import CLIP
 from diptych.model.resize import with_image_size
 from diptych.model.vocabulary import end_positions
+from diptych.weights.adapters import OWN, Naming
 from diptych.weights.folder import About
 from diptych.weights.saving import (
     Layout,
@@ -42,6 +44,7 @@ class Bundle:
         preprocess: pictures to what the image tower takes.
         tokenizer: texts to what the text tower takes.
         about: where the weights come from.
+        naming: what the tensors are called where they come from, for messages.
 
     Raises:
         ConfigError: the three do not fit together.
@@ -51,6 +54,7 @@ class Bundle:
     preprocess: Preprocess
     tokenizer: Tokenizer
     about: About = field(default_factory=About)
+    naming: Naming = field(default=OWN, repr=False)
 
     def __post_init__(self) -> None:
         image_size = self.model.config.image.image_size
@@ -90,6 +94,7 @@ class Bundle:
 
         Raises:
             ImageError: the first picture that cannot be read; `embed_images` skips those instead.
+            WeightsError: the features are not finite.
         """
         features = torch.empty(len(images), self.model.config.embed_dim)
         done = 0
@@ -107,10 +112,14 @@ class Bundle:
 
         Returns:
             [B, D] float32 on the CPU, unit length.
+
+        Raises:
+            WeightsError: the features are not finite.
         """
         with _encoding(self.model) as device:
             batch = self.preprocess.normalise(torch.from_numpy(pixels).to(device))
             features = self.model.encode_image(batch).float().cpu()
+        self._check_finite(features, "image")
         return features.clone()  # outside of inference mode: a tensor that autograd takes
 
     def encode_pixels_and_trunk(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -121,10 +130,14 @@ class Bundle:
 
         Returns:
             What `encode_pixels` gives, [B, D], and the features before the projection [B, W]: float32 on the CPU.
+
+        Raises:
+            WeightsError: the features are not finite.
         """
         with _encoding(self.model) as device:
             batch = self.preprocess.normalise(torch.from_numpy(pixels).to(device))
             features, trunk = (part.float().cpu() for part in self.model.encode_image_and_trunk(batch))
+        self._check_finite(features, "image")
         return features.clone(), trunk.clone()  # as in `encode_pixels`
 
     def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256, truncate: bool = False) -> Tensor:
@@ -140,17 +153,42 @@ class Bundle:
 
         Raises:
             TextError: a text is too long, or is no valid string.
+            WeightsError: the features are not finite.
         """
-        tokens = self.tokenizer.encode(texts, truncate=truncate)  # [N, L]
+        text, tokenizer = self.model.config.text, self.tokenizer
+        tokens = tokenizer.encode(texts, truncate=truncate)  # [N, L]
         features = torch.empty(len(tokens), self.model.config.embed_dim)
         for rows in _batches(len(tokens), batch_size):
             batch = tokens[rows]
-            if not self.model.config.text.reads_padding:
-                # What comes after the last end token of the batch costs time and changes nothing.
-                batch = batch[:, : 1 + max(end_positions(batch, self.tokenizer.end_token_id))]
+            # What comes after the last end token of the batch costs time and changes nothing, unless the tower reads
+            # it: one that is read at the highest id of a text does where that is the padding's.
+            if not text.reads_padding and tokenizer.pad_token_id <= tokenizer.end_token_id:
+                batch = batch[:, : 1 + max(end_positions(batch, tokenizer.end_token_id))]
             with _encoding(self.model) as device:
                 features[rows] = self.model.encode_text(batch.to(device)).float().cpu()
+        self._check_finite(features, "text")
         return features
+
+    def _check_finite(self, features: Tensor, of: Literal["image", "text"]) -> None:
+        """Refuse numbers that are none. Features are looked at, not weights: reading all of those has its price."""
+        if features.isfinite().all():
+            return
+        ours = {name: tensor for name, tensor in self.model.state_dict().items() if not tensor.isfinite().all()}
+        broken = [name for name, tensor in self.naming.from_ours(ours).items() if not tensor.isfinite().all()]
+        if broken:
+            more = f", and {len(broken) - 1:,} more" if len(broken) > 1 else ""
+            cause = f"{broken[0]}{more} of the weights holds NaN or infinite numbers. Copy or download them again"
+        else:
+            cause = "No tensor of the weights holds such: they overflow on the way. Compute in float32"
+        count = int((~features.isfinite().all(dim=1)).sum())
+        raise WeightsError(
+            f"{of} features must be finite numbers, and {count:,} of {len(features):,} are not. {cause}, or take "
+            "another model."
+        )
+
+    def unread(self, texts: Sequence[str]) -> list[Unread]:
+        """Those of the texts of which the tokenizer does not know all words; see `Tokenizer.unread`."""
+        return self.tokenizer.unread(texts)
 
     def with_image_size(self, image_size: int) -> "Bundle":
         """The same model for pictures of another size; see `diptych.model.resize.with_image_size`.
@@ -237,6 +275,7 @@ class Bundle:
                 preprocess=stored.preprocess,
                 tokenizer=stored.read_tokenizer(),
                 about=stored.seal.about if stored.seal else About(),
+                naming=stored.naming,
             )
         except ConfigError as error:
             raise WeightsError(f"{path}: {error}") from error

@@ -19,7 +19,7 @@ from diptych.files import sha256
 HUB_PREFIX = "hf:"
 
 _CONFIG, _OPEN_CLIP_CONFIG, _INDEX = "config.json", "open_clip_config.json", "model.safetensors.index.json"
-MODEL_TYPES = ("clip", "siglip", "diptych-clip")  # of a config.json whose weights diptych opens
+MODEL_TYPES = ("clip", "metaclip_2", "siglip", "diptych-clip")  # of a config.json whose weights diptych opens
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "spiece.model")  # one of them is in every whole repository
 _SMALL = (
     "preprocessor_config.json",

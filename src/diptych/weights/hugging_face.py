@@ -1,4 +1,4 @@
-"""`transformers` folders: names of the tensors and sizes of CLIP and SigLIP models, both ways."""
+"""`transformers` folders: names of the tensors and sizes of CLIP, MetaCLIP 2 and SigLIP models, both ways."""
 
 import math
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ _BOTH = (
 )
 _WITHOUT_MEANING = r".*\.position_ids"  # 0, 1, 2, ...: older versions of the library saved them
 
-# transformers.CLIPModel; "layrnorm" is their spelling.
+# transformers.CLIPModel and MetaClip2Model; "layrnorm" is their spelling.
 HUGGING_FACE = Naming(
     rows=(
         *_BOTH,
@@ -130,9 +130,6 @@ def config_to_hf(
         start_token_id: of the tokenizer; SigLIP's has none.
         end_token_id: of the tokenizer.
         vocab_size: of the tokenizer; the model's may be larger.
-
-    Raises:
-        ConfigError: the end token of a CLIP has id 2, which `transformers` takes for another rule.
     """
     text: dict[str, Any] = {"bos_token_id": start_token_id, "eos_token_id": end_token_id}
     if isinstance(config.text, SigLIPTextTowerConfig):
@@ -148,24 +145,24 @@ def config_to_hf(
             "vision_config": {"model_type": "siglip_vision_model", **_tower_to_hf(config.image, _SIGLIP_IMAGE)},
         }
     assert isinstance(config.text, TextTowerConfig)  # or there would be no table
-    if config.text.end_token_id == _HIGHEST_ID:
-        raise ConfigError("text.end_token_id must not be 2: transformers takes it to mean the highest id of a text.")
+    # What id 2 of a CLIP means is another rule; of MetaCLIP 2, the same model otherwise, it is the end token's.
+    kind = "metaclip_2" if config.text.end_token_id == _HIGHEST_ID else "clip"
     if config.text.end_token_id is None and end_token_id != vocab_size - 1:
         text["eos_token_id"] = _HIGHEST_ID
     shared = {"projection_dim": config.embed_dim}
     return {
-        "model_type": "clip",
-        "architectures": ["CLIPModel"],
+        "model_type": kind,
+        "architectures": ["CLIPModel" if kind == "clip" else "MetaClip2Model"],
         **shared,
         "logit_scale_init_value": -math.log(INITIAL_TEMPERATURE),
         "text_config": {
-            "model_type": "clip_text_model",
+            "model_type": f"{kind}_text_model",
             **_tower_to_hf(config.text, _CLIP_TEXT),
             **shared,
             **text,
             "pad_token_id": end_token_id,
         },
-        "vision_config": {"model_type": "clip_vision_model", **_tower_to_hf(config.image, _CLIP_IMAGE), **shared},
+        "vision_config": {"model_type": f"{kind}_vision_model", **_tower_to_hf(config.image, _CLIP_IMAGE), **shared},
     }
 
 
@@ -179,7 +176,7 @@ def config_from_hf(data: Mapping[str, Any]) -> CLIPConfig:
     if vision.get("num_channels", 3) != 3:
         raise ConfigError(f"vision_config.num_channels must be 3. Got {vision['num_channels']!r}.")
     match data.get("model_type"):
-        case "clip":
+        case "clip" | "metaclip_2":
             return _clip_from_hf(data, text, vision)
         case "siglip":
             return _siglip_from_hf(text, vision)
@@ -189,7 +186,9 @@ def config_from_hf(data: Mapping[str, Any]) -> CLIPConfig:
                 "SigLIP 2 of a fixed resolution, e.g. google/siglip2-base-patch16-224, whose model_type is siglip."
             )
         case kind:
-            raise ConfigError(f"model_type must be clip, siglip or diptych-clip. Got {kind!r}: it is another kind.")
+            raise ConfigError(
+                f"model_type must be clip, metaclip_2, siglip or diptych-clip. Got {kind!r}: it is another kind."
+            )
 
 
 def _clip_from_hf(data: Mapping[str, Any], text: Mapping[str, Any], vision: Mapping[str, Any]) -> CLIPConfig:
@@ -197,7 +196,8 @@ def _clip_from_hf(data: Mapping[str, Any], text: Mapping[str, Any], vision: Mapp
     sizes = {"embed_dim": data.get("projection_dim", 512), "image": image_sizes, "text": text_sizes}
     config = from_dict(CLIPConfig, sizes)
     end_token_id = text.get("eos_token_id", 49_407)
-    if end_token_id in (_HIGHEST_ID, config.text.vocab_size - 1):  # the last of all is the highest, too
+    highest = (config.text.vocab_size - 1, *((_HIGHEST_ID,) if data["model_type"] == "clip" else ()))
+    if end_token_id in highest:  # the last of all is the highest, too
         return config
     return from_dict(CLIPConfig, sizes | {"text": {**text_sizes, "end_token_id": end_token_id}})
 

@@ -7,10 +7,11 @@ shapes cannot tell is asked for.
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 from diptych.config import from_dict
 from diptych.data.images import Preprocess
+from diptych.data.tokenizer_file import Cleaning
 from diptych.errors import ConfigError, WeightsError
 from diptych.model.blocks import Activation
 from diptych.model.clip import CLIPConfig
@@ -19,6 +20,7 @@ from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.text_tower import TextTowerConfig
 from diptych.weights.adapters import Naming, TensorRow
 
+_OpenClipCleaning = Literal["whitespace", "lower", "canonicalize"]
 _HEAD = 64  # channels of an attention head in all that OpenAI published
 _WIDEST_OF_64 = 1024  # wider image towers (ViT-H 80, g 88, bigG 104) were published with other heads
 
@@ -225,6 +227,28 @@ def config_from_open_clip(model_cfg: Mapping[str, Any]) -> CLIPConfig:
     except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         raise ConfigError(f"vision_cfg and text_cfg must give sizes as numbers, and one is none ({error}).") from error
     return from_dict(CLIPConfig, {"embed_dim": model_cfg.get("embed_dim"), "image": image, "text": text})
+
+
+def cleaning_of(model_cfg: Mapping[str, Any]) -> Cleaning:
+    """What open_clip does to a text before the tokenizer that the `model_cfg` of an `open_clip_config.json` names.
+
+    Raises:
+        ConfigError: it does what `Tokenizer` does not.
+    """
+    text = _section(model_cfg, "text_cfg")
+    options = text.get("tokenizer_kwargs") or {}
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"text_cfg.tokenizer_kwargs must be a JSON object. Got {options!r}.")
+    if text.get("tokenizer_mode"):
+        raise ConfigError(f"text_cfg.tokenizer_mode must be absent. Got {text['tokenizer_mode']!r}.")
+    is_own = not text.get("hf_tokenizer_name")  # CLIP's, whose rules are all in its merges
+    clean = options.get("clean", "lower" if is_own else "whitespace")
+    for key, value in {**options, "clean": clean}.items():
+        known = ("lower",) if is_own else get_args(_OpenClipCleaning)
+        if value not in known if key == "clean" else value:
+            must = " or ".join(known) if key == "clean" else "absent"
+            raise ConfigError(f"text_cfg.tokenizer_kwargs.{key} must be {must}. Got {value!r}.")
+    return "file" if is_own else clean
 
 
 def _image_from_open_clip(vision: Mapping[str, Any], quick: bool) -> dict[str, Any]:

@@ -120,7 +120,10 @@ def write_folder(
         DataError: the folder cannot be written.
         WeightsError: the features are not finite.
     """
-    golden = golden_of(bundle)
+    try:
+        golden = golden_of(bundle)
+    except WeightsError as error:
+        raise WeightsError(f"this model is not saved: has its training diverged? {error}") from error
     naming, weights_name, configs = _files(bundle, layout, dtype)
     with atomic_folder(folder) as aside:
         # Through bytes: the file writer of safetensors does not say that a disk is full.
@@ -163,8 +166,6 @@ def golden_of(bundle: Savable) -> Golden:
     tokens = bundle.tokenizer.encode(texts, truncate=True)
     image_features = bundle.encode_images([golden_picture()])
     text_features = bundle.encode_texts(texts, truncate=True)
-    if not (image_features.isfinite().all() and text_features.isfinite().all()):
-        raise WeightsError("a model must give finite features to be saved. Got NaN: has its training diverged?")
     ends = end_positions(tokens, bundle.tokenizer.end_token_id)
     return Golden(
         tokens=tuple(tuple(row[: end + 1]) for row, end in zip(tokens.tolist(), ends, strict=True)),

@@ -16,6 +16,7 @@ from torch import Tensor
 from diptych.config import from_dict
 from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
+from diptych.data.tokenizer_file import Cleaning
 from diptych.errors import ConfigError, WeightsError
 from diptych.model.blocks import Activation
 from diptych.model.clip import CLIP, CLIPConfig
@@ -34,6 +35,7 @@ from diptych.weights.folder import (
 from diptych.weights.hub import MODEL_TYPES
 from diptych.weights.hugging_face import config_from_hf, hugging_face_naming
 from diptych.weights.open_clip import (
+    cleaning_of,
     config_from_open_clip,
     config_from_shapes,
     naming_of,
@@ -61,6 +63,7 @@ class StoredModel:
     tensors: dict[str, Tensor]  # by their foreign names, mapped
     preprocess: Preprocess
     tokenizer: Path | None  # a folder or a file of merges; None when none was found
+    cleaning: Cleaning  # of texts, where the tokenizer's own file may leave it out
     seal: Seal | None  # None where diptych did not write the files
 
     def build(self) -> CLIP:
@@ -83,8 +86,23 @@ class StoredModel:
             theirs[name] = theirs[name].reshape(shape.shape)  # open_clip may keep a scalar as [1]
             if theirs[name].is_floating_point() != shape.is_floating_point():
                 raise WeightsError(f"{self.weights}: {name} must be {shape.dtype} or alike. Got {theirs[name].dtype}.")
+            if shape.is_floating_point():
+                theirs[name] = theirs[name].float()
+                if self.seal is None:  # else it was looked at when it was saved, and is the same to the bit
+                    self._check_finite(name, theirs[name])
         give_weights(model, self.naming.to_ours(theirs, shapes))
         return model
+
+    def _check_finite(self, name: str, tensor: Tensor) -> None:
+        """Refuse NaN here: attention may hide it, so that features come out finite, and wrong.
+
+        A sum is the cheapest look at all values; it may itself overflow, hence the second one.
+        """
+        if not tensor.sum().isfinite() and not (finite := tensor.isfinite()).all():
+            raise WeightsError(
+                f"{self.weights}: {name} must hold finite numbers, and {int((~finite).sum()):,} of "
+                f"{finite.numel():,} are NaN or infinite. Copy or download the file again, or take another one."
+            )
 
     def read_tokenizer(self) -> Tokenizer:
         """The tokenizer that was found with the weights.
@@ -99,7 +117,7 @@ class StoredModel:
             )
         length = self.config.text.context_length
         if self.tokenizer.is_dir():
-            return Tokenizer.load(self.tokenizer, context_length=length)
+            return Tokenizer.load(self.tokenizer, context_length=length, cleaning=self.cleaning)
         return Tokenizer.from_merges(self.tokenizer, context_length=length)
 
     def _check_fit(self, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
@@ -177,6 +195,7 @@ class _Found(NamedTuple):
     tensors: dict[str, Tensor]
     preprocess: Preprocess
     seal: Seal | None
+    cleaning: Cleaning = "file"
 
 
 def _open_folder(folder: Path, weights: str) -> _Found:
@@ -217,6 +236,7 @@ def _open_hugging_face(folder: Path, weights: Path) -> _Found:
         tensors=read_tensors(weights).tensors,
         preprocess=read_preprocess(folder),
         seal=seal,
+        cleaning="siglip" if config.text.kind == "siglip" else "file",
     )
 
 
@@ -234,6 +254,7 @@ def _open_open_clip(folder: Path, weights: Path) -> _Found:
         tensors=plain_names(read_tensors(weights).tensors),
         preprocess=preprocess_from_open_clip(preprocess_cfg, config.image.image_size),
         seal=read_seal(folder / OPEN_CLIP_CONFIG, data),
+        cleaning=cleaning_of(model_cfg),
     )
 
 

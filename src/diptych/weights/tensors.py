@@ -11,7 +11,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from diptych.errors import WeightsError
+from diptych.weights.inert import CodeError, load_inert
+from diptych.weights.state_dict import find_state_dict
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _INDEX = ".index.json"
-_PREFIXES = ("module.", "_orig_mod.")  # of models saved from within DistributedDataParallel or torch.compile
 _AGAIN = "Copy or download it again."
 
 
@@ -35,29 +36,38 @@ class TensorFile(NamedTuple):
     is_archive: bool  # a TorchScript archive, which is how OpenAI published CLIP
 
 
-def read_tensors(path: Path) -> TensorFile:
+def read_tensors(path: Path, *, state_dict: str | None = None) -> TensorFile:
     """All tensors of a `.safetensors` file, a PyTorch pickle, a TorchScript archive, or a file split in parts.
-
-    A training checkpoint's "state_dict" is found, and prefixes that wrappers put before every name are dropped.
 
     Args:
         path: the file; of a split one, its `*.index.json`.
+        state_dict: which of several models in it is meant; see `find_state_dict`.
 
     Raises:
-        WeightsError: the file is missing, damaged, of another kind, or holds anything but tensors and plain values.
+        WeightsError: the file is missing, damaged, of another kind, or holds code; or it holds no state dict, or
+            several and none of them is chosen.
     """
+    data, is_archive = _read(path)
+    tensors = find_state_dict(data, path, chosen=state_dict)
+    for name, tensor in tensors.items():
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise WeightsError(f"{path} must hold all values of {name}, and repeats a few. It is not to be trusted.")
+    return TensorFile(tensors, is_archive)
+
+
+def _read(path: Path) -> tuple[Any, bool]:
     if not path.is_file():
         raise WeightsError(f"{path} must be a file of weights, and there is none.")
     if path.name.endswith(_INDEX):
-        return TensorFile(_read_parts(path), is_archive=False)
+        return _read_parts(path), False
     if path.suffix == ".safetensors":
-        return TensorFile(_read_safetensors(path), is_archive=False)
+        return _read_safetensors(path), False
     if path.suffix not in PICKLES:
         endings = ", ".join((".safetensors", *PICKLES))
         raise WeightsError(f"weights must be in a file with one of the endings {endings}. Got {path}.")
     if _is_archive(path):
-        return TensorFile(_read_archive(path), is_archive=True)
-    return TensorFile(_read_pickle(path), is_archive=False)
+        return _read_archive(path), True
+    return _read_pickle(path), False
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -71,47 +81,56 @@ def _read_parts(index: Path) -> dict[str, Tensor]:
     try:
         places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         parts = sorted(set(places.values()))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{index} must tell which file each tensor is in ({error!r}). {_AGAIN}") from error
     tensors: dict[str, Tensor] = {}
     for part in parts:
         if not isinstance(part, str) or Path(part).name != part or part.endswith(_INDEX):
             raise WeightsError(f"{index} must name files beside it. Got {part!r}: it is not to be trusted.")
-        tensors |= read_tensors(index.with_name(part)).tensors
+        data, _ = _read(index.with_name(part))
+        tensors |= data
     return tensors
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
+def _read_pickle(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on pickle protocols that torch itself does not write; they load, or raise
-            data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        found = f"{named[1]}, which is code" if named else "no pickle of PyTorch's"
+            return load_inert(path)
+    except CodeError as error:
         raise WeightsError(
-            f"{path} must hold tensors alone, and holds {found}. Nothing of it was run. Ask for .safetensors."
+            f"{path} must hold tensors alone, and holds {error}, which is code. Nothing of it was run. "
+            "Ask for .safetensors."
+        ) from error
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} must hold tensors alone, and holds no pickle of PyTorch's. Nothing of it was run. "
+            "Ask for .safetensors."
         ) from error
     except Exception as error:  # a damaged pickle makes torch raise anything
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise WeightsError(f"{path} cannot be read: {why}. {_AGAIN}") from error
-    if isinstance(data, Mapping) and isinstance(data.get("state_dict"), Mapping):
-        data = data["state_dict"]
-    if not isinstance(data, Mapping) or not any(isinstance(value, Tensor) for value in data.values()):
-        raise WeightsError(f"{path} must hold a state dict, tensors by name. Got {type(data).__name__}.")
-    tensors = {str(name): value for name, value in data.items() if isinstance(value, Tensor)}
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
 
 
 def _is_archive(path: Path) -> bool:
+    """Whether a file is a TorchScript archive.
+
+    Raises:
+        WeightsError: it is a zip file whose records are larger than itself.
+    """
     if not zipfile.is_zipfile(path):
         return False
     try:
         with zipfile.ZipFile(path) as file:
+            read = [info.file_size for info in file.infolist() if not re.match(r"[^/]+/code/", info.filename)]
+            if sum(read) > (size := path.stat().st_size):
+                raise WeightsError(
+                    f"{path} must hold its tensors as they are, and unpacks {size:,} bytes to {sum(read):,}. It is not "
+                    "to be trusted."
+                )
             return any(re.fullmatch(r"[^/]+/(constants\.pkl|code/.*)", name) for name in file.namelist())
+    except WeightsError:
+        raise
     except Exception as error:  # so does a damaged table of contents make zipfile
         raise WeightsError(f"{path} cannot be read: {error}. {_AGAIN}") from error
 
@@ -124,10 +143,6 @@ class _Inert:
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
-
-
-class _CodeError(Exception):
-    """An archive asks for a name that is not its own, nor one of those that tensors are made with."""
 
 
 class _ArchiveReader(pickle.Unpickler):
@@ -157,7 +172,7 @@ class _ArchiveReader(pickle.Unpickler):
             return _Inert
         if (module, name) in self._known:
             return self._known[module, name]
-        raise _CodeError(f"{module}.{name}")
+        raise CodeError(f"{module}.{name}")
 
     def persistent_load(self, pid: Any) -> Tensor:
         """[numel], the values of one storage, mapped."""
@@ -205,7 +220,7 @@ def _read_archive(path: Path) -> dict[str, Tensor]:
             reader = _ArchiveReader(path, archive, entry.split("/")[0])
             with reader.file:
                 tensors = dict(_named(reader.load(), ""))
-    except _CodeError as error:
+    except CodeError as error:
         raise WeightsError(
             f"{path} must hold tensors alone, and asks for {error}, which is code. Nothing of it was run."
         ) from error
