@@ -757,6 +757,23 @@ def test_one_rule_for_prompts_whatever_the_command(run: Run, model: str, tmp_pat
     assert read_result(tmp_path / "a.json").prompts.templates == ("a {}",)
 
 
+def test_codes_become_names_and_it_is_said_and_kept(run: Run, fails, model: str, splits: Path, tmp_path: Path):
+    for split in ("train", "test"):
+        for name, code in (("red", "n01440764"), ("green", "n01443537"), ("blue", "n02123045")):
+            (splits / split / name).rename(splits / split / code)
+    words = ("--data", splits, "--model", model)
+    said = "class names: WordNet ids by their names (n01440764 -> tench)."
+    for name, out in (("zero-shot", "out"), ("probe", "out"), ("prompts", "prompts.json"), ("suite", "out")):
+        code, shown, err = run("evaluate", name, *words, "--out", tmp_path / out)
+        assert (code, said in err, "n01440764" in shown) == (0, True, False), name
+    for result in read_results(tmp_path / "out")[0].values():
+        assert result.prompts.names == ("tench", "goldfish", "tabby cat")
+        assert f"class names: {result.prompts.naming}." == said
+    for split in ("train", "test"):
+        (splits / split / "n01443537").rename(splits / split / "n00004475")
+    assert "put words.txt beside the data" in fails("evaluate", "zero-shot", *words)
+
+
 def test_suite_and_retrieval_say_what_to_do(fails, labelled_sets: Path, tmp_path: Path):
     out = tmp_path / "out"
     assert "nowhere must be a folder of data sets" in fails("evaluate", "suite", "--data", "nowhere", "--out", out)

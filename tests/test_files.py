@@ -4,9 +4,12 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,9 +21,11 @@ from diptych.files import (
     folder_lock,
     is_locked,
     natural_order,
+    read_at,
     remove_folder,
     remove_leftovers,
     sha256,
+    waiting_lock,
     write_json,
     write_text,
 )
@@ -198,6 +203,73 @@ def test_a_look_at_a_lock_tells_whether_it_is_held_and_is_in_nobodys_way(tmp_pat
         monkeypatch.setattr(files.time, "sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
         with folder_lock(tmp_path):
             assert is_locked(tmp_path)
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No fcntl, and locks by byte ranges that refuse as Windows' do."""
+    nothing, only = fcntl.LOCK_UN, fcntl.LOCK_EX | fcntl.LOCK_NB
+    flock = fcntl.flock
+
+    def locking(descriptor: int, mode: int, count: int) -> None:
+        assert (os.lseek(descriptor, 0, os.SEEK_CUR), count) == (0, 1)  # a range counts from the position
+        try:
+            flock(descriptor, mode)
+        except BlockingIOError:
+            raise PermissionError(13, "Permission denied") from None
+
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=only, LK_UNLCK=nothing))
+
+
+@pytest.mark.usefixtures("windows")
+def test_without_fcntl_locks_are_those_of_windows(tmp_path):
+    assert not is_locked(tmp_path)
+    with folder_lock(tmp_path):
+        assert is_locked(tmp_path)
+        with pytest.raises(ConfigError, match="must be free, and another process works in it"), folder_lock(tmp_path):
+            pass
+    assert not is_locked(tmp_path)
+    with folder_lock(tmp_path):
+        pass
+
+
+def _waiting_locks_wait(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = []
+    with ThreadPoolExecutor(1) as threads:
+        is_waiting = threading.Event()
+        monkeypatch.setattr(files.time, "sleep", lambda _: is_waiting.set())
+
+        def take() -> None:
+            with waiting_lock(path):
+                order.append("second")
+
+        with waiting_lock(path):
+            second = threads.submit(take)
+            assert is_waiting.wait(60)
+            order.append("first")
+        second.result(60)
+    assert order == ["first", "second"]
+
+
+def test_a_waiting_lock_waits(tmp_path, monkeypatch):
+    _waiting_locks_wait(tmp_path / "a.lock", monkeypatch)
+
+
+@pytest.mark.usefixtures("windows")
+def test_a_waiting_lock_waits_without_fcntl_too(tmp_path, monkeypatch):
+    _waiting_locks_wait(tmp_path / "a.lock", monkeypatch)
+
+
+@pytest.mark.parametrize("has_pread", [True, False])
+def test_many_threads_read_one_file_where_they_like(tmp_path, monkeypatch, has_pread):
+    if not has_pread:
+        monkeypatch.delattr(os, "pread")
+    (tmp_path / "a").write_bytes(bytes(range(256)) * 64)
+    with (tmp_path / "a").open("rb") as file, ThreadPoolExecutor(8) as threads:
+        read = list(threads.map(lambda offset: read_at(file, 3, offset), range(4000)))
+        assert read == [bytes((start + step) % 256 for step in range(3)) for start in range(4000)]
+        assert read_at(file, 9, 256 * 64 - 1) == b"\xff"
 
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path):

@@ -53,6 +53,23 @@ FILE_LINES, FUNCTION_LINES = 450, 60
 CLOCKS = {f"time.{name}" for name in ("time", "monotonic", "perf_counter", "process_time", "thread_time")}
 
 
+# What Python has on some systems alone: modules, and names of modules that are everywhere.
+POSIX_MODULES = {"crypt", "curses", "fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
+POSIX_NAMES = {
+    "os": "chown fchmod fchown fork forkpty getegid geteuid getgid getgroups getloadavg getpgid getpriority getsid "
+    "getuid killpg lchown major minor mkfifo mknod nice openpty pathconf posix_fadvise posix_fallocate posix_spawn "
+    "pread preadv pwrite pwritev register_at_fork sched_getaffinity sched_setaffinity sched_yield sendfile setpgid "
+    "setpriority setsid setuid statvfs sync sysconf uname wait wait3 wait4 waitid O_CLOEXEC O_DIRECTORY O_NOCTTY "
+    "O_NOFOLLOW O_NONBLOCK O_SYNC O_TMPFILE O_PATH",
+    "signal": "SIGALRM SIGCHLD SIGCONT SIGHUP SIGKILL SIGPIPE SIGQUIT SIGSTOP SIGTSTP SIGUSR1 SIGUSR2 SIGWINCH alarm "
+    "pause pthread_kill pthread_sigmask setitimer sigwait siginterrupt",
+    "socket": "AF_UNIX",
+    "select": "epoll kqueue poll",
+    "time": "clock_getres tzset",
+    "mmap": "MAP_PRIVATE MAP_SHARED PROT_READ PROT_WRITE",
+}
+
+
 @dataclass(frozen=True)
 class Entry:
     """One line of the floor plan."""
@@ -185,6 +202,28 @@ def endless(source: str) -> list[int]:
     ]
 
 
+def posix_alone(source: str) -> list[str]:
+    """What a file takes for granted and Windows lacks: imports outside of a `try`, names without `hasattr`."""
+    tree = ast.parse(source)
+    caught = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Try) and any("ImportError" in ast.unparse(one.type or node) for one in node.handlers)
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in caught:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            found += sorted(POSIX_MODULES & set(names))
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            owner, name = node.value.id, node.attr
+            if name in POSIX_NAMES.get(owner, "").split() and f'hasattr({owner}, "{name}")' not in source:
+                found.append(f"{owner}.{name}")
+    return found
+
+
 def python_files() -> list[str]:
     return sorted(path.relative_to(SRC).as_posix() for path in SRC.rglob("*.py"))
 
@@ -245,6 +284,36 @@ def test_the_length_check_counts_a_body_without_its_docstring():
     assert long_parts("a.py", f'def f():\n    """{chr(10) * 99}"""\n{lines}\n') == {}
     assert long_parts("a.py", f"def f():\n{lines}\n    y = 1\n") == {"a.py f": FUNCTION_LINES + 1}
     assert long_parts("a.py", "x = 1\n" * (FILE_LINES + 1)) == {"a.py": FILE_LINES + 1}
+
+
+def test_nothing_is_taken_for_granted_that_windows_lacks():
+    found = {path: posix_alone((SRC / path).read_text(encoding="utf-8")) for path in python_files()}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_the_check_for_windows_sees_what_it_should():
+    assert posix_alone("def f():\n    import fcntl\n") == ["fcntl"]
+    assert posix_alone("from resource import getrusage\n") == ["resource"]
+    assert posix_alone("import os\nos.sysconf('A')\nos.kill(1, signal.SIGKILL)\n") == ["os.sysconf", "signal.SIGKILL"]
+    assert posix_alone("try:\n    import fcntl\nexcept ImportError:\n    import msvcrt\n") == []
+    assert posix_alone('f = os.sysconf if hasattr(os, "sysconf") else None\n') == []
+
+
+def test_the_package_starts_without_what_windows_lacks():
+    """Every module is imported, and no import of ours finds a module that POSIX alone has."""
+    modules = [module_of(path) for path in python_files()]
+    script = f"""
+import builtins, importlib
+usual = builtins.__import__
+def as_on_windows(name, globals=None, *rest):
+    if name in {POSIX_MODULES!r} and str((globals or {{}}).get("__name__")).startswith("diptych"):
+        raise ImportError(name)
+    return usual(name, globals, *rest)
+builtins.__import__ = as_on_windows
+for module in {modules!r}:
+    importlib.import_module(module)
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=300)
 
 
 def test_tests_hold_no_stopwatch_and_every_process_has_an_end():

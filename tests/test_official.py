@@ -132,6 +132,19 @@ def test_clevr_is_told_by_the_number_of_things(tmp_path):
     assert found(tmp_path) == (tuple(map(str, range(3, 11))), {"3.png": 0, "10.png": 7})
 
 
+def test_tiny_imagenet_is_named_by_its_ids_and_measured_on_its_validation_pictures(tmp_path):
+    root = tmp_path / "tiny-imagenet-200"
+    write(root, {"wnids.txt": "n02124075\nn00004475\n", "words.txt": "n00004475\torganism, being\n"})
+    write(root, {"val/val_annotations.txt": "val_0.JPEG\tn00004475\t0\t9\nval_1.JPEG\tn02124075\t0\t9\n"})
+    write(root, {"val/images/val_0.JPEG": "", "val/images/val_1.JPEG": "", "test/images/test_0.JPEG": ""})
+    write(root, {"train/n02124075/images/a_0.JPEG": "", "train/n00004475/images/b_0.JPEG": ""})
+    names = ("Egyptian Mau", "organism")
+    assert found(tmp_path, "val") == found(root, "validation") == (names, {"val_0.JPEG": 1, "val_1.JPEG": 0})
+    assert found(tmp_path, "train") == (names, {"a_0.JPEG": 0, "b_0.JPEG": 1})
+    with pytest.raises(DataError, match=r"no split 'test'. It has: train, val"):  # it has no classes
+        read_labelled(root)
+
+
 def test_memes_have_a_list_a_split(tmp_path):
     row = {"id": 1, "img": "img/1.png", "label": 1, "text": "x"}
     write(tmp_path, {"dev_seen.jsonl": json.dumps(row) + "\n", "img/1.png": "", "test.jsonl": '{"img": "img/1.png"}'})

@@ -80,6 +80,18 @@ def test_class_folders_number_the_classes_of_all_splits_in_natural_order(class_f
     assert read_labelled(class_folders, split="train").targets.tolist() == [0, 1, 2]
 
 
+def test_labels_that_are_codes_become_names_in_every_layout(class_folders, sharded):
+    (sharded / "classnames.txt").write_text("001.fire_red\n002.grass_green\n003.sea_blue\n")
+    data = read_labelled(sharded)
+    assert data.classnames == ("fire red", "grass green", "sea blue")
+    assert data.naming.startswith("leading numbers cut (001.fire_red -> fire_red)")
+    for name, code in (("Class_1", "n01440764"), ("class_2", "n00004475"), ("class_10", "n01443537")):
+        for folder in class_folders.glob(f"*/{name}"):
+            folder.rename(folder.with_name(code))
+    (class_folders / "words.txt").write_text("n00004475\torganism, being\n")
+    assert read_labelled(class_folders).classnames == ("organism", "tench", "goldfish")
+
+
 def test_class_folders_without_splits_are_the_test_split_and_no_other(class_folders):
     data = read_labelled(class_folders / "train")
     assert (data.name, data.split, len(data)) == ("train", "test", 3)

@@ -1,16 +1,30 @@
+import ctypes
 import os
 import signal
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from diptych import runtime
-from diptych.runtime import default_device, fast_dtype, generator, hardware, stop_request
+from diptych.runtime import default_device, fast_dtype, generator, hardware, installed_memory, stop_request
 
 
 def draw(*position: int) -> float:
     return torch.rand((), generator=generator(*position)).item()
+
+
+def test_the_memory_of_the_machine_is_known_on_windows_too(monkeypatch):
+    def fill(status: object) -> int:
+        ctypes.cast(status, ctypes.POINTER(ctypes.c_uint64))[1] = 7 << 30
+        return 1
+
+    assert installed_memory() > 1 << 28
+    monkeypatch.delattr(os, "sysconf")
+    kernel = SimpleNamespace(GlobalMemoryStatusEx=fill)
+    monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel), raising=False)
+    assert installed_memory() == 7 << 30
 
 
 def test_a_generator_is_a_function_of_seed_and_position():

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from diptych.data.prompts import TEMPLATES
-from diptych.errors import ConfigError
+from diptych.errors import ConfigError, DataError
 from diptych.eval.published_scores import published_score
-from diptych.eval.tasks import Task, find_task, names_of, task_data, tasks
+from diptych.eval.tasks import Task, find_task, names_of, prompts_for, task_data, tasks
 
 
 def task(**values) -> Task:
@@ -50,6 +50,21 @@ def test_class_names_go_by_what_the_data_calls_its_classes_and_not_by_position()
     assert names_of(fields, ["00001", "00000"]) == (("lake or sea", "water"), ("forest",))
     assert names_of(fields, ["1", "2"]) == (("1",), ("2",))  # no numbers from 0
     assert names_of(task(), ["1", "0"]) == (("1",), ("0",))
+
+
+def test_imagenet_is_named_by_number_or_id_and_ids_without_names_are_refused():
+    v2 = find_task("imagenet_v2")
+    assert prompts_for(v2, [str(number) for number in range(1000)], None).names[134] == "crane bird"
+    assert (
+        prompts_for(None, ["tench"], None, naming="WordNet ids by their names").naming == "WordNet ids by their names"
+    )
+    with pytest.raises(DataError, match="1 of 2 are WordNet ids"):
+        prompts_for(None, ["n00004475", "tench"], None)
+
+
+def test_numbers_for_names_are_said_but_where_the_table_says_that_they_are():
+    assert "names are numbers (0, 1, ...)" in prompts_for(None, ["0", "1"], None).naming
+    assert prompts_for(find_task("mnist"), ["0", "1"], None).naming == ""
 
 
 def test_names_of_the_sets_with_traps():

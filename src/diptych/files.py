@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import IO, Any
 
 from diptych.errors import ConfigError, DataError
 
+_PATIENCE = 0.02  # seconds between two tries at a lock
+_SEEKING = threading.Lock()
 _ASIDE = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(part|old)")
 
 
@@ -130,16 +133,16 @@ def folder_lock(folder: Path) -> Iterator[None]:
                 raise ConfigError(
                     f"{folder} must be free, and another process works in it. Wait for it, or choose another folder."
                 ) from None
+            stack.callback(_unlock, file)
         yield
 
 
 def is_locked(folder: Path) -> bool:
     """Whether a process works in a folder, by the lock that it holds. Writes nothing."""
-    import fcntl  # not on Windows, where all but the locks works
-
     try:
         with (folder / ".lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            _lock(file, shared=True)
+            _unlock(file)
     except BlockingIOError:
         return True
     except FileNotFoundError:
@@ -147,19 +150,78 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
+@contextlib.contextmanager
+def waiting_lock(path: Path) -> Iterator[None]:
+    """Wait until no other thread or process holds a lock, whose file is made; for what takes a bounded time.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with path.open("a") as file:
+        while True:
+            try:
+                _lock(file)
+                break
+            except BlockingIOError:
+                time.sleep(_PATIENCE)
+        try:
+            yield
+        finally:
+            _unlock(file)
+
+
 def _lock_at_once(file: IO[str], *, patience: int) -> None:
     """Take a lock that nobody holds for longer than `is_locked` does, to look at it."""
-    import fcntl
-
     for attempt in range(patience):
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except BlockingIOError:
             if attempt == patience - 1:
                 raise
-            time.sleep(0.02)
+            time.sleep(_PATIENCE)
         else:
             return
+
+
+def _lock(file: IO[str], *, shared: bool = False) -> None:
+    """Lock an open file until it is closed or the process ends.
+
+    Raises:
+        BlockingIOError: another holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows, whose locks are of ranges of bytes, and never shared
+        import msvcrt
+
+        file.seek(0)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except PermissionError as error:  # how it says that another holds it
+            raise BlockingIOError(*error.args) from None
+    else:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+
+def _unlock(file: IO[str]) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows lets go of what a closed file held when it finds time
+        import msvcrt
+
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined]
+    else:
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def read_at(file: IO[bytes], size: int, offset: int) -> bytes:
+    """Bytes of an open file, fewer at its end; safe in many threads, each of which reads where it likes."""
+    if hasattr(os, "pread"):
+        return os.pread(file.fileno(), size, offset)
+    with _SEEKING:  # Windows, where a place is of the file and not of the read
+        os.lseek(file.fileno(), offset, os.SEEK_SET)
+        return os.read(file.fileno(), size)
 
 
 def sha256(path: Path) -> str:

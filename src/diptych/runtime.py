@@ -85,6 +85,17 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def installed_memory() -> int:
+    """Bytes of memory that this machine has."""
+    if hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    import ctypes  # Windows: MEMORYSTATUSEX, 64 bytes of which the first four hold the length, the second eight the sum
+
+    status = (ctypes.c_uint64 * 8)(64)
+    ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined]
+    return status[1]
+
+
 def hardware() -> dict[str, str | int]:
     """What a measurement ran on, for results files."""
     model = platform.processor() or platform.machine()

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App
 
-from diptych.cli.console import one_line, print_table
+from diptych.cli.console import complain, one_line, print_table
 from diptych.cli.options import AS_USUAL, BY_THE_RULE, ModelOptions, PromptOptions
 from diptych.data.embedded import HELD_OUT, data_path
 
 if TYPE_CHECKING:
     from diptych.eval.result import Result
+    from diptych.eval.tasks import Prompts
 
 evaluate = App(name="evaluate", help="Measure a model on labelled pictures.")
 evaluate.command("diptych.cli.compare:compare", name="compare")
@@ -67,8 +68,11 @@ def print_result(result: "Result") -> None:
     facts |= {"classes": f"{len(result.prompts.labels):,}"} if result.prompts.labels else {}
     facts |= {"skipped": f"{result.left_out:,}"}
     print_table([list(facts.values())], header=list(facts), numbers=range(1, len(facts)))
-    print_prompts(result)
+    print_prompts(result.prompts)
 
 
-def print_prompts(result: "Result") -> None:
-    print(f"prompts: {one_line(result.prompts.sentence)}")
+def print_prompts(prompts: "Prompts") -> None:
+    """What the model was told; what was done to the set's labels goes to stderr."""
+    print(f"prompts: {one_line(prompts.sentence)}")
+    if prompts.naming:
+        complain(f"class names: {prompts.naming}.")

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from cyclopts.types import PositiveInt
 
-from diptych.cli.console import one_line, print_table
+from diptych.cli.console import print_table
+from diptych.cli.evaluate import print_prompts
 from diptych.cli.options import AS_USUAL, BY_THE_RULE, ModelOptions, PromptOptions
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ def _print_templates(found: "PromptSearch") -> None:
         f"\n{len(every)} templates on {found.chosen_on:,} pictures: top-1 {low:.2%} to {high:.2%}, median "
         f"{median:.2%}; {found.disagreement:.1%} of pictures change their class with the template."
     )
-    print(f"prompts: {one_line(found.prompts.sentence)}\n")
+    print_prompts(found.prompts)
+    print()
 
 
 def _print_chosen(found: "PromptSearch") -> None:

@@ -42,4 +42,4 @@ def retrieval(
         complain(f"{result.shortened:,} of {result.n:,} captions are too long for the model and were cut.")
     header, rows = retrieval_table([result])
     print_table(rows, header=header, numbers=range(1, len(header)))
-    print_prompts(result)
+    print_prompts(result.prompts)

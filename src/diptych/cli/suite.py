@@ -65,4 +65,7 @@ def _say(one: "Measured") -> None:
         return
     number = f"{one.result.metric} {one.result.value:.2%}"
     done = "kept" if one.kept else "measured"
-    print(one_line(f"{one.title}: {number}, {done}; prompts: {one.result.prompts.sentence}"), file=sys.stderr)
+    prompts = one.result.prompts
+    print(one_line(f"{one.title}: {number}, {done}; prompts: {prompts.sentence}"), file=sys.stderr)
+    if prompts.naming:
+        complain(f"{one.data}: class names: {prompts.naming}.")

@@ -11,8 +11,9 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from diptych.cli.console import complain
 from diptych.data.embedded import data_path
-from diptych.eval.measure import evaluate_zero_shot
+from diptych.eval.measure import evaluate_zero_shot, prompts_of, task_of
 from diptych.runtime import hardware
 from diptych.sets.labelled import LabelledImages
 from diptych.sets.open import read_labelled
@@ -28,7 +29,11 @@ _LINE_EVERY = 50  # steps, where no terminal can show a bar
 
 def zero_shot_evaluators(recipe: TrainRecipe) -> dict[str, Evaluator]:
     """One evaluator for each labelled set that the recipe names, by the set's folder name."""
-    return {data.name: _Accuracy(data) for data in (read_labelled(data_path(name)) for name in recipe.evaluate)}
+    sets = [read_labelled(data_path(name)) for name in recipe.evaluate]
+    for data in sets:
+        if naming := prompts_of(data, task_of(data.name, "classification")).naming:  # refused before the first step
+            complain(f"{data.name}: class names: {naming}.")
+    return {data.name: _Accuracy(data) for data in sets}
 
 
 class _Accuracy:

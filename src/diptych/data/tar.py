@@ -6,7 +6,6 @@ name, the rest is the ending.
 
 import gzip
 import io
-import os
 import tarfile
 import weakref
 import zlib
@@ -16,6 +15,7 @@ from threading import Lock
 from typing import BinaryIO
 
 from diptych.errors import ShardError
+from diptych.files import read_at
 
 Span = tuple[int, int]  # offset and size of a member's content, in bytes of the inflated tar
 
@@ -126,7 +126,7 @@ class TarReader:
             content = (
                 bytes(file.getbuffer()[offset : offset + size])
                 if isinstance(file, io.BytesIO)
-                else os.pread(file.fileno(), size, offset)
+                else read_at(file, size, offset)
             )
         except OSError as error:  # a disk or a network mount that fails
             raise _unreadable(self.path, error) from error

@@ -117,7 +117,7 @@ def prompts_of(pictures: Pictures, task: Task | None, templates: Sequence[str] |
     else:
         labels = getattr(pictures, "classnames", ())
     own = pictures.templates if isinstance(pictures, LabelledImages) else None
-    return prompts_for(task, labels, own, templates)
+    return prompts_for(task, labels, own, templates, naming=getattr(pictures, "naming", ""))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from diptych.config import from_dict, read_toml, unknown_name
+from diptych.data.class_names import codes_among, imagenet_names
 from diptych.data.prompts import PLAIN, TEMPLATES, check_templates
 from diptych.errors import ConfigError
 
@@ -144,7 +145,8 @@ class Prompts:
 
     templates: tuple[str, ...]
     classnames: tuple[tuple[str, ...], ...] = ()  # each class by one name or several; empty where there are no classes
-    labels: tuple[str, ...] = ()  # what the set calls them
+    labels: tuple[str, ...] = ()  # what the set calls them, see `readable_names`
+    naming: str = ""  # what was done to get class names, and what could not be; empty where they are the set's own
     source: str  # whose the templates are
 
     @property
@@ -161,7 +163,12 @@ class Prompts:
 
 
 def prompts_for(
-    task: Task | None, labels: Sequence[str], own: Sequence[str] | None, chosen: Sequence[str] | None = None
+    task: Task | None,
+    labels: Sequence[str],
+    own: Sequence[str] | None,
+    chosen: Sequence[str] | None = None,
+    *,
+    naming: str = "",
 ) -> Prompts:
     """The one rule for prompts and class names.
 
@@ -173,9 +180,10 @@ def prompts_for(
         labels: C, as the set has them; none where there are no classes.
         own: templates of the set.
         chosen: templates that were asked for.
+        naming: what was done to the set's own labels to get `labels`.
 
     Raises:
-        DataError: a template is not valid.
+        DataError: a template is not valid, or a class has a WordNet id and no name.
     """
     if chosen:
         templates, source = check_templates(chosen), "as asked for"
@@ -186,7 +194,11 @@ def prompts_for(
     else:
         templates, source = PLAIN, "the bare name"
     names = names_of(task, labels) if task else tuple((label,) for label in labels)
-    return Prompts(templates=templates, classnames=names, labels=tuple(labels), source=source)
+    codes = codes_among([some[0] for some in names])
+    if task and (not task.classnames or set(names) <= set(task.classnames)):  # so the table has it
+        codes = ""
+    told = "; ".join(filter(None, (naming, codes)))
+    return Prompts(templates=templates, classnames=names, labels=tuple(labels), naming=told, source=source)
 
 
 def task_named(name: str) -> Task | None:
@@ -224,7 +236,7 @@ class _Row:
     test: int | None = None
     split: str = "test"
     templates: str | tuple[str, ...] = PLAIN  # name of a published set, or templates
-    classnames: tuple[str, ...] = ()  # names of one class with "|" between
+    classnames: str | tuple[str, ...] = ()  # names of one class with "|" between; or "imagenet", for its 1,000
     renamed: dict[str, str] = field(default_factory=dict)
     split_words: bool = False
     frames: Literal["middle", "all"] = "all"
@@ -245,11 +257,12 @@ class _Table:
 def _task(row: _Row) -> Task:
     values = {field.name: getattr(row, field.name) for field in fields(row)}
     templates = TEMPLATES[row.templates] if isinstance(row.templates, str) else check_templates(row.templates)
+    classnames = tuple(imagenet_names().values()) if row.classnames == "imagenet" else row.classnames
     return Task(
         **values
         | {
             "templates": templates,
-            "classnames": tuple(map(_several, row.classnames)),
+            "classnames": tuple(map(_several, classnames)),
             "renamed": {label: _several(names) for label, names in row.renamed.items()},
         }
     )

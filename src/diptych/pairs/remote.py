@@ -3,13 +3,13 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from diptych.errors import ConfigError, ShardError, missing_extra
 from diptych.files import sha256 as sha256_of
+from diptych.files import waiting_lock
 
 _CHUNK = 8 * 2**20  # bytes a request; what is fetched survives a failure in steps of it
 _GB = 10**9
@@ -88,7 +88,7 @@ class RemoteFolder:
         path = self._cache / f"{sha256[:32]}-{name}"
         try:
             self._cache.mkdir(parents=True, exist_ok=True)
-            with _locked(path.with_name(f".{path.name}.lock")):
+            with waiting_lock(path.with_name(f".{path.name}.lock")):
                 if not path.is_file():
                     self._download(name, size, sha256, path)
             os.utime(path)  # the cache lets go of what was used longest ago
@@ -174,16 +174,6 @@ class RemoteFolder:
             if path != newest:
                 path.unlink(missing_ok=True)
                 total -= size
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Wait until no other thread or process holds the lock; each holds it for a bounded time."""
-    import fcntl  # not on Windows, where shards on a local disk are read all the same
-
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _words(error: Exception) -> str:

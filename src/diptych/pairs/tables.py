@@ -6,7 +6,6 @@ import functools
 import hashlib
 import io
 import itertools
-import os
 import weakref
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 
 from diptych.config import unknown_name
 from diptych.errors import ConfigError, DataError, ImageError, missing_extra
+from diptych.files import read_at
 from diptych.pairs.shards import UNTYPED_PICTURE, Sample, captions_of, key_hash
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -166,7 +166,7 @@ class _CsvRows:
 
     def __getitem__(self, number: int) -> Mapping[str, Any]:
         start, end = self._starts[number], self._starts[number + 1]
-        text = os.pread(self._file.fileno(), end - start, start).decode("utf-8", "surrogateescape")
+        text = read_at(self._file, end - start, start).decode("utf-8", "surrogateescape")
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=self._separator) if row]
         if len(rows) != 1 or len(rows[0]) != len(self._names):
             raise DataError(f"{self._path.name} changed during the run")

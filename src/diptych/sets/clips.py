@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from diptych.data.class_names import readable_names
 from diptych.data.images import PICTURE_ENDINGS
 from diptych.data.prompts import read_lines
 from diptych.errors import DataError
@@ -30,6 +31,7 @@ class Clips(Pictures):
     """Frames of N clips, F of them in all. Each clip has one class."""
 
     classnames: tuple[str, ...]
+    naming: str = ""  # as of `LabelledImages`
     clips: tuple[str, ...]  # "CLASS/CLIP"
     clip_of: np.ndarray  # [F] int64, number of the clip
     targets: np.ndarray  # [N] int64, index into classnames
@@ -41,6 +43,7 @@ class AnchoredFrames(Pictures):
     """F frames in the neighbourhood of anchors."""
 
     classnames: tuple[str, ...]
+    naming: str = ""  # as of `LabelledImages`
     targets: np.ndarray  # [F] int64, class of the frame's anchor
     anchor: np.ndarray  # [F] int64, number of the anchor
     offset: np.ndarray  # [F] int64, distance from the anchor in frames
@@ -82,12 +85,14 @@ def read_clips(folder: Path, *, split: str = "test", frames: Frames = "all") -> 
         clips = {key: clip for key, clip in clips.items() if any(key in one for one in listed)}
         folds = np.array([[key in one for one in listed] for key in clips])
     names = [child.name for child in classes]
+    told = readable_names(names, folder)
     found = [(number, path) for number, clip in enumerate(clips.values()) for path in _chosen(clip, frames)]
     return Clips(
         name=folder.resolve().name,
         split=split,
         keys=tuple(f"{path.parent.parent.name}/{path.parent.name}/{path.name}" for _, path in found),
-        classnames=tuple(name.replace("_", " ") for name in names),
+        classnames=told.names,
+        naming=told.naming,
         clips=tuple(clips),
         clip_of=np.array([number for number, _ in found], dtype=np.int64),
         targets=np.array([names.index(key.split("/")[0]) for key in clips], dtype=np.int64),
@@ -121,11 +126,13 @@ def read_anchors(folder: Path, *, split: str = "test") -> AnchoredFrames:
             raise DataError(f"{clip} must have the anchor's own frame, 0.jpg, once. It has {offsets.count(0)}.")
         rows += [(path, target, number, offset) for path, offset in zip(frames, offsets, strict=True)]
     paths, targets, anchor, offset = zip(*rows, strict=True)
+    told = readable_names([child.name for child in classes], folder)
     return AnchoredFrames(
         name=folder.resolve().name,
         split=split,
         keys=tuple(f"{path.parent.parent.name}/{path.parent.name}/{path.name}" for path in paths),
-        classnames=tuple(child.name.replace("_", " ") for child in classes),
+        classnames=told.names,
+        naming=told.naming,
         targets=np.array(targets),
         anchor=np.array(anchor),
         offset=np.array(offset),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from diptych.data.class_names import readable_names
 from diptych.data.images import PICTURE_ENDINGS
 from diptych.data.prompts import check_templates, read_lines
 from diptych.data.tar import TarReader, TarSample
@@ -26,6 +27,7 @@ class LabelledImages(Pictures):
     """One split of a classification set. Each picture has one class."""
 
     classnames: tuple[str, ...]  # C of them; a class may have no picture in this split
+    naming: str = ""  # what was done to the set's labels to get them, see `readable_names`
     templates: tuple[str, ...] | None  # prompt templates with `{}`, when the set brings its own
     targets: np.ndarray  # [N] int64, index into classnames
 
@@ -34,10 +36,12 @@ def labelled(folder: Path, split: str, rows: LabelledRows, templates: tuple[str,
     if not rows.rows:
         raise DataError(f"{folder} must hold labelled pictures. Its split {split!r} is empty.")
     keys, sources, targets = zip(*rows.rows, strict=True)
+    names = readable_names(rows.classnames, folder)
     return LabelledImages(
         name=folder.resolve().name,
         split=split,
-        classnames=tuple(rows.classnames),
+        classnames=names.names,
+        naming=names.naming,
         templates=templates,
         keys=keys,
         targets=np.array(targets, dtype=np.int64),
@@ -113,7 +117,7 @@ def class_folder_rows(folder: Path, split: str) -> LabelledRows:
 def _folder_names(path: Path, classes: list[str]) -> list[str]:
     """Names of class folders: of the file where there is one, else their own."""
     if not path.exists():
-        return [name.replace("_", " ") for name in classes]
+        return classes
     names = _classnames(path)
     if len(names) != len(classes):
         raise DataError(f"{path} must have a line for each class folder. It has {len(names)}, for {len(classes)}.")

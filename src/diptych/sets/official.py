@@ -182,6 +182,24 @@ def hateful_memes(root: Path, split: str) -> LabelledRows:
     return LabelledRows(["0", "1"], rows)
 
 
+def tiny_imagenet(root: Path, split: str) -> LabelledRows:
+    """`train/n01443537/images/*.JPEG`, and `val/val_annotations.txt` with a line `val_0.JPEG n03444034 ...`.
+
+    The test part of the archive has no classes.
+    """
+    found = which_split(split, ("train", "val"))
+    if found is None:
+        raise no_split(root, split, ("train", "val"))
+    classes = read_lines(root / "wnids.txt")
+    if found == "val":
+        lines = [line.split() for line in read_lines(root / "val" / "val_annotations.txt")]
+        rows = [(file, root / "val" / "images" / file, _number(id_, classes, root)) for file, id_, *_ in lines]
+    else:
+        paths = [path for id_ in classes for path in sorted((root / "train" / id_ / "images").glob("*.JPEG"))]
+        rows = [(path.name, path, classes.index(path.parent.parent.name)) for path in paths]
+    return LabelledRows(classes, rows)
+
+
 # What a layout is known by, a path below its root, and what reads it.
 _LAYOUTS: dict[str, Callable[[Path, str], LabelledRows]] = {
     "fine_label_names.txt": arrays.cifar100,
@@ -203,6 +221,7 @@ _LAYOUTS: dict[str, Callable[[Path, str], LabelledRows]] = {
     "GTSRB": gtsrb,
     "scenes/CLEVR_val_scenes.json": clevr_counts,
     "dev*.jsonl": hateful_memes,
+    "wnids.txt": tiny_imagenet,
 }
 
 

@@ -64,7 +64,7 @@ def parquet_rows(folder: Path, split: str) -> LabelledRows | None:
         raise DataError(f"{folder}: each row must have a class in column {label}. Not so: {error}.") from None
     if targets and not 0 <= min(targets) <= max(targets) < len(names):
         raise DataError(f"{folder}: classes in column {label} must be from 0 to {len(names) - 1}. Some are hidden.")
-    return LabelledRows([str(name).replace("_", " ") for name in names], _rows(files, image, targets))
+    return LabelledRows(list(map(str, names)), _rows(files, image, targets))
 
 
 def parquet_captions(folder: Path, split: str) -> list[tuple[str, Stored, tuple[str, ...]]] | None:

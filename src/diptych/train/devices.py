@@ -1,7 +1,6 @@
 """What a device can do at best: a table of accelerators, and a probe of this machine's CPU."""
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import torch
 
 from diptych.config import unknown_name
 from diptych.errors import ConfigError
-from diptych.runtime import hardware
+from diptych.runtime import hardware, installed_memory
 
 MatrixType = Literal["bfloat16", "float16", "float32"]
 
@@ -95,7 +94,7 @@ def _this_cpu() -> Device:
     return Device(
         name="here",
         flops={"bfloat16": _matmul_rate(torch.bfloat16), "float32": _matmul_rate(torch.float32)},
-        memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory=installed_memory(),
         bandwidth=_copy_rate(),
         source=f"measured on {hardware()['cpu']}, {torch.get_num_threads()} threads",
     )
