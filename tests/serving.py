@@ -30,6 +30,7 @@ from diptych.serve.app import create_app
 from diptych.serve.gallery import Gallery
 from diptych.serve.service import Service
 from diptych.weights.bundle import Bundle
+from foreign_tokenizers import word_piece
 from processes import started
 
 T = TypeVar("T")
@@ -43,6 +44,11 @@ def tiny_bundle() -> Bundle:
     text = dataclasses.replace(config.text, vocab_size=tokenizer.vocab_size, context_length=16)
     model = CLIP(dataclasses.replace(config, text=text), generator(0)).eval()
     return Bundle(model=model, preprocess=Preprocess(image_size=config.image.image_size), tokenizer=tokenizer)
+
+
+def latin_bundle() -> Bundle:
+    """The same with a tokenizer of few words, which makes one token of each that it does not have."""
+    return dataclasses.replace(tiny_bundle(), tokenizer=Tokenizer(word_piece(), context_length=16))
 
 
 def picture_file(colour: str = "red", size: tuple[int, int] = (40, 30), kind: str = "PNG", **options: Any) -> bytes:

@@ -3,6 +3,7 @@ import base64
 import gzip
 import io
 import json
+import os
 import resource
 import struct
 import tracemalloc
@@ -20,7 +21,7 @@ from diptych.search.query import parse_day
 from diptych.serve.limits import Limits
 from diptych.serve.messages import ErrorAnswer
 from diptych.weights.bundle import Bundle
-from serving import COLOURS, PlainLibrary, data_url, picture_file, tiny_bundle, with_client
+from serving import COLOURS, PlainLibrary, data_url, latin_bundle, picture_file, tiny_bundle, with_client
 
 RED = data_url(picture_file())
 
@@ -561,3 +562,76 @@ def test_a_key_locks_all_but_the_page_and_health(bundle: Bundle):
         assert (await client.get("/health")).status_code == 200
 
     with_client(bundle, work, api_key="a long enough key")
+
+
+def test_what_the_model_reads_nothing_of_is_refused_and_what_it_reads_in_part_is_told(tmp_path: Path):
+    (tmp_path / "red.png").write_bytes(picture_file())
+    latin = latin_bundle()
+    some = "this model's tokenizer does not know 1 of 2 words of 'cat 犬'."
+    told = [{"text": "cat 犬", "words": 2, "unknown": 1, "message": some}]
+
+    async def work(client: httpx2.AsyncClient) -> None:
+        for path, body in (
+            ("/classify", {"image": RED, "labels": ["犬", "車"]}),
+            ("/search", {"text": "犬"}),
+            ("/v1/embeddings", {"input": ["a cat", {"text": "犬"}, {"image": RED}]}),
+        ):
+            refused = await client.post(path, json=body)
+            assert (refused.status_code, error_of(refused).code) == (400, "text_invalid")
+            assert error_of(refused).message.startswith("'犬' is no text to this model")
+            assert "take a model that reads any letters" in error_of(refused).message
+        for path, body in (
+            ("/classify", {"image": RED, "labels": ["cat 犬", "the cat"]}),
+            ("/search", {"text": "cat 犬"}),
+            ("/v1/embeddings", {"input": "cat 犬"}),
+        ):
+            answer = (await client.post(path, json=body)).json()
+            assert answer["unread"] == told, path
+        assert (await client.post("/search", json={"text": "the cat"})).json()["unread"] == []
+        assert "unread" not in (await client.post("/v1/embeddings", json={"input": "the cat"})).json()
+        schemas = (await client.get("/openapi.json")).json()["components"]["schemas"]
+        for name in ("ClassifyAnswer", "SearchAnswer", "EmbeddingsAnswer"):
+            assert schemas[name]["properties"]["unread"]["items"] == {"$ref": "#/components/schemas/UnreadText"}
+
+    with_client(latin, work, library=PlainLibrary(tmp_path, latin))
+
+
+def test_what_is_private_is_kept_by_no_cache(bundle: Bundle, library: PlainLibrary):
+    async def work(client: httpx2.AsyncClient) -> None:
+        found = await client.post("/search", json={"image": RED, "count": 1})
+        [one] = found.json()["results"]
+        kept = {"found": found, "health": await client.get("/health"), "none": await client.get("/made/up")}
+        kept["gone"] = await client.get("/library/x/picture")
+        kept["refused"] = await client.post("/search", content=b"{")
+        assert {name: answer.headers["cache-control"] for name, answer in kept.items()} == dict.fromkeys(
+            kept, "no-store"
+        )
+        drawn = await client.get(one["picture"])
+        again = await client.get(one["picture"], headers={"if-none-match": drawn.headers["etag"]})
+        assert again.status_code == 304
+        for answer in (drawn, again):  # asked for each time: it may be deleted, and the next user may have no key
+            assert answer.headers.get_list("cache-control") == ["private, no-cache"]
+            assert answer.headers["x-content-type-options"] == "nosniff"
+
+    with_client(bundle, work, library=library)
+
+
+@pytest.mark.parametrize("host", ["[localhost", "localhost]", "[", "a b", "x" * 9000, "%00", "user@host"])
+def test_a_host_that_is_none_makes_no_fault_of_ours(bundle: Bundle, host: str):
+    async def work(client: httpx2.AsyncClient) -> None:
+        for path, status in (("/made/up", 404), ("/classify/", 404), ("/classify", 405), ("/v1/models", 200)):
+            answer = await client.get(path, headers={"host": host})
+            assert answer.status_code == status
+            assert "location" not in answer.headers  # it would lead to what the client called us
+
+    with_client(bundle, work)
+
+
+def test_names_of_any_bytes_are_told(bundle: Bundle, tmp_path: Path):
+    names = [b"caf\xe9.png", b"line\nbreak.png", "\u202egnp.exe.png".encode(), b"'\"><img src=x onerror=alert(1)>.png"]
+    for name in names:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(picture_file())
+    answer = asked(bundle, "/search", {"text": "a boat"}, library=PlainLibrary(tmp_path, bundle))
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"  # nothing that a browser would run
+    assert {one["name"] for one in answer.json()["results"]} == {name.decode("utf-8", "replace") for name in names}

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ JSON = b"Content-Type: application/json\r\n"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     tiny_bundle().save(folder)
-    quick = "from diptych.serve import connections\nconnections.HEAD_SECONDS = 1.0"
+    quick = "from diptych.serve import connections\nconnections.HEAD_SECONDS, connections.MOST_CONNECTIONS = 1.0, 20"
     with running("--model", folder, first=quick) as server:
         yield server
 
@@ -139,3 +140,45 @@ def test_nothing_of_it_is_said_to_who_runs_it(tmp_path: Path):
         exchanged(server, b"GARBAGE\r\n\r\n")
         exchanged(server, b"GET /health HTTP/1.1\r\n" + HOST + b"Connection: upgrade, close\r\nUpgrade: h2c\r\n\r\n")
         assert server.stop() == (0, "")
+
+
+def test_an_answer_that_its_client_does_not_fetch_is_not_kept(server: Server):
+    """Each may have megabytes, and no limit of bodies or requests counts them."""
+    many = json.dumps({"input": ["a red kite"] * 1024}).encode()
+    address = urlsplit(server.url)
+    with socket.socket() as line:
+        line.settimeout(30)
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # of the system's own room little is left
+        line.connect((address.hostname, address.port))
+        line.sendall(post(b"/v1/embeddings", many))
+        assert line.recv(15) == b"HTTP/1.1 200 OK"
+        time.sleep(5)  # in which it is cut: two looks are a second apart
+        found = b""
+        with contextlib.suppress(ConnectionResetError):
+            while more := line.recv(2**20):
+                found += more
+    length = int(head_of(b"HTTP/1.1 200 OK" + found)[1][b"content-length"])
+    assert len(found) < length
+
+
+def test_a_slow_client_gets_its_answer_whole(server: Server):
+    many = json.dumps({"input": ["a red kite"] * 1024}).encode()
+    with connected(server) as line:
+        line.sendall(post(b"/v1/embeddings", many, CLOSE))
+        found = b""
+        while more := line.recv(2**18):
+            found += more
+            time.sleep(0.2)
+    _, headers, body = head_of(found)
+    assert len(body) == int(headers[b"content-length"])
+
+
+def test_of_too_many_connections_the_one_that_is_idle_longest_gives_way(server: Server):
+    """Files are as many as the system lets a process have: without one neither a picture nor a request can be read."""
+    get = b"GET /v1/models HTTP/1.1\r\n" + HOST + b"\r\n"
+    with contextlib.ExitStack() as stack:
+        lines = [stack.enter_context(connected(server)) for _ in range(40)]
+        lines[-1].sendall(get)
+        assert lines[-1].recv(15) == b"HTTP/1.1 200 OK"
+        with contextlib.suppress(ConnectionResetError):
+            assert lines[0].recv(1) == b""

@@ -26,7 +26,8 @@ from hypothesis import HealthCheck, given, settings
 from PIL import Image
 from schemathesis import GenerationMode, checks
 
-from serving import COLOURS, Server, data_url, picture_file, running, tiny_bundle
+from diptych.cli.serve import _names
+from serving import COLOURS, Server, data_url, latin_bundle, picture_file, running, tiny_bundle
 
 ROOT = Path(__file__).parent.parent
 CHROMIUM = "/usr/bin/chromium"
@@ -157,6 +158,11 @@ def test_bad_options_are_one_line(model: Path, tmp_path: Path, capfd: pytest.Cap
             (["--api-key-file", str(short)], "must be at least 8 ASCII characters without spaces"),
             (["--api-key-file", str(tmp_path / "none")], "must be a text file with the API key"),
             (["--allow-url", "http://example.org/"], "--allow-url takes a host"),
+            (["--allow-host", "https://me.org/", "--model", str(model), "--port", "0"], "a host must be a name or an"),
+            (
+                ["--allow-host", "me.org:8000", "--model", str(model), "--port", "0"],
+                "without port or path. Got 'me.org",
+            ),
             (
                 ["--library", str(tmp_path / "none"), "--model", str(model), "--port", "0"],
                 "must be a folder of pictures",
@@ -207,6 +213,15 @@ def test_hosts_stay_checked_where_it_listens_everywhere(model: Path):
         assert statuses(server, "/v1/models", "evil.org", "127.0.0.1.evil.org") == [421] * 2
     with running(*options, "--allow-host", "*") as server:
         assert statuses(server, "/v1/models", "evil.org") == [200]
+
+
+def test_names_are_compared_as_browsers_send_them():
+    assert _names("::0", ["Bücher.example.", "[2001:DB8::0:1]"]) == [
+        *("localhost", "127.0.0.1", "::1", "::", socket.gethostname().lower()),
+        *("xn--bcher-kva.example", "2001:db8::1"),
+    ]
+    assert _names("fe80::1%lo", [])[-1] == "fe80::1"
+    assert _names("0.0.0.0", ["*"]) is None
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
@@ -582,6 +597,64 @@ def test_the_page_fits_a_phone_in_light_and_dark(server: Server, scheme: str):
         assert complaints == []
 
 
+ODD_NAMES = (
+    "'\"><img src=x onerror=\"document.title='run'\">.png",
+    "<script>document.title='run'<script>.png",
+    "two\nlines.png",
+    "\u202egnp.turned.png",
+    "$&{{}}`${document.title='run'}`.png",
+    f"{'long' * 60}.png",
+)
+
+
+@needs_chromium
+def test_the_page_shows_names_as_names_and_says_what_the_model_does_not_read(tmp_path: Path):
+    latin_bundle().save(tmp_path / "latin")
+    (tmp_path / "pictures").mkdir()
+    for name in ODD_NAMES:
+        (tmp_path / "pictures" / name).write_bytes(picture_file())
+    upload = tmp_path / "red.png"
+    upload.write_bytes(picture_file())
+    options = ["--model", tmp_path / "latin", "--library", tmp_path / "pictures", "--index", tmp_path / "index"]
+    phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True}
+    with running(*options) as server, browser_tab(**phone) as (tab, complaints, asked):
+        until(lambda: not httpx2.get(f"{server.url}/health").json()["indexing"])
+        status = lambda: tab.locator("#search-status").inner_text()  # noqa: E731
+        overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        tab.goto(server.url)
+        tab.locator("#words").fill("cat 犬")
+        tab.locator("#words").press("Enter")
+        until(lambda: "does not know 1 of 2 words of 'cat 犬'." in status())
+        assert status().startswith("6 pictures, best first. This model")
+        until(lambda: tab.evaluate("[...document.querySelectorAll('#results img')].every(i => i.naturalWidth === 40)"))
+        assert set(tab.locator("#results .file").evaluate_all("all => all.map(one => one.title)")) == set(ODD_NAMES)
+        assert tab.evaluate(overflow) <= 0
+        # The viewer: what follows a name is not turned with it, and the picture before never stands beside it.
+        tab.locator("#results .open").first.tap()
+        for i in range(len(ODD_NAMES)):
+            facts = tab.locator("#facts bdi").all_inner_texts()
+            assert (len(facts), facts[1]) == (3, "40 × 30")
+            assert tab.evaluate(overflow) <= 0
+            if i + 1 < len(ODD_NAMES):
+                shown = "document.getElementById('next').click(), document.getElementById('large').getAttribute('src')"
+                assert tab.evaluate(shown) is None
+        tab.keyboard.press("Escape")
+        tab.locator("#words").fill("犬")
+        tab.locator("#words").press("Enter")
+        until(lambda: "'犬' is no text to this model" in status())
+        tab.get_by_role("tab", name="Name it").tap()
+        tab.set_input_files("#name-file", upload)
+        tab.locator("#labels").fill("the cat\n<b>cat</b> 犬")
+        until(lambda: "words of '<b>cat</b> 犬'" in tab.locator("#name-status").inner_text())
+        assert set(tab.locator("#bars bdi").all_inner_texts()) == {"the cat", "<b>cat</b> 犬"}
+        tab.locator("#labels").fill("犬\n車")
+        until(lambda: "'犬' is no text to this model" in tab.locator("#name-status").inner_text())
+        assert tab.locator("#bars li").count() == 0
+        assert tab.title() == "diptych"
+        assert {url.split("/")[2] for url in asked if url.startswith("http")} == {server.url.split("/")[2]}
+        assert [text for text in complaints if "400" not in text] == []
+
+
 @needs_chromium
 def test_the_page_asks_for_the_key_and_drops_it_with_the_tab(model: Path, pictures: Path, tmp_path: Path):
     options = ["--model", model, "--library", pictures, "--index", tmp_path / "index"]
@@ -590,6 +663,9 @@ def test_the_page_asks_for_the_key_and_drops_it_with_the_tab(model: Path, pictur
         tab.locator("#words").fill("a red kite")
         tab.locator("#words").press("Enter")
         until(lambda: tab.locator("#locked").is_visible())
+        tab.locator("#key").fill("ein Schlüssel, 犬")  # no header holds it
+        tab.locator("#key").press("Enter")
+        until(lambda: tab.locator("#locked").is_visible() and tab.locator("#key").input_value() == "")
         tab.locator("#key").fill("a wrong one")
         tab.locator("#key").press("Enter")
         until(lambda: tab.locator("#locked").is_visible() and tab.locator("#key").input_value() == "")

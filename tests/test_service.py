@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import dataclasses
 import io
 import itertools
 import threading
@@ -19,9 +20,9 @@ from diptych.serve import service as service_module
 from diptych.serve.gallery import Gallery
 from diptych.serve.limits import Limits
 from diptych.serve.refusals import RefusedError
-from diptych.serve.service import Picture, Service
+from diptych.serve.service import Picture, Service, TextFeatures
 from diptych.weights.bundle import Bundle
-from serving import COLOURS, PlainLibrary, data_url, picture_file, tiny_bundle
+from serving import COLOURS, PlainLibrary, data_url, latin_bundle, picture_file, tiny_bundle
 
 T = TypeVar("T")
 # Rows of one matrix product are summed in another order than those of another size.
@@ -64,10 +65,10 @@ def test_what_is_joined_equals_what_is_computed_one_by_one(bundle: Bundle):
     of_pictures, of_texts = with_service(bundle, work, limits=limits)
     for file, features in zip(files, of_pictures, strict=True):
         np.testing.assert_allclose(features, bundle.encode_images([file]).numpy(), atol=BATCH_TOLERANCE)
-    for text, (features, tokens) in zip(texts, of_texts, strict=True):
-        np.testing.assert_allclose(features, bundle.encode_texts([text]).numpy(), atol=BATCH_TOLERANCE)
+    for text, one in zip(texts, of_texts, strict=True):
+        np.testing.assert_allclose(one.features, bundle.encode_texts([text]).numpy(), atol=BATCH_TOLERANCE)
         end = bundle.tokenizer.end_token_id
-        assert tokens == bundle.tokenizer.encode([text])[0].tolist().index(end) + 1
+        assert one.tokens == bundle.tokenizer.encode([text])[0].tolist().index(end) + 1
 
 
 def test_requests_are_joined(bundle: Bundle):
@@ -85,7 +86,7 @@ def test_classify_is_the_zero_shot_classifier(bundle: Bundle):
     file = noise(1)
 
     async def work(service: Service) -> dict[str, float]:
-        return await service.classify(Picture(data_url(file)), labels, templates)
+        return (await service.classify(Picture(data_url(file)), labels, templates)).probabilities
 
     shares = with_service(bundle, work)
     plain = dict(zip(labels, ZeroShotClassifier(bundle, labels, templates)([file])[0].tolist(), strict=True))
@@ -105,11 +106,12 @@ def test_a_search_adds_words_and_picture_and_takes_words_away(bundle: Bundle, li
 
     async def work(service: Service) -> list[list[dict[str, Any]]]:
         picture = Picture(base64.b64encode(file).decode())
-        return [
+        found = [
             await service.search(text="a red kite"),
             await service.search(text="a red kite", picture=picture, without="boat"),
             await service.search(picture=picture, count=1),
         ]
+        return [answer.pictures for answer in found]
 
     words, all_, one = with_service(bundle, work, gallery=Gallery(library))
     red, boat = bundle.encode_texts(["a red kite", "boat"])
@@ -130,7 +132,7 @@ def test_a_search_reads_words_as_words(
     assert Path("red.png").is_file()
 
     async def work(service: Service) -> list[dict[str, Any]]:
-        return await service.search(text=text)
+        return (await service.search(text=text)).pictures
 
     found = with_service(bundle, work, gallery=Gallery(library))
     expected = library.nearest(bundle.encode_texts([text])[0].numpy(), count=9, filters=None)
@@ -142,6 +144,7 @@ def test_searches_that_cannot_be(bundle: Bundle, library: PlainLibrary):
         ({}, ConfigError, "needs something to look for"),
         ({"without": "a boat"}, ConfigError, "needs something to look for"),
         ({"text": " \n"}, ConfigError, "text must hold words, and is empty"),
+        ({"text": "a boat", "without": " "}, ConfigError, "without must hold words, and is empty"),
         ({"text": "a boat", "without": "a boat"}, ConfigError, "cancel out"),
         ({"text": "a boat", "count": 201}, ConfigError, "count must be at most 200"),
         ({"like": "x", "text": "a boat"}, ConfigError, "like goes by itself"),
@@ -189,7 +192,7 @@ def test_what_cannot_be_used_is_named_and_gives_its_place_back(bundle: Bundle):
             with pytest.raises(kind, match=message):
                 await call(service)
         assert service._images.places_taken == service._texts.places_taken == 0
-        assert (await service.text_features(["a b c d e f g h i j k l m n o p q"], truncate=True))[1] == 16
+        assert (await service.text_features(["a b c d e f g h i j k l m n o p q"], truncate=True)).tokens == 16
         assert len(await service.image_features([good])) == 1  # the next is served
 
     with_service(bundle, work, limits=limits)
@@ -281,7 +284,7 @@ def test_texts_do_not_wait_for_pictures_that_never_end(
     async def work(service: Service) -> None:
         pictures = [asyncio.create_task(service.image_features([Picture("x")] * 2)) for _ in range(3)]
         for _ in range(10):
-            assert len((await service.text_features(["a red kite"]))[0]) == 1
+            assert len((await service.text_features(["a red kite"])).features) == 1
         for one in await asyncio.gather(*pictures, return_exceptions=True):
             assert isinstance(one, ImageError)
             assert "image must be decoded within 0.1 s, and takes longer. Send it smaller." in str(one)
@@ -300,7 +303,7 @@ def test_texts_do_not_wait_for_the_models_work_on_pictures(
         picture = asyncio.create_task(service.image_features([Picture(data_url(noise(0)))]))
         while not begun.is_set():
             await asyncio.sleep(0.001)
-        assert len((await service.text_features(["a red kite"]))[0]) == 1
+        assert len((await service.text_features(["a red kite"])).features) == 1
         picture.cancel()
         gate.set()
 
@@ -327,7 +330,7 @@ def test_a_file_that_hangs_costs_its_own_request_alone(
     bundle: Bundle, library: PlainLibrary, monkeypatch: pytest.MonkeyPatch, gate: threading.Event
 ):
     async def work(service: Service) -> None:
-        [red, *_] = await service.search(picture=Picture(data_url(picture_file("red"))), count=3)
+        [red, *_] = (await service.search(picture=Picture(data_url(picture_file("red"))), count=3)).pictures
         with monkeypatch.context() as patch:
             patch.setattr(library, "thumbnail", lambda *_, **__: gate.wait(30))
             patch.setattr(library, "nearest", lambda *_, **__: gate.wait(30))
@@ -339,7 +342,7 @@ def test_a_file_that_hangs_costs_its_own_request_alone(
                     await service.search(text="a boat")
             assert await service.health() == ""
         assert await service.draw(red["id"], 16)
-        assert len(await service.search(text="a boat")) == 3
+        assert len((await service.search(text="a boat")).pictures) == 3
 
     with_service(bundle, work, gallery=Gallery(library), limits=QUICK)
 
@@ -353,16 +356,18 @@ def test_long_texts_are_tokenized_a_few_at_a_time(bundle: Bundle, monkeypatch: p
         sizes.append(sum(map(len, parts)))
         return encode(tokenizer, parts, **options)
 
-    async def work(service: Service) -> tuple[np.ndarray, int]:
+    async def work(service: Service) -> TextFeatures:
         monkeypatch.setattr(type(bundle.tokenizer), "encode", counted)
         return await service.text_features(texts, truncate=True)
 
-    features, tokens = with_service(bundle, work)
+    of_texts = with_service(bundle, work)
     monkeypatch.undo()
     assert max(sizes) <= 50_000
     assert sum(sizes) == 2 * sum(map(len, texts))  # counted, then encoded
-    np.testing.assert_allclose(features, bundle.encode_texts(texts, truncate=True).numpy(), atol=BATCH_TOLERANCE)
-    assert tokens == 20 * 16 + 10 * 4
+    np.testing.assert_allclose(
+        of_texts.features, bundle.encode_texts(texts, truncate=True).numpy(), atol=BATCH_TOLERANCE
+    )
+    assert of_texts.tokens == 20 * 16 + 10 * 4
 
 
 def test_closing_says_whether_all_work_ended(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, gate: threading.Event):
@@ -378,20 +383,116 @@ def test_closing_says_whether_all_work_ended(bundle: Bundle, monkeypatch: pytest
     assert asyncio.run(work()) == (True, False)
 
 
-def test_words_that_the_model_cannot_read_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    def unread(_: Bundle, texts: Sequence[str]) -> list[Unread]:
-        return [Unread(text=text, words=1, unknown=1) for text in texts if not text.isascii()]
+def test_words_that_the_model_cannot_read_are_refused_before_a_picture_is_decoded(tmp_path: Path):
+    bundle = latin_bundle()
+    no_picture = Picture("?")
 
-    async def work(service: Service) -> list[str]:
-        said = []
-        picture = Picture(data_url(noise(0)))
-        for call in (service.classify(picture, ["犬", "車"]), service.search(text="犬"), service.search(without="犬")):
-            with pytest.raises(TextError) as refused:
+    async def work(service: Service) -> None:
+        for call in (
+            service.classify(no_picture, ["犬", "車"]),
+            service.classify(no_picture, ["犬", "車", "a cat"], ["a photo of {}"]),  # of which two are one to it
+            service.classify(no_picture, ["犬"]),
+            service.search(text="犬", picture=None),
+            service.search(text="a cat", without="犬"),
+            service.text_features(["a cat", "犬"], must_be_read=True),
+        ):
+            with pytest.raises(TextError, match=r"^'犬' is no text to this model"):
                 await call
-            said.append(str(refused.value))
-        return said
+        assert service._texts.places_taken == 0
 
-    monkeypatch.setattr(Bundle, "unread", unread)
-    bundle = tiny_bundle()
-    said = with_service(bundle, work, gallery=Gallery(PlainLibrary(tmp_path, bundle)))
-    assert all(sentence.startswith("'犬' is no text to this model") for sentence in said)
+    with_service(bundle, work, gallery=Gallery(PlainLibrary(tmp_path, bundle)))
+
+
+def test_words_that_the_model_reads_in_part_are_told(tmp_path: Path):
+    bundle = latin_bundle()
+    (tmp_path / "red.png").write_bytes(picture_file())
+    picture = Picture(data_url(noise(0)))
+
+    async def work(service: Service) -> None:
+        shares = await service.classify(picture, ["a cat", "犬", "cat 車"], ["the {}"])
+        assert sum(shares.probabilities.values()) == pytest.approx(1)
+        assert shares.unread == [Unread(text="犬", words=1, unknown=1), Unread(text="cat 車", words=2, unknown=1)]
+        assert (await service.classify(picture, ["a cat", "a photo"])).unread == []
+        found = await service.search(text="a 犬", without="cat 車")
+        assert [text.text for text in found.unread] == ["a 犬", "cat 車"]
+        [red] = found.pictures
+        assert (await service.search(like=red["id"])).unread == ()
+        assert (await service.text_features(["a cat", "a 犬"])).unread == [Unread(text="a 犬", words=2, unknown=1)]
+
+    with_service(bundle, work, gallery=Gallery(PlainLibrary(tmp_path, bundle)))
+
+
+def test_nothing_is_tokenized_of_a_text_that_is_too_long(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """On its way a long text takes hundreds of bytes a character."""
+    sizes: list[int] = []
+
+    def unread(_: Any, texts: Sequence[str]) -> list[Unread]:
+        sizes.append(sum(map(len, texts)))
+        return []
+
+    async def work(service: Service) -> None:
+        for call in (
+            service.search(text="boat " * 1_000_000),
+            service.search(text="boat", without="boat " * 1_000_000),
+            service.classify(Picture("?"), ["boat " * 1_000_000, "a"]),
+            service.classify(Picture("?"), [f"{i}" * 9_000 for i in range(60)]),
+            service.text_features(["boat " * 1_000_000]),
+        ):
+            with pytest.raises(TextError, match=r"at most [15]0+,000 characters"):
+                await call
+        assert sizes == []
+        await service.text_features(["boat " * 1000] * 60, truncate=True)
+        assert (sum(sizes), max(sizes)) == (300_000, 50_000)
+
+    monkeypatch.setattr(type(bundle.tokenizer), "unread", unread)
+    with_service(bundle, work, gallery=Gallery(PlainLibrary(tmp_path, bundle)))
+
+
+def test_the_limit_of_the_server_stands_whatever_that_of_the_model_is(bundle: Bundle):
+    narrow = dataclasses.replace(bundle, preprocess=dataclasses.replace(bundle.preprocess, max_pixels=10_000))
+    picture = Picture(data_url(picture_file(size=(110, 100))))
+
+    async def work(service: Service) -> int:
+        return len(await service.image_features([picture]))
+
+    assert with_service(narrow, work, limits=Limits(pixels=11_000)) == 1
+    with pytest.raises(ImageError, match="at most 10,900 pixels"):
+        with_service(narrow, work, limits=Limits(pixels=10_900))
+
+
+def test_one_request_may_have_as_many_urls_as_pictures_and_few_files_are_held_at_once(bundle: Bundle):
+    held = most = 0
+    file = picture_file()
+
+    async def fetch(_: str) -> bytes:
+        nonlocal held, most
+        held += 1
+        most = max(most, held)
+        await asyncio.sleep(0)
+        return file
+
+    async def work(service: Service) -> int:
+        nonlocal held
+        decode = service._decode
+
+        def decoded(*arguments: Any) -> np.ndarray:
+            nonlocal held
+            held -= 1
+            return decode(*arguments)
+
+        service._decode = decoded
+        many = [Picture("https://example.org/a.png")] * 32
+        return sum(map(len, await asyncio.gather(*(service.image_features(many) for _ in range(3)))))
+
+    assert with_service(bundle, work, fetch=fetch, limits=Limits(decoders=16)) == 96
+    assert most == 8
+
+
+def test_a_library_that_cannot_be_counted_yet_is_one_all_the_same(bundle: Bundle, tmp_path: Path):
+    async def work(service: Service) -> int | None:
+        return service.pictures_found
+
+    assert with_service(bundle, work) is None
+    assert with_service(bundle, work, gallery=Gallery(PlainLibrary(tmp_path, bundle))) == 0

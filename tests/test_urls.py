@@ -214,6 +214,11 @@ def test_an_entry_that_is_no_host_is_refused(entry: str):
         Fetcher([entry], max_bytes=1)
 
 
+def test_a_name_is_allowed_as_urls_have_it():
+    one = Fetcher(["*.Bücher.example:8443", "example.org"], max_bytes=1)
+    assert one._allowed == {"*.xn--bcher-kva.example:8443", "example.org"}
+
+
 def test_few_are_fetched_at_once():
     async def run() -> list[Any]:
         net = Net(NAMES, {"/": b"silence"})

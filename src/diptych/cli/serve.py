@@ -140,6 +140,7 @@ def serve(
             log_level="error",
             access_log=False,  # what people search for is theirs
             server_header=False,
+            proxy_headers=False,  # nothing here goes by where a request says that it comes from
             ws="none",
             timeout_graceful_shutdown=_GRACE,
         )
@@ -229,8 +230,22 @@ def _names(host: str, allowed: list[str]) -> list[str] | None:
     """Names by which the server may be called; None is any."""
     if ANY_NAME in allowed:
         return None
-    own = [socket.gethostname()] if host in _EVERYWHERE else []
-    return ["localhost", "127.0.0.1", "::1", host.partition("%")[0], *own, *allowed]
+    address = _as_called(host.partition("%")[0] or "0.0.0.0")
+    own = [socket.gethostname().lower()] if address in _EVERYWHERE else []
+    return ["localhost", "127.0.0.1", "::1", address, *own, *map(_as_called, allowed)]
+
+
+def _as_called(host: str) -> str:
+    """A name or an address as browsers send it."""
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(host.strip("[]")))
+    try:
+        name = host.rstrip(".").encode("idna").decode().lower()
+    except UnicodeError:
+        name = ""
+    if not name or any(mark in name for mark in ":/*@ "):
+        raise ConfigError(f"a host must be a name or an address, without port or path. Got {host!r}.")
+    return name
 
 
 def _shown(host: str, port: int) -> str:

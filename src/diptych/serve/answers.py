@@ -24,9 +24,10 @@ def answer_errors_in_one_shape(app: FastAPI) -> None:
 
     async def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        path = request.scope["path"][:100]  # request.url would be made of the Host header, which may be no host
         sentences = {
-            404: f"{request.url.path[:100]} is not here. See /openapi.json for what is.",
-            405: f"{request.url.path[:100]} does not take {request.method[:20]}. See /openapi.json for what it takes.",
+            404: f"{path} is not here. See /openapi.json for what is.",
+            405: f"{path} does not take {request.method[:20]}. See /openapi.json for what it takes.",
         }
         codes = {404: "not_found", 405: "method_not_allowed"}
         sentence = sentences.get(error.status_code, f"{error.detail}.")

@@ -29,10 +29,11 @@ from diptych.serve.messages import (
     SearchAnswer,
     SearchRequest,
     Text,
+    UnreadText,
     error_responses,
 )
 from diptych.serve.refusals import RefusedError
-from diptych.serve.service import Picture, Service, together
+from diptych.serve.service import Picture, Service, TextFeatures, together
 from diptych.version import __version__
 
 _PAGE = {"index.html": "text/html", "style.css": "text/css", "app.js": "text/javascript"}
@@ -71,6 +72,7 @@ def create_app(service: Service, *, api_key: str = "", hosts: Iterable[str] | No
         lifespan=lifespan,
         docs_url=None,  # these two pages load their scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # it would redirect to the address that it sees itself, which behind a proxy is another
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         responses=error_responses(401, 403, 421, 503),
     )
@@ -90,7 +92,8 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
     async def embeddings(asked: EmbeddingsRequest) -> Response:
         """Features of texts and pictures, as OpenAI's route of this name gives those of texts.
 
-        All have unit length, so the dot product of two is their cosine; pictures and texts can be compared.
+        All have unit length, so the dot product of two is their cosine; pictures and texts can be compared. A text of
+        which the model reads nothing is refused: all such texts would have one and the same feature.
         """
         width = service.bundle.model.config.embed_dim
         if asked.model is not None and asked.model != service.name:
@@ -106,8 +109,8 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
             )
         if not asked.input:
             raise RefusedError(400, "input must hold at least one text or picture. It is empty.", "invalid", "input")
-        features, tokens = await _features(service, asked.input, truncate=bool(asked.truncate))
-        answer = await service.short(_embeddings_json, features, asked.encoding_format, service.name, tokens)
+        features, of_texts = await _features(service, asked.input, truncate=bool(asked.truncate))
+        answer = await service.short(_embeddings_json, features, asked.encoding_format, service.name, of_texts)
         return Response(answer, media_type="application/json")
 
     @app.get("/v1/models", responses=error_responses(429))
@@ -127,8 +130,9 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
     async def classify(asked: ClassifyRequest) -> ClassifyAnswer:
         """Which of some labels fits a picture best. A label is any words; no training is needed."""
         shares = await service.classify(Picture(asked.image), asked.labels, asked.templates)
-        labels = [{"label": label, "probability": share} for label, share in shares.items()]
-        return ClassifyAnswer.model_validate({"model": service.name, "labels": labels})
+        labels = [{"label": label, "probability": share} for label, share in shares.probabilities.items()]
+        unread = list(map(UnreadText.of, shares.unread))
+        return ClassifyAnswer.model_validate({"model": service.name, "labels": labels, "unread": unread})
 
 
 def _add_library_routes(app: FastAPI, service: Service) -> None:
@@ -143,7 +147,8 @@ def _add_library_routes(app: FastAPI, service: Service) -> None:
             count=asked.count,
             filters=asked.filters.for_library(),
         )
-        return SearchAnswer.model_validate({"model": service.name, "results": found})
+        unread = list(map(UnreadText.of, found.unread))
+        return SearchAnswer.model_validate({"model": service.name, "results": found.pictures, "unread": unread})
 
     @app.get("/library/{id}/thumbnail", response_class=Response, responses=_JPEG | error_responses(404, 429))
     async def thumbnail(id: str, request: Request) -> Response:
@@ -237,7 +242,8 @@ def _facts_of_model(service: Service) -> Model:
 
 def _jpeg(request: Request, data: bytes) -> Response:
     tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
-    headers = {"Cache-Control": "private, max-age=3600", "ETag": tag}
+    # To be asked for each time: a picture may be deleted, and a browser's next user may have no key.
+    headers = {"Cache-Control": "private, no-cache", "ETag": tag}
     known = request.headers.get("if-none-match", "")
     if tag in known or known.strip() == "*":
         return Response(status_code=304, headers=headers)
@@ -246,26 +252,30 @@ def _jpeg(request: Request, data: bytes) -> Response:
 
 async def _features(
     service: Service, inputs: Sequence[str | Text | Image], *, truncate: bool
-) -> tuple[np.ndarray, int]:
-    """[N, D] of texts and pictures in the order they came, and the tokens of the texts."""
+) -> tuple[np.ndarray, TextFeatures]:
+    """[N, D] of texts and pictures in the order they came, and what the texts are by themselves."""
     pictures = {i: Picture(one.image, f"input[{i}]") for i, one in enumerate(inputs) if isinstance(one, Image)}
     texts = {
         i: one.text if isinstance(one, Text) else one for i, one in enumerate(inputs) if not isinstance(one, Image)
     }
-    of_pictures, (of_texts, tokens) = await together(
-        service.image_features(list(pictures.values())), service.text_features(list(texts.values()), truncate=truncate)
+    of_pictures, of_texts = await together(
+        service.image_features(list(pictures.values())),
+        service.text_features(list(texts.values()), truncate=truncate, must_be_read=True),
     )
     features = np.empty((len(inputs), service.bundle.model.config.embed_dim), np.float32)
     features[list(pictures)] = of_pictures
-    features[list(texts)] = of_texts
-    return features, tokens
+    features[list(texts)] = of_texts.features
+    return features, of_texts
 
 
-def _embeddings_json(features: np.ndarray, encoding: str | None, model: str, tokens: int) -> bytes:
+def _embeddings_json(features: np.ndarray, encoding: str | None, model: str, of_texts: TextFeatures) -> bytes:
     if encoding == "base64":
         rows: list[Any] = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in features]
     else:
         rows = features.tolist()
     data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows)]
-    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return pydantic_core.to_json({"object": "list", "data": data, "model": model, "usage": usage})
+    usage = {"prompt_tokens": of_texts.tokens, "total_tokens": of_texts.tokens}
+    answer = {"object": "list", "data": data, "model": model, "usage": usage}
+    if of_texts.unread:  # otherwise the answer is OpenAI's to the key
+        answer["unread"] = list(map(UnreadText.of, of_texts.unread))
+    return pydantic_core.to_json(answer)

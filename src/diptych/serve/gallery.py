@@ -6,6 +6,7 @@ nothing else that a file holds (where it was taken, by whom) leaves the server.
 
 import contextlib
 import datetime
+import os
 import secrets
 import stat
 import threading
@@ -156,7 +157,7 @@ class Gallery:
         return {
             "id": id_,
             "score": row.score,
-            "name": row.path.relative_to(self._library.folder).as_posix(),
+            "name": _shown(row.path.relative_to(self._library.folder)),
             "width": row.width,
             "height": row.height,
             "taken": row.date.isoformat(" ") if row.date else None,
@@ -189,6 +190,11 @@ class _Drawn:
 
     state: tuple[int, ...]
     jpeg: bytes
+
+
+def _shown(path: Path) -> str:
+    """A path as text. A name may be of any bytes, and JSON holds only Unicode."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "replace")
 
 
 def _state(path: Path) -> tuple[int, ...] | None:

@@ -117,7 +117,7 @@ class Guard:
             BusyError: too many are in.
         """
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        host = re.sub(r":\d*$", "", headers.get("host", "")).strip("[]").lower()
+        host = re.sub(r":\d*$", "", headers.get("host", "")).strip("[]").rstrip(".").lower()
         if not self._is_ours(host):
             # A page of a stranger whose name was turned to this address could otherwise read the answers.
             names = ", ".join(sorted(self._hosts or ()))
@@ -200,8 +200,11 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            theirs = list(message.get("headers", ()))
             ours = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
-            message = {**message, "headers": [*message.get("headers", ()), *ours]}
+            if not any(name.lower() == b"cache-control" for name, _ in theirs):
+                ours.append((b"cache-control", b"no-store"))  # what is in pictures, and what is sought, is private
+            message = {**message, "headers": [*theirs, *ours]}
         elif self._is_head:
             message = {**message, "body": b""}
         await self._send(message)

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, FailFast, Field, Strict, Tag
 
+from diptych.data.tokenizer import Unread
 from diptych.search import query as filters
 from diptych.search.query import parse_day
 
@@ -87,11 +88,27 @@ class Usage(BaseModel):
     total_tokens: int
 
 
+class UnreadText(BaseModel):
+    """A text of which the model does not know all words: to it they are one and the same unknown one."""
+
+    text: str
+    words: int = Field(description="That it has, as the tokenizer splits them.")
+    unknown: int = Field(description="Of them, those that the model does not know.")
+    message: str = Field(description="The same as a sentence.")
+
+    @classmethod
+    def of(cls, text: Unread) -> "UnreadText":
+        return cls(text=text.text, words=text.words, unknown=text.unknown, message=str(text))
+
+
 class EmbeddingsAnswer(BaseModel):
     object: Literal["list"] = "list"
     data: list[Embedding]
     model: str
     usage: Usage
+    unread: list[UnreadText] = Field(
+        default_factory=list, description="Texts of which some words are unknown; only there where there are any."
+    )
 
 
 class Model(BaseModel):
@@ -127,6 +144,7 @@ class ClassifyAnswer(BaseModel):
     labels: list[Share] = Field(
         description="Best first. A softmax over these labels, so they add up to 1; of a SigLIP model each by itself."
     )
+    unread: list[UnreadText] = Field(description="Labels of which some words are unknown. None are, with most models.")
 
 
 class Filters(_Request):
@@ -181,6 +199,7 @@ class Found(BaseModel):
 class SearchAnswer(BaseModel):
     model: str
     results: list[Found]
+    unread: list[UnreadText] = Field(description="Texts of the question of which some words are unknown.")
 
 
 class HealthAnswer(BaseModel):

@@ -6,6 +6,7 @@ pictures, the model for texts, decoding, drawing, the library, and what is short
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diptych.classify import ZeroShotClassifier
+from diptych.classify import ZeroShotClassifier, readable
 from diptych.data.prompts import PLAIN, check_labels, check_templates, fill
+from diptych.data.tokenizer import Unread
 from diptych.errors import ConfigError, DiptychError, ImageError, TextError
 from diptych.search.query import Filters, weighted_sum
 from diptych.serve.batcher import Batcher
@@ -35,6 +37,7 @@ Fetch = Callable[[str], Awaitable[bytes]]
 
 _HEALTH_SECONDS = 1.0  # one answer of /health holds so long
 _CHARACTERS = 50_000  # tokenized at once: what is too long for the model takes hundreds of bytes a character on the way
+_FILES = 8  # behind URLs, that are fetched or wait for their decoding: each may be as large as a body
 _LAST = 5.0  # s that work in hand has to end when the service is closed
 
 
@@ -44,6 +47,31 @@ class Picture:
 
     source: str
     where: str = "image"  # what the request calls it, for messages
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFeatures:
+    """Features of texts, and what the tokenizer made of them."""
+
+    features: np.ndarray  # [N, D] float32, unit length
+    tokens: int  # of all texts, start and end included
+    unread: Sequence[Unread] = ()  # those of which the tokenizer does not know all words
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shares:
+    """Probabilities of labels, the best first, and labels of which the model does not read all."""
+
+    probabilities: Mapping[str, float]
+    unread: Sequence[Unread]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Facts of pictures that were found, the best first, and what of the question the model does not read."""
+
+    pictures: list[dict[str, Any]]
+    unread: Sequence[Unread] = ()
 
 
 class Service:
@@ -76,6 +104,8 @@ class Service:
         self._fetch = fetch
         self.started = int(time.time())  # s since 1970
         bundle.model.eval()  # two threads use it, and neither may find it otherwise
+        self._preprocess = dataclasses.replace(bundle.preprocess, max_pixels=self.limits.pixels)
+        self._files = asyncio.Semaphore(_FILES)
         seconds = self.limits.work_seconds
         self._image_model = Workers(1, name="diptych-images")
         self._text_model = Workers(1, name="diptych-texts")
@@ -102,7 +132,7 @@ class Service:
         self._golden = bundle.encode_images([golden_picture()])  # [1, D], as it was at the start
         self._health: asyncio.Task[str] | None = None
         self._health_until = 0.0
-        self.pictures_found: int | None = None  # in the library, when it was last looked at
+        self.pictures_found = None if gallery is None else 0  # in the library, when it was last looked at
         for kind, batcher in (("picture", self._images), ("text", self._texts)):
             self.monitor.waiting.labels(kind).set_function(lambda batcher=batcher: batcher.places_taken)
 
@@ -133,35 +163,39 @@ class Service:
             pixels = await together(*(self._pixels(picture, turns) for picture in pictures))
             return np.stack(await self._images(pixels))
 
-    async def text_features(self, texts: Sequence[str], *, truncate: bool = False) -> tuple[np.ndarray, int]:
-        """Features of texts, and how many tokens these have, start and end included.
+    async def text_features(
+        self, texts: Sequence[str], *, truncate: bool = False, must_be_read: bool = False
+    ) -> TextFeatures:
+        """Features of texts.
 
-        Returns:
-            [N, D] float32, unit length; and the tokens.
+        Args:
+            texts: what to encode.
+            truncate: cut what is too long.
+            must_be_read: refuse a text of which the tokenizer knows no word. All such texts have one feature, which
+                looks like an answer and is none.
 
         Raises:
-            TextError: a text is too long.
+            TextError: a text is too long, or is not read.
             ConfigError: there are too many.
             BusyError: there is no room.
         """
         if not texts:
-            return np.empty((0, self.bundle.model.config.embed_dim), np.float32), 0
-        _check_count("texts", len(texts), self.limits.texts)
-        self._check_length(max(map(len, texts)))
-        if (length := sum(map(len, texts))) > self.limits.all_characters:
-            most = self.limits.all_characters
-            raise TextError(f"the texts of a request have at most {most:,} characters. Got {length:,}: send fewer.")
+            return TextFeatures(features=np.empty((0, self.bundle.model.config.embed_dim), np.float32), tokens=0)
+        self._check_texts(texts)
         with self._texts.places(len(texts)):
+            unread = await self._unread(texts)
+            if must_be_read and (none := next((text for text in unread if text.is_whole), None)):
+                raise TextError(str(none))
             counts = [await self.short(self._count_tokens, part, truncate) for part in _parts(texts)]
-            return np.stack(await self._texts(texts)), sum(counts)
+            features = np.stack(await self._texts(texts))
+        return TextFeatures(features=features, tokens=sum(counts), unread=unread)
 
-    async def classify(
-        self, picture: Picture, labels: Sequence[str], templates: Sequence[str] = PLAIN
-    ) -> dict[str, float]:
-        """Probabilities of labels for one picture, the best first; as `ZeroShotClassifier` gives them.
+    async def classify(self, picture: Picture, labels: Sequence[str], templates: Sequence[str] = PLAIN) -> Shares:
+        """Probabilities of labels for one picture, as `ZeroShotClassifier` gives them.
 
         Raises:
             DataError: labels or templates are not valid, or the picture cannot be read.
+            TextError: the model reads none of the labels, or cannot tell two apart as it reads neither.
             ConfigError: there are too many.
             BusyError: there is no room.
         """
@@ -170,10 +204,15 @@ class Service:
             self._check_length(max(map(len, labels)) + max(map(len, templates)))
         labels, templates = check_labels(labels), check_templates(templates)
         texts = list(dict.fromkeys(text for label in labels for text in fill(templates, label)))
-        of_picture, (of_texts, _) = await together(self.image_features([picture]), self.text_features(texts))
-        known = _Known(self.bundle, dict(zip(texts, torch.from_numpy(of_texts), strict=True)))
+        self._check_texts(texts)  # each label is within one of them
+        unread = await self._unread(labels)
+        readable(_Known(self.bundle, {}, unread), labels)  # before the picture is looked at
+        of_picture, of_texts = await together(self.image_features([picture]), self.text_features(texts))
+        features = dict(zip(texts, torch.from_numpy(of_texts.features), strict=True))
+        known = _Known(self.bundle, features, unread)
         shares = await self._text_model(_probabilities, known, labels, templates, of_picture)
-        return dict(sorted(zip(labels, shares, strict=True), key=lambda pair: -pair[1]))
+        best_first = sorted(zip(labels, shares, strict=True), key=lambda pair: -pair[1])
+        return Shares(probabilities=dict(best_first), unread=unread)
 
     async def search(
         self,
@@ -184,8 +223,8 @@ class Service:
         without: str | None = None,
         count: int = 20,
         filters: Filters | None = None,
-    ) -> list[dict[str, Any]]:
-        """The pictures nearest to what is given, text and picture added up; facts of each, best first.
+    ) -> Answer:
+        """The pictures nearest to what is given, text and picture added up.
 
         Text is words and nothing else: it is never read as the name of a file.
 
@@ -201,6 +240,7 @@ class Service:
             RefusedError: there is no library, or no such id.
             ConfigError: nothing is given, or it cancels out, or count is too large.
             DataError: the picture or a text cannot be used.
+            TextError: the model reads nothing of a text.
             BusyError: there is no room.
         """
         gallery = self._gallery()
@@ -209,22 +249,22 @@ class Service:
         if like is not None:
             if text is not None or picture is not None or without is not None:
                 raise ConfigError("like goes by itself: leave out text, image and without.")
-            return await self._in_library(gallery.like, like, count, filters)
+            return Answer(pictures=await self._in_library(gallery.like, like, count, filters))
         if text is not None and not text.strip():
             raise ConfigError("text must hold words, and is empty. Leave it out to search by a picture alone.")
+        if without is not None and not without.strip():
+            raise ConfigError("without must hold words, and is empty. Leave it out to take nothing away.")
         texts = [one for one in (text, without) if one is not None]
-        for unread in await self.short(self.bundle.unread, texts):
-            if unread.is_whole:
-                raise TextError(str(unread))
-        (of_texts, _), of_picture = await together(
-            self.text_features(texts), self.image_features([] if picture is None else [picture])
+        of_texts, of_picture = await together(
+            self.text_features(texts, must_be_read=True), self.image_features([] if picture is None else [picture])
         )
-        of_text, taken_away = np.split(of_texts, [len(texts) - (without is not None)])
+        of_text, taken_away = np.split(of_texts.features, [len(texts) - (without is not None)])
         if not len(of_text) and not len(of_picture):
             raise ConfigError("a search needs something to look for: text, image or like.")
         parts = ((1.0, of_text), (1.0, of_picture), (-1.0, taken_away))
         wanted = weighted_sum([([weight] * len(rows), torch.from_numpy(rows)) for weight, rows in parts])
-        return await self._in_library(gallery.search, wanted.numpy(), count, filters)
+        found = await self._in_library(gallery.search, wanted.numpy(), count, filters)
+        return Answer(pictures=found, unread=of_texts.unread)
 
     async def draw(self, id_: str, side: int) -> bytes:
         """A JPEG of a picture that was found; see `Gallery.draw`.
@@ -281,14 +321,16 @@ class Service:
     async def _pixels(self, picture: Picture, turns: asyncio.Semaphore) -> np.ndarray:
         """[S, S, 3] uint8 of one picture."""
         try:
-            source: str | bytes = picture.source
-            if is_url(picture.source):
-                if self._fetch is None:
-                    sentence = "URLs are not fetched by this server. Send the file itself, as a data URL or base64."
-                    raise ImageError(f"{picture.where}: {sentence}", "url refused")
-                source = await self._fetch(picture.source)
-            async with turns:
-                return await self._decoders(self._decode, source, picture.where)
+            if not is_url(picture.source):
+                async with turns:
+                    return await self._decoders(self._decode, picture.source, picture.where)
+            if self._fetch is None:
+                sentence = "URLs are not fetched by this server. Send the file itself, as a data URL or base64."
+                raise ImageError(f"{picture.where}: {sentence}", "url refused")
+            # A file keeps its place until it is decoded, so that no more are in memory than are fetched at once.
+            async with turns, self._files:
+                file = await self._fetch(picture.source)
+                return await self._decoders(self._decode, file, picture.where)
         except TimeoutError:
             seconds = self.limits.work_seconds
             sentence = f"{picture.where} must be decoded within {seconds:g} s, and takes longer. Send it smaller."
@@ -299,11 +341,22 @@ class Service:
         raise error
 
     def _decode(self, source: str | bytes, where: str) -> np.ndarray:
-        return decode_picture(source, where, self.bundle.preprocess, max_pixels=self.limits.pixels)
+        return decode_picture(source, where, self._preprocess)
+
+    def _check_texts(self, texts: Sequence[str]) -> None:
+        """Before any of them is tokenized."""
+        _check_count("texts", len(texts), self.limits.texts)
+        self._check_length(max(map(len, texts)))
+        if (length := sum(map(len, texts))) > self.limits.all_characters:
+            most = self.limits.all_characters
+            raise TextError(f"the texts of a request have at most {most:,} characters. Got {length:,}: send fewer.")
 
     def _check_length(self, length: int) -> None:
         if length > self.limits.characters:
             raise TextError(f"a text has at most {self.limits.characters:,} characters. Got {length:,}: shorten it.")
+
+    async def _unread(self, texts: Sequence[str]) -> list[Unread]:
+        return [text for part in _parts(texts) for text in await self.short(self.bundle.unread, part)]
 
     def _count_tokens(self, texts: Sequence[str], truncate: bool) -> int:
         tokenizer = self.bundle.tokenizer
@@ -334,14 +387,18 @@ async def together(*coroutines: Coroutine[Any, Any, Any]) -> list[Any]:
 
 
 class _Known:
-    """An encoder of texts that were encoded before, in batches with those of others."""
+    """An encoder of texts that were encoded before, in batches with those of others; what it does not read is known."""
 
-    def __init__(self, bundle: Bundle, features: Mapping[str, Tensor]) -> None:
+    def __init__(self, bundle: Bundle, features: Mapping[str, Tensor], unread: list[Unread]) -> None:
         self._features = features
+        self._unread = unread
         self.encode_images = bundle.encode_images
-        self.unread = bundle.unread
         self.logits_per_image = bundle.logits_per_image
         self.probabilities = bundle.probabilities
+
+    def unread(self, texts: Sequence[str]) -> list[Unread]:
+        del texts  # the labels, which were looked at
+        return self._unread
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         return torch.stack([self._features[text] for text in texts])

@@ -5,6 +5,7 @@ checked, so that a name which answers otherwise the second time gains nothing. E
 """
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
 import ssl
@@ -178,10 +179,14 @@ class _ToAddress(httpcore2.AsyncNetworkBackend):
 
 def _checked_host(entry: str) -> str:
     name, _, port = entry.strip().lower().partition(":")
-    labels = name.removeprefix("*.").split(".")
-    if not all(labels) or any(c in name.removeprefix("*.") for c in "/*@? ") or (port and not port.isdigit()):
+    below = "*." if name.startswith("*.") else ""
+    name = name.removeprefix(below)
+    with contextlib.suppress(UnicodeError):  # then it is no host
+        name = name.encode("idna").decode()  # as URLs have it
+    is_host = all(name.split(".")) and name.isascii() and not any(c in name for c in "/*@? ")
+    if not is_host or (port and not port.isdigit()):
         raise ConfigError(f"--allow-url takes a host, e.g. example.org or *.example.org. Got {entry!r}.")
-    return name + (f":{port}" if port else "")
+    return below + name + (f":{port}" if port else "")
 
 
 def _refused(url: str, must: str, cause: str = "url refused") -> ImageError:

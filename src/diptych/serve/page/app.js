@@ -39,7 +39,9 @@ function askKey() {
     const dialog = $("locked");
     dialog.showModal();
     dialog.addEventListener("close", () => {
-      sessionStorage.setItem("key", $("key").value);
+      // What no header can hold is no key either, and would stop every request before it goes out.
+      const key = $("key").value.trim();
+      sessionStorage.setItem("key", /^[\x21-\x7e]+$/.test(key) ? key : "");
       $("key").value = "";
       asking = null;
       done();
@@ -51,13 +53,14 @@ function askKey() {
 // Through `call`, as an <img> of its own would send no key.
 async function show(image, path) {
   image.dataset.path = path;
+  image.removeAttribute("src"); // or it would stand beside the name of the next one until that comes, if it does
   try {
     const blob = await (await call(path)).blob();
     if (image.dataset.path !== path) return;
     image.src = URL.createObjectURL(blob);
     image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
   } catch {
-    image.alt = "no picture";
+    if (image.dataset.path === path) image.alt = "no picture";
   }
 }
 
@@ -75,8 +78,8 @@ function say(element, text, isBad = false) {
   element.classList.toggle("bad", isBad);
 }
 
-function sentence(error) {
-  return error.message.charAt(0).toUpperCase() + error.message.slice(1);
+function sentence({ message }) {
+  return message.charAt(0).toUpperCase() + message.slice(1);
 }
 
 function make(tag, classes, text) {
@@ -118,7 +121,8 @@ async function search() {
     draw();
     const found = answer.results.length;
     const what = state.like ? `like ${state.like.name}` : "best first";
-    say(status, found ? `${found} ${found === 1 ? "picture" : "pictures"}, ${what}` : "Nothing passes the filters.");
+    const counted = found ? `${found} ${found === 1 ? "picture" : "pictures"}, ${what}` : "Nothing passes the filters";
+    say(status, [counted, ...answer.unread.map(sentence)].join(". "));
   } catch (error) {
     if (number === state.asked) say(status, sentence(error), true);
   }
@@ -150,7 +154,7 @@ function card(result) {
   open.append(image);
   open.addEventListener("click", () => view(place(result.id)));
   const caption = make("div", "caption");
-  const file = make("span", "file", result.name.split("/").pop());
+  const file = make("bdi", "file", result.name.split("/").pop());
   file.title = result.name;
   const score = make("span", "score", result.score.toFixed(3));
   score.title = "cosine with what was looked for";
@@ -192,7 +196,9 @@ function view(i) {
   show($("large"), result.picture);
   const facts = [result.name, result.width ? `${result.width} × ${result.height}` : "", result.taken, result.camera];
   if (result.time !== null) facts.push(`at ${Math.round(result.time)} s`);
-  $("facts").textContent = [...facts.filter(Boolean), `score ${result.score.toFixed(3)}`].join(" · ");
+  // Each by itself, as a name may turn the direction of what is written after it.
+  const shown = [...facts.filter(Boolean), `score ${result.score.toFixed(3)}`].map((fact) => make("bdi", "", fact));
+  $("facts").replaceChildren(...shown.flatMap((fact, i) => (i ? [" · ", fact] : [fact])));
   $("previous").disabled = i === 0;
   $("next").disabled = i === state.results.length - 1;
   if (!$("viewer").open) $("viewer").showModal();
@@ -227,7 +233,8 @@ async function nameIt() {
     const answer = await (await call("/classify", asked)).json();
     if (number !== state.named) return;
     $("bars").replaceChildren(...answer.labels.map(bar));
-    say(status, labels.length === 1 ? "One label alone says nothing: add what else it could be." : "");
+    const alone = labels.length === 1 ? ["One label alone says nothing: add what else it could be."] : [];
+    say(status, [...alone, ...answer.unread.map(sentence)].join(" "));
   } catch (error) {
     if (number !== state.named) return;
     $("bars").replaceChildren();
@@ -238,7 +245,7 @@ async function nameIt() {
 function bar({ label, probability }) {
   const item = make("li");
   const row = make("div", "row");
-  row.append(make("span", "", label), make("span", "", `${(100 * probability).toFixed(1)} %`));
+  row.append(make("bdi", "", label), make("span", "", `${(100 * probability).toFixed(1)} %`));
   const track = make("div", "track");
   const fill = make("div", "fill");
   fill.style.width = `${100 * probability}%`;
