@@ -92,7 +92,7 @@ def _print_result(result: "Result") -> None:
         header=[result.data.title, "metric", "value", "95% interval"],
         numbers=[2, 3],
     )
-    print_prompts(result.prompts)
+    print_prompts(result.prompts, result.shortened)
     of_probe = [one.point.shots for one in fit.few_shot if one.learner == "probe"]
     if of_probe:
         words = _number(fit.worth, of_probe[0], fit.a_class)

@@ -88,7 +88,7 @@ def _print_templates(found: "PromptSearch") -> None:
         f"\n{len(every)} templates on {found.chosen_on:,} pictures: top-1 {low:.2%} to {high:.2%}, median "
         f"{median:.2%}; {found.disagreement:.1%} of pictures change their class with the template."
     )
-    print_prompts(found.prompts)
+    print_prompts(found.prompts, found.shortened)
     print()
 
 

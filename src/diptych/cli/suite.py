@@ -69,3 +69,5 @@ def _say(one: "Measured") -> None:
     print(one_line(f"{one.title}: {number}, {done}; prompts: {prompts.sentence}"), file=sys.stderr)
     if prompts.naming:
         complain(f"{one.data}: class names: {prompts.naming}.")
+    if one.result.shortened:
+        complain(f"{one.title}: {one.result.shortened:,} texts are too long for the model and were cut.")

@@ -36,9 +36,7 @@ def as_pictures(images: Iterable[T]) -> Sequence[T]:
         return cast("list[T]", list(images))
     if isinstance(images, str | bytes | bytearray | os.PathLike | Image.Image) or hasattr(images, "read"):
         raise DataError(f"images must be a list of pictures. Got one {_named(images)}: put it in a list.")
-    has_places = hasattr(images, "__len__") and hasattr(
-        images, "__getitem__"
-    )  # may read a picture when asked
+    has_places = hasattr(images, "__len__") and hasattr(images, "__getitem__")  # may read a picture when asked
     if isinstance(images, Mapping | AbstractSet) or not (has_places or isinstance(images, Iterable)):
         raise DataError(f"images must be a list of pictures. Got {_named(images)}.")
     return cast("Sequence[T]", images) if has_places else list(images)

@@ -271,6 +271,7 @@ class OpenedSet:
             and (conditions, there.prompts, there.metric)
             == (self.conditions, self.prompts, self._metric(there.measurement))
             and set(self._subsets) <= set(there.numbers)
+            and (self.features.truncate or not there.shortened or not there.prompts.classnames)  # else refused now
         )
         if not alike or there.measurement != "linear-probe":
             return alike

@@ -59,6 +59,7 @@ class PromptSearch:
     model: ModelId
     conditions: Conditions
     prompts: Prompts  # the candidates, and the class names
+    shortened: int  # sentences of these that were too long for the model and were cut
     choose_split: str | None  # None: half of each class
     chosen_on: int  # pictures
     templates: tuple[TemplateScore, ...]  # best first
@@ -127,6 +128,7 @@ def search_prompts(
         model=opened.model_id,
         conditions=opened.conditions,
         prompts=prompts,
+        shortened=features.too_long(prompts.sentences) if features.truncate else 0,
         choose_split=choose_split,
         chosen_on=len(choose_on[1]),
         templates=tuple(
