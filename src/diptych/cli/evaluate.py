@@ -51,10 +51,11 @@ def zero_shot(
     """
     templates = prompts.read()
 
-    from diptych.eval.suite import measure_one, one_set
+    from diptych.eval.find_sets import one_set
+    from diptych.eval.suite import measure_one
 
     one = one_set(data_path(data), "zero-shot", split=split)
-    print_result(measure_one(options.features(), one, "zero-shot", options.asked(templates), out))
+    print_result(measure_one(options.features, one, "zero-shot", options.asked(templates), out))
 
 
 def print_result(result: "Result") -> None:

@@ -49,12 +49,12 @@ def prompts(
     """
     templates = prompts.read()
 
+    from diptych.eval.find_sets import one_set
     from diptych.eval.result_file import write_record
-    from diptych.eval.suite import one_set
     from diptych.eval.workbench import PROMPTS_FORMAT, search_prompts
 
     found = search_prompts(
-        options.features(),
+        options.features,
         one_set(data, "zero-shot", split=split),
         options.asked(templates),
         choose_split=choose_split,

@@ -31,8 +31,9 @@ def suite(*, data: Path, out: Path, tasks: list[str] | None = None, options: Mod
     from rich.console import Console
     from rich.progress import Progress
 
+    from diptych.eval.find_sets import ALL, find_sets
     from diptych.eval.result_tables import retrieval_table, sets_table
-    from diptych.eval.suite import ALL, find_sets, run_suite
+    from diptych.eval.suite import run_suite
 
     sets = find_sets(data, tasks or [ALL])
     console = Console(stderr=True)

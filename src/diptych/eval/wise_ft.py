@@ -9,9 +9,10 @@ from pathlib import Path
 
 from diptych.errors import ConfigError
 from diptych.eval.features import ModelFeatures
+from diptych.eval.find_sets import one_set
 from diptych.eval.measure import evaluate_zero_shot, prompts_of, task_of
 from diptych.eval.result import Conditions, DataId, ModelId
-from diptych.eval.suite import conditions_of, one_set
+from diptych.eval.suite import conditions_of
 from diptych.eval.tasks import Prompts
 from diptych.sets.digest import digest
 from diptych.sets.labelled import LabelledImages
