@@ -29,9 +29,9 @@ from diptych.data.embedded import data_path
 from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
 from diptych.eval.features import ModelFeatures
+from diptych.eval.find_sets import find_sets
 from diptych.eval.result import Result
 from diptych.eval.result_file import read_results
-from diptych.eval.suite import find_sets
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
 from diptych.pairs.shards import ShardSet

@@ -774,6 +774,31 @@ def test_codes_become_names_and_it_is_said_and_kept(run: Run, fails, model: str,
     assert "put words.txt beside the data" in fails("evaluate", "zero-shot", *words)
 
 
+def test_names_that_are_too_long_are_refused_or_cut_and_counted(
+    run: Run, fails, model: str, splits: Path, tmp_path: Path
+):
+    for split in ("train", "test"):
+        (splits / split / "red").rename(splits / split / ("red and green and blue " * 8).strip())
+    words = ("--data", splits, "--model", model)
+    said = "1 texts are too long for the model and were cut."
+    for name, out in (("zero-shot", "out"), ("probe", "out"), ("prompts", "prompts.json"), ("suite", "out")):
+        asked = (*words, "--out", tmp_path / out)
+        code, _, err = run("evaluate", name, *asked)
+        assert (code, "a text must fit" in err, "red and green" in err) == (2, True, True), name
+        code, _, err = run("evaluate", name, *asked, "--truncate")
+        assert (code, "too long for the model and were cut" in err) == (0, True), name
+        assert name == "prompts" or said in err
+    for result in read_results(tmp_path / "out")[0].values():
+        assert result.shortened == 1
+    assert run("evaluate", "suite", *words, "--out", tmp_path / "out")[0] == 2  # what was cut is not kept
+    assert run("evaluate", "suite", *words, "--out", tmp_path / "out", "--truncate")[2].count(", kept") == 2
+    old = tmp_path / "old"
+    shutil.copytree(splits, old)
+    curve = ("evaluate", "wise-ft", model, model, "--data", splits, "--reference", old, "--alphas", 0.5)
+    assert "a text must fit" in fails(*curve)
+    assert run(*curve, "--truncate")[0] == 0
+
+
 def test_suite_and_retrieval_say_what_to_do(fails, labelled_sets: Path, tmp_path: Path):
     out = tmp_path / "out"
     assert "nowhere must be a folder of data sets" in fails("evaluate", "suite", "--data", "nowhere", "--out", out)

@@ -8,9 +8,10 @@ from conftest import untrained_bundle
 from diptych.errors import DataError
 from diptych.eval.comparison import compare_results, compared
 from diptych.eval.features import ModelFeatures
+from diptych.eval.find_sets import find_sets
 from diptych.eval.result import DataId, ModelId, Result, Rows
 from diptych.eval.result_file import read_results
-from diptych.eval.suite import Asked, find_sets, run_suite
+from diptych.eval.suite import Asked, run_suite
 from diptych.measures.compare import compare_correct, compare_metric
 from diptych.measures.metrics import mean_per_class
 from test_result import KEYS, RIGHT, result

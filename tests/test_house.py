@@ -80,7 +80,7 @@ class Entry:
 
 def floor_plan() -> list[Entry]:
     """The entries of the map; a file has the floor of its folder where it states none itself."""
-    block = PLAN.read_text(encoding="utf-8").split("```")[1]
+    block = PLAN.read_text(encoding="utf-8").split("```text")[1].split("```")[0]
     lines = block.strip("\n").splitlines()
     assert lines[0] == "src/diptych/"
     entries: list[Entry] = []

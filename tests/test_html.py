@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import io
 import re
 import sys
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 import diptych
-from diptych.errors import ImageError, MissingExtraError
+from diptych.errors import ImageError
 from diptych.pages.html import render_report, write_report
 from diptych.pages.page import Bars, LinePlot, PageTable, Prediction, ReliabilityPlot, ReportPage
 
@@ -297,11 +298,17 @@ def test_long_curves_and_many_pictures_stay_below_two_megabytes():
     assert len(render_report(page).encode()) < 2_000_000
 
 
-def test_only_curves_need_matplotlib(monkeypatch: pytest.MonkeyPatch):
+def test_without_matplotlib_curves_alone_are_left_out_and_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    Reader(render_report(ReportPage(title="t", summary="s", right=[prediction(1)])))
-    with pytest.raises(MissingExtraError, match=r"the report's curves needs an extra: pip install 'diptych\[eval\]'"):
-        render_report(ReportPage(title="t", summary="s", curves=[LinePlot(title="loss", points=[(1, 2.0)])]))
+    plain = ReportPage(title="t", summary="s", right=[prediction(1)])
+    curved = dataclasses.replace(plain, curves=[LinePlot(title="loss", points=[(1, 2.0)])])
+    assert write_report(plain, tmp_path / "plain.html") == ""
+    assert write_report(curved, tmp_path / "curved.html") == (
+        "drawing curves needs an extra: pip install 'diptych[eval]'. "
+        "They are left out; the rest of the page is as usual."
+    )
+    pages = [(tmp_path / name).read_text(encoding="utf-8") for name in ("plain.html", "curved.html")]
+    assert pages[0] == pages[1]
 
 
 def test_a_report_is_written_as_utf8(tmp_path, page: ReportPage, html: str):

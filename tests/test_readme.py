@@ -1,20 +1,43 @@
-"""What README and docs show, runs: the Python, the commands, the recipe, the links; and no number is left open."""
+"""What README and docs show, runs: the Python, the commands, the recipe, the links; and no number is left open.
 
+Every block of every page is of a kind that its language names: `python`; `toml` and `json`; `bash`, for a server that
+test_serve.py starts; `text`, which nobody types; and commands without a language, one a line. Python and commands run
+here, page by page from top to bottom, unless the line before the block says `<!-- not run: WHY -->`. What is not run is
+still parsed.
+"""
+
+import contextlib
+import dataclasses
+import gzip
 import json
 import re
 import shlex
 import shutil
 import subprocess
 import tomllib
+import types
+import typing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import cyclopts
 import pytest
 from PIL import Image
+from tokenizers.pre_tokenizers import ByteLevel
 
-from diptych.cli.main import main
+from diptych.cli.main import app, main
 from diptych.data.embedded import HELD_OUT, data_path
+from diptych.data.images import Preprocess
+from diptych.data.tokenizer import Tokenizer
+from diptych.model.clip import CLIP
+from diptych.model.presets import preset
 from diptych.pairs.pipeline import captions_of
 from diptych.pairs.shards import ShardSet
+from diptych.runtime import generator
+from diptych.train.recipe import TrainRecipe
+from diptych.weights.bundle import Bundle
+from diptych.weights.convert import save_as
 from diptych.weights.registry import DEFAULT_MODEL, list_models
 
 ROOT = Path(__file__).parent.parent
@@ -25,9 +48,45 @@ PAGES = [*ROOT.glob("*.md"), *DOCS.rglob("*.md")]
 # The same command, at a size that takes seconds.
 SMALL = ["train.steps=2", "train.batch_size=4", "model.image.width=4", "model.image.heads=2", "evaluate=[]"]
 
+MODELS = ROOT / "src" / "diptych" / "weights" / "models"
+# Pages below docs/ whose blocks run from top to bottom; those that go on with what train.md left; those that take long.
+HOW_TO = ("classify", "compare", "embed", "evaluate", "probe", "prompts", "python", "search")
+QUICK = (*(f"how-to/{name}.md" for name in HOW_TO), "scale.md")
+STORY = ("how-to/resume.md", "how-to/data.md", "how-to/watch.md")
+SLOW = ("how-to/suite.md", "how-to/tasks.md", "how-to/fine-tune.md")
+
 needs_default_model = pytest.mark.skipif(
     all(model.name != DEFAULT_MODEL for model in list_models()), reason=f"{DEFAULT_MODEL} is not in the package yet"
 )
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    not_run: str  # why; empty where it runs
+
+    @property
+    def commands(self) -> list[str]:
+        """Lines without comments and prompts, of a block of commands."""
+        lines = [line.split("  #")[0].strip() for line in self.text.splitlines()] if not self.language else []
+        return [line for line in lines if line]
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT).as_posix()}:{self.line}"
+
+
+def blocks_of(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    found = re.finditer(r"^(?:<!-- not run: (.+) -->\n)?```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [Block(page, text[: match.start(2)].count("\n") + 1, match[2], match[3], match[1] or "") for match in found]
+
+
+BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -38,6 +97,17 @@ def blocks(text: str, language: str) -> list[str]:
 def shell_lines(text: str, program: str) -> list[str]:
     lines = [line.split("  #")[0].strip() for block in blocks(text, "") for line in block.splitlines()]
     return [line for line in lines if line.startswith(f"{program} ")]
+
+
+def run_page(page: Path, *, small: list[str] | None = None) -> None:
+    """Its commands and its Python, from top to bottom."""
+    for block in blocks_of(page):
+        if block.not_run:
+            continue
+        if block.language == "python":
+            exec(compile(block.text, str(block), "exec"), {})
+        for command in block.commands:
+            run(command, options=small if command.startswith("diptych train ") else None)
 
 
 def run(command: str, *, options: list[str] | None = None) -> None:
@@ -62,6 +132,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             for colour in ("red", "blue"):
                 (tmp_path / "splits" / split / colour).mkdir(parents=True, exist_ok=True)
                 Image.new("RGB", (64, 60 + number), colour).save(tmp_path / "splits" / split / colour / f"{number}.png")
+    shutil.copytree(tmp_path / "splits", tmp_path / "DATA" / "cifar10")
+    shutil.copytree(tmp_path / "shapes", tmp_path / "new-task")
+    (tmp_path / "SST-2").mkdir()
+    (tmp_path / "SST-2" / "dev.tsv").write_text("sentence\tlabel\na joy\t1\na bore\t0\n")
     shutil.copy(EXAMPLES / "red-apple.png", tmp_path / "more" / "apple.jpg")
     shutil.copy(EXAMPLES / "sailboat.png", tmp_path / "photos" / "boat.png")
     (tmp_path / "labels.txt").write_text("a red apple\na sailboat\n")
@@ -90,26 +164,124 @@ def test_a_command_of_the_readme_runs(workplace: Path, command: str, capsys: pyt
 
 
 @needs_default_model
-@pytest.mark.parametrize("page", ["classify", "compare", "embed", "evaluate", "probe", "prompts", "python", "search"])
-def test_a_how_to_runs_from_top_to_bottom(workplace: Path, page: str, capsys: pytest.CaptureFixture[str]):
-    text = (DOCS / "how-to" / f"{page}.md").read_text(encoding="utf-8")
-    for command in shell_lines(text, "diptych"):
-        run(command)
-    for number, code in enumerate(blocks(text, "python")):
-        exec(compile(code, f"{page}.md, block {number}", "exec"), {})
+@pytest.mark.parametrize("page", QUICK)
+def test_a_page_runs_from_top_to_bottom(workplace: Path, page: str, capsys: pytest.CaptureFixture[str]):
+    run_page(DOCS / page)
     assert capsys.readouterr().out
+
+
+@pytest.mark.slow
+@needs_default_model
+@pytest.mark.parametrize("page", SLOW)
+def test_a_page_that_takes_long_runs_from_top_to_bottom(workplace: Path, page: str, capsys: pytest.CaptureFixture[str]):
+    shutil.copytree(MODELS / "diptych-pictogram-small", workplace / "runs" / "mine" / "bundle")
+    run_page(DOCS / page)
+    assert capsys.readouterr().out
+
+
+def test_published_weights_are_converted_as_the_page_says(workplace: Path, capsys: pytest.CaptureFixture[str]):
+    """With a model of CLIP's vocabulary, and merges that are as many as CLIP's."""
+    symbols = sorted(ByteLevel.alphabet())
+    lines = "\n".join(["#version: 0.2", *(f"{first} {second}" for first in symbols for second in symbols)])
+    (workplace / "bpe_simple_vocab_16e6.txt.gz").write_bytes(gzip.compress(lines.encode()))
+    config = preset("tiny-vit")
+    text = dataclasses.replace(config.text, vocab_size=49_408, context_length=77, width=64, heads=1)
+    config = dataclasses.replace(config, text=text, image=dataclasses.replace(config.image, width=64, heads=1))
+    tokenizer = Tokenizer.from_merges(workplace / "bpe_simple_vocab_16e6.txt.gz")
+    bundle = Bundle(model=CLIP(config, generator(0)).eval(), preprocess=Preprocess(image_size=32), tokenizer=tokenizer)
+    save_as(bundle, workplace / "converted", format="open_clip")
+    shutil.copy(workplace / "converted" / "open_clip_model.safetensors", workplace)
+    run_page(DOCS / "how-to" / "published-weights.md")
+    assert "my-clip" in capsys.readouterr().out
+
+
+def test_every_block_that_runs_is_on_a_page_that_is_run():
+    by_hand = {"README.md", "how-to/train.md", *STORY, "how-to/serve.md", "how-to/published-weights.md"}
+    run_somewhere = {*QUICK, *SLOW, *by_hand}
+    for block in BLOCKS:
+        if not block.not_run and (block.commands or block.language in ("python", "bash")):
+            name = block.page.relative_to(DOCS if DOCS in block.page.parents else ROOT).as_posix()
+            assert name in run_somewhere, f"{block} is neither run nor marked"
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_a_block_is_of_its_kind(block: Block):
+    match block.language:
+        case "python":
+            compile(block.text, str(block), "exec")
+        case "toml":
+            assert unknown_keys(TrainRecipe, tomllib.loads(block.text)) == []
+        case "json":
+            json.loads(block.text)
+        case "":
+            assert block.commands
+            for command in block.commands:
+                check_command(command, block)
+        case _:
+            assert block.language == "text" or (block.language, block.page.name) == ("bash", "serve.md")
+
+
+INLINE = [
+    (page, command)
+    for page in PAGES
+    for command in re.findall(r"`(diptych (?!COMMAND)[^`]*--[^`]+)`", page.read_text(encoding="utf-8"))
+]
+
+
+@pytest.mark.parametrize(("page", "command"), INLINE, ids=lambda one: one if isinstance(one, str) else one.stem)
+def test_options_that_a_sentence_names_are_the_command_s(page: Path, command: str):
+    # A sentence may leave out what is not its point, and say FORMAT for one of several.
+    with contextlib.suppress(cyclopts.MissingArgumentError, cyclopts.CoercionError):
+        app.parse_args(shlex.split(command)[1:], exit_on_error=False, print_error=False)
+
+
+def check_command(command: str, block: Block) -> None:
+    program, *words = shlex.split(command)
+    if program == "diptych":
+        app.parse_args(words, exit_on_error=False, print_error=False)
+    elif program == "torchrun":
+        app.parse_args(words[words.index("diptych") + 1 :], exit_on_error=False, print_error=False)
+    else:
+        assert program in ("make", "pip", "python", "hf")
+        assert block.not_run, f"{block}: {command} must run, or be marked"
+
+
+def unknown_keys(hint: Any, value: Any, where: str = "") -> list[str]:
+    """Keys of a part of a recipe that no dataclass of the hint has."""
+    if isinstance(value, list):
+        inner = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else hint
+        return [key for one in value for key in unknown_keys(inner, one, where)]
+    if not isinstance(value, dict):
+        return []
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    hints: dict[str, Any] = {"kind": str}
+    for option in filter(dataclasses.is_dataclass, options):
+        hints |= typing.get_type_hints(option)
+    unknown = [f"{where}{key}" for key in value if key not in hints]
+    return unknown + [
+        key for name, one in value.items() if name in hints for key in unknown_keys(hints[name], one, f"{where}{name}.")
+    ]
+
+
+def test_a_key_that_no_recipe_has_is_seen():
+    assert unknown_keys(TrainRecipe, {"train": {"stesp": 1}, "data": {"sources": [{"pth": "a"}]}}) == [
+        "train.stesp",
+        "data.sources.pth",
+    ]
 
 
 def test_the_how_to_on_training_leads_to_a_model(workplace: Path):
     text = (DOCS / "how-to" / "train.md").read_text(encoding="utf-8")
-    [pack], [recipe] = blocks(text, "python"), blocks(text, "toml")
+    [pack], [recipe, *_] = blocks(text, "python"), blocks(text, "toml")
     exec(compile(pack, "train.md", "exec"), {})
     Path("my-recipe.toml").write_text(recipe, encoding="utf-8")
     plain, other = shell_lines(text, "diptych")
     run(plain, options=SMALL)
     written = {path.name for path in Path("runs/mine").iterdir() if not path.name.startswith(".")}
     assert written == {"recipe.toml", "log.jsonl", "checkpoints", "bundle", "results.json"}
-    assert "train.batch_size=512" in other
+    run(other, options=SMALL)
+    for page in STORY:  # what comes after: how it went on, what was drawn, how it is watched
+        run_page(DOCS / page, small=SMALL)
 
 
 def test_make_targets_exist():

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from diptych.errors import DataError
 from diptych.eval.features import ModelFeatures
+from diptych.eval.find_sets import find_sets
 from diptych.eval.result import Rows, metric_of
 from diptych.eval.result_file import RESULT_FORMAT, read_result, read_results, result_at, write_result
-from diptych.eval.suite import Asked, find_sets, run_suite
+from diptych.eval.suite import Asked, run_suite
 from diptych.weights.bundle import Bundle
 from test_result import KEYS, result
 from toys import nine_kinds

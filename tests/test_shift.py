@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from diptych.eval.features import ModelFeatures
+from diptych.eval.find_sets import find_sets
 from diptych.eval.result import DataId, Result
 from diptych.eval.shift import robustness, subset_accuracy, subset_numbers, subsets_of
-from diptych.eval.suite import Asked, find_sets, run_suite
+from diptych.eval.suite import Asked, run_suite
 from diptych.measures.robustness import TRENDS, effective_robustness, fit_trend, natural_shift
 from diptych.weights.bundle import Bundle
 from test_result import result

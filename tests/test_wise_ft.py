@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from diptych.errors import ConfigError
+from diptych.errors import ConfigError, DataError
 from diptych.eval.measure import evaluate_zero_shot
-from diptych.eval.wise_ft import measure_wise_ft, wise_ft_curve
+from diptych.eval.wise_ft import measure_wise_ft, read_curve_sets, wise_ft_curve
 from diptych.model.clip import CLIP
 from diptych.runtime import generator
 from diptych.sets.labelled import LabelledImages
@@ -50,13 +50,17 @@ def test_each_point_is_what_the_mean_of_both_scores(pair, sets):
 
 
 def test_a_curve_goes_with_its_conditions(pair, sets, tmp_path: Path):
-    found = measure_wise_ft(
-        *pair, names=("before", "after"), target=tmp_path / "new", references=[tmp_path / "old"], alphas=(0.5,)
-    )
+    read = read_curve_sets(tmp_path / "new", [tmp_path / "old"], alphas=(0.5,))
+    found = measure_wise_ft(*pair, read, names=("before", "after"))
     assert found.points == wise_ft_curve(*pair, target=sets[0], references=sets[1:2], alphas=(0.5,))
     assert (found.pretrained.name, found.model.fingerprint) == ("before", pair[1].fingerprint())
     assert [one.name for one in (found.data, *found.references)] == ["new", "old"]
     assert len({found.data.sha256, found.references[0].sha256, ""}) == 3
+    assert [one.names[0] for one in found.prompts] == ["black", "black"]
+    with pytest.raises(ConfigError, match="alpha must lie between 0 and 1"):  # no model is needed to say so
+        read_curve_sets(tmp_path / "new", [tmp_path / "old"], alphas=(2.0,))
+    with pytest.raises(DataError, match="must be a folder of labelled pictures"):
+        read_curve_sets(tmp_path / "new", [tmp_path / "none"])
 
 
 def test_sets_and_alphas_that_cannot_be_are_refused(pair, sets, tmp_path: Path):

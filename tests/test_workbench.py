@@ -5,8 +5,9 @@ import pytest
 from diptych.data.prompts import TEMPLATES
 from diptych.errors import DataError
 from diptych.eval.features import ModelFeatures
+from diptych.eval.find_sets import one_set
 from diptych.eval.prompt_search import choose_templates, score_templates, template_features
-from diptych.eval.suite import Asked, one_set
+from diptych.eval.suite import Asked
 from diptych.eval.workbench import search_prompts
 from diptych.measures.linear_probe import halves
 from diptych.sets.open import read_labelled
@@ -19,7 +20,7 @@ FOUR = ("{}", "a {} kite", "no {} at all", "the {}")
 def test_the_search_is_the_choice_on_one_half_measured_on_the_other(tiny_bundle: Bundle, labelled_sets: Path):
     one = one_set(labelled_sets / "colours", "zero-shot")
     features = ModelFeatures(tiny_bundle)
-    found = search_prompts(features, one, Asked(model="tiny", templates=FOUR, seed=3), most=2, collision=-1.0)
+    found = search_prompts(lambda: features, one, Asked(model="tiny", templates=FOUR, seed=3), most=2, collision=-1.0)
     data = read_labelled(labelled_sets / "colours")
     encoded = features.pictures(data).projected_examples(data)
     rows, rest = halves(encoded.targets, seed=3)
@@ -34,17 +35,17 @@ def test_the_search_is_the_choice_on_one_half_measured_on_the_other(tiny_bundle:
 
 def test_candidates_go_by_the_one_rule_and_else_are_the_80_of_imagenet(tiny_bundle: Bundle, tmp_path: Path):
     data, features = nine_kinds(tmp_path), ModelFeatures(tiny_bundle)
-    of_row = search_prompts(features, one_set(data / "cifar10", "zero-shot"), Asked(model="m"), most=1)
+    of_row = search_prompts(lambda: features, one_set(data / "cifar10", "zero-shot"), Asked(model="m"), most=1)
     assert of_row.prompts.templates == TEMPLATES["cifar"]
     (data / "cifar10").rename(data / "mine")
-    of_none = search_prompts(features, one_set(data / "mine", "zero-shot"), Asked(model="m"), most=1)
+    of_none = search_prompts(lambda: features, one_set(data / "mine", "zero-shot"), Asked(model="m"), most=1)
     assert (len(of_none.prompts.templates), of_none.prompts.source) == (80, "the 80 of ImageNet")
 
 
 def test_sets_without_classes_and_splits_with_others_are_refused(tiny_bundle: Bundle, tmp_path: Path):
     data, features = nine_kinds(tmp_path), ModelFeatures(tiny_bundle)
     with pytest.raises(DataError, match=r"to choose prompts\. It is of kind ocr"):
-        search_prompts(features, one_set(data / "iiit5k", "zero-shot"), Asked(model="m"))
+        search_prompts(lambda: features, one_set(data / "iiit5k", "zero-shot"), Asked(model="m"))
     one = one_set(data / "cifar10", "zero-shot")
     with pytest.raises(DataError, match="has no split 'val'"):
-        search_prompts(features, one, Asked(model="m"), choose_split="val")
+        search_prompts(lambda: features, one, Asked(model="m"), choose_split="val")

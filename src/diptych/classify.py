@@ -3,7 +3,7 @@
 Source: CLIP, arXiv:2103.00020, sections 3.1.2 and 3.1.4. Letters: B, C, D, N, T.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from diptych.data.images import ImageSource
+from diptych.data.inputs import as_pictures
 from diptych.data.prompts import PLAIN, check_labels, check_templates, fill
 from diptych.data.tokenizer import Unread
 from diptych.errors import DataError, ShapeError, TextError
@@ -68,7 +69,7 @@ class ZeroShotClassifier:
         *,
         batch_size: int = 256,
     ) -> None:
-        if isinstance(labels, str) or not all(map(_names, labels)):
+        if isinstance(labels, str | Mapping) or not all(map(_names, labels := list(labels))):
             raise DataError(f"labels must be a list with at least one name for each class. Got {labels!r}.")
         names = [[name.strip() for name in _names(label)] for label in labels]
         check_labels([name for names_of_class in names for name in names_of_class])
@@ -101,9 +102,11 @@ class ZeroShotClassifier:
         """Probabilities [N, C] of N pictures.
 
         Raises:
+            DataError: it is no list, but one picture.
             ImageError: a picture cannot be read.
         """
-        batches = (self._encoder.encode_images(batch) for batch in _batches(images, self._batch_size))
+        pictures = as_pictures(images)
+        batches = (self._encoder.encode_images(batch) for batch in _batches(pictures, self._batch_size))
         features = [self.weights[:0], *(batch.to(self.weights) for batch in batches)]  # no picture gives [0, C]
         return self.probabilities(torch.cat(features))
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diptych.data.ahead import batched, decoded_ahead, or_error
 from diptych.data.images import PICTURE_ENDINGS
+from diptych.data.inputs import as_pictures
 from diptych.errors import ConfigError, DataError, ImageError
 from diptych.files import atomic_file, natural_order
 from diptych.runtime import fast_dtype
@@ -73,7 +74,9 @@ def embed_images(
 
     Raises:
         ConfigError: batch_size is below 1.
+        DataError: it is no list, but one path.
     """
+    images = as_pictures(images)
     keys: list[str] = []
     skipped: dict[str, str] = {}
     features: list[Tensor] = [torch.empty(0, bundle.model.config.embed_dim)]

@@ -1,12 +1,11 @@
 """`diptych demo`: the main job, from raw pairs to a zero-shot table and a page."""
 
-import importlib.util
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from diptych.errors import missing_extra
+from diptych.cli.console import complain
 
 RECIPE = Path(__file__).parent / "demo.toml"
 
@@ -27,8 +26,6 @@ def demo(
     set_
         One option of the demo's recipe, e.g. train.steps=200 for a quick look. May be given several times.
     """
-    if importlib.util.find_spec("matplotlib") is None:  # now, not after ten minutes of training
-        raise missing_extra("the demo's report", "eval", "Training does not: diptych train.")
     import datetime
 
     from diptych.cli.training import TrainingView, zero_shot_evaluators
@@ -50,7 +47,8 @@ def demo(
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     report = demo_report(result, recipe, read_log(out / "log.jsonl"), date=today)
     write_json(out / "results.json", report.results)
-    write_report(report.page, out / "report.html")
+    if left_out := write_report(report.page, out / "report.html"):
+        complain(left_out)
     scored = report.scored
     print(
         f"zero-shot top-1 {scored.top1:.1%} ({scored.interval.low:.1%} to {scored.interval.high:.1%}), "

@@ -51,10 +51,11 @@ def zero_shot(
     """
     templates = prompts.read()
 
-    from diptych.eval.suite import measure_one, one_set
+    from diptych.eval.find_sets import one_set
+    from diptych.eval.suite import measure_one
 
     one = one_set(data_path(data), "zero-shot", split=split)
-    print_result(measure_one(options.features(), one, "zero-shot", options.asked(templates), out))
+    print_result(measure_one(options.features, one, "zero-shot", options.asked(templates), out))
 
 
 def print_result(result: "Result") -> None:
@@ -68,11 +69,13 @@ def print_result(result: "Result") -> None:
     facts |= {"classes": f"{len(result.prompts.labels):,}"} if result.prompts.labels else {}
     facts |= {"skipped": f"{result.left_out:,}"}
     print_table([list(facts.values())], header=list(facts), numbers=range(1, len(facts)))
-    print_prompts(result.prompts)
+    print_prompts(result.prompts, result.shortened)
 
 
-def print_prompts(prompts: "Prompts") -> None:
-    """What the model was told; what was done to the set's labels goes to stderr."""
+def print_prompts(prompts: "Prompts", shortened: int = 0) -> None:
+    """What the model was told; what was done to names, and how many texts were cut, goes to stderr."""
     print(f"prompts: {one_line(prompts.sentence)}")
     if prompts.naming:
         complain(f"class names: {prompts.naming}.")
+    if shortened:
+        complain(f"{shortened:,} texts are too long for the model and were cut.")

@@ -41,6 +41,9 @@ class ModelOptions:
         Of whatever is drawn: intervals, validation pictures, shots, halves.
     batch_size
         Pictures, and texts, in one forward pass.
+    truncate
+        Cut class names that are too long for the model, with their template, instead of refusing them. Captions and
+        words of others are always cut. How many were cut is said, and stands in the result.
     """
 
     model: str | None = None
@@ -48,6 +51,7 @@ class ModelOptions:
     precision: ComputePrecision = "float32"
     seed: NonNegativeInt = 0
     batch_size: PositiveInt = 64
+    truncate: bool = False
 
     def features(self, *, cache: Path | None = None, on_progress: "OnPictures | None" = None) -> "ModelFeatures":
         """The model, loaded.
@@ -64,6 +68,7 @@ class ModelOptions:
             cache=self.cache or cache,
             precision=self.precision,
             batch_size=self.batch_size,
+            truncate=self.truncate,
             on_note=complain,
             on_progress=on_progress or (lambda _done, _all: None),
         )

@@ -55,14 +55,15 @@ def probe(
     """
     templates = prompts.read()
 
-    from diptych.eval.suite import measure_one, one_set
+    from diptych.eval.find_sets import one_set
+    from diptych.eval.suite import measure_one
     from diptych.eval.tasks import FewShot
 
     one = one_set(
         data, "linear-probe", split=split, train_split=train_split, validation_split=validation_split
     )  # fmt: skip
     few_shot = FewShot(shots=tuple(shots or ()), repeats=repeats, learners=tuple(learners or ("probe",)))
-    result = measure_one(options.features(), one, "linear-probe", options.asked(templates, few_shot), out)
+    result = measure_one(options.features, one, "linear-probe", options.asked(templates, few_shot), out)
     _print_result(result)
 
 
@@ -92,7 +93,7 @@ def _print_result(result: "Result") -> None:
         header=[result.data.title, "metric", "value", "95% interval"],
         numbers=[2, 3],
     )
-    print_prompts(result.prompts)
+    print_prompts(result.prompts, result.shortened)
     of_probe = [one.point.shots for one in fit.few_shot if one.learner == "probe"]
     if of_probe:
         words = _number(fit.worth, of_probe[0], fit.a_class)

@@ -49,12 +49,12 @@ def prompts(
     """
     templates = prompts.read()
 
+    from diptych.eval.find_sets import one_set
     from diptych.eval.result_file import write_record
-    from diptych.eval.suite import one_set
     from diptych.eval.workbench import PROMPTS_FORMAT, search_prompts
 
     found = search_prompts(
-        options.features(),
+        options.features,
         one_set(data, "zero-shot", split=split),
         options.asked(templates),
         choose_split=choose_split,
@@ -88,7 +88,7 @@ def _print_templates(found: "PromptSearch") -> None:
         f"\n{len(every)} templates on {found.chosen_on:,} pictures: top-1 {low:.2%} to {high:.2%}, median "
         f"{median:.2%}; {found.disagreement:.1%} of pictures change their class with the template."
     )
-    print_prompts(found.prompts)
+    print_prompts(found.prompts, found.shortened)
     print()
 
 

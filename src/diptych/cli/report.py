@@ -55,7 +55,8 @@ def report(
             complain(f"left out: {note}")
     path = out or Path(f"report.{_ENDINGS[format_]}")
     if format_ == "html":
-        write_report(results_page(found, _pictures(found, data) if data else {}), path)
+        if left_out := write_report(results_page(found, _pictures(found, data) if data else {}), path):
+            complain(left_out)
     else:
         write_text(path, results_table(found, format_))
     print(f"{len(found)} {'results' if len(found) > 1 else 'result'} -> {path}")

@@ -32,12 +32,13 @@ def retrieval(
         A JSON file for the result with its conditions, or a folder, where it is called as in a suite.
     """
     from diptych.data.prompts import check_templates
+    from diptych.eval.find_sets import one_set
     from diptych.eval.result_tables import retrieval_table
-    from diptych.eval.suite import measure_one, one_set
+    from diptych.eval.suite import measure_one
 
     templates = check_templates([template]) if template is not None else None
     one = one_set(data, "retrieval", split=split)
-    result = measure_one(options.features(), one, "retrieval", options.asked(templates), out)
+    result = measure_one(options.features, one, "retrieval", options.asked(templates), out)
     if result.shortened:
         complain(f"{result.shortened:,} of {result.n:,} captions are too long for the model and were cut.")
     header, rows = retrieval_table([result])

@@ -31,8 +31,9 @@ def suite(*, data: Path, out: Path, tasks: list[str] | None = None, options: Mod
     from rich.console import Console
     from rich.progress import Progress
 
+    from diptych.eval.find_sets import ALL, find_sets
     from diptych.eval.result_tables import retrieval_table, sets_table
-    from diptych.eval.suite import ALL, find_sets, run_suite
+    from diptych.eval.suite import run_suite
 
     sets = find_sets(data, tasks or [ALL])
     console = Console(stderr=True)
@@ -69,3 +70,5 @@ def _say(one: "Measured") -> None:
     print(one_line(f"{one.title}: {number}, {done}; prompts: {prompts.sentence}"), file=sys.stderr)
     if prompts.naming:
         complain(f"{one.data}: class names: {prompts.naming}.")
+    if one.result.shortened:
+        complain(f"{one.title}: {one.result.shortened:,} texts are too long for the model and were cut.")

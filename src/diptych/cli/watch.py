@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts.types import PositiveFloat
 
+from diptych.cli.console import complain
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -62,7 +64,8 @@ def watch(
         from diptych.pages.run import chance_levels, run_page
 
         [run] = watched
-        write_report(run_page(run, chance_levels(run.recipe) if run.recipe else {}), report)
+        if left_out := write_report(run_page(run, chance_levels(run.recipe) if run.recipe else {}), report):
+            complain(left_out)
         print(f"{run.name}, {_state(run)} -> {report}")
     elif not sys.stdout.isatty():
         _print_lines(watched, once, every)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cyclopts.types import PositiveInt
 
-from diptych.cli.console import print_table
+from diptych.cli.console import complain, print_table
 from diptych.data.embedded import data_path
 
 
@@ -14,10 +14,11 @@ def wise_ft(
     *,
     data: str,
     reference: list[str],
-    split: str = "test",
+    split: str | None = None,
     alphas: list[float] | None = None,
     out: Path | None = None,
     batch_size: PositiveInt = 256,
+    truncate: bool = False,
 ) -> None:
     """Average a model with its fine-tuned self in several shares, and measure each on the new task and the old.
 
@@ -36,28 +37,26 @@ def wise_ft(
     reference
         The same of an old task. May be given several times.
     split
-        Its subfolder.
+        Its subfolder. By default that of the task, else test, else val.
     alphas
         A share of B, from 0 to 1. May be given several times. By default 0, 0.1, ... 1.
     out
         A JSON file for the numbers.
     batch_size
         Pictures, and texts, in one forward pass.
+    truncate
+        Cut class names that are too long for the model, with their template, instead of refusing them.
     """
     from diptych.eval.result_file import write_record
-    from diptych.eval.wise_ft import ALPHAS, WISE_FT_FORMAT, measure_wise_ft
+    from diptych.eval.wise_ft import ALPHAS, WISE_FT_FORMAT, measure_wise_ft, read_curve_sets
     from diptych.weights.registry import load
 
-    found = measure_wise_ft(
-        load(a),
-        load(b),
-        names=(a, b),
-        target=data_path(data),
-        references=[data_path(name) for name in reference],
-        split=split,
-        alphas=alphas or ALPHAS,
-        batch_size=batch_size,
-    )
+    folders = [data_path(name) for name in reference]
+    sets = read_curve_sets(data_path(data), folders, split=split, alphas=alphas or ALPHAS)
+    found = measure_wise_ft(load(a), load(b), sets, names=(a, b), batch_size=batch_size, truncate=truncate)
+    for one, prompts in zip(sets.data, sets.prompts, strict=True):
+        if prompts.naming:
+            complain(f"{one.name}: class names: {prompts.naming}.")
     names = [one.name for one in found.references]
     means = ["mean of old"] if len(names) > 1 else []
     print_table(

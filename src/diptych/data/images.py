@@ -19,6 +19,7 @@ from torch import Tensor
 
 from diptych.data.decoding import check_size, decode, sentence_for_faults, upright_rgb
 from diptych.data.facts import Facts
+from diptych.data.inputs import plain_source
 from diptych.data.raw import RAW_ENDINGS
 from diptych.errors import ConfigError, ImageError, ShapeError, WeightsError
 
@@ -51,7 +52,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP, arXiv:2103.00020, relea
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
-ImageSource = str | Path | bytes | BinaryIO | Image.Image
+ImageSource = str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Tensor  # see `plain_source`
 
 # Beyond this a strip is resized only where the crop looks: a 1 x 100,000 picture would need gigabytes on the way.
 _WHOLE_ASPECT = 64
@@ -72,8 +73,9 @@ def open_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, at_least: i
     """Open a picture as upright 8-bit RGB. Safe to call from many threads.
 
     Args:
-        source: a path, the bytes of a file, a binary file (read from where it stands), or a Pillow image. A Pillow
-            image that is plain RGB comes back as it is, not as a copy.
+        source: a path, the bytes of a file, a binary file (read from where it stands), a Pillow image, or pixels as
+            uint8, an array [H, W, 3] or a tensor [3, H, W]. A Pillow image that is plain RGB comes back as it is, not
+            as a copy.
         max_pixels: most that are decoded. A larger picture is refused by its header, before that; but a JPEG or
             JPEG 2000 is decoded at 1/2, 1/4 or 1/8 of its size where that is within the limit.
         at_least: a JPEG's file may be decoded at 1/2, 1/4 or 1/8 of its size, as long as both sides keep so many
@@ -83,6 +85,7 @@ def open_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, at_least: i
         ImageError: its `cause` is one of "missing", "empty", "not an image", "truncated", "too large", "unsupported",
             "unreadable".
     """
+    source = plain_source(source)
     if isinstance(source, Image.Image):
         with sentence_for_faults("<image>"):
             check_size(source.size, "<image>", max_pixels)

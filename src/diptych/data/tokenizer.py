@@ -158,6 +158,10 @@ class Tokenizer:
         ids = [encoding.ids for encoding in encodings]
         return torch.tensor(ids, dtype=torch.int64).reshape(len(ids), self.context_length)  # [B, L], also for B = 0
 
+    def __call__(self, texts: Sequence[str], *, truncate: bool = False) -> Tensor:
+        """`encode`, for code that calls its tokenizers."""
+        return self.encode(texts, truncate=truncate)
+
     def count_too_long(self, texts: Sequence[str]) -> int:
         """How many of the texts `encode` refuses, or cuts with `truncate`."""
         return sum(bool(encoding.overflowing) for encoding in self._encodings(texts))

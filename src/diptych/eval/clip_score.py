@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from diptych.data.images import ImageSource
+from diptych.data.inputs import as_pictures, as_texts
 from diptych.errors import DataError
 from diptych.weights.bundle import Bundle
 
@@ -28,10 +29,11 @@ def score(bundle: Bundle, pictures: Sequence[ImageSource], texts: Sequence[str],
         [N] float32, 0 to 2.5.
 
     Raises:
-        DataError: there are not as many texts as pictures.
+        DataError: there are not as many texts as pictures, or it is no list, but one picture.
         ImageError: a picture cannot be read.
         TextError: a text is too long for the model.
     """
+    pictures, texts = as_pictures(pictures), as_texts(texts)
     if len(pictures) != len(texts):
         raise DataError(f"each picture must have one text. Got {len(pictures)} pictures and {len(texts)} texts.")
     image_features = bundle.encode_images(pictures)  # [N, D]

@@ -66,6 +66,7 @@ class ModelFeatures:
         cache: a folder for features, which runs and models may share; None keeps nothing.
         precision: "float32"; "bfloat16"; or "auto", bfloat16 where it is measured to be faster on this machine.
         batch_size: pictures, and texts, in one forward pass.
+        truncate: whether class names are cut that are too long for the model, with their template, instead of refused.
         on_note: gets a sentence when a file of the cache could not be used or written.
         on_progress: is called after each batch of pictures.
 
@@ -83,6 +84,7 @@ class ModelFeatures:
         cache: Path | None = None,
         precision: ComputePrecision = "float32",
         batch_size: int = 64,
+        truncate: bool = False,
         on_note: Callable[[str], None] = lambda _: None,
         on_progress: OnPictures = lambda _done, _all: None,
     ) -> None:
@@ -93,6 +95,7 @@ class ModelFeatures:
         self.bundle = bundle
         self.tokenizer = bundle.tokenizer
         self.batch_size = batch_size
+        self.truncate = truncate
         self._device = next(bundle.model.parameters()).device
         fastest = fast_dtype(self._device) if precision == "auto" else getattr(torch, precision)
         self.precision = str(fastest).removeprefix("torch.")
@@ -153,7 +156,7 @@ class ModelFeatures:
     def encode_texts(self, texts: Sequence[str], /, *, truncate: bool = False) -> Tensor:
         """[N, D], unit length, not kept."""
         with self._autocast():
-            return self.bundle.encode_texts(texts, batch_size=self.batch_size, truncate=truncate)
+            return self.bundle.encode_texts(texts, batch_size=self.batch_size, truncate=truncate or self.truncate)
 
     def encode_images(self, images: Sequence[Any], /) -> Tensor:
         """[N, D], unit length, not kept."""
@@ -204,6 +207,7 @@ class ModelFeatures:
         if self._cache is None:
             return compute()
         versions = {"diptych": __version__, "torch": torch.__version__, "pillow": PIL.__version__}
+        versions |= {"truncate": "yes"} if self.truncate else {}  # what is refused without it must not be found
         whole = {"format": _FORMAT, "kind": kind, "model": self.fingerprint, "precision": self.precision, **versions}
         name = hashlib.sha256(json.dumps(whole | dict(facts), sort_keys=True).encode()).hexdigest()
         path = self._cache / f"{kind}-{name[:32]}.safetensors"

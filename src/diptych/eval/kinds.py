@@ -51,6 +51,9 @@ _SCORES_AT_ONCE = 1 << 24  # 64 MiB of them
 class TextSide(Protocol):
     """The text side of a model, as scoring needs it; `ModelFeatures` is one, whose texts come from a cache."""
 
+    @property
+    def truncate(self) -> bool: ...  # whether class names are cut where too long
+
     def class_weights(self, labels: Sequence[str | Sequence[str]], templates: Sequence[str], /) -> Tensor: ...  # [C, D]
 
     def texts(self, texts: Sequence[str], /) -> Tensor: ...  # [N, D] float32, unit length, cut where too long
@@ -69,14 +72,26 @@ class TaskEncoder(Encoder, Protocol):
 
 
 @dataclass(frozen=True)
+class _Cutting:
+    """The texts of an encoder, cut where they are too long."""
+
+    encoder: TaskEncoder
+
+    def encode_texts(self, texts: Sequence[str], /) -> Tensor:
+        return self.encoder.encode_texts(texts, truncate=True)
+
+
+@dataclass(frozen=True)
 class EncoderWords:
     """The words of any encoder, not kept."""
 
     encoder: TaskEncoder
     batch_size: int = 256
+    truncate: bool = False
 
     def class_weights(self, labels: Sequence[str | Sequence[str]], templates: Sequence[str], /) -> Tensor:
-        return class_weights(self.encoder, labels, templates, batch_size=self.batch_size)
+        encoder = _Cutting(self.encoder) if self.truncate else self.encoder
+        return class_weights(encoder, labels, templates, batch_size=self.batch_size)
 
     def texts(self, texts: Sequence[str], /) -> Tensor:
         batches = (texts[start : start + self.batch_size] for start in range(0, len(texts), self.batch_size))
@@ -107,6 +122,10 @@ class Scoring:
     def class_weights(self) -> Tensor:
         """[C, D] float32, unit length."""
         return self.words.class_weights(self.prompts.classnames, self.prompts.templates)
+
+    def shortened_names(self) -> int:
+        """How many sentences of classes were cut; none where they would have been refused."""
+        return self.words.too_long(self.prompts.sentences) if self.words.truncate else 0
 
     def filled(self, texts: Sequence[str]) -> list[str]:
         """Captions or words through the one template there is.
@@ -300,7 +319,8 @@ def _ocr(scoring: Scoring, pictures: WordImages, encoded: PictureFeatures) -> Re
     """Each picture's word among those of its own lexicon."""
     lexicons = [pictures.lexicons[index] for index in encoded.kept]
     words = {word: number for number, word in enumerate(dict.fromkeys(word for one in lexicons for word in one))}
-    features = scoring.words.texts(scoring.filled(list(words)))
+    texts = scoring.filled(list(words))
+    features = scoring.words.texts(texts)
     correct = lexicon_correct(
         encoded.image_features.to(features),
         features,
@@ -308,7 +328,8 @@ def _ocr(scoring: Scoring, pictures: WordImages, encoded: PictureFeatures) -> Re
         [[words[word] for word in one] for one in lexicons],
     )
     keys = tuple(pictures.keys[index] for index in encoded.kept)
-    return _result("ocr", scoring, pictures, encoded, Rows(keys=keys, correct=correct.cpu()))
+    rows, shortened = Rows(keys=keys, correct=correct.cpu()), scoring.words.too_long(texts)
+    return _result("ocr", scoring, pictures, encoded, rows, shortened=shortened)
 
 
 def _geolocation(scoring: Scoring, pictures: PlacedImages, encoded: PictureFeatures) -> Result:
@@ -357,6 +378,7 @@ def _result(
 ) -> Result:
     found = {
         "measurement": "zero-shot",
+        "shortened": scoring.shortened_names(),
         "value": more["value"] if "value" in more else metric_of(rows, scoring.metric),
         "interval": more["interval"] if "interval" in more else interval_of(rows, scoring.metric, seed=scoring.seed),
     }

@@ -36,6 +36,7 @@ def evaluate_zero_shot(
     task: Task | None = None,
     templates: Sequence[str] | None = None,
     batch_size: int = 256,
+    truncate: bool = False,
     seed: int = 0,
 ) -> Result:
     """Measure a model on a set that it was not trained for.
@@ -46,13 +47,15 @@ def evaluate_zero_shot(
         task: a row of the table; by default the one of the set's name, where it is one.
         templates: prompt templates; by default by the rule of `prompts_for`.
         batch_size: texts, and pictures, in one forward pass.
+        truncate: cut class names that are too long for the model, with their template, instead of refusing them.
         seed: of the intervals.
 
     Raises:
         DataError: no picture can be read, or a template is not valid.
+        TextError: a class name is too long for the model.
     """
     encoded = encode_pictures(encoder.encode_images, pictures, batch_size=batch_size)
-    words = EncoderWords(encoder, batch_size)
+    words = EncoderWords(encoder, batch_size, truncate)
     return score_pictures(words, pictures, encoded, task=task, templates=templates, seed=seed)
 
 
@@ -185,6 +188,7 @@ def measure_probe(
         n=len(rows),
         numbers={"top-1": top1, "mean per class": mean_per_class(rows.correct, rows.targets)},
         prompts=prompts,
+        shortened=features.too_long(prompts.sentences) if features.truncate else 0,
         skipped=dict(test.pictures.skipped),
         rows=rows,
         probe=ProbeFit(

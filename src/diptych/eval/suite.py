@@ -12,9 +12,9 @@ from pathlib import Path
 
 import PIL
 
-from diptych.config import unknown_name
-from diptych.errors import ConfigError, DataError, DiptychError, MissingExtraError
+from diptych.errors import ConfigError, DiptychError
 from diptych.eval.features import ModelFeatures
+from diptych.eval.find_sets import EvaluationSet
 from diptych.eval.kinds import KINDS
 from diptych.eval.measure import (
     Split,
@@ -29,38 +29,14 @@ from diptych.eval.measure import (
 from diptych.eval.result import Conditions, DataId, Measurement, ModelId, Result
 from diptych.eval.result_file import result_at, write_result
 from diptych.eval.shift import subset_numbers, subsets_of
-from diptych.eval.tasks import FewShot, Kind, Prompts, Task, task_data, task_named, tasks
+from diptych.eval.tasks import FewShot, Prompts
 from diptych.files import folder_lock, remove_leftovers
 from diptych.runtime import hardware
 from diptych.sets.digest import digest
 from diptych.sets.labelled import LabelledImages
 from diptych.sets.open import read_labelled
 from diptych.sets.pictures import Pictures
-from diptych.sets.webdataset import dataset_type
 from diptych.version import __version__
-
-ALL = "all"
-_TEST_SPLITS = ("test", "val", "validation")  # the first that is there is measured
-_VALIDATION_SPLITS = ("val", "validation")
-_TRAIN_SPLIT = "train"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationSet:
-    """One data set and what is measured on it."""
-
-    folder: Path
-    name: str  # of the folder; of the task where two tasks share the folder
-    task: Task | None  # the row of the table; None for a set that is known by its layout alone
-    kind: Kind
-    split: str  # that is measured
-    train_split: str | None = None  # with it a linear probe is fitted
-    validation_split: str | None = None  # that the probe's strength is chosen on
-
-    @property
-    def measurements(self) -> tuple[Measurement, ...]:
-        """Those of the set's kind that its splits allow."""
-        return tuple(one for one in KINDS[self.kind].measurements if one != "linear-probe" or self.train_split)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,80 +62,6 @@ class Measured:
     @property
     def title(self) -> str:
         return f"{self.data}, {self.measurement}"
-
-
-def find_sets(data: Path, names: Sequence[str] = (ALL,)) -> list[EvaluationSet]:
-    """The data sets in a folder, in alphabetical order.
-
-    Args:
-        data: a folder of sets: those of the table of tasks under any of their names, and any other that is laid out as
-            labelled or captioned pictures. What is neither is passed over. Or one set itself, with its splits.
-        names: of tasks or folders; "all" for whatever there is.
-
-    Raises:
-        DataError: the folder is not there, or holds no set.
-        ConfigError: a name is neither a task's nor a folder's.
-    """
-    if not data.is_dir():
-        raise DataError(f"{data} must be a folder of data sets. There is no such folder.")
-    known: dict[Path, list[Task]] = {}
-    for task in tasks():
-        if folder := task_data(task, data):
-            known.setdefault(folder, []).append(task)
-    children = [child for child in data.iterdir() if child.is_dir() and not child.name.startswith(".")]
-    is_a_set = any(child.name in _TEST_SPLITS for child in children)
-    folders = {data} if is_a_set else {*children, *known}
-    sets = [
-        one
-        for folder in sorted(folders)
-        for task in known.get(folder) or [task_named(folder.resolve().name)]
-        if (one := _set_in(folder, task))
-    ]
-    if not sets:
-        layouts = "SET/test/0.tar, SET/test/CLASS/*.jpg"
-        raise DataError(f"{data} must hold a folder for each data set ({layouts}). It has none.")
-    if ALL in names:
-        return sets
-    by_name = {one.task.name: one for one in sets if one.task} | {one.name: one for one in sets}
-    for name in names:
-        if name not in by_name:
-            raise ConfigError(unknown_name(name, "", sorted(by_name), f"a data set in {data}"))
-    return list({by_name[name].name: by_name[name] for name in names}.values())
-
-
-def one_set(
-    folder: Path,
-    measurement: Measurement,
-    *,
-    split: str | None = None,
-    train_split: str = _TRAIN_SPLIT,
-    validation_split: str | None = None,
-) -> EvaluationSet:
-    """One set by its folder, for one measurement; splits that are not named are those that a suite would take.
-
-    Raises:
-        DataError: there is no such folder, nothing of the kind is measured on it, or two splits are one.
-    """
-    if not folder.is_dir():
-        what = "pictures with captions" if measurement == "retrieval" else "labelled pictures"
-        raise DataError(f"{folder} must be a folder of {what}. There is no such folder.")
-    task = task_named(folder.resolve().name)
-    if task and measurement not in KINDS[task.kind].measurements:
-        its = " and ".join(KINDS[task.kind].measurements)
-        raise DataError(f"{folder} must be a set for {measurement}. It is {task.name} ({task.kind}), for {its}.")
-    kind: Kind = task.kind if task else "retrieval" if measurement == "retrieval" else "classification"
-    found = _described(folder, task, kind)
-    if measurement == "linear-probe":
-        names = [train_split, split or found.split, *([validation_split] if validation_split else [])]
-        if len(set(names)) < len(names):
-            raise DataError(f"The splits of a probe must differ. Got {', '.join(names)}.")
-    return replace(
-        found,
-        split=split or found.split,
-        train_split=train_split,
-        validation_split=validation_split
-        or (found.validation_split if found.validation_split not in (split, train_split) else None),
-    )
 
 
 def run_suite(
@@ -190,7 +92,7 @@ def run_suite(
         remove_leftovers(out)
         _check_model(features, out)
         for one in sets:
-            opened = OpenedSet(features, one, asked, beside=sets)
+            opened = OpenedSet(lambda: features, one, asked, beside=sets)
             for measurement in one.measurements:
                 path = out / file_name(one, measurement)
                 try:
@@ -208,12 +110,16 @@ def run_suite(
 
 
 def measure_one(
-    features: ModelFeatures, one: EvaluationSet, measurement: Measurement, asked: Asked, out: Path | None = None
+    load: Callable[[], ModelFeatures],
+    one: EvaluationSet,
+    measurement: Measurement,
+    asked: Asked,
+    out: Path | None = None,
 ) -> Result:
     """A suite of one, which is measured anew whatever is there.
 
     Args:
-        features: of the model.
+        load: gives the features of the model; called when the data is found, read and does for the measurement.
         one: from `one_set`.
         measurement: one of those of its kind.
         asked: how to measure.
@@ -222,7 +128,9 @@ def measure_one(
     Raises:
         DataError: the data cannot be read, does not do for the measurement, or the file cannot be written.
     """
-    result = OpenedSet(features, one, asked).measure(measurement)
+    opened = OpenedSet(load, one, asked)
+    opened.check(measurement)
+    result = opened.measure(measurement)
     if out:
         write_result(result, out if out.suffix == ".json" else out / file_name(one, measurement))
     return result
@@ -237,22 +145,41 @@ class OpenedSet:
     """One set while it is measured: what is read of it is read once.
 
     Args:
-        features: of the model.
+        load: gives the features of the model; called once, when they are asked for.
         one: the set.
         asked: how to measure.
         beside: the sets that are measured with it.
     """
 
     def __init__(
-        self, features: ModelFeatures, one: EvaluationSet, asked: Asked, *, beside: Sequence[EvaluationSet] = ()
+        self,
+        load: Callable[[], ModelFeatures],
+        one: EvaluationSet,
+        asked: Asked,
+        *,
+        beside: Sequence[EvaluationSet] = (),
     ) -> None:
-        self.features = features
+        self._load = load
         self.set = one
         self.asked = asked
         self._beside = beside
         self._labelled: dict[str, LabelledImages] = {}
         self._splits: dict[str, Split] = {}
         self._digests: dict[str, str] = {}
+
+    @cached_property
+    def features(self) -> ModelFeatures:
+        return self._load()
+
+    def check(self, measurement: Measurement) -> None:
+        """Find and read what a measurement is made on, which needs no model.
+
+        Raises:
+            DataError: the data cannot be read, or does not do for the measurement.
+        """
+        _ = self.prompts
+        if measurement == "linear-probe":
+            check_same_classes([self._data(name) for name in self._probe_splits])
 
     def measure(self, measurement: Measurement) -> Result:
         """One measurement of those of the set's kind, with its conditions.
@@ -271,6 +198,7 @@ class OpenedSet:
             and (conditions, there.prompts, there.metric)
             == (self.conditions, self.prompts, self._metric(there.measurement))
             and set(self._subsets) <= set(there.numbers)
+            and (self.features.truncate or not there.shortened or not there.prompts.classnames)  # else refused now
         )
         if not alike or there.measurement != "linear-probe":
             return alike
@@ -334,8 +262,7 @@ class OpenedSet:
     def _probe(self) -> Result:
         one = self.set
         assert one.train_split
-        names = [one.train_split, one.split, *([one.validation_split] if one.validation_split else [])]
-        check_same_classes([self._data(name) for name in names])  # before any is encoded
+        self.check("linear-probe")  # before any is encoded
         return measure_probe(
             self.features,
             self._split(one.train_split),
@@ -346,6 +273,11 @@ class OpenedSet:
             few_shot=self.asked.few_shot,
             seed=self.asked.seed,
         )
+
+    @property
+    def _probe_splits(self) -> list[str]:
+        splits = (self.set.train_split, self.set.split, self.set.validation_split)
+        return [split for split in splits if split]
 
     def _data(self, split: str) -> LabelledImages:
         if split not in self._labelled:
@@ -370,7 +302,7 @@ class OpenedSet:
         for one in self._beside:
             if one.task and "natural-shift" in one.task.suites:
                 with contextlib.suppress(DiptychError, OSError):  # its own measurement says why
-                    others[one.name] = OpenedSet(self.features, one, self.asked).prompts.names
+                    others[one.name] = OpenedSet(self._load, one, self.asked).prompts.names
         return subsets_of(self.prompts.names, others)
 
 
@@ -380,44 +312,6 @@ def conditions_of(features: ModelFeatures, *, seed: int) -> Conditions:
     versions = {"diptych": __version__, "pillow": PIL.__version__}
     versions |= {name: str(machine.pop(name)) for name in ("torch", "python")}
     return Conditions(seed=seed, precision=features.precision, versions=versions, hardware=machine)
-
-
-def _set_in(folder: Path, task: Task | None) -> EvaluationSet | None:
-    """None for what holds no pictures in a layout that can be read."""
-    kind = task.kind if task else "retrieval" if dataset_type(folder) == "retrieval" else "classification"
-    found = _described(folder, task, kind)
-    if task is None and not (folder / found.split).is_dir() and not _looks_labelled(folder):
-        return None
-    return found
-
-
-def _described(folder: Path, task: Task | None, kind: Kind) -> EvaluationSet:
-    there = {child.name for child in folder.iterdir() if child.is_dir()}
-    usual = task.split if task else _TEST_SPLITS[0]
-    split = next((name for name in (usual, *_TEST_SPLITS) if name in there), usual)
-    return EvaluationSet(
-        folder=folder,
-        name=task.name if task and task.folder else folder.resolve().name,
-        task=task,
-        kind=kind,
-        split=split,
-        train_split=_TRAIN_SPLIT if kind == "classification" and _has_train(folder, task, split, there) else None,
-        validation_split=next((name for name in _VALIDATION_SPLITS if name in there and name != split), None),
-    )
-
-
-def _has_train(folder: Path, task: Task | None, split: str, there: set[str]) -> bool:
-    if task is None or split in there:
-        return {_TRAIN_SPLIT, split} <= there
-    return _looks_labelled(folder, _TRAIN_SPLIT)  # an archive, which has no folder for each split
-
-
-def _looks_labelled(folder: Path, split: str = "test") -> bool:
-    try:
-        read_labelled(folder, split=split)
-    except (DataError, MissingExtraError):
-        return False
-    return True
 
 
 def _check_model(features: ModelFeatures, out: Path) -> None:

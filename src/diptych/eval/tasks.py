@@ -14,7 +14,7 @@ from typing import Literal
 
 from diptych.config import from_dict, read_toml, unknown_name
 from diptych.data.class_names import codes_among, imagenet_names
-from diptych.data.prompts import PLAIN, TEMPLATES, check_templates
+from diptych.data.prompts import PLAIN, TEMPLATES, check_templates, fill
 from diptych.errors import ConfigError
 
 Kind = Literal[
@@ -153,6 +153,11 @@ class Prompts:
     def names(self) -> tuple[str, ...]:
         """The first name of each class."""
         return tuple(names[0] for names in self.classnames)
+
+    @property
+    def sentences(self) -> list[str]:
+        """What the model is told of the classes, every name through every template."""
+        return [text for names in self.classnames for name in names for text in fill(self.templates, name)]
 
     @property
     def sentence(self) -> str:

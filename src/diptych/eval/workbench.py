@@ -2,7 +2,7 @@
 on another, class names that collide.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -10,10 +10,11 @@ from torch import Tensor
 from diptych.data.prompts import PLAIN, TEMPLATES
 from diptych.errors import DataError
 from diptych.eval.features import ModelFeatures
+from diptych.eval.find_sets import EvaluationSet
 from diptych.eval.measure import prompts_of
 from diptych.eval.prompt_search import choose_templates, find_collisions, score_templates, template_features, weights_of
 from diptych.eval.result import Conditions, DataId, ModelId
-from diptych.eval.suite import Asked, EvaluationSet, OpenedSet
+from diptych.eval.suite import Asked, OpenedSet
 from diptych.eval.tasks import Prompts
 from diptych.eval.zero_shot import LabelledFeatures, score_zero_shot, with_targets
 from diptych.measures.linear_probe import halves
@@ -59,6 +60,7 @@ class PromptSearch:
     model: ModelId
     conditions: Conditions
     prompts: Prompts  # the candidates, and the class names
+    shortened: int  # sentences of these that were too long for the model and were cut
     choose_split: str | None  # None: half of each class
     chosen_on: int  # pictures
     templates: tuple[TemplateScore, ...]  # best first
@@ -70,7 +72,7 @@ class PromptSearch:
 
 
 def search_prompts(
-    features: ModelFeatures,
+    load: Callable[[], ModelFeatures],
     one: EvaluationSet,
     asked: Asked,
     *,
@@ -81,7 +83,7 @@ def search_prompts(
     """Score templates one by one and choose the best few.
 
     Args:
-        features: of the model.
+        load: gives the features of the model; called when the data is found and read.
         one: a labelled set; the final numbers are of its split.
         asked: how to measure. Without templates the candidates are those of the rule of `prompts_for`, and where that
             is the bare name alone, the 80 of ImageNet.
@@ -93,7 +95,7 @@ def search_prompts(
         DataError: the two splits differ in their classes, or no class has two pictures.
         ConfigError: most is below 1.
     """
-    opened = OpenedSet(features, one, asked)
+    opened = OpenedSet(load, one, asked)
     data = opened.pictures
     if not isinstance(data, LabelledImages):
         raise DataError(f"{one.folder} must be a set of labelled pictures to choose prompts. It is of kind {one.kind}.")
@@ -101,6 +103,7 @@ def search_prompts(
     other = read_labelled(one.folder, split=choose_split) if choose_split else None
     if other and other.classnames != data.classnames:
         raise DataError(f"{one.split} and {choose_split} of {one.folder} must have the same classes. They have not.")
+    features = opened.features
     of_templates, bare = (_template_features(features, prompts, some) for some in (prompts.templates, PLAIN))
     encoded = with_targets(features.pictures(data, opened.digest(one.split)), data)
     if other:
@@ -127,6 +130,7 @@ def search_prompts(
         model=opened.model_id,
         conditions=opened.conditions,
         prompts=prompts,
+        shortened=features.too_long(prompts.sentences) if features.truncate else 0,
         choose_split=choose_split,
         chosen_on=len(choose_on[1]),
         templates=tuple(

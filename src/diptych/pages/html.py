@@ -28,7 +28,7 @@ from diptych.pages.page import (
     ReportPage,
     Retrieval,
 )
-from diptych.pages.plots import line_plot, neighbours, reliability_plot
+from diptych.pages.plots import line_plot, neighbours, reliability_plot, without_matplotlib
 
 _MOSAIC = 12  # pictures of the opening panel: divides into rows of 4 and, on a phone, of 6
 _LARGEST = 288  # pixels; the largest picture is shown at 144 CSS pixels, twice that on a fine screen
@@ -43,22 +43,24 @@ stroke-linecap="round" stroke-linejoin="round"><path d="M2 4.5 22 2v32L2 31.5zM4
 <path stroke="#b9814f" d="M31 12.5h9.5M31 18h9.5M31 23.5h6"/></svg>"""
 
 
-def write_report(page: ReportPage, path: Path) -> None:
+def write_report(page: ReportPage, path: Path) -> str:
     """Write a report as one HTML file, whole or not at all.
+
+    Returns:
+        A sentence on what had to be left out: curves, where matplotlib is not installed. Mostly empty.
 
     Raises:
         DataError: the file cannot be written.
-        MissingExtraError: there are curves, and matplotlib is not installed.
         ImageError: a picture cannot be used.
     """
     write_text(path, render_report(page))
+    return without_matplotlib() if page.curves or page.reliability else ""
 
 
 def render_report(page: ReportPage) -> str:
-    """A report as HTML. Equal pages give equal text.
+    """A report as HTML. Equal pages give equal text; curves need matplotlib, and are left out without it.
 
     Raises:
-        MissingExtraError: there are curves, and matplotlib is not installed.
         ImageError: a picture cannot be used.
     """
     sections = [section for section in _sections(page) if section.parts]
@@ -140,6 +142,7 @@ def _sections(page: ReportPage) -> Iterator[_Section]:
 
 
 def _plots(page: ReportPage) -> Iterator[_Section]:
+    curves, reliability = ((), ()) if without_matplotlib() else (page.curves, page.reliability)
     yield _Section(
         key="classes",
         heading="Class by class",
@@ -152,7 +155,7 @@ def _plots(page: ReportPage) -> Iterator[_Section]:
         heading="Is it as sure as it is right?",
         note="On the dashed line a model is as sure as it is right; below it, surer. A larger dot is more pictures.",
         kind="plots",
-        parts=[_reliability(f"reliability-{number}", plot) for number, plot in enumerate(page.reliability)],
+        parts=[_reliability(f"reliability-{number}", plot) for number, plot in enumerate(reliability)],
     )
     yield _Section(
         key="rejection",
@@ -164,7 +167,7 @@ def _plots(page: ReportPage) -> Iterator[_Section]:
         key="learned",
         heading="How it learned",
         kind="plots",
-        parts=[_curve(f"curve-{number}", plot) for number, plot in enumerate(page.curves)],
+        parts=[_curve(f"curve-{number}", plot) for number, plot in enumerate(curves)],
     )
     yield _Section(key="time", heading="Where the time went", kind="plots", parts=[_bars(some) for some in page.time])
 

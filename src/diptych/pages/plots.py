@@ -22,6 +22,15 @@ _DASHED: dict[str, Any] = {"color": _TEXT, "linewidth": 1, "linestyle": (0, (4, 
 _ROOM = 0.08  # of the height between the lowest and the highest value: left free above the one, and below zero
 
 
+def without_matplotlib() -> str:
+    """What is to be said of a page whose curves cannot be drawn here; an empty string where they can."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        return str(missing_extra("drawing curves", "eval", "They are left out; the rest of the page is as usual."))
+    return ""
+
+
 def line_plot(key: str, plot: LinePlot) -> str:
     """One curve, with a dashed line for chance. Neighbours of many points are averaged; the points stay pale behind.
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from diptych.data.facts import Facts
+from diptych.data.images import ImageSource
 from diptych.errors import ConfigError, DataError
 from diptych.search.ann import APPROXIMATE_FROM, ApproximateScanner
 from diptych.search.database import DATABASE
@@ -129,11 +130,11 @@ class Library:
 
     # Asking
 
-    def search(self, query: Query | str, *, count: int = 20, filters: Filters | None = None) -> Results:
+    def search(self, query: Query | ImageSource, *, count: int = 20, filters: Filters | None = None) -> Results:
         """The files that fit a query best.
 
         Args:
-            query: a `Query`, or what `Query.parse` reads.
+            query: a `Query`, words that `Query.parse` reads, or a picture: a path, a Pillow image, pixels.
             count: at most so many.
             filters: which files may answer.
 
@@ -141,9 +142,8 @@ class Library:
             ConfigError: the query is not valid, or the index is still being made with the model that asks.
             DataError: a picture of the query does not exist, or cannot be read.
         """
-        parsed = Query.parse(query) if isinstance(query, str) else query
         title = query if isinstance(query, str) else ""
-        return self.nearest(parsed.features(self.bundle).numpy(), count=count, filters=filters, title=title)
+        return self.nearest(Query.of(query).features(self.bundle).numpy(), count=count, filters=filters, title=title)
 
     def like(self, path: str | Path, *, count: int = 20, filters: Filters | None = None) -> Results:
         """The files most like one of the folder, which is not among them itself; it is not encoded again.

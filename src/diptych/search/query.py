@@ -70,6 +70,19 @@ class Query:
         """
         return cls(tuple(_terms(text)))
 
+    @classmethod
+    def of(cls, asked: "Query | ImageSource") -> "Query":
+        """A query in any form: one as it is, words by `parse`, and what else `open_image` takes as a picture.
+
+        Raises:
+            ConfigError: words are no valid query, or there are several pictures.
+        """
+        if isinstance(asked, list | tuple):
+            raise ConfigError('a query must be words, a picture or a Query, which adds several: "a dog + image:a.jpg".')
+        if isinstance(asked, str):
+            return cls.parse(asked)
+        return asked if isinstance(asked, Query) else cls((Term(1.0, image=asked),))
+
     def without(self, *texts: str, weight: float = 1.0) -> "Query":
         """The same query with words taken away."""
         return Query((*self.terms, *(Term(-weight, text) for text in texts)))

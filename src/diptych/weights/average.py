@@ -13,6 +13,12 @@ from diptych.weights.folder import About
 
 
 @torch.no_grad()
+def check_alpha(alpha: float) -> None:
+    """Raises ConfigError for a share that is outside 0 to 1."""
+    if not 0 <= alpha <= 1:
+        raise ConfigError(f"alpha must lie between 0 and 1: it is the share of the second model. Got {alpha:g}.")
+
+
 def interpolate(a: Bundle, b: Bundle, alpha: float) -> Bundle:
     """A model whose every weight lies between those of two others.
 
@@ -33,8 +39,7 @@ def interpolate(a: Bundle, b: Bundle, alpha: float) -> Bundle:
     Raises:
         ConfigError: alpha is outside, or the two differ in sizes, picture recipe or tokenizer.
     """
-    if not 0 <= alpha <= 1:
-        raise ConfigError(f"alpha must lie between 0 and 1: it is the share of the second model. Got {alpha:g}.")
+    check_alpha(alpha)
     if found := _difference(a, b):
         raise ConfigError(f"two models must have the same sizes to be averaged, and they differ in {found}.")
     model = CLIP(a.model.config)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from diptych.data.ahead import batched, decoded_ahead
 from diptych.data.images import ImageSource, Preprocess
+from diptych.data.inputs import as_pictures, as_texts
 from diptych.data.tokenizer import Tokenizer, Unread
 from diptych.errors import ConfigError, WeightsError
 from diptych.model.blocks import Activation
@@ -86,16 +87,18 @@ class Bundle:
         """Encode pictures.
 
         Args:
-            images: N paths, bytes, files or Pillow images.
+            images: N pictures, each in a form that `open_image` takes.
             batch_size: pictures a forward pass.
 
         Returns:
             [N, D] float32 on the CPU, unit length.
 
         Raises:
+            DataError: it is no list, but one picture.
             ImageError: the first picture that cannot be read; `embed_images` skips those instead.
             WeightsError: the features are not finite.
         """
+        images = as_pictures(images)
         features = torch.empty(len(images), self.model.config.embed_dim)
         done = 0
         with decoded_ahead(self.preprocess.pixels, images, batch_size) as pictures:
@@ -152,11 +155,11 @@ class Bundle:
             [N, D] float32 on the CPU, unit length.
 
         Raises:
-            TextError: a text is too long, or is no valid string.
+            TextError: a text is too long, or is no valid string; or it is no list, but one text.
             WeightsError: the features are not finite.
         """
         text, tokenizer = self.model.config.text, self.tokenizer
-        tokens = tokenizer.encode(texts, truncate=truncate)  # [N, L]
+        tokens = tokenizer.encode(as_texts(texts), truncate=truncate)  # [N, L]
         features = torch.empty(len(tokens), self.model.config.embed_dim)
         for rows in _batches(len(tokens), batch_size):
             batch = tokens[rows]
