@@ -34,6 +34,20 @@ def test_names_of_class_folders_are_the_captions(tmp_path):
     assert pictures[0].parts["txt"] == b"Black footed Albatross"
 
 
+def test_codes_become_names_or_are_refused(tmp_path):
+    folder = fill(tmp_path / "imagenet", "n01440764/a.png", "n01443537/b.png")
+    assert captions(folder) == [["tench"], ["goldfish"]]
+    folder = fill(tmp_path / "other", "n99999998/a.png", "n99999999/b.png")
+    with pytest.raises(DataError, match=r"put words\.txt beside the data"):
+        PictureFolder(folder).check()
+    (folder / "classnames.txt").write_text("one\ntwo\n")
+    assert captions(folder) == [["one"], ["two"]]
+    (folder / "classnames.txt").write_text("one\n")
+    with pytest.raises(DataError, match=r"must have a line for each class folder\. It has 1, for 2"):
+        PictureFolder(folder)
+    assert "names are numbers (0, 1" in PictureFolder(fill(tmp_path / "digits", "0/a.png", "1/b.png")).check()[1]
+
+
 def test_numbers_stay_where_not_all_names_have_one(tmp_path):
     assert captions(fill(tmp_path, "3 dogs/a.png", "cats/b.png")) == [["3 dogs"], ["cats"]]
 

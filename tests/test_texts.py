@@ -1,7 +1,7 @@
 import pytest
 
-from diptych.data.texts import decode_text, text_lines
-from diptych.errors import TextError
+from diptych.data.texts import decode_text, read_text, text_lines
+from diptych.errors import DataError, TextError
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
@@ -23,3 +23,11 @@ def test_only_a_line_feed_ends_a_line(letter):
 def test_carriage_returns_end_lines_where_there_is_no_line_feed():
     assert text_lines("a dog\ra cat\r") == ["a dog", "a cat"]
     assert text_lines("a dog\rruns\na cat") == ["a dog\rruns", "a cat"]
+
+
+def test_a_file_that_is_no_text_is_one_sentence(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xff")
+    with pytest.raises(DataError, match=r"a\.txt must be UTF-8 text, and is not UTF-8 .*\. Save it as UTF-8\.$"):
+        read_text(tmp_path / "a.txt")
+    with pytest.raises(DataError, match=r"b\.txt cannot be read: No such file"):
+        read_text(tmp_path / "b.txt")

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from diptych.data.texts import decode_text, text_lines
-from diptych.errors import DataError, TextError
+from diptych.data.texts import read_text, text_lines
+from diptych.errors import DataError
 
 PLAIN = ("{}",)  # the bare class name
 
@@ -60,12 +60,7 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         DataError: the file cannot be read as text, or holds no line.
     """
-    try:
-        lines = text_lines(decode_text(path.read_bytes()))
-    except TextError as error:
-        raise DataError(f"{path} must be UTF-8 text, and is {error}. Save it as UTF-8.") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}. Give a text file with one entry a line.") from None
+    lines = text_lines(read_text(path))
     if not lines:
         raise DataError(f"{path} must hold at least one line. It is empty.")
     return lines

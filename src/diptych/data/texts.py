@@ -6,8 +6,9 @@ one at carriage returns. What else Unicode calls a line or paragraph separator i
 """
 
 import codecs
+from pathlib import Path
 
-from diptych.errors import TextError
+from diptych.errors import DataError, TextError
 
 _MARKS = (  # UTF-32's begins as UTF-16's does
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -40,6 +41,20 @@ def decode_text(content: bytes) -> str:
     if "\0" in text:
         raise TextError(f"not UTF-8 text (a NUL at character {text.index(chr(0)):,})")
     return text
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        DataError: it cannot be read, or is no text.
+    """
+    try:
+        return decode_text(path.read_bytes())
+    except TextError as error:
+        raise DataError(f"{path} must be UTF-8 text, and is {error}. Save it as UTF-8.") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. Give a text file with one entry a line.") from None
 
 
 def text_lines(text: str) -> list[str]:

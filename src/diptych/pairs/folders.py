@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from diptych.data.class_names import codes_among, readable_names
 from diptych.data.images import PICTURE_ENDINGS
+from diptych.data.prompts import read_lines
 from diptych.errors import DataError
 from diptych.files import natural_order
 from diptych.pairs.samples import Sample, captions_of, counted
@@ -23,7 +24,7 @@ class PictureFolder:
     """Pictures of a folder and its subfolders, in natural order, each with `NAME.txt` beside, one caption a line.
 
     Where no picture has a text and all lie in folders of several names, the name of a picture's folder is its caption,
-    as `readable_names` tells it.
+    as `readable_names` tells it, or the line of `classnames.txt`.
 
     A sample's key is the picture's path from the folder. The fingerprint covers the names and sizes of all files. What
     starts with a dot is passed over, and so are folders of thumbnails; links that lead in a circle, and what may not be
@@ -151,5 +152,9 @@ def _class_names(path: Path, names: Sequence[str]) -> dict[str, str]:
     if len(set(folders.values())) < 2 or "" in folders.values():
         return {}
     labels = sorted(set(folders.values()), key=natural_order)
-    plain = dict(zip(labels, readable_names(labels, path).names, strict=True))
+    listed = path / "classnames.txt"
+    names_of = read_lines(listed) if listed.is_file() else readable_names(labels, path).names
+    if len(names_of) != len(labels):
+        raise DataError(f"{listed} must have a line for each class folder. It has {len(names_of)}, for {len(labels)}.")
+    plain = dict(zip(labels, names_of, strict=True))
     return {name: " ".join(plain[folder].split()) for name, folder in folders.items()}
