@@ -110,8 +110,11 @@ def test_rows_that_are_none_are_left_out_up_to_a_limit_and_said(read):
     rows = read(text, max_bad=0.01)
     assert len(pairs(rows)) == 99
     assert rows.notes == ["1 of 100 rows cannot be read and are left out; one is in line 52"]
-    with pytest.raises(DataError, match=r"must have 2 columns, as the header\. Got 1: 'bad\.png'.*This is line 52"):
-        read(text, max_bad=0.001)
+    with pytest.raises(DataError, match=r"must have 2 columns.* Got 1: '9\.pngthing'.*This is line 11, of 10 such"):
+        read(text.replace("9.png,", "9.png"), max_bad=0.01)
+    assert len(pairs(read("image,caption\na.png,x\nb.png\n", max_bad=0.01))) == 1
+    with pytest.raises(DataError, match="This is line 2, of 1 such"):
+        read("image,caption\nb.png\n", max_bad=0.01)
     with pytest.raises(DataError, match=r"each line must be a JSON object\. Got '\[1\]'"):
         read('{"image": "a.png", "caption": "x"}\n[1]\n', "pairs.jsonl")
 

@@ -19,9 +19,10 @@ def train(
     Parameters
     ----------
     recipe
-        A TOML file. `recipes/` has some; each opens with its command, time and result.
+        A TOML file; its relative paths are from its folder. `recipes/` has some; each opens with its command, time and
+        result.
     set_
-        One option of the recipe, e.g. train.batch_size=512. May be given several times.
+        One option of the recipe, e.g. train.batch_size=512; relative paths are from here. May be given several times.
     out
         Folder of the run, runs/NAME by default: recipe.toml, log.jsonl, checkpoints/, bundle/, results.json.
     """

@@ -91,7 +91,7 @@ class LineRows:
         columns: which to read.
         separator: of CSV; empty: the one that finds the columns in the header.
         quoting: whether fields may stand in quotes; "auto": unless the separator is a tab or "|".
-        max_bad: share of the rows that may be unreadable.
+        max_bad: share of the rows that may be unreadable; where it is not 0, one may be in any case.
 
     Raises:
         ConfigError: a column is not there.
@@ -208,7 +208,7 @@ class LineRows:
     def _judge(self, lines: int, max_bad: float) -> None:
         """Refuse what has too many rows that are none; say what of it a user may not expect."""
         rows, bad = len(self._starts), len(self._bad)
-        if bad > max_bad * (rows + bad):
+        if bad > max(max_bad * (rows + bad), max_bad > 0) or (bad and not rows):
             line, text = self._bad[0]
             raise DataError(f"{self._path}: {self._complaint(text)} This is line {line:,}, of {bad:,} such.")
         if bad:
