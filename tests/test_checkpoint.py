@@ -1,13 +1,20 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
 from diptych.errors import DataError, WeightsError
 from diptych.model.clip import CLIP
-from diptych.train.checkpoint import Checkpoint, list_checkpoints, optimizer_tensors, restore_optimizer
+from diptych.train.checkpoint import (
+    Checkpoint,
+    has_digests,
+    list_checkpoints,
+    optimizer_tensors,
+    restore_optimizer,
+)
 from diptych.train.optim import parameter_groups
 from diptych.weights.bundle import Bundle
 from test_files import names, room_for
@@ -127,7 +134,7 @@ def test_a_damaged_checkpoint_is_one_sentence(checkpoint, tmp_path, name, damage
     (path / name).unlink()
     if damage == "cut short":
         (path / name).write_bytes(content[: len(content) // 2])
-    sentence = f"^{re.escape(str(path))} must be a whole checkpoint: .*Remove it to go on from the one before"
+    sentence = f"^{re.escape(str(path))} must be a whole checkpoint: .*There is no whole one before it: remove "
     with pytest.raises(WeightsError, match=sentence) as caught:
         Checkpoint.load(path)
     assert "\n" not in str(caught.value)
@@ -139,7 +146,8 @@ def test_a_state_of_another_version_is_one_sentence(checkpoint, tmp_path, change
     state = json.loads((path / "training.json").read_text()) | change
     text = json.dumps({key: value for key, value in state.items() if value is not None})
     (path / "training.json").write_text(text)
-    with pytest.raises(WeightsError, match=r"step-00000003 must be a whole checkpoint: .*Remove it to go on from"):
+    (path / "digests.json").unlink()
+    with pytest.raises(WeightsError, match=r"step-00000003 must be a whole checkpoint: .*remove .* to start over"):
         Checkpoint.load(path)
 
 
@@ -151,3 +159,46 @@ def test_the_memory_of_another_model_is_refused(checkpoint, bundle):
     tensors["text.projection.exp_avg"] = torch.zeros(3)
     with pytest.raises(WeightsError, match=r"must hold text\.projection\.exp_avg \[32, 32\]"):
         restore_optimizer(bundle.model, new_optimizer(bundle.model), tensors)
+
+
+def flipped(path: Path, place: float) -> None:
+    """One bit of a file is another one."""
+    content = bytearray(path.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 1 << 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.9, 1.0])
+def test_a_flipped_bit_in_any_file_is_noticed_and_the_checkpoint_before_is_named(checkpoint, tmp_path, place):
+    average = {name: value.float() for name, value in checkpoint.bundle.model.state_dict().items()}
+    checkpoint = dataclasses.replace(checkpoint, average=average)
+    for step in (1, 2):
+        dataclasses.replace(checkpoint, step=step).save(tmp_path, keep=9)
+    path = checkpoint.save(tmp_path, keep=9)
+    files = sorted(file for file in path.iterdir())
+    assert {"average.safetensors", "digests.json", "training.json", "config.json"} <= {file.name for file in files}
+    for file in files:
+        content = file.read_bytes()
+        flipped(file, place)
+        with pytest.raises(WeightsError, match=r"Remove it to go on from step-00000002, the one before\."):
+            Checkpoint.load(path)
+        file.write_bytes(content)
+    Checkpoint.load(path)
+
+
+def test_a_damaged_checkpoint_is_not_offered_in_place_of_a_damaged_one(checkpoint, tmp_path):
+    for step in (1, 2):
+        dataclasses.replace(checkpoint, step=step).save(tmp_path, keep=9)
+    path = checkpoint.save(tmp_path, keep=9)
+    flipped(tmp_path / "step-00000002" / "training.safetensors", 0.5)
+    flipped(path / "training.safetensors", 0.5)
+    with pytest.raises(WeightsError, match=r"training\.safetensors is not what was saved.*go on from step-00000001"):
+        Checkpoint.load(path)
+
+
+def test_a_checkpoint_without_digests_opens_and_can_be_told(checkpoint, tmp_path):
+    path = checkpoint.save(tmp_path, keep=1)
+    assert has_digests(path)
+    (path / "digests.json").unlink()
+    assert not has_digests(path)
+    assert Checkpoint.load(path).step == 3

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import importlib.util
 import io
+import itertools
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -22,6 +24,7 @@ import safetensors
 import torch
 from PIL import Image
 
+from conftest import COLORS, SHAPES, drawing, png
 from diptych.classify import ZeroShotClassifier
 from diptych.cli import models, thumbnails
 from diptych.cli import training as training_view
@@ -834,6 +837,26 @@ def training(tiny_recipe: TrainRecipe, tmp_path: Path) -> Path:
     recipe = dataclasses.replace(tiny_recipe, train=dataclasses.replace(tiny_recipe.train, steps=12))
     (tmp_path / "recipe.toml").write_text(to_toml(recipe))
     return tmp_path / "recipe.toml"
+
+
+def test_train_says_what_it_assumed_of_its_data_and_keeps_it(
+    run: Run, training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    for number, (color, shape) in enumerate(itertools.product(COLORS, SHAPES)):
+        path = tmp_path / "classes" / f"{color}_{shape}" / f"{number}.png"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(png(drawing(color, shape, 12)))
+    source = "data.sources=[{path='classes'}]"
+    code, _, said = run("train", training, "--out", tmp_path / "run", "--set", source, "--set", "train.steps=2")
+    assert code == 0
+    note = f"{tmp_path / 'classes'}: no picture has a text, so the names of 20 folders are the captions: black bar, "
+    assert f"diptych: {note}" in said
+    (kept,) = json.loads((tmp_path / "run" / "results.json").read_text())["notes"]
+    assert kept.startswith(note)
+    assert tomllib.loads((tmp_path / "run" / "recipe.toml").read_text())["data"]["sources"][0]["path"] == str(
+        tmp_path / "classes"
+    )
 
 
 def test_train_says_what_held_it_up_and_keeps_it_with_the_results(run: Run, training: Path, tmp_path: Path):

@@ -7,7 +7,7 @@ import pytest
 
 from diptych.config import from_dict, read_toml, to_dict, to_toml
 from diptych.errors import ConfigError, DiptychError
-from diptych.train.recipe import TrainRecipe, difference, read_recipe
+from diptych.train.recipe import TrainRecipe, difference, read_recipe, without_folders
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -134,6 +134,42 @@ def test_a_teacher_and_the_weight_of_its_loss_need_each_other(tiny_recipe, teach
             data=dataclasses.replace(tiny_recipe.data, sources=(source,)),
             train=dataclasses.replace(tiny_recipe.train, distillation=weight),
         )
+
+
+def test_paths_are_from_the_folder_of_the_recipe_and_those_of_options_from_here(recipe_file, tmp_path, monkeypatch):
+    there = tmp_path / "elsewhere"
+    there.mkdir()
+    monkeypatch.chdir(there)
+    data = read_toml(recipe_file)
+    teacher = {"teacher_images": "a.safetensors", "teacher_texts": "shard"}
+    data["data"]["sources"] = [{"path": "pairs", **teacher}, {"path": "../b.csv", "image_folder": "c", **teacher}]
+    data["data"]["sources"] += [{"path": path, **teacher} for path in ("embedded:emoji", "s3://b/c", "~/d", "/e")]
+    data |= {"evaluate": ["sets/x", "embedded:twemoji"], "start_from": "runs/y/bundle"}
+    data["train"]["distillation"] = 1.0
+    (tmp_path / "deep").mkdir()
+    path = tmp_path / "deep" / "recipe.toml"
+    path.write_text(to_toml(from_dict(TrainRecipe, data)))
+    recipe = read_recipe(Path("../deep/recipe.toml"))
+    deep = str(path.parent)
+    paths = [source.path for source in recipe.data.sources]
+    assert paths == [f"{deep}/pairs", f"{tmp_path}/b.csv", "embedded:emoji", "s3://b/c", "~/d", "/e"]
+    assert recipe.data.sources[1].image_folder == f"{deep}/c"
+    assert recipe.data.sources[0].teacher_images == f"{deep}/a.safetensors"
+    assert recipe.data.sources[0].teacher_texts == "shard"
+    assert recipe.evaluate == (f"{deep}/sets/x", "embedded:twemoji")
+    assert recipe.start_from == f"{deep}/runs/y/bundle"
+    here = read_recipe(path, ["evaluate=['mine']", "start_from=diptych-photo", "data.remote.cache=cache"])
+    assert (here.evaluate, here.start_from) == ((f"{there}/mine",), "diptych-photo")
+    assert here.data.remote.cache == f"{there}/cache"
+    path.with_name("again.toml").write_text(to_toml(recipe))
+    assert read_recipe(path.with_name("again.toml")) == recipe
+    assert [source.path for source in without_folders(recipe).data.sources][:2] == ["pairs", "b.csv"]
+
+
+def test_a_path_of_another_type_is_refused_as_any_option(recipe_file):
+    for option in ("data.sources=3", "data.sources=[3]", "data.sources=[{path=3}]", "data=3", "evaluate=[3]"):
+        with pytest.raises(ConfigError, match="must be"):
+            read_recipe(recipe_file, [option])
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)

@@ -248,7 +248,7 @@ def test_a_run_stops_with_one_line_where_too_much_is_wrong(faulty, tmp_path, mon
     assert str(caught.value) == (
         "at most 10.00% of the samples may be bad (data.max_bad). "
         f"{2 if 'timed out' in cause else 1} of 8 are: {cause} {2 if 'timed out' in cause else 1}. "
-        "Mend the shards, or raise the limit."
+        "Mend the data, or raise the limit."
     )
 
 

@@ -1,15 +1,20 @@
 import dataclasses
 import gzip
+import io
 import json
 import shutil
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+import diptych.pairs.shards as module
 from diptych.data.tar import TarReader
-from diptych.errors import DataError, ShardError
-from diptych.pairs.shards import MANIFEST, Sample, ShardSet, ShardWriter, captions_of, write_manifest
+from diptych.errors import ShardError
+from diptych.files import sha256
+from diptych.pairs.samples import Members
+from diptych.pairs.shards import MANIFEST, ShardSet, ShardWriter, write_manifest
 
 SAMPLES = {f"set/{n:02d}": {"png": bytes([n]) * (n + 1), "txt": f"thing {n}".encode()} for n in range(7)}
 
@@ -113,7 +118,7 @@ def test_a_shard_with_other_samples_than_the_manifest_says_is_refused(tmp_path):
     folder = write(tmp_path / "set")
     shutil.copy(folder / "shard-00002.tar", folder / "shard-00000.tar")  # 1 sample for 3, of the same size
     with pytest.raises(ShardError, match=r"shard-00000\.tar must hold 3 samples, as manifest\.json says\. It holds 1"):
-        ShardSet(folder)[0]
+        ShardSet(folder, verify=False)[0]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format": "other", "shards": []}', '{"shards": [1]}'])
@@ -169,12 +174,6 @@ def test_a_sample_is_plain_data(tmp_path):
     assert dataclasses.asdict(sample) == {"key": "set/02", "parts": {"png": b"\x02\x02\x02", "txt": b"thing 2"}}
 
 
-def test_captions_are_the_lines_of_the_text():
-    assert captions_of(Sample("a", {"txt": "a cat\r\n\n  un café \n".encode()})) == ["a cat", "un café"]
-    with pytest.raises(DataError, match=r"^no caption$"):
-        captions_of(Sample("a", {"png": b""}))
-
-
 def test_captions_are_read_without_the_picture(tmp_path, monkeypatch):
     shards = ShardSet(write(tmp_path / "set"))
     sizes, read = [], TarReader.read
@@ -183,15 +182,17 @@ def test_captions_are_read_without_the_picture(tmp_path, monkeypatch):
     assert sizes == [len("thing 0")] * 2
 
 
-def test_a_key_in_two_shards_is_named(tmp_path):
+def test_keys_that_come_again_in_other_shards_get_the_name_of_their_shard(tmp_path):
     for number in (0, 1):
-        write(tmp_path / "set", {"same": {"txt": b""}, f"own-{number}": {"txt": b""}}, name=f"part-{number}-{{}}")
+        write(tmp_path / "set", {"same": {"jpg": b"", "txt": b"x"}}, name=f"{number}-{{}}")
         (tmp_path / "set" / MANIFEST).unlink()
-        (tmp_path / "set" / f"part-{number}-0.tar").rename(tmp_path / "set" / f"{number}.tar_")
+        (tmp_path / "set" / f"{number}-0.tar").rename(tmp_path / "set" / f"{number}.tar_")
     for path in (tmp_path / "set").iterdir():
         path.rename(path.with_suffix(".tar"))
-    with pytest.raises(ShardError, match=r"a key must come once\. 'same' is in 0\.tar and 1\.tar"):
-        ShardSet(tmp_path / "set")
+    assert list(read(tmp_path / "set")) == ["0/same", "1/same"]
+    assert ShardSet(tmp_path / "set").check()[-1].endswith("so the name of its shard goes before each.")
+    write_manifest(tmp_path / "set")
+    assert list(read(tmp_path / "set")) == ["0/same", "1/same"]  # no header tells that now
 
 
 def test_a_manifest_is_written_for_shards_of_another_tool(tmp_path):
@@ -222,6 +223,105 @@ def test_a_manifest_does_not_lead_out_of_its_folder(tmp_path):
     (folder / MANIFEST).write_text((folder / MANIFEST).read_text().replace("shard-00000.tar", "../shard-00000.tar"))
     with pytest.raises(ShardError, match=r"must be a manifest of diptych-shards-1"):
         ShardSet(folder)
+
+
+def bare(folder: Path, *shards: dict[str, bytes], names: str = "{}.tar") -> Path:
+    """Shards of another tool: members by name, no manifest."""
+    for number, members in enumerate(shards):
+        path = folder / names.format(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(path, "w:bz2" if path.suffix == ".bz2" else "w:gz" if path.suffix == ".tgz" else "w") as tar:
+            for name, content in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return folder
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_flipped_bit_in_a_shard_is_its_samples_wrong_checksum(tmp_path, verify):
+    folder = write(tmp_path / "set")
+    shard = folder / "shard-00001.tar"
+    content = bytearray(shard.read_bytes())
+    content[512] ^= 1  # the first byte of a picture: no header tells
+    shard.write_bytes(content)
+    shards = ShardSet(folder, verify=verify)
+    assert shards[0].key == "set/00"
+    if not verify:
+        assert shards[3].parts["png"] != SAMPLES["set/03"]["png"]
+        return
+    for index in (3, 5):
+        with pytest.raises(ShardError, match=r"shard-00001\.tar is damaged or was changed: its SHA-256") as caught:
+            shards[index]
+        assert caught.value.cause == "shard-00001.tar has a wrong checksum"
+    assert shards[6].key == "set/06"
+
+
+def test_the_digest_of_a_shard_is_looked_at_once(tmp_path, monkeypatch):
+    folder, hashed = write(tmp_path / "set"), []
+    monkeypatch.setattr(module, "sha256", lambda path: hashed.append(path.name) or sha256(path))
+    shards = ShardSet(folder)
+    assert hashed == []
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: shards[n % 7].key, range(70)))
+    assert sorted(hashed) == [f"shard-{n:05d}.tar" for n in range(3)]
+
+
+def test_keys_with_a_dot_are_pairs_and_it_is_said(tmp_path):
+    members = {f"photo.{n:02d}.{e}": f"{e} {n}".encode() for n in range(40) for e in ("jpg", "txt")}
+    folder = bare(tmp_path / "set", members, {"photo.90.jpg": b"P", "photo.90.txt": b"last"})
+    shards = ShardSet(folder)
+    assert len(shards) == 41
+    assert (shards[7].key, shards[7].parts) == ("photo.07", {"jpg": b"jpg 7", "txt": b"txt 7"})
+    assert shards.captions(40) == ["last"]
+    (note,) = shards.check()
+    assert "keys end at the last dot of a name in 41 of 41 samples, e.g. photo.00" in note
+
+
+def test_shards_without_pairs_name_their_endings_and_the_fields_of_their_json(tmp_path):
+    members = {f"{n}.{e}": b'{"texts": ["a", "b"], "url": ""}' for n in range(3) for e in ("xyz", "json")}
+    folder = bare(tmp_path / "set", members)
+    sentence = r"None of 3 has both; the shards have \.xyz 3, \.json 3\. Name.*\(.* as json:texts or json:url\)"
+    with pytest.raises(ShardError, match=sentence):
+        ShardSet(folder).check()
+    shards = ShardSet(folder, members=Members("xyz", ("json:texts",)))
+    assert shards.captions(2) == ["a", "b"]
+    assert shards[2].picture == members["2.xyz"]
+    assert len(shards.check()) == 1  # that captions are a field
+    other = bare(tmp_path / "other", {"0.jpg": b"P", "0.json": b'{"texts": ["a"]}'})  # as MetaCLIP's are
+    with pytest.raises(ShardError, match=r"shards have \.jpg 1, \.json 1\..* as json:texts\)"):
+        ShardSet(other).check()
+
+
+def test_what_no_rule_reads_is_said(tmp_path):
+    members = {"0.jpg": b"P", "0.txt": b"x", "0.json": b"{}", "1.jpg": b"P", "2.txt": b"x", "README": b""}
+    said = [note.removeprefix(f"{tmp_path}: ") for note in ShardSet(bare(tmp_path, members)).check()]
+    assert said == [
+        "1 of 3 samples have no picture.",
+        "1 of 3 samples have no caption.",
+        "members that no rule reads: .json 1.",
+        "members of no sample: files without an ending 1.",
+    ]
+
+
+@pytest.mark.parametrize("names", ["{}.tgz", "{}.tar.bz2", "part-{}/00000.tar", "{}.TAR"])
+def test_shards_are_found_by_their_usual_names_also_one_folder_down(tmp_path, names):
+    folder = bare(tmp_path / "set", {"a.jpg": b"P", "a.txt": b"x"}, {"b.jpg": b"P", "b.txt": b"y"}, names=names)
+    assert list(read(folder)) == ["a", "b"]
+    write_manifest(folder)
+    assert list(read(folder)) == ["a", "b"]
+
+
+def test_a_damaged_first_shard_is_counted_and_the_next_is_looked_at(tmp_path):
+    folder = write(tmp_path / "set")
+    content = bytearray((folder / "shard-00000.tar").read_bytes())
+    content[512] ^= 1
+    (folder / "shard-00000.tar").write_bytes(content)
+    shards = ShardSet(folder)
+    assert shards.check() == []
+    with pytest.raises(ShardError, match="SHA-256"):
+        shards[0]
+    assert shards[3].key == "set/03"
 
 
 def test_a_compressed_shard_is_inflated_once(tmp_path, monkeypatch):

@@ -7,9 +7,10 @@ from PIL import Image
 
 from conftest import png
 from diptych.errors import ConfigError, DataError, ShardError
+from diptych.pairs.folders import PictureFolder
 from diptych.pairs.remote import RemoteConfig
 from diptych.pairs.shards import ShardSet, ShardWriter
-from diptych.pairs.sources import PictureFolder, Source, open_pairs
+from diptych.pairs.sources import Source, open_pairs
 from diptych.pairs.tables import PairTable
 
 PICTURE = png(Image.new("RGB", (4, 4), "red"))
@@ -64,6 +65,10 @@ def test_what_a_source_is_its_path_tells(album, pair_shards, tmp_path):
     assert isinstance(open_pairs(Source(path="embedded:emoji")), ShardSet)
     (album / "captions.csv").write_text("image,caption\n10.png,ten\n")
     assert isinstance(open_pairs(Source(path=str(album / "captions.csv"))), PairTable)
+    (album / "metadata.jsonl").write_text('{"file_name": "10.png", "text": "ten"}')
+    table = open_pairs(Source(path=str(album)))
+    assert isinstance(table, PairTable)
+    assert (table[0].picture, table.captions(0)) == (PICTURE, ["ten"])
     for path in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(ShardError, match=r"must be a folder with \.tar shards of pairs"):
             open_pairs(Source(path=str(path / "empty")))
@@ -97,8 +102,29 @@ def test_reading_from_afar_without_fsspec_names_the_extra(monkeypatch):
         ({"shuffle_shards": -1}, "must be 0 with replace=true, else at least 0. Got -1"),
         ({"shuffle_shards": 2, "replace": True}, "must be 0 with replace=true"),
         ({"templates": ("a photo",)}, "{}"),
+        ({"quoting": "all"}, "must be auto, quotes or none. Got 'all'"),
+        ({"separator": ", "}, "must be one character, no quote. Got ', '"),
     ],
 )
 def test_options_out_of_range_are_named(options, message):
     with pytest.raises((ConfigError, DataError), match=message):
         Source(path="a", **options)
+
+
+def test_options_of_tables_reach_them(album, tmp_path):
+    (tmp_path / "list.csv").write_text("image^caption\n10.png^'ten', and more\n")
+    pairs = open_pairs(Source(path=str(tmp_path / "list.csv"), separator="^", image_folder=str(album)))
+    assert (pairs[0].picture, pairs.captions(0), pairs.check()) == (PICTURE, ["'ten', and more"], [])
+
+
+def test_members_of_shards_are_named_as_columns_are(tmp_path):
+    with ShardWriter(tmp_path / "set") as writer:
+        writer.add("a", {"webp": b"small", "orig.png": PICTURE, "json": b'{"alt": "one"}'})
+    source = Source(path=str(tmp_path / "set"), image_column="orig", caption_columns=("json:alt",))
+    pairs = open_pairs(source)
+    assert (pairs[0].picture, pairs.captions(0)) == (PICTURE, ["one"])
+
+
+@pytest.mark.parametrize("name", ["emoji", "icons"])
+def test_nothing_is_said_of_what_is_as_it_should_be(name):
+    assert open_pairs(Source(path=f"embedded:{name}")).check() == []

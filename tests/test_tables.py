@@ -1,3 +1,4 @@
+import json
 import sys
 from pathlib import Path
 
@@ -6,8 +7,8 @@ from PIL import Image
 
 from conftest import png
 from diptych.errors import ConfigError, DataError, ImageError, MissingExtraError
-from diptych.pairs.shards import captions_of
-from diptych.pairs.tables import Columns, PairTable
+from diptych.pairs.samples import Columns, captions_of
+from diptych.pairs.tables import PairTable
 
 PICTURE = png(Image.new("RGB", (4, 4), "red"))
 PLAIN = Columns("image", ("caption",), "")
@@ -76,9 +77,8 @@ def test_a_picture_that_is_missing_has_that_cause(write):
         ("image,caption\n", "must hold a row for each pair. It has none"),
         (
             "image,caption\na.png,red, very\n",
-            "must have 2 columns in each row, as its header. Got 3: 'a.png,red, very'",
+            "a row must have 2 columns, as the header. Got 3: 'a.png,red, very'. Put quotes",
         ),
-        ('image,caption\na.png,"red\n', "cannot be read after row 0"),
     ],
 )
 def test_a_table_that_is_none_is_one_sentence(write, text, message):
@@ -135,6 +135,113 @@ def test_parquet_names_pictures_and_lists_captions(tmp_path):
     table = PairTable(parquet(tmp_path / "k.parquet", keyed), Columns("image", ("caption",), "id"))
     assert samples(table) == [("5", ["a"]), ("6", ["b"])]
     assert table[1].picture is None
+
+
+@pytest.mark.parametrize(
+    ("caption", "message"),
+    [
+        ([1, 2], "caption must hold captions: texts or lists of texts. It holds int64"),
+        ([{"en": "x"}, {"en": "y"}], "It holds struct<en: string>"),
+        ([None, None], "It holds null"),
+        ([[1], [2]], "It holds list<"),
+    ],
+)
+def test_a_column_without_captions_is_named(tmp_path, caption, message):
+    path = parquet(tmp_path / "p.parquet", {"image": [PICTURE] * 2, "caption": caption})
+    with pytest.raises(ConfigError, match=message):
+        PairTable(path, PLAIN)
+
+
+@pytest.mark.parametrize("pictures", [[[PICTURE], [PICTURE]], [1, 2], [[[0, 1]], [[2]]], [{"url": "x"}, {"url": "y"}]])
+def test_a_column_without_pictures_is_named(tmp_path, pictures):
+    path = parquet(tmp_path / "p.parquet", {"image": pictures, "caption": ["a", "b"]})
+    with pytest.raises(ConfigError, match=r"image must hold pictures: paths, bytes, or structs of bytes and path\. It"):
+        PairTable(path, PLAIN)
+
+
+def test_every_type_of_text_and_of_bytes_is_read(tmp_path):
+    pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    import pyarrow as pa
+
+    texts = pa.array(["a", None])
+    kinds = [texts, texts.cast(pa.large_string()), texts.dictionary_encode(), pa.array([b"a", None])]
+    kinds += [pa.array([["a"], None]), pa.array([["a", None], None], pa.large_list(pa.large_string()))]
+    for number, captions in enumerate(kinds):
+        pictures = pa.array([PICTURE, PICTURE], pa.large_binary() if number % 2 else pa.binary())
+        table = PairTable(parquet(tmp_path / f"{number}.parquet", {"image": pictures, "caption": captions}), PLAIN)
+        assert (table.captions(0), table[0].picture) == (["a"], PICTURE), captions.type
+        with pytest.raises(DataError, match=r"^no caption$"):
+            table.captions(1)
+
+
+def test_a_folder_of_parquet_files_is_one_table(tmp_path):
+    for number in range(2):
+        name = f"data/train-0000{number}-of-00002.parquet"
+        (tmp_path / "data").mkdir(exist_ok=True)
+        parquet(tmp_path / name, {"image": [PICTURE] * 3, "text": [f"{number}{n}" for n in range(3)]}, row_group_size=2)
+    table = PairTable(tmp_path, PLAIN)
+    assert [captions_of(table[n]) for n in range(6)] == [[f"{file}{n}"] for file in range(2) for n in range(3)]
+    assert table.shard_ends == [2, 3, 5, 6]
+    assert table.check() == [f"{tmp_path}: pictures are read from the column image, captions from text."]
+
+
+def test_row_groups_without_rows_are_no_rows(tmp_path):
+    files = pytest.importorskip("pyarrow.parquet", reason="the extra parquet is not installed")
+    import pyarrow as pa
+
+    rows = pa.table({"image": [PICTURE], "caption": ["a"]})
+    with files.ParquetWriter(tmp_path / "p.parquet", rows.schema) as writer:
+        writer.write_table(rows.slice(0, 0))
+        writer.write_table(rows)
+    assert samples(PairTable(tmp_path / "p.parquet", PLAIN)) == [("000000000", ["a"])]
+
+
+COCO = {
+    "images": [{"id": 7, "file_name": "a.png"}, {"id": 9, "file_name": "b.png"}],
+    "annotations": [
+        {"image_id": 9, "caption": "one"},
+        {"image_id": 7, "caption": "two"},
+        {"image_id": 9, "caption": "three "},
+    ],
+}
+KARPATHY = {
+    "images": [
+        {"filename": "b.png", "sentences": [{"raw": "one"}, {"raw": "three"}]},
+        {"filename": "a.png", "sentences": [{"raw": "two"}]},
+    ]
+}
+OBJECTS = [{"image": "b.png", "caption": ["one", "three"]}, {"image": "a.png", "caption": "two"}]
+
+
+@pytest.mark.parametrize("content", [COCO, KARPATHY, OBJECTS])
+def test_captions_in_one_json_are_read(write, content):
+    table = PairTable(write(json.dumps(content), "captions.json"), PLAIN)
+    assert samples(table) == [("b.png", ["one", "three"]), ("a.png", ["two"])]
+    assert table[0].picture == PICTURE
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "3", '{"images": [1]}', "[1]"])
+def test_a_json_without_captions_is_one_sentence(write, content):
+    with pytest.raises(DataError, match=r"captions\.json must list pictures with captions: COCO's"):
+        PairTable(write(content, "captions.json"), PLAIN)
+
+
+def test_json_lines_with_a_number_for_a_caption_count_it(write):
+    table = PairTable(write('{"image": "a.png", "caption": 5}\n{"image": "b.png", "caption": "x"}\n', "p.jsonl"), PLAIN)
+    with pytest.raises(DataError, match=r"^caption is no text$"):
+        table[0]
+    assert table.captions(1) == ["x"]
+
+
+def test_pictures_may_lie_in_another_folder_and_are_looked_for_before_a_run(write, tmp_path):
+    path = write("image,caption\na.png,x\n")
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "pictures" / "a.png")
+    with pytest.raises(DataError, match=r"None of the first 1 is, e\.g\. 'a\.png'\. Set image_folder"):
+        PairTable(path, PLAIN).check()
+    table = PairTable(path, PLAIN, pictures=tmp_path / "pictures")
+    assert table.check() == []
+    assert table[0].picture == PICTURE
 
 
 def test_a_file_that_is_no_parquet_is_one_sentence(tmp_path):

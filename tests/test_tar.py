@@ -1,5 +1,7 @@
+import bz2
 import gzip
 import io
+import lzma
 import os
 import pickle
 import tarfile
@@ -173,3 +175,64 @@ def test_a_disk_that_fails_while_reading_is_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(ShardError, match=r"0\.tar cannot be read: Input/output error") as caught:
         reader.read(*span)
     assert caught.value.cause == "0.tar cannot be read"
+
+
+def keys(path: Path) -> dict[str, list[str]]:
+    return {sample.key: list(sample.parts) for sample in scan_tar(path).samples}
+
+
+def test_a_key_goes_up_to_the_last_dot_where_that_makes_the_pairs(tmp_path):
+    members = [(f"photo.{n:02d}.{ending}", b"x") for n in range(40) for ending in ("jpg", "txt")]
+    path = pack(tmp_path / "0.tar", members)
+    assert keys(path) == {f"photo.{n:02d}": ["jpg", "txt"] for n in range(40)}
+    assert scan_tar(path).last_dot
+    last_shard = pack(tmp_path / "1.tar", members[:2])  # one sample alone reads as its neighbours do
+    assert keys(last_shard) == {"photo.00": ["jpg", "txt"]}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ["jpg", "txt", "seg.png"],
+        ["image.png", "caption.txt"],
+        ["image.png", "image.json", "caption.txt"],
+        ["left.jpg", "right.jpg", "txt"],
+        ["png", "txt", "teacher-image.npy"],
+    ],
+)
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_key_goes_up_to_the_first_dot_where_endings_have_several(tmp_path, parts, count):
+    path = pack(tmp_path / "0.tar", [(f"{n:03d}.{part}", b"x") for n in range(count) for part in parts])
+    assert keys(path) == {f"{n:03d}": parts for n in range(count)}
+    assert not scan_tar(path).last_dot
+
+
+def test_members_of_no_sample_are_counted_by_reason(tmp_path):
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        kinds = [("d", tarfile.DIRTYPE), ("0.jpg", tarfile.REGTYPE), (".h.jpg", tarfile.REGTYPE), ("README", b"0")]
+        for name, kind in [*kinds, ("1.jpg", tarfile.SYMTYPE), ("2.jpg", tarfile.LNKTYPE)]:
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            tar.addfile(info)
+    assert scan_tar(tmp_path / "0.tar").outside == {"hidden files": 1, "files without an ending": 1, "links": 2}
+
+
+@pytest.mark.parametrize(("name", "module"), [("0.tgz", gzip), ("0.tar.bz2", bz2), ("0.tar.xz", lzma)])
+def test_compressed_tars_are_told_by_their_bytes(tmp_path, name, module):
+    plain = pack(tmp_path / "plain.tar", MEMBERS).read_bytes()
+    (tmp_path / name).write_bytes(module.compress(plain))
+    assert TarReader(tmp_path / name).read(*scan_tar(tmp_path / name).samples[0].parts["jpg"]) == b"picture 0"
+    (tmp_path / name).write_bytes(module.compress(plain)[:-12])
+    with pytest.raises(ShardError, match="is cut short or damaged"):
+        scan_tar(tmp_path / name)
+    content = bytearray(module.compress(plain))
+    content[len(content) // 2] ^= 16
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ShardError, match="is cut short or damaged"):
+        scan_tar(tmp_path / name)
+
+
+def test_a_tar_made_small_by_zstd_names_the_cure(tmp_path):
+    (tmp_path / "0.tar.zst").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(100))
+    with pytest.raises(ShardError, match=r"and is zstd's\. Unpack it: zstd -d 0\.tar\.zst"):
+        scan_tar(tmp_path / "0.tar.zst")

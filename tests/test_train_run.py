@@ -63,10 +63,16 @@ def test_a_run_that_began_before_an_option_existed_goes_on_with_its_default(tiny
     def goes_on(**options: Any) -> int:
         plain = values["recipe"] | {"train": values["recipe"]["train"] | options}
         state.write_text(json.dumps(values | {"recipe": plain}))
-        return train(change(tiny_recipe, steps=2), tmp_path).step
+        state.with_name("digests.json").unlink(missing_ok=True)  # such a checkpoint has none
+        result = train(change(tiny_recipe, steps=2), tmp_path, on_note=notes.append)
+        assert list(result.notes) == notes[-1:]
+        return result.step
+
+    notes: list[str] = []
 
     del values["recipe"]["train"]["layer_decay"], values["recipe"]["start_from"]
     assert goes_on() == 2
+    assert "step-00000002 is of an older diptych and has no digests" in notes[0]
     with pytest.raises(ConfigError, match=r"another version of diptych began\. train\.layer_decoy is not an option"):
         goes_on(layer_decoy=0.5)
 
@@ -101,7 +107,7 @@ def test_too_many_bad_samples_end_a_run_with_their_causes(tiny_recipe, spoiled_s
     sentence = str(caught.value)
     assert sentence.startswith("at most 1.00% of the samples may be bad (data.max_bad). 1")  # the 11th of up to 1000
     assert "are: truncated 1" in sentence
-    assert sentence.endswith("Mend the shards, or raise the limit.")
+    assert sentence.endswith("Mend the data, or raise the limit.")
 
 
 def test_bad_samples_within_the_limit_are_counted_and_left_out(tiny_recipe, spoiled_shards, tmp_path):

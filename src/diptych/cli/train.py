@@ -19,9 +19,10 @@ def train(
     Parameters
     ----------
     recipe
-        A TOML file. `recipes/` has some; each opens with its command, time and result.
+        A TOML file; its relative paths are from its folder. `recipes/` has some; each opens with its command, time and
+        result.
     set_
-        One option of the recipe, e.g. train.batch_size=512. May be given several times.
+        One option of the recipe, e.g. train.batch_size=512; relative paths are from here. May be given several times.
     out
         Folder of the run, runs/NAME by default: recipe.toml, log.jsonl, checkpoints/, bundle/, results.json.
     """
@@ -42,7 +43,8 @@ def train(
         trainer.train(plan, out, on_alarm=complain)
         return
     with TrainingView(plan) as view:
-        result = trainer.train(plan, out, evaluators=zero_shot_evaluators(plan), on_progress=view, on_alarm=complain)
+        evaluators = zero_shot_evaluators(plan)
+        result = trainer.train(plan, out, evaluators=evaluators, on_progress=view, on_alarm=complain, on_note=complain)
     if not result.finished:
         print(f"stopped and saved at step {result.step:,} of {plan.train.steps:,}; the same command goes on from there")
         raise SystemExit(130)
@@ -50,6 +52,7 @@ def train(
     held_up = bottleneck(time_shares(result.counts["time"]), plan, cores=int(machine["cores"]))
     facts = {"recipe": plan.name, "seed": plan.seed, "steps": result.step, "hardware": machine}
     facts |= {"metrics": dict(result.metrics), "counts": dict(result.counts), "bottleneck": held_up}
+    facts |= {"notes": list(result.notes)} if result.notes else {}
     write_json(out / "results.json", facts)
     print(f"{result.counts['pairs']:,} pairs in {result.counts['train_seconds'] / 60:.1f} min -> {out / 'bundle'}")
     for name, value in result.metrics.items():

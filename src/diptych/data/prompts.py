@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from diptych.data.texts import read_text, text_lines
 from diptych.errors import DataError
 
 PLAIN = ("{}",)  # the bare class name
@@ -54,18 +55,12 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a file of labels or templates, UTF-8, without surrounding spaces; blank lines do not count.
+    """Lines of a file of labels or templates, as `texts` reads text: without surrounding spaces, blank ones left out.
 
     Raises:
         DataError: the file cannot be read as text, or holds no line.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # drops the mark that some editors put first
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} must be UTF-8 text: {error}. Save it as UTF-8.") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}. Give a text file with one entry a line.") from None
-    lines = [stripped for line in text.split("\n") if (stripped := line.strip())]
+    lines = text_lines(read_text(path))
     if not lines:
         raise DataError(f"{path} must hold at least one line. It is empty.")
     return lines

@@ -26,7 +26,8 @@ from diptych.errors import ConfigError, DataError, ImageError, ShardError, missi
 from diptych.pairs.augment import Augment
 from diptych.pairs.order import WindowedOrder, drawn_with_replacement
 from diptych.pairs.remote import RemoteConfig
-from diptych.pairs.shards import Sample, ShardSet, captions_of
+from diptych.pairs.samples import Sample, captions_of
+from diptych.pairs.shards import ShardSet
 from diptych.pairs.sources import Pairs, Source, open_pairs
 from diptych.pairs.teacher import Teacher
 
@@ -42,6 +43,7 @@ class DataConfig:
     templates: tuple[str, ...] = PLAIN  # one is drawn a visit
     first_caption: float = 0.0  # chance of the first caption, the name; the rest is shared evenly by all captions
     max_bad: float = 0.01  # share of bad samples above which the run stops
+    verify: bool = True  # whether the SHA-256 that a manifest lists is looked at, once a shard and run
     augment: Augment = field(default_factory=Augment)
     remote: RemoteConfig = field(default_factory=RemoteConfig)
 
@@ -118,7 +120,10 @@ def pair_sources(config: DataConfig) -> list[Pairs]:
     Raises:
         ConfigError, DataError, MissingExtraError: see `open_pairs`.
     """
-    return [open_pairs(source, max_bad=config.max_bad, remote=config.remote) for source in config.sources]
+    return [
+        open_pairs(source, max_bad=config.max_bad, remote=config.remote, verify=config.verify)
+        for source in config.sources
+    ]
 
 
 def source_shares(sources: Sequence[Pairs], config: DataConfig, *, drawn: int) -> list[SourceShare]:

@@ -85,7 +85,7 @@ class RemoteFolder:
             ShardError: it is missing, cannot be fetched, or is not what size and hash say; or the cache cannot be
                 written.
         """
-        path = self._cache / f"{sha256[:32]}-{name}"
+        path = self._cache / f"{sha256[:32]}-{name.replace('/', '-')}"
         try:
             self._cache.mkdir(parents=True, exist_ok=True)
             with waiting_lock(path.with_name(f".{path.name}.lock")):

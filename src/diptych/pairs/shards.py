@@ -1,10 +1,10 @@
 """Tar shards of pairs, in the WebDataset layout, read at random.
 
-A sample is a run of members that share a key: `KEY.webp` (or jpg, png, ...) and `KEY.txt`, one caption a line.
-The writer ends a folder with `manifest.json`: counts, sizes and SHA-256 of all shards. A folder without one is foreign
-(or unfinished) and is counted by reading every shard's headers. Shards may be `.tar.gz`: those are inflated whole,
-in memory, which suits the small sets that travel inside a package. A folder behind a URL needs a manifest; its shards
-are fetched whole, when their first sample is asked for.
+A sample is a run of members that share a key: `KEY.webp` (or jpg, png, ...) and `KEY.txt`, one caption a line; shards
+of others may name them otherwise (`samples.Members`). The writer ends a folder with `manifest.json`: counts, sizes and
+SHA-256 of all shards. A folder without one is foreign (or unfinished) and is counted by reading every shard's headers.
+Shards may be compressed: those are inflated whole, in memory, which suits the small sets that travel inside a package.
+A folder behind a URL needs a manifest; its shards are fetched whole, when their first sample is asked for.
 """
 
 import bisect
@@ -15,6 +15,7 @@ import hashlib
 import io
 import itertools
 import json
+import re
 import tarfile
 import threading
 from array import array
@@ -26,17 +27,17 @@ from typing import Self
 
 import numpy as np
 
-from diptych.data.images import PICTURE_ENDINGS
-from diptych.data.tar import TarReader, TarSample
+from diptych.data.tar import TAR_ENDINGS, TarIndex, TarReader, TarSample
 from diptych.errors import DataError, ShardError
 from diptych.files import atomic_file, sha256, write_json
 from diptych.pairs.remote import RemoteConfig, RemoteFolder, is_remote
+from diptych.pairs.samples import Ledger, Members, Sample, captions_of, counted, key_hash
 
 MANIFEST = "manifest.json"
 SHARDS_FORMAT = "diptych-shards-1"
 
-UNTYPED_PICTURE = "picture"  # in place of an ending, where no file name tells what kind the picture is
-
+_INSIDE = re.compile(r"(?!\.\.?/)[^/\\]+(?:/(?!\.\.?$)[^/\\]+)?")  # a file of the folder, or of a folder in it
+_LOOKED_AT = 100  # samples whose captions are read before a run
 _OPEN_SHARDS = 256  # files that one set holds open
 _OPEN_REMOTE_SHARDS = 32  # an open file keeps its place on the disk, also when the cache has let go of it
 
@@ -57,7 +58,7 @@ class ShardWriter:
     def __init__(
         self, folder: Path, *, samples_per_shard: int = 10_000, compress: bool = False, name: str = "shard-{:05d}"
     ) -> None:
-        if there := [path.name for path in (folder / MANIFEST, *_shard_files(folder)) if path.exists()]:
+        if there := [path.name for path in (folder / MANIFEST, *shard_files(folder)) if path.exists()]:
             raise ShardError(f"{folder} must hold no shards yet, and has {there[0]}. Write to another folder.")
         self._folder = folder
         self._samples_per_shard = samples_per_shard
@@ -115,39 +116,6 @@ class ShardWriter:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One sample as it lies in a shard, or as other sources put it."""
-
-    key: str
-    parts: Mapping[str, bytes]  # content by ending, e.g. {"webp": ..., "txt": ...}
-
-    @property
-    def picture(self) -> bytes | None:
-        """The first part that is a picture by its ending."""
-        return next(
-            (part for ending, part in self.parts.items() if ending in (*PICTURE_ENDINGS, UNTYPED_PICTURE)), None
-        )
-
-
-def captions_of(sample: Sample) -> list[str]:
-    """The captions of a sample, one a line of its `txt` part.
-
-    Raises:
-        DataError: there is no caption, or it is not UTF-8; the message is the cause.
-    """
-    try:
-        lines = sample.parts["txt"].decode("utf-8").splitlines()
-    except KeyError:
-        raise DataError("no caption") from None
-    except UnicodeDecodeError:
-        raise DataError("caption not UTF-8") from None
-    captions = [line.strip() for line in lines if line.strip()]
-    if not captions:
-        raise DataError("no caption")
-    return captions
-
-
-@dataclass(frozen=True)
 class _Shard:
     name: str  # of the file
     samples: int
@@ -158,21 +126,35 @@ class _Shard:
 class ShardSet:
     """The samples of a folder of shards, or of one shard, in a fixed order. Safe in many threads.
 
-    The headers of a shard are read when its first sample is asked for, and are kept.
+    The headers of a shard are read when its first sample is asked for, and are kept; where a manifest tells its
+    SHA-256, that is looked at then. Where shards have keys in common, the name of the shard goes before the key.
 
     Args:
-        path: a folder with `*.tar` or `*.tar.gz` files, one such file, or the URL of a folder with a manifest.
+        path: a folder with tar files (`TAR_ENDINGS`), or with folders of them, one such file, or the URL of a folder
+            with a manifest.
+        members: which members are pictures and captions.
         max_bad: share of the samples that may lie in shards that are missing or of another size than the manifest
             says; reading one of those samples is an error.
         remote: how a URL is read.
+        verify: whether the SHA-256 of shards on a local disk is looked at; of fetched ones it always is.
 
     Raises:
-        ShardError: no shard is there, or one is missing, cut short or not a tar file, or a key comes twice. Behind a
-            URL: the manifest cannot be fetched.
+        ShardError: no shard is there, or one is missing, cut short or not a tar file. Behind a URL: the manifest cannot
+            be fetched.
     """
 
-    def __init__(self, path: Path | str, *, max_bad: float = 0.0, remote: RemoteConfig | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        members: Members | None = None,
+        max_bad: float = 0.0,
+        remote: RemoteConfig | None = None,
+        verify: bool = True,
+    ) -> None:
         self.path = path
+        self._members = members or Members()
+        self._verify = verify
         self._remote = RemoteFolder(str(path), remote or RemoteConfig()) if is_remote(str(path)) else None
         is_one = self._remote is None and Path(path).is_file()
         self._folder = Path(path).parent if is_one else Path(path)
@@ -180,17 +162,19 @@ class ShardSet:
         # Of this set, not of the process: a folder that is written anew must not be read by old offsets.
         kept = _OPEN_REMOTE_SHARDS if self._remote else _OPEN_SHARDS
         self._reader = functools.lru_cache(maxsize=kept)(self._open)
-        self._index = functools.lru_cache(maxsize=kept if self._remote else None)(
-            lambda number: self._reader(number).index().samples
-        )
+        self._index = functools.lru_cache(maxsize=kept if self._remote else None)(self._scan)
+        self._verifying: dict[int, threading.Lock] = {}
+        self._verified: set[int] = set()
         self._shards: list[_Shard] = []
+        self._repeats_keys = False  # from shard to shard
         if self._remote:
-            self._shards = _listed(f"{path}/{MANIFEST}", self._remote.read(MANIFEST))
+            self._shards, self._repeats_keys = _listed(f"{path}/{MANIFEST}", self._remote.read(MANIFEST))
         elif not is_one and (self._folder / MANIFEST).is_file():
-            self._shards = _listed(str(self._folder / MANIFEST), (self._folder / MANIFEST).read_bytes())
+            name = self._folder / MANIFEST
+            self._shards, self._repeats_keys = _listed(str(name), name.read_bytes())
             self._check_sizes(max_bad)
         else:
-            self._find([Path(path)] if is_one else _shard_files(self._folder))
+            self._find([Path(path)] if is_one else shard_files(self._folder))
         self.shard_ends: Sequence[int] = list(itertools.accumulate(shard.samples for shard in self._shards))
         if not len(self):
             raise ShardError(f"{path} must be a folder with .tar shards of pairs, or one shard. It holds no sample.")
@@ -207,6 +191,27 @@ class ShardSet:
         number, entry = self._entry(index)
         return self._read(number, entry, entry.parts)
 
+    def check(self) -> list[str]:
+        """See `Pairs`; of shards behind a URL nothing is read for it, of those with a manifest the first headers."""
+        ledger, names = Ledger(), list[str]()
+        for number, shard in enumerate(self._shards if not self._remote else []):
+            try:
+                index = self._index(number)
+            except ShardError as error:  # its samples are counted as bad ones
+                self._lost[number] = error
+                continue
+            ledger.add_shard(index, self._members)
+            names.append(shard.name)
+            if shard.sha256 and ledger.paired:
+                break
+        if ledger.samples and not (ledger.paired and self._has_captions()):
+            raise ShardError(self._nothing_paired(ledger))
+        said = ledger.sentences()
+        if self._repeats_keys:
+            said.append("keys come again in other shards, so the name of its shard goes before each")
+        where = f" ({names[0]} of {len(self._shards):,} shards)" if len(names) == 1 < len(self._shards) else ""
+        return [f"{self.path}{where}: {sentence}." for sentence in said]
+
     def captions(self, index: int) -> list[str]:
         """The captions of one sample, without reading its picture.
 
@@ -215,7 +220,8 @@ class ShardSet:
             DataError: there is no caption, or it is not UTF-8; the message is the cause.
         """
         number, entry = self._entry(index)
-        return captions_of(self._read(number, entry, [ending for ending in entry.parts if ending == "txt"]))
+        texts = {ending for ending, _ in self._members.texts(entry.parts)}
+        return captions_of(self._read(number, entry, [ending for ending in entry.parts if ending in texts]))
 
     def fingerprint(self) -> str:
         """SHA-256 of the names, sizes and counts of all shards; where it changes, so do the samples or their order."""
@@ -246,7 +252,7 @@ class ShardSet:
             raise ShardError(str(error), error.cause)
         shard = self._shards[number]
         try:
-            samples = self._index(number)
+            samples = self._index(number).samples
             if len(samples) != shard.samples:
                 raise ShardError(
                     f"{self._folder / shard.name} must hold {shard.samples:,} samples, as {MANIFEST} says. "
@@ -260,10 +266,60 @@ class ShardSet:
 
     def _read(self, number: int, entry: TarSample, endings: Iterable[str]) -> Sample:
         reader = self._reader(number)
-        return Sample(entry.key, {ending: reader.read(*entry.parts[ending]) for ending in endings})
+        key = f"{_stem(self._shards[number].name)}/{entry.key}" if self._repeats_keys else entry.key
+        return Sample(key, self._members.shaped({ending: reader.read(*entry.parts[ending]) for ending in endings}))
 
     def _open(self, number: int) -> TarReader:
         return TarReader(self._local(number))
+
+    def _scan(self, number: int) -> TarIndex:
+        shard = self._shards[number]
+        if shard.sha256 and self._verify and not self._remote:
+            with self._verifying.setdefault(number, threading.Lock()):  # one thread looks, others wait
+                if number not in self._verified:
+                    self._check_digest(shard)
+                    self._verified.add(number)
+        return self._reader(number).index()
+
+    def _check_digest(self, shard: _Shard) -> None:
+        path = self._folder / shard.name
+        try:
+            found = sha256(path)
+        except FileNotFoundError:
+            return  # the reader says so
+        except OSError as error:
+            raise ShardError(f"{path} cannot be read: {error.strerror}.", f"{shard.name} cannot be read") from error
+        if found != shard.sha256:
+            raise ShardError(
+                f"{path} is damaged or was changed: its SHA-256 is not the one in {MANIFEST}. Copy it again, or remove "
+                f"{MANIFEST} to read what is there.",
+                f"{shard.name} has a wrong checksum",
+            )
+
+    def _has_captions(self) -> bool:
+        """Whether one of the first samples has: a JSON may be there without the field that is asked for."""
+        readable = (n for n in range(len(self)) if bisect.bisect_right(self.shard_ends, n) not in self._lost)
+        for index in itertools.islice(readable, _LOOKED_AT):
+            with contextlib.suppress(DataError):
+                return bool(self.captions(index))
+        return False
+
+    def _nothing_paired(self, ledger: Ledger) -> str:
+        fields = "json:FIELD"
+        for number in range(len(self._shards)):
+            if number in self._lost:
+                continue
+            entry = next((sample for sample in self._index(number).samples if "json" in sample.parts), None)
+            if entry:
+                with contextlib.suppress(ValueError, TypeError, ShardError):
+                    content = self._reader(number).read(*entry.parts["json"])
+                    fields = " or ".join([f"json:{name}" for name in json.loads(content)][:12])
+                break
+        return (
+            f"{self.path} must hold samples with a picture and a caption, by {self._members}. None "
+            f"of {ledger.samples:,} has both; the shards have {counted(ledger.endings)}. Name the endings in "
+            f"the source: image_column, caption_columns (a field of a JSON as {fields})."
+        )
 
     def _local(self, number: int) -> Path:
         shard = self._shards[number]
@@ -289,23 +345,12 @@ class ShardSet:
     def _find(self, paths: Sequence[Path]) -> None:
         hashes = array("q")
         for number, path in enumerate(paths):
-            self._shards.append(_Shard(path.name, 0, 0, ""))
-            samples = self._index(number)
+            name = path.relative_to(self._folder).as_posix()
+            self._shards.append(_Shard(name, 0, 0, ""))
+            samples = self._index(number).samples
             hashes.extend(key_hash(sample.key) for sample in samples)
-            self._shards[-1] = _Shard(path.name, len(samples), path.stat().st_size, "")
-        if len(np.unique(np.asarray(hashes))) < len(hashes):
-            self._name_twice()
-
-    def _name_twice(self) -> None:
-        home: dict[str, str] = {}
-        for number, shard in enumerate(self._shards):
-            for sample in self._index(number):
-                if sample.key in home:
-                    raise ShardError(
-                        f"{self.path}: a key must come once. {sample.key!r} is in {home[sample.key]} and {shard.name}. "
-                        "Pack them anew, or give each shard as a source of its own."
-                    )
-                home[sample.key] = shard.name
+            self._shards[-1] = _Shard(name, len(samples), path.stat().st_size, "")
+        self._repeats_keys = len(np.unique(np.asarray(hashes))) < len(hashes)
 
 
 def write_manifest(folder: Path) -> None:
@@ -322,17 +367,12 @@ def write_manifest(folder: Path) -> None:
         {"file": shard.name, "samples": shard.samples, "bytes": shard.size, "sha256": sha256(folder / shard.name)}
         for shard in found._shards
     ]
-    write_json(folder / MANIFEST, {"format": SHARDS_FORMAT, "samples": len(found), "shards": shards})
+    facts = {"format": SHARDS_FORMAT, "samples": len(found), "shards": shards}
+    write_json(folder / MANIFEST, facts | ({"repeats_keys": True} if found._repeats_keys else {}))
 
 
-def key_hash(key: str) -> int:
-    """64 bits of a key, the same on any machine."""
-    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little", signed=True)
-
-
-def _listed(name: str, content: bytes) -> list[_Shard]:
-    """The shards of a manifest.
+def _listed(name: str, content: bytes) -> tuple[list[_Shard], bool]:
+    """The shards of a manifest, and whether their keys come again in others.
 
     Args:
         name: of the manifest, for messages.
@@ -345,13 +385,29 @@ def _listed(name: str, content: bytes) -> list[_Shard]:
             for shard in manifest["shards"]
         ]
         # A manifest from elsewhere must not lead out of its folder.
-        known = manifest["format"] == SHARDS_FORMAT and all(Path(shard.name).name == shard.name for shard in shards)
-    except (ValueError, KeyError, TypeError):
-        known, shards = False, []
+        is_inside = all(_INSIDE.fullmatch(shard.name) for shard in shards)
+        known, repeats = manifest["format"] == SHARDS_FORMAT and is_inside, manifest.get("repeats_keys") is True
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        known, shards, repeats = False, [], False
     if not known:
         raise ShardError(f"{name} must be a manifest of {SHARDS_FORMAT}. Remove it to read the folder without.")
-    return shards
+    return shards, repeats
 
 
-def _shard_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if path.name.endswith((".tar", ".tar.gz")))
+def shard_files(folder: Path) -> list[Path]:
+    """The tar files of a folder, or, where it has none itself, of the folders in it."""
+    for pattern in ("*", "*/*"):
+        found = sorted(
+            path
+            for path in folder.glob(pattern)
+            if path.name.lower().endswith(TAR_ENDINGS) and not path.name.startswith(".") and path.is_file()
+        )
+        if found:
+            return found
+    return []
+
+
+def _stem(name: str) -> str:
+    """A shard's name without its ending."""
+    ending = next((ending for ending in sorted(TAR_ENDINGS, key=len)[::-1] if name.lower().endswith(ending)), "")
+    return name.removesuffix(name[len(name) - len(ending) :]) if ending else name

@@ -1,24 +1,23 @@
-"""Where pairs come from: tar shards here or behind a URL, a folder of pictures with texts, a table.
+"""Where pairs come from: tar shards here or behind a URL, a folder of pictures, a table.
 
 Every source is the same to the pipeline: a number of samples, any of which can be asked for. What a source is, its
 path tells (`open_pairs`).
 """
 
-import hashlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 from diptych.data.embedded import data_path
-from diptych.data.images import PICTURE_ENDINGS
 from diptych.data.prompts import check_templates
 from diptych.errors import ConfigError
-from diptych.files import natural_order
+from diptych.pairs.folders import PictureFolder
 from diptych.pairs.remote import RemoteConfig, is_remote
-from diptych.pairs.shards import Sample, ShardSet, captions_of
-from diptych.pairs.tables import TABLES, Columns, PairTable, read_picture
+from diptych.pairs.rows import Quoting
+from diptych.pairs.samples import CAPTION_COLUMNS, IMAGE_COLUMN, Columns, Members, Sample
+from diptych.pairs.shards import ShardSet, shard_files
+from diptych.pairs.tables import TABLES, PairTable, parquet_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +30,14 @@ class Source:
     templates: tuple[str, ...] = ()  # in place of data.templates
     replace: bool = False  # draw with replacement: no epochs, each draw is independent of the others
     shuffle_shards: int = 0  # shards (row groups of Parquet) whose samples are shuffled together; 0: all of them
-    image_column: str = "image"  # of a table: the picture's path, from the table's folder; in Parquet also its bytes
-    caption_columns: tuple[str, ...] = ("caption",)  # each gives a caption; in Parquet also a list of them
+    # Of a table the picture's path, in Parquet also its bytes; of shards the ending of the member that is the picture.
+    image_column: str = IMAGE_COLUMN
+    # Each gives a caption, or a list of them; of shards the ending of a member, or "json:FIELD".
+    caption_columns: tuple[str, ...] = CAPTION_COLUMNS
     key_column: str = ""  # rows with the same key are one sample; without it, rows with the same picture's path
+    image_folder: str = ""  # where the pictures of a table are; empty: in the table's folder
+    separator: str = ""  # of a CSV or TSV table; empty: comma, tab, semicolon or bar, as finds the columns
+    quoting: Quoting = "auto"  # of a CSV or TSV table; auto: fields may stand in quotes unless tabs or bars part them
     teacher_images: str = ""  # stored features of the pictures: a .safetensors file, or "shard" (see pairs/teacher.py)
     teacher_texts: str = ""  # of the captions, likewise
 
@@ -48,6 +52,10 @@ class Source:
             raise ConfigError(
                 f"data.sources.shuffle_shards must be 0 with replace=true, else at least 0. Got {self.shuffle_shards}."
             )
+        if self.quoting not in ("auto", "quotes", "none"):
+            raise ConfigError(f"data.sources.quoting must be auto, quotes or none. Got {self.quoting!r}.")
+        if len(self.separator) > 1 or self.separator in ('"', "\n", "\r"):
+            raise ConfigError(f"data.sources.separator must be one character, no quote. Got {self.separator!r}.")
         if self.templates:
             object.__setattr__(self, "templates", check_templates(self.templates))
 
@@ -82,28 +90,44 @@ class Pairs(Protocol):
         """
         ...
 
+    def check(self) -> list[str]:
+        """Look, before a run, whether there is anything to train on.
+
+        Returns:
+            What was assumed in reading it, and what of it is not read: a sentence each.
+
+        Raises:
+            DataError: there is no pair in it; the message says what is there.
+        """
+        ...
+
     def fingerprint(self) -> str:
         """SHA-256 that changes with the samples or their order; what it covers, each class says."""
         ...
 
 
-def open_pairs(source: Source, *, max_bad: float = 0.0, remote: RemoteConfig | None = None) -> Pairs:
+def open_pairs(
+    source: Source, *, max_bad: float = 0.0, remote: RemoteConfig | None = None, verify: bool = True
+) -> Pairs:
     """The pairs of a source.
 
     Args:
-        source: its `path` is one of: a folder of `.tar` shards, or one shard; the URL of a folder of shards with a
-            manifest; a `.csv`, `.tsv` or `.parquet` file; else a folder of pictures with texts beside them.
-        max_bad: as for `ShardSet`.
+        source: its `path` is one of: a folder of tar shards, or of folders of them, or one shard; the URL of a folder
+            of shards with a manifest; a table (`TABLES`); a folder with Parquet files, or with a `metadata.csv`,
+            `.jsonl` or `.parquet` beside its pictures; else a folder of pictures, see `PictureFolder`.
+        max_bad: as for `ShardSet` and `PairTable`.
         remote: how URLs are read.
+        verify: as for `ShardSet`.
 
     Raises:
         ConfigError: a column is not there, or the cache is too small for a remote source.
         DataError: it cannot be read, or holds no pair.
         MissingExtraError: its kind needs one.
     """
+    members = Members(source.image_column, source.caption_columns)
     if is_remote(source.path):
         remote = remote or RemoteConfig()
-        shards = ShardSet(source.path.rstrip("/"), remote=remote)
+        shards = ShardSet(source.path.rstrip("/"), members=members, remote=remote)
         needed = shards.bytes_at_once(2 * source.shuffle_shards)  # the end of one window beside the start of the next
         if needed > remote.cache_gb * 1e9:
             raise ConfigError(
@@ -113,58 +137,22 @@ def open_pairs(source: Source, *, max_bad: float = 0.0, remote: RemoteConfig | N
             )
         return shards
     path = data_path(source.path)
-    if path.suffix.lower() in TABLES:
-        return PairTable(path, Columns(source.image_column, source.caption_columns, source.key_column))
-    if path.is_dir() and not any(path.glob("*.tar*")) and (folder := PictureFolder(path)):
+    if table := _table(path):
+        columns = Columns(source.image_column, source.caption_columns, source.key_column)
+        pictures = Path(source.image_folder).expanduser() if source.image_folder else None
+        return PairTable(
+            table, columns, pictures=pictures, separator=source.separator, quoting=source.quoting, max_bad=max_bad
+        )
+    if path.is_dir() and not shard_files(path) and (folder := PictureFolder(path)):
         return folder
-    return ShardSet(path, max_bad=max_bad)
+    return ShardSet(path, members=members, max_bad=max_bad, verify=verify)
 
 
-class PictureFolder:
-    """Pictures of a folder and its subfolders, in natural order, each with `NAME.txt` beside, one caption a line.
-
-    A sample's key is the picture's path from the folder. The fingerprint covers the names and sizes of all files. What
-    starts with a dot is passed over.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        found = sorted(_walk(path, ""), key=lambda item: [natural_order(part) for part in item[0].split("/")])
-        self._names = [name for name, _ in found if Path(name).suffix[1:].lower() in PICTURE_ENDINGS]
-        self._facts = hashlib.sha256(repr(found).encode("utf-8", "surrogatepass")).hexdigest()
-        self.shard_ends = [len(self._names)]
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __getitem__(self, index: int) -> Sample:
-        """One sample; see `Pairs`."""
-        name = self._names[index]
-        picture = read_picture(self.path / name)
-        return Sample(name, {Path(name).suffix[1:].lower(): picture} | self._text(name))
-
-    def captions(self, index: int) -> list[str]:
-        """The captions of one sample; see `Pairs`."""
-        return captions_of(Sample(self._names[index], self._text(self._names[index])))
-
-    def fingerprint(self) -> str:
-        """See `Pairs`."""
-        return self._facts
-
-    def _text(self, name: str) -> dict[str, bytes]:
-        try:
-            return {"txt": (self.path / name).with_suffix(".txt").read_bytes()}
-        except OSError:
-            return {}
-
-
-def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
-    """Path from the top folder and size of each file."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
-            elif entry.is_file():
-                yield prefix + entry.name, entry.stat().st_size
+def _table(path: Path) -> Path | None:
+    """The table that a path is, or that a folder without shards is about."""
+    if not path.is_dir() or path.suffix.lower() == ".parquet":  # a folder too, as Spark writes them
+        return path if path.suffix.lower() in TABLES else None
+    if shard_files(path):
+        return None
+    beside = (path / f"metadata{ending}" for ending in (".csv", ".tsv", ".jsonl", ".parquet"))
+    return next((table for table in beside if table.is_file()), path if parquet_files(path) else None)

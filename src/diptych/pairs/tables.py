@@ -1,43 +1,39 @@
-"""Tables of pairs: CSV, TSV and Parquet, read at random."""
+"""Tables of pairs: CSV, TSV, JSON lines, JSON lists of captions and Parquet, read at random."""
 
 import bisect
-import csv
 import functools
 import hashlib
-import io
 import itertools
-import weakref
+import json
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from diptych.config import unknown_name
 from diptych.errors import ConfigError, DataError, ImageError, missing_extra
-from diptych.files import read_at
-from diptych.pairs.shards import UNTYPED_PICTURE, Sample, captions_of, key_hash
+from diptych.pairs.rows import JSON_LINES, SEPARATORS, LineRows, Quoting, checked_columns
+from diptych.pairs.samples import UNTYPED_PICTURE, Columns, Sample, as_lines, captions_of, key_hash, texts_of
 
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
-TABLES = (*_SEPARATORS, ".parquet")
+TABLES = (*SEPARATORS, *JSON_LINES, ".json", ".parquet")
 
 _ROW_GROUPS = 16  # of a Parquet file, held in memory
 _FOOTER = 2**20  # bytes at the end of a Parquet file; offsets and statistics of all columns are there
+_LOOKED_AT = 20  # pictures that are looked for before a run
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Names of a table's columns."""
-
-    image: str  # the picture's path, from the table's folder; in Parquet also its bytes
-    captions: tuple[str, ...]  # each gives a caption; in Parquet also a list of them
-    key: str  # empty: rows with the same picture's path are one sample
-
-    def wanted(self) -> list[str]:
-        """All of them, each once."""
-        return sorted({self.image, *self.captions, *filter(None, [self.key])})
+class _Rows(Protocol):
+    @property
+    def columns(self) -> Columns: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def ends(self) -> Sequence[int]: ...
+    @property
+    def notes(self) -> Sequence[str]: ...
+    def hashes(self) -> tuple[np.ndarray, np.ndarray]: ...
+    def __getitem__(self, number: int) -> Mapping[str, Any]: ...
 
 
 class PairTable:
@@ -48,8 +44,12 @@ class PairTable:
     line: breaks within it become spaces. The fingerprint covers the table, not the pictures it points to.
 
     Args:
-        path: of the table, with one of the endings `TABLES`; pictures are found from its folder.
-        columns: which to read.
+        path: of the table, with one of the endings `TABLES`; or a folder with Parquet files.
+        columns: which to read; a default that the table does not have is looked for by other names in common use.
+        pictures: folder from which the pictures are found; None: that of the table.
+        separator: of CSV, see `LineRows`.
+        quoting: likewise.
+        max_bad: share of the rows of a text file that may be unreadable.
 
     Raises:
         ConfigError: a column is not there.
@@ -57,10 +57,21 @@ class PairTable:
         MissingExtraError: it is a Parquet file, and pyarrow is not installed.
     """
 
-    def __init__(self, path: Path, columns: Columns) -> None:
+    def __init__(
+        self,
+        path: Path,
+        columns: Columns,
+        *,
+        pictures: Path | None = None,
+        separator: str = "",
+        quoting: Quoting = "auto",
+        max_bad: float = 0.0,
+    ) -> None:
         self.path = path
-        self._columns = columns
-        self._rows = rows = (_CsvRows if path.suffix.lower() in _SEPARATORS else _ParquetRows)(path, columns)
+        self._asked = columns
+        self._pictures = pictures or (path if path.is_dir() else path.parent)
+        self._rows = rows = _rows(path, columns, separator, quoting, max_bad)
+        self._columns = rows.columns
         keys, images = rows.hashes()
         if not len(keys):
             raise DataError(f"{path} must hold a row for each pair. It has none.")
@@ -88,7 +99,9 @@ class PairTable:
             first[self._columns.key] if self._columns.key else image if isinstance(image, str) else f"{numbers[0]:09d}"
         )
         if isinstance(image, str):
-            parts = {Path(image).suffix[1:].lower() or UNTYPED_PICTURE: read_picture(self.path.parent / image)}
+            parts = {Path(image).suffix[1:].lower() or UNTYPED_PICTURE: read_picture(self._pictures / image)}
+        elif image is not None and not isinstance(image, bytes):
+            raise DataError("picture is no path")
         else:
             parts = {UNTYPED_PICTURE: image} if image else {}
         return Sample(str(key), parts | self._text(numbers))
@@ -99,131 +112,158 @@ class PairTable:
 
     def fingerprint(self) -> str:
         """See `Pairs`."""
-        facts = repr((self._rows.digest, self._columns))
+        facts = repr((self._rows.digest, self._asked))
         return hashlib.sha256(facts.encode()).hexdigest()
+
+    def check(self) -> list[str]:
+        """See `Pairs`; the first pictures are looked for."""
+        names = [self._rows[self._numbers(n)[0]][self._columns.image] for n in range(min(len(self), _LOOKED_AT))]
+        paths = [name for name in names if isinstance(name, str)]
+        if len(paths) == len(names) and not any(_is_file(self._pictures / name) for name in paths):
+            raise DataError(
+                f"{self.path} must name pictures that are there, from {self._pictures}. None of the first {len(names)} "
+                f"is, e.g. {paths[0]!r}. Set image_folder in the source, or image_column."
+            )
+        said = list(self._rows.notes)
+        if self._columns != self._asked:
+            said.append(
+                f"pictures are read from the column {self._columns.image}, captions from {self._columns.captions[0]}"
+            )
+        return [f"{self.path}: {sentence}." for sentence in said]
 
     def _numbers(self, index: int) -> list[int]:
         start = self._ends[index - 1] if index else 0
         return self._order[start : self._ends[index]].tolist()
 
     def _text(self, numbers: Sequence[int]) -> dict[str, bytes]:
-        captions: dict[str, None] = {}
-        for number in numbers:
-            row = self._rows[number]
-            for value in (row[column] for column in self._columns.captions):
-                several = [value] if isinstance(value, str) else value or []
-                captions |= dict.fromkeys(" ".join(caption.split()) for caption in several if caption)
-        return {"txt": "\n".join(captions).encode("utf-8", "surrogateescape")}
+        rows = (self._rows[number] for number in numbers)
+        return {
+            "txt": as_lines(text for row in rows for name in self._columns.captions for text in texts_of(row.get(name)))
+        }
 
 
-class _CsvRows:
-    """Rows of a CSV or TSV file with a header, read where they lie; 8 bytes of memory a row.
+def _rows(path: Path, columns: Columns, separator: str, quoting: Quoting, max_bad: float) -> _Rows:
+    ending = path.suffix.lower()
+    if ending == ".json":
+        return _ListRows(path, columns)
+    if ending == ".parquet" or path.is_dir():
+        return _ParquetRows(parquet_files(path) if path.is_dir() else [path], columns)
+    return LineRows(path, columns, separator=separator, quoting=quoting, max_bad=max_bad)
 
-    Bytes that are not UTF-8 are kept as they are: a caption with some is counted when it is drawn.
-    """
+
+def parquet_files(folder: Path) -> list[Path]:
+    """The Parquet files of a folder, or, where it has none itself, of the folders in it."""
+    for pattern in ("*.parquet", "*/*.parquet"):
+        if found := sorted(path for path in folder.glob(pattern) if path.is_file() and not path.name.startswith(".")):
+            return found
+    return []
+
+
+class _ListRows:
+    """Captions of one JSON file, in memory: COCO's, Karpathy's, or a list of objects with the columns."""
 
     def __init__(self, path: Path, columns: Columns) -> None:
-        self._separator = _SEPARATORS[path.suffix.lower()]
+        self.ends: list[int] = []
+        self.notes: list[str] = []
         try:
-            self._file = path.open("rb")
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}. Give a CSV or TSV file.") from error
-        weakref.finalize(self, self._file.close)
-        self._path = path
-        starts, keys, images = array("q"), array("q"), array("q")
-        digest = hashlib.sha256()
-        position = 0
-
-        def lines() -> Iterator[str]:
-            nonlocal position
-            for line in self._file:
-                position += len(line)
-                digest.update(line)
-                yield line.decode("utf-8", "surrogateescape")
-
-        try:
-            reader = csv.reader(lines(), delimiter=self._separator, strict=True)
-            self._names = [name.removeprefix("\ufeff") for name in next(reader, [])]
-            _check_columns(path, columns, self._names)
-            starts.append(position)
-            for values in reader:
-                if values:
-                    row = self._row(values)
-                    images.append(key_hash(row[columns.image]))
-                    keys.append(key_hash(row[columns.key]) if columns.key else images[-1])
-                    starts.append(position)
-                else:  # an empty line is no row
-                    starts[-1] = position
-        except (csv.Error, OSError) as error:
-            raise DataError(f"{path} cannot be read after row {len(keys)}: {error}. Write it again.") from error
-        self._starts, self._keys, self._images = starts, keys, images
-        self.digest = digest.hexdigest()
-        self.ends = [len(keys)]
+            content = path.read_bytes()
+            self._found, self.columns = _listed(path, json.loads(content), columns)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise DataError(
+                f"{path} must list pictures with captions: COCO's images and annotations, Karpathy's images with "
+                f"sentences, or objects with {columns.image} and {', '.join(columns.captions)}. It cannot be read: "
+                f"{type(error).__name__} {error}."
+            ) from None
+        self.digest = hashlib.sha256(content).hexdigest()
+        self.ends = [len(self._found)]
 
     def hashes(self) -> tuple[np.ndarray, np.ndarray]:
         """[rows] of the keys, [rows] of the pictures."""
-        return np.asarray(self._keys), np.asarray(self._images)
+        images = np.array([key_hash(str(row.get(self.columns.image))) for row in self._found], dtype=np.int64)
+        if not self.columns.key:
+            return images, images
+        return np.array([key_hash(str(row.get(self.columns.key))) for row in self._found], dtype=np.int64), images
 
     def __getitem__(self, number: int) -> Mapping[str, Any]:
-        start, end = self._starts[number], self._starts[number + 1]
-        text = read_at(self._file, end - start, start).decode("utf-8", "surrogateescape")
-        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=self._separator) if row]
-        if len(rows) != 1 or len(rows[0]) != len(self._names):
-            raise DataError(f"{self._path.name} changed during the run")
-        return self._row(rows[0])
+        return self._found[number]
 
-    def _row(self, values: Sequence[str]) -> Mapping[str, str]:
-        if len(values) != len(self._names):
-            raise DataError(
-                f"{self._path} must have {len(self._names)} columns in each row, as its header. Got {len(values)}: "
-                f"{self._separator.join(values)[:80]!r}. Put quotes around a text that has a "
-                f"{'tab' if self._separator != ',' else 'comma'}."
-            )
-        return dict(zip(self._names, values, strict=True))
+
+def _listed(path: Path, content: Any, columns: Columns) -> tuple[Sequence[Mapping[str, Any]], Columns]:
+    """Rows, and the columns that they have."""
+    if isinstance(content, list):
+        rows = [dict(row) for row in content]
+        return rows, checked_columns(path, columns, list(rows[0])) if rows else columns
+    plain = Columns("image", ("caption",), "")
+    if "annotations" in content:  # COCO
+        files = {image["id"]: image["file_name"] for image in content["images"]}
+        rows = [{"image": files[one["image_id"]], "caption": one["caption"]} for one in content["annotations"]]
+        return rows, plain
+    rows = [
+        {
+            "image": "/".join(filter(None, [image.get("filepath"), image["filename"]])),
+            "caption": [sentence["raw"] for sentence in image["sentences"]],
+        }
+        for image in content["images"]
+    ]
+    return rows, plain
 
 
 class _ParquetRows:
-    """Rows of a Parquet file; a row is read with the whole of its row group, of which the latest few are kept."""
+    """Rows of Parquet files; a row is read with the whole of its row group, of which the latest few are kept."""
 
-    def __init__(self, path: Path, columns: Columns) -> None:
+    def __init__(self, paths: Sequence[Path], columns: Columns) -> None:
         try:
             import pyarrow
             import pyarrow.parquet
         except ImportError:
-            raise missing_extra(f"reading {path}", "parquet", "CSV and tar shards are read without it.") from None
-        try:
-            # The footer is read once; each row group then through a handle of its own: a handle is for one thread.
-            footer = pyarrow.parquet.read_metadata(path)
-            names = pyarrow.parquet.read_schema(path).names
-            with path.open("rb") as file:
-                file.seek(max(0, path.stat().st_size - _FOOTER))
-                self.digest = hashlib.sha256(file.read() + str(path.stat().st_size).encode()).hexdigest()
-        except (OSError, pyarrow.ArrowException) as error:
-            reason = " ".join(str(error).split())
-            raise DataError(f"{path} must be a Parquet file, and cannot be read: {reason}.") from error
-        _check_columns(path, columns, names)
-        self._columns = columns
-        groups = range(footer.num_row_groups)
-        self.ends = list(itertools.accumulate(footer.row_group(group).num_rows for group in groups))
+            raise missing_extra(f"reading {paths[0]}", "parquet", "CSV and tar shards are read without it.") from None
+        self.notes: list[str] = []
+        self._groups: list[tuple[Path, int]] = []  # of all files
+        self._schemas: list[Any] = []
+        rows, digests = [], []
+        for path in paths:
+            try:
+                # The footer is read once; each row group then through a handle of its own: a handle is for one thread.
+                footer = pyarrow.parquet.read_metadata(path)
+                schema = pyarrow.parquet.read_schema(path)
+                with path.open("rb") as file:
+                    file.seek(max(0, path.stat().st_size - _FOOTER))
+                    digests.append(hashlib.sha256(file.read() + str(path.stat().st_size).encode()).hexdigest())
+            except (OSError, pyarrow.ArrowException) as error:
+                reason = " ".join(str(error).split())
+                raise DataError(f"{path} must be a Parquet file, and cannot be read: {reason}.") from error
+            self.columns = checked_columns(path, columns, schema.names)
+            self._has_paths = _check_types(path, schema, self.columns)
+            groups = [group for group in range(footer.num_row_groups) if footer.row_group(group).num_rows]
+            self._groups += [(path, group) for group in groups]
+            rows += [footer.row_group(group).num_rows for group in groups]
+        self.digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+        self.ends = list(itertools.accumulate(rows))
 
-        def read(group: int, names: tuple[str, ...]) -> list[dict[str, Any]]:
+        def read(number: int, names: tuple[str, ...]) -> list[dict[str, Any]]:
+            path, group = self._groups[number]
             try:
                 with pyarrow.parquet.ParquetFile(path) as file:
                     return file.read_row_group(group, columns=list(names), use_threads=False).to_pylist()
-            except (OSError, pyarrow.ArrowException) as error:
+            except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as error:
                 raise DataError(f"{path.name} cannot be read") from error
 
         self._read = read
-        self._group = functools.lru_cache(maxsize=_ROW_GROUPS)(lambda group: read(group, tuple(columns.wanted())))
+        wanted = tuple(self.columns.wanted())
+        self._group: Callable[[int], list[dict[str, Any]]] = functools.lru_cache(maxsize=_ROW_GROUPS)(
+            lambda number: read(number, wanted)
+        )
 
     def hashes(self) -> tuple[np.ndarray, np.ndarray]:
         """[rows] of the keys, [rows] of the pictures; where pictures lie inside, of the number of the row."""
-        image, key = self._columns.image, self._columns.key
+        image, key = self.columns.image, self.columns.key
+        if not self.ends:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        if not key and not self._has_paths and not isinstance(_plain(self._group(0)[0][image]), str):
+            return (numbers := np.arange(self.ends[-1])), numbers
         keys, images = array("q"), array("q")
-        for group in range(len(self.ends)):
-            if group == 0 and not isinstance(_plain(self._group(0)[0][image]), str) and not key:
-                return (numbers := np.arange(self.ends[-1])), numbers
-            for row in self._read(group, (image, key) if key else (image,)):
+        for number in range(len(self.ends)):
+            for row in self._read(number, (image, key) if key else (image,)):
                 picture = _plain(row[image])
                 images.append(key_hash(picture) if isinstance(picture, str) else len(images))
                 keys.append(key_hash(str(row[key])) if key else images[-1])
@@ -232,7 +272,50 @@ class _ParquetRows:
     def __getitem__(self, number: int) -> Mapping[str, Any]:
         group = bisect.bisect_right(self.ends, number)
         start = self.ends[group - 1] if group else 0
-        return {name: _plain(value) for name, value in self._group(group)[number - start].items()}
+        row = {name: _plain(value) for name, value in self._group(group)[number - start].items()}
+        for name in self.columns.captions:
+            if isinstance(row[name], bytes):  # of writers that do not say that their bytes are text
+                row[name] = row[name].decode("utf-8", "surrogateescape")
+        return row
+
+
+def _check_types(path: Path, schema: Any, columns: Columns) -> bool:
+    """Whether pictures are paths.
+
+    Raises:
+        ConfigError: a column holds what is no picture or no caption.
+    """
+    kind = _inner(schema.field(columns.image).type)
+    fields = {kind.field(n).name for n in range(kind.num_fields)} if str(kind).startswith("struct") else set()
+    if not (_is_text(kind) or _is_bytes(kind) or fields & {"bytes", "path"}):
+        raise ConfigError(
+            f"{path}: {columns.image} must hold pictures: paths, bytes, or structs of bytes and path. It holds {kind}. "
+            f"Name another column in the source: image_column. Columns: {', '.join(schema.names)}."
+        )
+    for name in columns.captions:
+        held = _inner(schema.field(name).type)
+        inner = _inner(held.value_type) if "list" in str(held).split("<")[0] else held
+        if not (_is_text(inner) or _is_bytes(inner)):
+            raise ConfigError(
+                f"{path}: {name} must hold captions: texts or lists of texts. It holds {held}. Name another column in "
+                f"the source: caption_columns. Columns: {', '.join(schema.names)}."
+            )
+    return _is_text(kind)
+
+
+def _inner(kind: Any) -> Any:
+    """What a dictionary or an extension type is about."""
+    if str(kind).startswith("dictionary"):
+        return kind.value_type
+    return getattr(kind, "storage_type", kind)
+
+
+def _is_text(kind: Any) -> bool:
+    return str(kind) in ("string", "large_string", "string_view", "utf8", "large_utf8")
+
+
+def _is_bytes(kind: Any) -> bool:
+    return str(kind).split("[")[0] in ("binary", "large_binary", "binary_view", "fixed_size_binary")
 
 
 def _plain(value: Any) -> Any:
@@ -240,13 +323,11 @@ def _plain(value: Any) -> Any:
     return (value.get("bytes") or value.get("path")) if isinstance(value, dict) else value
 
 
-def _check_columns(path: Path, columns: Columns, names: Sequence[str]) -> None:
-    for name in sorted(set(columns.wanted()) - set(names)):
-        raise ConfigError(
-            f"{path}: "
-            + unknown_name(name, "", names, "a column")
-            + " Name them in the source: image_column, caption_columns, key_column."
-        )
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def read_picture(path: Path) -> bytes:

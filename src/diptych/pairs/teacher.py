@@ -11,7 +11,7 @@ import numpy as np
 import safetensors
 
 from diptych.errors import DataError
-from diptych.pairs.shards import Sample
+from diptych.pairs.samples import Sample
 
 IN_SHARD = "shard"
 
@@ -32,7 +32,8 @@ class Teacher:
 
     def __init__(self, where: str, *, member: str, folder: str = "") -> None:
         self._member = member
-        self._folder = folder
+        parts = Path(folder).parts  # of the folder as `diptych embed` may have been given it
+        self._folders = [folder, *("/".join(parts[start:]) for start in range(len(parts)))]
         self._rows: dict[str, int] | None = None
         if where == IN_SHARD:
             return
@@ -72,7 +73,8 @@ class Teacher:
         return row / length
 
     def _of_file(self, rows: dict[str, int], key: str) -> np.ndarray:
-        row = rows.get(key, rows.get(f"{self._folder}/{key}"))
+        names = (key, *(f"{folder}/{key}" for folder in self._folders))
+        row = next((rows[name] for name in names if name in rows), None)
         if row is None:
             raise DataError("no teacher features")
         return np.asarray(self._features[row], dtype=np.float32)

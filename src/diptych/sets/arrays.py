@@ -93,7 +93,7 @@ def fer2013(root: Path, split: str) -> LabelledRows:
     usages = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
     usage = _of(usages, split, root)
     try:
-        with (root / "fer2013.csv").open(encoding="utf-8", newline="") as file:
+        with (root / "fer2013.csv").open(encoding="utf-8-sig", newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["Usage"] == usage]
         pictures = np.array([[int(value) for value in row["pixels"].split()] for row in rows], dtype=np.uint8)
         labels = np.array([int(row["emotion"]) for row in rows])

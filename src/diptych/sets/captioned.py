@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diptych.data.images import PICTURE_ENDINGS
+from diptych.data.texts import encoding_of, text_lines
 from diptych.errors import DataError, ShardError
 from diptych.sets.parquet_sets import parquet_captions
 from diptych.sets.pictures import Pictures, Stored
@@ -66,8 +67,8 @@ def _sharded_rows(folder: Path, split: str) -> Iterator[_Row]:
         raise DataError(f"{folder / 'dataset_type.txt'} must say retrieval. Got {kind!r}: this set has no captions.")
     for key, reader, sample in samples(folder, split):
         picture = picture_member(reader, sample, "txt")
-        text = reader.read(*sample.parts["txt"]).decode("utf-8", "replace")
-        captions = tuple(line.strip() for line in text.split("\n") if line.strip())
+        content = reader.read(*sample.parts["txt"])
+        captions = tuple(text_lines(content.decode(encoding_of(content), "replace")))
         if not captions:
             raise ShardError(f"{reader.path}: sample {sample.key} must have a caption a line in its txt. It is empty.")
         yield key, picture, captions
@@ -75,7 +76,7 @@ def _sharded_rows(folder: Path, split: str) -> Iterator[_Row]:
 
 def _listed_rows(folder: Path, path: Path, split: str) -> list[_Row]:
     try:
-        images = json.loads(path.read_text(encoding="utf-8"))["images"]
+        images = json.loads(path.read_bytes())["images"]
         rows = [
             (str(one["split"]), str(one["filename"]), tuple(text["raw"].strip() for text in one["sentences"]))
             for one in images

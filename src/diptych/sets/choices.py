@@ -71,7 +71,7 @@ def read_choices(folder: Path, *, split: str = "test") -> ChoiceImages:
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise DataError(f"{path} must be a list of captions as JSON. It cannot be read: {error}.") from None
     rows = list(content.values()) if isinstance(content, dict) else content

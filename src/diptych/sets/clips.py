@@ -154,7 +154,7 @@ def read_rare_actions(folder: Path, *, split: str = "test") -> RareActions:
     if not path.is_file():
         raise DataError(f"{folder} must hold rareact.csv and the frames of its segments as ID/*.jpg. It has no list.")
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
         actions = {int(row["class_id"]): (row["verb"], row["noun"]) for row in rows}
         order = sorted(actions)

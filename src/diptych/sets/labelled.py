@@ -9,6 +9,7 @@ from diptych.data.class_names import readable_names
 from diptych.data.images import PICTURE_ENDINGS
 from diptych.data.prompts import check_templates, read_lines
 from diptych.data.tar import TarReader, TarSample
+from diptych.data.texts import read_text
 from diptych.errors import DataError, ShardError
 from diptych.files import natural_order
 from diptych.sets.pictures import LabelledRows, Pictures
@@ -78,7 +79,7 @@ def _class_number(reader: TarReader, sample: TarSample, classes: int) -> int:
 
 def _classnames(path: Path) -> list[str]:
     names = read_lines(path)
-    if len(names) != len(path.read_text(encoding="utf-8-sig").strip().split("\n")):
+    if len(names) != len(read_text(path).strip().split("\n")):
         raise DataError(f"{path} must name a class on each line. It has an empty line between, so numbers would shift.")
     return names
 

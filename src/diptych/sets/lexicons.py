@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from diptych.data.texts import read_text
 from diptych.errors import DataError
 from diptych.sets.matlab import read_mat
 from diptych.sets.pictures import Pictures
@@ -46,7 +47,7 @@ def read_words(folder: Path, *, split: str = "test") -> WordImages:
 
 
 def _from_lines(path: Path) -> Iterable[tuple[str, str, list[str]]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).rstrip("\n").split("\n"), start=1):
         try:
             row = json.loads(line)
             yield str(row["image"]), str(row["word"]), [str(word) for word in row["lexicon"]]

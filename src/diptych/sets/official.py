@@ -159,7 +159,7 @@ def clevr_counts(root: Path, split: str) -> LabelledRows:
     part = parts[found]
     path = root / "scenes" / f"CLEVR_{part}_scenes.json"
     try:
-        scenes = json.loads(path.read_text(encoding="utf-8"))["scenes"]
+        scenes = json.loads(path.read_bytes())["scenes"]
         counts = [(scene["image_filename"], len(scene["objects"])) for scene in scenes]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} must list the things of each scene. It cannot be read: {error}.") from None
@@ -254,5 +254,5 @@ def _spaced(names: Sequence[str]) -> list[str]:
 
 
 def _csv(path: Path, separator: str) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file, delimiter=separator))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from diptych.data.texts import read_text, text_lines
 from diptych.errors import DataError
 from diptych.sets.writer import LabelledPicture
 
@@ -71,7 +72,7 @@ def rendered(rows: list[tuple[str, int]]) -> Iterator[LabelledPicture]:
 
 
 def _tsv(path: Path) -> Iterator[tuple[str, int]]:
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         if "sentence" not in (reader.fieldnames or ()):
             raise DataError(f"{path} must have the columns sentence and label. It has {reader.fieldnames}.")
@@ -82,10 +83,9 @@ def _tsv(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def _txt(path: Path) -> Iterator[tuple[str, int]]:
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.strip():
-            label, _, sentence = line.strip().partition(" ")
-            yield sentence.strip(), _sentiment(label, path)
+    for line in text_lines(read_text(path)):
+        label, _, sentence = line.partition(" ")
+        yield sentence.strip(), _sentiment(label, path)
 
 
 def _sentiment(label: str | None, path: Path) -> int:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from diptych.errors import WeightsError
-from diptych.files import atomic_folder, remove_folder, write_json
+from diptych.files import atomic_folder, remove_folder, sha256, write_json
 from diptych.train.distributed import share_of, whole
 from diptych.train.int8 import BLOCK, Int8AdamW
 from diptych.weights.bundle import Bundle
@@ -23,6 +23,7 @@ _NAME = re.compile(r"step-\d{8}")
 _TENSORS = "training.safetensors"
 _AVERAGE = "average.safetensors"
 _STATE = "training.json"
+_DIGESTS = "digests.json"
 # Of AdamW, for each parameter; with moments of 8 bits also the scales of their blocks.
 _MEMORY = ("step", "exp_avg", "exp_avg_sq")
 _SCALES = ("exp_avg_scale", "exp_avg_sq_scale")
@@ -60,18 +61,22 @@ class Checkpoint:
                     (aside / name).write_bytes(save({name: t.contiguous() for name, t in tensors.items()}))
             names = ("step", "counts", "metrics", "recipe", "precision", "data", "loss_scale", "reference")
             write_json(aside / _STATE, {name: getattr(self, name) for name in names})
+            files = sorted(file for file in aside.rglob("*") if file.is_file())
+            write_json(aside / _DIGESTS, {file.relative_to(aside).as_posix(): sha256(file) for file in files})
         for old in list_checkpoints(folder)[:-keep]:
             remove_folder(old)
         return path
 
     @classmethod
     def load(cls, path: Path) -> "Checkpoint":
-        """Read one checkpoint.
+        """Read one checkpoint, after its digests were looked at (see `has_digests`).
 
         Raises:
-            WeightsError: a file is missing or broken.
+            WeightsError: a file is missing or broken, or not what was saved; the message names the newest checkpoint
+                before it that is whole.
         """
         try:
+            check_digests(path)
             bundle = Bundle.load(path)
             optimizer = load_file(path / _TENSORS)
             average = load_file(path / _AVERAGE) if (path / _AVERAGE).is_file() else {}
@@ -79,9 +84,40 @@ class Checkpoint:
             return cls(bundle=bundle, optimizer=optimizer, average=average, **state)
         except (WeightsError, OSError, ValueError, TypeError, SafetensorError) as error:
             reason = str(error).rstrip(".")
-            raise WeightsError(
-                f"{path} must be a whole checkpoint: {reason}. Remove it to go on from the one before."
-            ) from error
+            raise WeightsError(f"{path} must be a whole checkpoint: {reason}. {_way_on(path)}") from error
+
+
+def has_digests(path: Path) -> bool:
+    """Whether a checkpoint lists the SHA-256 of its files; those of diptych before November 2026 do not."""
+    return (path / _DIGESTS).is_file()
+
+
+def check_digests(path: Path) -> None:
+    """Compare the files of a checkpoint with their SHA-256, where it lists them.
+
+    Raises:
+        WeightsError: a file is missing or is not what was saved.
+    """
+    if not has_digests(path):
+        return
+    try:
+        digests = json.loads((path / _DIGESTS).read_text(encoding="utf-8"))
+        wrong = [name for name, digest in digests.items() if sha256(path / name) != digest]
+    except (OSError, ValueError, AttributeError) as error:
+        raise WeightsError(f"its files cannot be compared with {_DIGESTS}: {error}") from error
+    if wrong:
+        raise WeightsError(f"{', '.join(wrong)} is not what was saved: its SHA-256 is not the one in {_DIGESTS}")
+
+
+def _way_on(path: Path) -> str:
+    """What to do about a damaged checkpoint."""
+    for before in reversed([other for other in list_checkpoints(path.parent) if other.name < path.name]):
+        try:
+            check_digests(before)
+        except WeightsError:
+            continue
+        return f"Remove it to go on from {before.name}, the one before."
+    return f"There is no whole one before it: remove {path.parent.parent} to start over."
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

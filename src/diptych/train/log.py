@@ -50,7 +50,7 @@ class RunLog:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a log; a last line that was cut short by a kill is left out."""
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else []:
         try:
             lines.append(json.loads(line))
         except json.JSONDecodeError:

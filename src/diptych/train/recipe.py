@@ -1,22 +1,28 @@
 """TrainRecipe: everything that decides a training run, from TOML, printed whole."""
 
 import math
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from diptych.config import apply_overrides, from_dict, read_toml
+from diptych.config import apply_overrides, from_dict, read_toml, to_dict
 from diptych.data.images import Preprocess
 from diptych.errors import ConfigError
 from diptych.model.clip import CLIPConfig
 from diptych.pairs.pipeline import DataConfig
+from diptych.pairs.teacher import IN_SHARD
+
+_NO_PATH = re.compile(r"~|[A-Za-z][A-Za-z0-9+.-]+:")  # a home, an embedded set, a URL
 
 # Options that may change when a run goes on: neither its weights nor its log come out otherwise, but for the rounding
 # of sums that some of them take in another order, as another number of processes does too.
 _FREE = (
     "data.max_bad",
     "data.remote",
+    "data.verify",
     "train.activation_checkpointing",
     "train.checkpoint_every",
     "train.compile",
@@ -234,10 +240,59 @@ class TrainRecipe:
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> TrainRecipe:
     """A recipe from a TOML file, with `dotted.key=value` options put over it.
 
+    Relative paths in the file are from its folder, those in options from the current directory; all come out absolute.
+
     Raises:
         ConfigError: the file is not there or not TOML, or an option is unknown, missing or of the wrong type.
     """
-    return from_dict(TrainRecipe, apply_overrides(read_toml(path), overrides))
+    data = with_absolute_paths(read_toml(path), path.absolute().parent)
+    return from_dict(TrainRecipe, with_absolute_paths(apply_overrides(data, overrides), Path.cwd()))
+
+
+def with_absolute_paths(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A recipe as plain data, its relative paths taken from a folder.
+
+    "embedded:NAME", URLs, "hf:NAME" and what begins with "~" stay as they are; so does `start_from` without a slash,
+    which is a model's name.
+    """
+    return _with_paths(data, lambda path: path if _NO_PATH.match(path) else os.path.normpath(folder / path))
+
+
+def without_folders(recipe: TrainRecipe) -> TrainRecipe:
+    """A recipe whose absolute paths are their last part: what travels with a model tells nobody's folders."""
+    plain = _with_paths(to_dict(recipe), lambda path: Path(path).name if Path(path).is_absolute() else path)
+    return from_dict(TrainRecipe, plain)
+
+
+def _with_paths(data: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """Plain data of a recipe with each path in it changed; values that are of another type than they must be stay."""
+
+    def changed(table: Any, *names: str) -> Any:
+        if not isinstance(table, Mapping):
+            return table
+        new = {**table}
+        for name in names:
+            if isinstance(value := new.get(name), str) and value:
+                new[name] = change(value)
+            elif isinstance(value, list | tuple):
+                new[name] = [change(one) if isinstance(one, str) else one for one in value]
+        return new
+
+    is_name = isinstance(start := data.get("start_from"), str) and not re.search(r"[/\\]", start)
+    plain: dict[str, Any] = changed(data, "evaluate", *([] if is_name else ["start_from"]))
+    if isinstance(drawn := plain.get("data"), Mapping):
+        plain["data"] = drawn = {**drawn}
+        if isinstance(sources := drawn.get("sources"), list | tuple):
+            drawn["sources"] = [_changed_source(source, changed) for source in sources]
+        if "remote" in drawn:
+            drawn["remote"] = changed(drawn["remote"], "cache")
+    return plain
+
+
+def _changed_source(source: Any, changed: Callable[..., Any]) -> Any:
+    teachers = ("teacher_images", "teacher_texts")
+    files = [name for name in teachers if isinstance(source, Mapping) and source.get(name) != IN_SHARD]
+    return changed(source, "path", "image_folder", *files)
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any], *, where: str = "") -> str:

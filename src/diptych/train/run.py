@@ -16,14 +16,14 @@ from diptych.model.clip import CLIP
 from diptych.pairs.pipeline import Batch, pair_sources, vocabulary_texts
 from diptych.pairs.sources import Pairs
 from diptych.runtime import fast_dtype, generator
-from diptych.train.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
+from diptych.train.checkpoint import Checkpoint, has_digests, optimizer_tensors, restore_optimizer
 from diptych.train.distributed import Ranks, Spread, whole
 from diptych.train.ema import Average
 from diptych.train.frozen import FrozenFeatures
 from diptych.train.laps import Laps
 from diptych.train.optim import adamw, parameter_groups
 from diptych.train.phases import fitted, stage_at
-from diptych.train.recipe import TrainRecipe, difference
+from diptych.train.recipe import TrainRecipe, difference, with_absolute_paths, without_folders
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About
 from diptych.weights.registry import load
@@ -66,12 +66,15 @@ def open_run(recipe: TrainRecipe, ranks: Ranks, out: Path, newest: Path | None) 
 
     Raises:
         ConfigError: the checkpoint is of another recipe or of other data, or `start_from` holds a model of other sizes.
-        DataError: a source cannot be read.
+        DataError: a source cannot be read, or there is no pair in it.
         MissingExtraError: grain is not installed.
         WeightsError: the checkpoint is damaged, or `start_from` cannot be read.
     """
     sources = pair_sources(recipe.data)
-    return Run(recipe, sources, _saved(newest, out, recipe, sources) if newest else None, ranks)
+    notes = [note for source in sources for note in source.check()]
+    if newest and not has_digests(newest):
+        notes.append(f"{newest} is of an older diptych and has no digests: damage to it would not be noticed.")
+    return Run(recipe, sources, _saved(newest, out, recipe, sources) if newest else None, ranks, notes)
 
 
 class Run:
@@ -82,10 +85,19 @@ class Run:
         sources: the opened sources of its data.
         saved: where the run stood; None for one that begins.
         ranks: the processes; each makes its own, all at once.
+        notes: what was assumed on the way, a sentence each.
     """
 
-    def __init__(self, recipe: TrainRecipe, sources: Sequence[Pairs], saved: Checkpoint | None, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        recipe: TrainRecipe,
+        sources: Sequence[Pairs],
+        saved: Checkpoint | None,
+        ranks: Ranks,
+        notes: Sequence[str] = (),
+    ) -> None:
         self.recipe = recipe
+        self.notes = notes
         self.sources = sources
         self.ranks = ranks
         self.data = [source.fingerprint() for source in sources]  # as it was at the start
@@ -212,10 +224,11 @@ def _saved(newest: Path, out: Path, recipe: TrainRecipe, sources: Sequence[Pairs
     checkpoint = Checkpoint.load(newest)
     cure = "Choose another folder, or remove this one to start over."
     try:
-        began_as = to_dict(from_dict(TrainRecipe, checkpoint.recipe))  # options that came since have their defaults
+        # Options that came since have their defaults; paths were from the current directory once.
+        began_as = _comparable(to_dict(from_dict(TrainRecipe, checkpoint.recipe)))
     except ConfigError as error:
         raise ConfigError(f"{out} holds a run that another version of diptych began. {error} {cure}") from None
-    if change := difference(began_as, to_dict(recipe)):
+    if change := difference(began_as, _comparable(to_dict(recipe))):
         raise ConfigError(f"{out} holds a run of another recipe ({change}). {cure}")
     for source, fingerprint in zip(sources, checkpoint.data, strict=True):
         if source.fingerprint() != fingerprint:
@@ -223,9 +236,16 @@ def _saved(newest: Path, out: Path, recipe: TrainRecipe, sources: Sequence[Pairs
     return checkpoint
 
 
+def _comparable(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    return with_absolute_paths(recipe, Path.cwd())
+
+
 def _first_bundle(recipe: TrainRecipe, sources: Sequence[Pairs], ranks: Ranks, image_size: int) -> Bundle:
     about = About(
-        source=f"diptych recipe {recipe.name}", licence=recipe.licence, data=recipe.about_data, recipe=to_toml(recipe)
+        source=f"diptych recipe {recipe.name}",
+        licence=recipe.licence,
+        data=recipe.about_data,
+        recipe=to_toml(without_folders(recipe)),
     )
     if recipe.start_from:
         return dataclasses.replace(_loaded(recipe, image_size), about=about)
@@ -321,12 +341,12 @@ class _Counts:
         if bad > max_bad * max(drawn, _JUDGED_AS):
             raise DataError(
                 f"at most {max_bad:.2%} of the samples may be bad (data.max_bad). {bad:,} of {drawn:,} are: {causes}. "
-                "Mend the shards, or raise the limit."
+                "Mend the data, or raise the limit."
             )
         if pairs < 2:
             raise DataError(
                 f"a batch must have at least two good samples, and one has {pairs}. Bad so far: {causes}. "
-                "Mend the shards, or raise train.batch_size."
+                "Mend the data, or raise train.batch_size."
             )
 
     def plain(self) -> dict[str, Any]:

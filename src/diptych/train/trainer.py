@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ class TrainResult:
     finished: bool  # False: stopped by a signal, and saved
     metrics: Mapping[str, float]  # of the last evaluation
     counts: Mapping[str, Any]  # pairs, bad ones by cause, truncated texts, seconds of training, seconds by section
+    notes: Sequence[str] = ()  # what was assumed in reading the sources, a sentence each
 
 
 def train(
@@ -74,6 +75,7 @@ def train(
     evaluators: Mapping[str, Evaluator] | None = None,
     on_progress: Callable[[StepReport], None] | None = None,
     on_alarm: Callable[[str], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> TrainResult:
     """Train one model; go on from the newest checkpoint when `out` holds one of the same recipe.
 
@@ -95,6 +97,8 @@ def train(
         on_progress: called after each step.
         on_alarm: called when another process died or stands still, in the one that found it, with a sentence; this
             process then ends with exit code 1, as no Python code can end a wait for others.
+        on_note: called before the first step with each sentence on what was assumed in reading the sources, in the
+            first process.
 
     Raises:
         ConfigError: `out` holds a run of another recipe or of other data, or another process works in it; or
@@ -120,6 +124,9 @@ def train(
         newest = ranks.share(claim)
         run = open_run(recipe, ranks, out, newest)
         stack.callback(lambda: run.spread.close())  # of the last phase
+        if on_note and ranks.is_first:
+            for note in run.notes:
+                on_note(note)
         ranks.share(lambda: write_text(out / "recipe.toml", to_toml(recipe)))
         watchdog = Watchdog(
             ranks, out / "stall", seconds=recipe.train.stall_seconds, on_alarm=on_alarm or (lambda _: None)
@@ -138,7 +145,7 @@ def train(
                 if ranks.count > 1 and _is_of_exchange(error):
                     watchdog.wait_for_verdict()
                 raise
-        return TrainResult(bundle, run.step, finished, run.metrics, run.counts.plain())
+        return TrainResult(bundle, run.step, finished, run.metrics, run.counts.plain(), run.notes)
 
 
 def _is_of_exchange(error: RuntimeError) -> bool:

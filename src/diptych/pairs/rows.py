@@ -1,0 +1,336 @@
+"""Rows of tables that are text, read where they lie: CSV, TSV and JSON lines; and lists of captions in one JSON.
+
+Rules of CSV. A field stands in quotes when it begins with one and a closing quote ends it; what only begins with a
+quoted word is text as it stands. A row goes over several lines only within a field in quotes. In a table that is
+separated by tabs a quote is a letter, unless the source says otherwise.
+"""
+
+import collections
+import functools
+import hashlib
+import json
+import re
+import weakref
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+
+from diptych.config import unknown_name
+from diptych.data.texts import encoding_of
+from diptych.errors import ConfigError, DataError
+from diptych.files import read_at
+from diptych.pairs.samples import Columns, key_hash
+
+Quoting = Literal["auto", "quotes", "none"]
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+JSON_LINES = (".jsonl", ".ndjson")
+
+_TRIED = (",", "\t", ";", "|")  # where the ending's own separator does not find the columns
+_HEAD = 2**16  # bytes in which line ends and NULs are looked for
+_LONGEST_ROW = 1000  # lines; a quote that is not closed by then was no opening one
+_MARK = "\ufeff"
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How the text of a row becomes fields."""
+
+    separator: str
+    quotes: bool
+
+    def fields(self, row: str, *, is_whole: bool) -> list[str] | None:
+        """The fields of a row without its line end; none where an unquoted one has a line end.
+
+        Args:
+            row: its text.
+            is_whole: a quote that is not closed is a letter; else the answer is then None, as the row goes on.
+        """
+        if not self.quotes or '"' not in row:
+            return self._stripped(row.split(self.separator))
+        fields, start = [], 0
+        while True:
+            if quoted := _quoted(self.separator).match(row, start):
+                fields.append(quoted[1].replace('""', '"'))
+                end = quoted.end()
+            elif not is_whole and _OPEN.match(row, start):
+                return None
+            else:
+                end = row.find(self.separator, start)
+                end = len(row) if end < 0 else end
+                fields.append(row[start:end])
+                if "\n" in fields[-1]:
+                    return []
+            if end == len(row):
+                return self._stripped(fields)
+            start = end + 1
+
+    def _stripped(self, fields: list[str]) -> list[str]:
+        return [field.strip() for field in fields] if self.separator == "|" else fields
+
+
+_OPEN = re.compile(r'"(?:[^"]|"")*+\Z')  # a field in quotes that has not ended
+
+
+@functools.cache
+def _quoted(separator: str) -> re.Pattern[str]:
+    return re.compile(rf'"((?:[^"]|"")*+)"(?={re.escape(separator)}|\Z)')
+
+
+class LineRows:
+    """Rows of a text file, read where they lie; 16 bytes of memory a row.
+
+    Bytes that are not UTF-8 are kept as they are: a caption with some is counted when it is drawn. Rows without the
+    header's columns, or that are no JSON object, are left out up to a limit.
+
+    Args:
+        path: of the table; one of JSON lines by its ending, else CSV.
+        columns: which to read.
+        separator: of CSV; empty: the one that finds the columns in the header.
+        quoting: whether fields may stand in quotes; "auto": unless the separator is a tab or "|".
+        max_bad: share of the rows that may be unreadable; where it is not 0, one may be in any case.
+
+    Raises:
+        ConfigError: a column is not there.
+        DataError: the file cannot be read, is no UTF-8 text, or has too many rows that are none.
+    """
+
+    def __init__(
+        self, path: Path, columns: Columns, *, separator: str = "", quoting: Quoting = "auto", max_bad: float = 0.0
+    ) -> None:
+        self._path = path
+        self._is_json = path.suffix.lower() in JSON_LINES
+        self._file, self._ends = _opened(path)
+        weakref.finalize(self, self._file.close)
+        self._digest = hashlib.sha256()
+        self._starts, self._sizes, self._keys, self._images = array("q"), array("q"), array("q"), array("q")
+        self._bad: list[tuple[int, str]] = []  # number of the line, and what it is
+        self._long: list[tuple[int, int]] = []  # number of the first line, and how many
+        self._unclosed: list[int] = []  # numbers of lines
+        self._in_quotes = 0  # fields that look quoted where a quote is a letter
+        self.notes: list[str] = []
+        lines = _Lines(self._file, self._ends, self._digest)
+        try:
+            if self._is_json:
+                self.columns = self._read_json(lines, columns)
+            else:
+                self.columns = self._read_csv(lines, columns, separator, quoting)
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be read after row {len(self._starts)}: {error.strerror}. Write it again."
+            ) from error
+        self.digest = self._digest.hexdigest()
+        self.ends = [len(self._starts)]
+        self._judge(lines.count, max_bad)
+
+    def hashes(self) -> tuple[np.ndarray, np.ndarray]:
+        """[rows] of the keys, [rows] of the pictures."""
+        return np.asarray(self._keys), np.asarray(self._images)
+
+    def __getitem__(self, number: int) -> Mapping[str, Any]:
+        content = read_at(self._file, self._sizes[number], self._starts[number])
+        row = self._parsed(self._text(content))
+        if row is None or key_hash(_plain_key(row.get(self.columns.image))) != self._images[number]:
+            raise DataError(f"{self._path.name} changed during the run")
+        return row
+
+    def _read_csv(self, lines: "_Lines", columns: Columns, separator: str, quoting: Quoting) -> Columns:
+        header = self._text(lines.take()[1]).removeprefix(_MARK)
+        self._dialect, self._names = _dialect(self._path, header, columns, separator, quoting)
+        found = checked_columns(self._path, columns, self._names)
+        if self._dialect.separator != SEPARATORS.get(self._path.suffix.lower()) and not separator:
+            self.notes.append(f"columns are separated by {_name_of(self._dialect.separator)}")
+        while (line := lines.take())[1]:
+            start, content = line
+            first = lines.count
+            text = self._text(content)
+            if not text.strip():  # an empty line is no row
+                continue
+            fields, more = self._dialect.fields(text, is_whole=False), list[bytes]()
+            while fields is None and len(more) < _LONGEST_ROW and (added := lines.take()[1]):
+                more.append(added)
+                if b'"' in added:
+                    fields = self._dialect.fields(self._text(content + b"".join(more)), is_whole=False)
+            if fields is None or (more and len(fields) != len(self._names)):
+                lines.give_back(more)
+                more = []
+                fields = self._dialect.fields(text, is_whole=True) or []
+                self._unclosed.append(first)
+            if more:
+                self._long.append((first, 1 + len(more)))
+            if len(fields) != len(self._names):
+                self._bad.append((first, text))
+                continue
+            if not self._dialect.quotes:
+                self._in_quotes += sum(len(f) > 1 and f[0] == f[-1] == '"' for f in fields)
+            self._add(dict(zip(self._names, fields, strict=True)), found, start, len(content) + sum(map(len, more)))
+        return found
+
+    def _read_json(self, lines: "_Lines", columns: Columns) -> Columns:
+        found: Columns | None = None
+        while (line := lines.take())[1]:
+            text = self._text(line[1]).removeprefix(_MARK)
+            if not text.strip():
+                continue
+            row = self._parsed(text)
+            if row is None:
+                self._bad.append((lines.count, text))
+                continue
+            found = found or checked_columns(self._path, columns, list(row))
+            self._add(row, found, *line[:1], len(line[1]))
+        return found or columns
+
+    def _add(self, row: Mapping[str, Any], columns: Columns, start: int, size: int) -> None:
+        self._starts.append(start)
+        self._sizes.append(size)
+        self._images.append(key_hash(_plain_key(row.get(columns.image))))
+        self._keys.append(key_hash(_plain_key(row.get(columns.key))) if columns.key else self._images[-1])
+
+    def _parsed(self, text: str) -> Mapping[str, Any] | None:
+        """A row, or None where it is none."""
+        if not self._is_json:
+            fields = self._dialect.fields(text, is_whole=True) or []
+            return dict(zip(self._names, fields, strict=True)) if len(fields) == len(self._names) else None
+        try:
+            row = json.loads(text.removeprefix(_MARK))
+        except (ValueError, RecursionError):
+            return None
+        return row if isinstance(row, dict) else None
+
+    def _text(self, content: bytes) -> str:
+        """The text of a row without its line end, the line ends within as line feeds."""
+        text = content.decode("utf-8", "surrogateescape")
+        return text.removesuffix("\n").removesuffix("\r") if self._ends == b"\n" else text.removesuffix("\r")
+
+    def _judge(self, lines: int, max_bad: float) -> None:
+        """Refuse what has too many rows that are none; say what of it a user may not expect."""
+        rows, bad = len(self._starts), len(self._bad)
+        if bad > max(max_bad * (rows + bad), max_bad > 0) or (bad and not rows):
+            line, text = self._bad[0]
+            raise DataError(f"{self._path}: {self._complaint(text)} This is line {line:,}, of {bad:,} such.")
+        if bad:
+            line = self._bad[0][0]
+            self.notes.append(
+                f"{bad:,} of {rows + bad:,} rows cannot be read and are left out; one is in line {line:,}"
+            )
+        if self._long:
+            line, most = max(self._long, key=lambda item: item[1])
+            self.notes.append(
+                f"{rows:,} rows stand on {lines - 1:,} lines: {len(self._long):,} go over several, within "
+                f"quotes; the longest over {most:,}, from line {line:,}. Where none should, set quoting to none"
+            )
+        if self._unclosed:
+            self.notes.append(
+                f"a quote is not closed in {len(self._unclosed):,} rows, the first in line {self._unclosed[0]:,}; it "
+                "is read as a letter"
+            )
+        if self._in_quotes:
+            self.notes.append(
+                f"{self._in_quotes:,} fields stand in quotes, which are letters in a table of this kind. Where they "
+                "are none, set quoting to quotes"
+            )
+
+    def _complaint(self, text: str) -> str:
+        if self._is_json:
+            return f"each line must be a JSON object. Got {text[:80]!r}."
+        cure = (
+            f"Put quotes around a text that has a {_name_of(self._dialect.separator)}."
+            if self._dialect.quotes
+            else "If texts stand in quotes, set quoting to quotes in the source."
+        )
+        count = len(self._dialect.fields(text, is_whole=True) or [])
+        return f"a row must have {len(self._names)} columns, as the header. Got {count}: {text[:80]!r}. {cure}"
+
+
+class _Lines:
+    """The lines of a file with where they begin; some can be given back."""
+
+    def __init__(self, file: BinaryIO, ends: bytes, digest: Any) -> None:
+        self._lines = iter(file) if ends == b"\n" else _split(file, ends)
+        self._digest = digest
+        self._waiting: collections.deque[bytes] = collections.deque()
+        self._position = 0
+        self.count = 0  # lines taken so far
+
+    def take(self) -> tuple[int, bytes]:
+        """The next line and its offset; an empty one at the end."""
+        if self._waiting:
+            line = self._waiting.popleft()
+        else:
+            line = next(self._lines, b"")
+            self._digest.update(line)
+        start = self._position
+        self._position += len(line)
+        self.count += bool(line)
+        return start, line
+
+    def give_back(self, lines: Sequence[bytes]) -> None:
+        """The last lines, in their order."""
+        self._waiting.extendleft(reversed(lines))
+        self._position -= sum(map(len, lines))
+        self.count -= len(lines)
+
+
+def _split(file: BinaryIO, ends: bytes) -> Iterator[bytes]:
+    rest = b""
+    while chunk := file.read(2**20):
+        *whole, rest = (rest + chunk).split(ends)
+        yield from (line + ends for line in whole)
+    if rest:
+        yield rest
+
+
+def _opened(path: Path) -> tuple[BinaryIO, bytes]:
+    """A file of text, and what ends its lines."""
+    try:
+        file = path.open("rb")
+        head = file.read(_HEAD)
+        file.seek(0)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. Give a table of pairs.") from error
+    encoding = encoding_of(head)
+    if b"\0" in head or not encoding.startswith("utf-8"):
+        file.close()
+        what = "has NUL bytes" if encoding.startswith("utf-8") else f"is {encoding.upper()}"
+        raise DataError(f"{path} must be UTF-8 text, and {what}. Save it as UTF-8.")
+    return file, b"\n" if b"\n" in head or b"\r" not in head else b"\r"
+
+
+def _dialect(path: Path, header: str, columns: Columns, separator: str, quoting: Quoting) -> tuple[Dialect, list[str]]:
+    """The separator whose header has the columns, or most of them; the names in it."""
+    usual = SEPARATORS.get(path.suffix.lower(), ",")
+    found: list[tuple[int, Dialect, list[str]]] = []
+    for tried in (separator,) if separator else (usual, *(other for other in _TRIED if other != usual)):
+        quotes = tried not in ("\t", "|") if quoting == "auto" else quoting == "quotes"
+        names = [name.strip() for name in Dialect(tried, True).fields(header, is_whole=True) or []]
+        there = sum(name in names for name in columns.among(names).wanted())
+        found.append((there, Dialect(tried, quotes), names))
+    _, dialect, names = max(found, key=lambda item: (item[0], len(item[2]) if not item[0] else 0))
+    return dialect, names
+
+
+def checked_columns(path: Path, columns: Columns, names: Sequence[str]) -> Columns:
+    """The columns by the names that they have in a table.
+
+    Raises:
+        ConfigError: one is not there.
+    """
+    found = columns.among(names)
+    for name in sorted(set(found.wanted()) - set(names)):
+        raise ConfigError(
+            f"{path}: "
+            + unknown_name(name, "", names, "a column")
+            + " Name them in the source: image_column, caption_columns, key_column."
+        )
+    return found
+
+
+def _plain_key(value: Any) -> str:
+    return value if isinstance(value, str) else repr(value)
+
+
+def _name_of(separator: str) -> str:
+    return {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar"}.get(separator, repr(separator))
