@@ -198,7 +198,7 @@ def _parts(folder: Path, listed: Collection[str] | None = None) -> list[str]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} must be JSON: {error}. Delete {path.resolve()} and try again.") from error
     if not isinstance(data, dict):
         raise WeightsError(f"{path} must hold a JSON object. Got {type(data).__name__}: it is no model's.")

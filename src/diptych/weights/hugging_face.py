@@ -226,7 +226,7 @@ def _tower_to_hf(tower: Any, table: _Table) -> dict[str, Any]:
 def _tower_from_hf(section: Mapping[str, Any], table: _Table) -> dict[str, Any]:
     sizes = {ours: section.get(theirs, default) for ours, theirs, default in table}
     activations = {theirs: ours for ours, theirs in _ACTIVATIONS.items()}
-    if sizes["activation"] not in activations:
+    if not isinstance(sizes["activation"], str) or sizes["activation"] not in activations:
         raise ConfigError(unknown_name(str(sizes["activation"]), "", activations, "a hidden_act that diptych has"))
     return {**sizes, "activation": activations[sizes["activation"]]}
 

@@ -224,7 +224,7 @@ def config_from_open_clip(model_cfg: Mapping[str, Any]) -> CLIPConfig:
     quick = bool(model_cfg.get("quick_gelu", False))
     try:
         image, text = _image_from_open_clip(vision, quick), _text_from_open_clip(text, quick)
-    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ConfigError(f"vision_cfg and text_cfg must give sizes as numbers, and one is none ({error}).") from error
     return from_dict(CLIPConfig, {"embed_dim": model_cfg.get("embed_dim"), "image": image, "text": text})
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from diptych.config import from_dict
+from diptych.config import from_dict, to_dict
 from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
 from diptych.data.tokenizer_file import Cleaning
@@ -49,6 +49,7 @@ _OPEN_CLIP_WEIGHTS = (OPEN_CLIP_WEIGHTS, "open_clip_pytorch_model.bin", WEIGHTS,
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model")
 _MERGES = "bpe_simple_vocab_16e6.txt.gz"  # CLIP's published merges, under the name that every peer gives them
 _CLIP_VOCABULARY = 49_408
+_LARGEST = 16_384  # px of one side: convolutions take pictures of any size, whatever their weights are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,13 @@ class StoredModel:
         Raises:
             WeightsError: the tensors are not those of the model.
         """
-        model = CLIP(self.config)
+        self._check_sizes()
+        try:
+            model = CLIP(self.config)
+        except (RuntimeError, OverflowError, TypeError) as error:  # a tensor of more values than can be counted
+            raise WeightsError(
+                f"{self.path} must have the sizes of a model. Got others: {_first_line(error)}."
+            ) from error
         shapes = model.state_dict()
         expected = self.naming.from_ours(shapes)
         try:
@@ -92,6 +99,19 @@ class StoredModel:
                     self._check_finite(name, theirs[name])
         give_weights(model, self.naming.to_ours(theirs, shapes))
         return model
+
+    def _check_sizes(self) -> None:
+        """Refuse sizes that the file cannot hold before anything of these sizes is built."""
+        values = sum(tensor.numel() for tensor in self.tensors.values())
+        for tower in ("image", "text"):
+            for name, size in to_dict(getattr(self.config, tower)).items():
+                sizes = [size] if isinstance(size, int) else size if isinstance(size, list) else []
+                most = {"layers": len(self.tensors), "image_size": _LARGEST}.get(name, values)
+                if sum(sizes) > most:
+                    raise WeightsError(
+                        f"{self.path}: {tower}.{name} must be at most {most:,}, by what {self.weights.name} holds. Got "
+                        f"{_short(sum(sizes))}: were its files mixed up?"
+                    )
 
     def _check_finite(self, name: str, tensor: Tensor) -> None:
         """Refuse NaN here: attention may hide it, so that features come out finite, and wrong.
@@ -286,6 +306,14 @@ def _find_tokenizer(folder: Path, vocab_size: int) -> Path | None:
     specs = (importlib.util.find_spec(package) for package in ("open_clip", "clip"))
     places = [Path(spec.origin).parent for spec in specs if spec and spec.origin]
     return next((place / _MERGES for place in (folder, *places) if (place / _MERGES).is_file()), None)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _short(number: int) -> str:
+    return f"{number:,}" if abs(number) < 10**18 else "a number beyond counting"
 
 
 def _same_shape(found: Tensor, expected: Tensor) -> bool:
