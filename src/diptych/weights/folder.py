@@ -97,14 +97,16 @@ def count_parameters(tensors: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() for name, tensor in tensors.items() if not name.endswith(not_learned))
 
 
-def read_preprocess(folder: Path) -> Preprocess:
-    """The picture recipe of a folder: `preprocessor_config.json`, else a part of `processor_config.json`.
+def read_preprocess(folder: Path) -> Preprocess | None:
+    """The picture recipe of a folder: `preprocessor_config.json`, else a part of `processor_config.json`; else None.
 
     Raises:
-        WeightsError: both are missing, or it asks for what `Preprocess` does not do.
+        WeightsError: it asks for what `Preprocess` does not do.
     """
     newer = folder / "processor_config.json"  # where transformers puts it since version 5
-    is_newer = not (folder / PREPROCESS).exists() and newer.exists()
+    is_newer = not (folder / PREPROCESS).exists()
+    if is_newer and not newer.exists():
+        return None
     data = read_json(newer).get("image_processor") or {} if is_newer else read_json(folder / PREPROCESS)
     try:
         return Preprocess.from_hf(data)

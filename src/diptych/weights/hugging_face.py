@@ -44,6 +44,7 @@ HUGGING_FACE = Naming(
     rows=(
         *_BOTH,
         TensorRow(ours="logit_scale", theirs=("logit_scale",)),
+        TensorRow(ours="logit_bias", theirs=("logit_bias",)),  # none of theirs, but of some trained from them
         TensorRow(ours="image.projection", theirs=("visual_projection.weight",), transposed=True),
         TensorRow(ours="image.class_embedding", theirs=("vision_model.embeddings.class_embedding",)),
         TensorRow(ours="image.ln_pre.{}", theirs=("vision_model.pre_layrnorm.{}",)),
