@@ -210,6 +210,14 @@ _TEXT_MUST: dict[str, Any] = {
 }
 _BOTH_MUST = dict.fromkeys(("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn"), False)
 
+# What a model is that says otherwise.
+_WHAT_IT_IS = {
+    "timm_model_name": "an image tower of timm, of which diptych has none",
+    "hf_model_name": "a text tower of transformers, of which diptych has none",
+    "attentional_pool": "CoCa, or a tower with its pool, which diptych does not have",
+    "no_ln_pre": "CLIPA, whose towers diptych does not have",
+}
+
 
 def config_from_open_clip(model_cfg: Mapping[str, Any]) -> CLIPConfig:
     """Sizes from the `model_cfg` of an `open_clip_config.json`; what it is silent about is as there.
@@ -221,7 +229,8 @@ def config_from_open_clip(model_cfg: Mapping[str, Any]) -> CLIPConfig:
     for name, section, must in (("vision_cfg", vision, _VISION_MUST), ("text_cfg", text, _TEXT_MUST)):
         for key, value in {**must, **_BOTH_MUST}.items():
             if section.get(key, value) != value:
-                raise ConfigError(f"{name}.{key} must be {value!r} or absent. Got {section[key]!r}.")
+                found = f"{name}.{key} must be {value!r} or absent. Got {section[key]!r}"
+                raise ConfigError(f"{found}: {_WHAT_IT_IS.get(key, 'a tower that diptych does not have')}.")
     pool = text.get("pool_type", "argmax")
     if pool not in ("argmax", "eos"):
         raise ConfigError(f"text_cfg.pool_type must be argmax or eos. Got {pool!r}.")
