@@ -45,6 +45,7 @@ from diptych.train.trainer import StepReport
 from diptych.weights import convert, saving
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About
+from diptych.weights.open_clip import VIT
 from foreign_tokenizers import FOREIGN, write_tokenizer
 from processes import started
 from toys import nine_kinds
@@ -988,6 +989,46 @@ def test_show_tells_what_a_folder_holds_without_touching_its_weights(run: Run, f
     assert json.loads(run("models", "show", model, "--json")[1])["embed_dim"] == 32
     assert sha256(Path(model) / "model.safetensors") == digest
     assert fails("models", "show", "no-model").startswith("no-model is not a model.")
+
+
+@pytest.fixture
+def bare(bundle: Bundle, tmp_path: Path) -> Path:
+    """With heads of 64 channels, as a bare state dict has them."""
+    bundle.tokenizer.save(tmp_path)
+    config = bundle.model.config
+    wide: dict[str, Any] = {"width": 64, "heads": 1, "mlp_width": 256}
+    image, text = dataclasses.replace(config.image, **wide), dataclasses.replace(config.text, **wide)
+    model = CLIP(dataclasses.replace(config, image=image, text=text), generator(0))
+    torch.save(VIT.from_ours(model.state_dict()), tmp_path / "bare.pt")
+    return tmp_path / "bare.pt"
+
+
+def test_what_a_bare_file_does_not_tell_is_asked_for_by_options_that_are_there(run: Run, fails, bare: Path, pictures):
+    asked = fails("models", "show", bare)
+    assert "pass --activation quick_gelu (OpenAI, " in asked
+    assert "Here is no" not in asked
+    elsewhere = fails("classify", pictures, "--labels", "a kite", "--model", bare)
+    assert "pass --activation quick_gelu (OpenAI, " in elsewhere
+    assert "Here is no --activation: `diptych models convert FILE OUT --format bundle` has it" in elsewhere
+    words = ("--activation", "quick_gelu", "--mean", 0.5, 0.5, 0.5, "--end-token", 5)
+    code, out, err = run("models", "show", bare, *words)
+    facts = {line.split("  ")[0]: line for line in out.splitlines()}
+    assert (code, err) == (0, "")
+    assert facts["pictures"].endswith("bicubic, mean 0.5 0.5 0.5, std 0.2686 0.2613 0.2758 (told)")
+    assert facts["end token"].endswith("token 5 (told)")
+    assert facts["activation"].endswith("told")
+
+
+def test_what_is_assumed_is_said_and_kept_by_a_conversion(run: Run, bare: Path, pictures: Path, tmp_path: Path):
+    words = ("models", "convert", bare, tmp_path / "out", "--format", "bundle", "--activation", "quick_gelu")
+    code, _, err = run(*words)
+    assert code == 0
+    first, second = err.splitlines()
+    assert first.startswith(f"diptych: {bare} does not tell its picture recipe. Assumed: 32 px")
+    assert first.endswith("wants --mean, --std, --resize or --interpolation.")
+    assert second.endswith("wants --end-token.")
+    code, _, err = run("classify", pictures, "--labels", "a kite", "--labels", "x", "--model", tmp_path / "out")
+    assert (code, err) == (0, "")
 
 
 def test_choices_that_are_written_out_are_those_of_the_library():

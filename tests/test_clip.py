@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -215,3 +216,15 @@ def test_an_embed_dim_below_one_is_refused():
     tiny = preset("tiny-vit")
     with pytest.raises(ConfigError, match=r"embed_dim must be at least 1\. Got 0"):
         CLIPConfig(embed_dim=0, image=tiny.image, text=tiny.text)
+
+
+@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+def test_another_head_begins_as_that_of_a_new_model_and_leaves_the_towers(head):
+    config = dataclasses.replace(preset("tiny-vit"), head=head)
+    other = "sigmoid" if head == "softmax" else "softmax"
+    model = CLIP(config, generator(3)).eval()
+    changed, new = model.with_head(other), CLIP(dataclasses.replace(config, head=other), generator(3))
+    assert model.with_head(head) is model
+    assert not changed.training
+    assert changed.state_dict().keys() == new.state_dict().keys()
+    assert all(torch.equal(value, new.state_dict()[name]) for name, value in changed.state_dict().items())

@@ -218,7 +218,6 @@ SIGLIP = CLIPConfig(embed_dim=24, head="sigmoid", image=SIGLIP_IMAGE, text=SIGLI
         (dataclasses.replace(VIT, head="sigmoid"), "huggingface", "transformers has no class for"),
         (dataclasses.replace(VIT, image=SIGLIP_IMAGE), "huggingface", "transformers has no class for"),
         (SIGLIP, "open_clip", "Save a SigLIP model as huggingface"),
-        (dataclasses.replace(VIT, head="sigmoid"), "open_clip", "Save a SigLIP model as huggingface"),
         (SIGLIP, "openai", r"CLIP's towers and a softmax head, and no other\. Got siglip and siglip"),
         (dataclasses.replace(VIT, head="sigmoid"), "openai", "a softmax head, and no other"),
         (dataclasses.replace(VIT, image=SIGLIP_IMAGE), "openai", "CLIP's towers and a softmax head, and no other"),

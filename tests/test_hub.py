@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import hashlib
 import json
@@ -14,6 +15,7 @@ import pytest
 
 from diptych.errors import ConfigError, DiptychError, WeightsError
 from diptych.weights.hub import fetch
+from diptych.weights.published import published_models
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPO = "org/model"
@@ -28,7 +30,7 @@ TRANSFORMERS = {
     "model.safetensors": WEIGHTS,
 }
 OPEN_CLIP = {
-    "open_clip_config.json": b'{"model_cfg": {}}',
+    "open_clip_config.json": b'{"model_cfg": {"embed_dim": 8, "vision_cfg": {}, "text_cfg": {}}}',
     **TOKENIZER_FILES,
     "open_clip_model.safetensors": WEIGHTS,
     "open_clip_pytorch_model.bin": b"a pickle",
@@ -377,6 +379,58 @@ def test_a_repository_of_another_kind_is_refused_before_its_weights_are_got(hub:
     hub.files = dict(NEVER)
     assert "must hold config.json or open_clip_config.json" in fails(WeightsError)
     assert asked_for(hub) == {"config.json"}
+
+
+PLAIN = {"embed_dim": 8, "vision_cfg": {}, "text_cfg": {}}
+SIGLIP = PLAIN | {"vision_cfg": {"timm_model_name": "vit_base_patch16_siglip_224"}}
+NO_SEPARATOR = {"hf_tokenizer_name": "x", "tokenizer_kwargs": {"strip_sep_token": True}}
+
+
+@pytest.mark.parametrize(
+    ("model_cfg", "said"),
+    [
+        (SIGLIP, "Got 'vit_base_patch16_siglip_224': an image tower of timm, of which diptych has none."),
+        (PLAIN | {"vision_cfg": {"no_ln_pre": True}}, "CLIPA, whose towers diptych does not have."),
+        (PLAIN | {"text_cfg": {"hf_model_name": "roberta-base"}}, "a text tower of transformers"),
+        (PLAIN | {"text_cfg": NO_SEPARATOR}, "strip_sep_token must be absent"),
+        ([], "must hold model_cfg as a JSON object"),
+    ],
+)
+@pytest.mark.parametrize("has_twin", [True, False])
+def test_a_model_that_diptych_does_not_have_is_judged_by_its_config(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch, model_cfg, said: str, has_twin: bool
+):
+    row = dataclasses.replace(published_models()[0], architecture="model" if has_twin else "x", hub="hf:google/twin")
+    monkeypatch.setattr("diptych.weights.hub.published_models", lambda: [row])
+    hub.files = OPEN_CLIP | {"open_clip_config.json": json.dumps({"model_cfg": model_cfg}).encode()}
+    message = fails(WeightsError)
+    assert message.startswith(f"hf:{REPO} is refused before its weights are got. ")
+    assert said in message
+    cure = "The same model opens as hf:google/twin." if has_twin else "`diptych models` lists models that open."
+    assert message.endswith(cure)
+    assert asked_for(hub) == {"open_clip_config.json"}
+
+
+def test_a_model_of_transformers_is_judged_by_its_config_too(hub: FakeHub):
+    config = {"model_type": "clip", "vision_config": {"hidden_act": "x"}}
+    hub.files["config.json"] = json.dumps(config).encode()
+    assert "x is not a hidden_act" in fails(WeightsError)
+    assert asked_for(hub) == {"config.json"}
+
+
+def test_a_repository_of_sentence_transformers_says_what_to_bring(hub: FakeHub):
+    hub.files = {
+        "modules.json": b"[]",
+        "0_CLIPModel/config.json": CLIP_CONFIG,
+        "0_CLIPModel/model.safetensors": WEIGHTS,
+    }
+    assert fails(WeightsError).endswith("Bring the folder 0_CLIPModel, which is one, and give that.")
+
+
+def test_every_siglip_of_open_clip_has_a_twin_by_the_name_of_its_repository():
+    twins = {model.architecture: model.hub for model in published_models() if "SigLIP" in model.architecture}
+    assert len(twins) == 23
+    assert all(hub.startswith("hf:google/siglip") for hub in twins.values())
 
 
 def test_a_config_that_is_no_json_says_which_file(hub: FakeHub):

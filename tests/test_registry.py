@@ -83,6 +83,10 @@ def test_packaged_models_are_listed_with_their_facts(models, nothing_is_built):
         image_size=32,
         types="float32",
         tensors=8 + 2 * 2 * 16 + 6,  # of the image tower, of its and the text tower's blocks, and the rest
+        recipe="32 px (shorter side, then a crop in the middle), bicubic, "
+        "mean 0.4815 0.4578 0.4082, std 0.2686 0.2613 0.2758",
+        end_token="the highest id of a text",
+        origins={"picture recipe": "file", "end token": "file", "activation": "file"},
         tokenizer=str(folder),
         source="",
         licence="CC0-1.0",

@@ -1,6 +1,8 @@
+import contextlib
 import dataclasses
 import gzip
 import json
+import math
 import re
 import warnings
 from pathlib import Path
@@ -12,13 +14,14 @@ from torch import Tensor, nn
 
 from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
-from diptych.errors import WeightsError
+from diptych.errors import DiptychError, WeightsError
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.presets import preset
 from diptych.model.text_tower import TextTowerConfig
 from diptych.runtime import generator
 from diptych.weights import registry
+from diptych.weights import stored as stored_module
 from diptych.weights.adapters import OWN
 from diptych.weights.folder import About, Golden, Seal, write_config
 from diptych.weights.hugging_face import HUGGING_FACE, config_to_hf
@@ -246,9 +249,9 @@ def test_newer_names_and_a_scale_of_one_dimension_are_read(tmp_path):
 
 def test_a_folder_tells_its_activation_and_heads_itself(tmp_path):
     transformers_folder(tmp_path)
-    with pytest.raises(WeightsError, match="tells its own activation and heads: pass neither"):
+    with pytest.raises(WeightsError, match=r"tells its own (activation|heads): leave that out"):
         open_stored_model(tmp_path, activation="gelu")
-    with pytest.raises(WeightsError, match="tells its own activation and heads: pass neither"):
+    with pytest.raises(WeightsError, match=r"tells its own (activation|heads): leave that out"):
         open_stored_model(tmp_path, heads=1)
 
 
@@ -461,3 +464,71 @@ def test_weights_whose_sum_alone_overflows_are_taken(tmp_path):
     weights["visual.ln_pre.bias"] = torch.full_like(weights["visual.ln_pre.bias"], 3e38)
     safetensors.torch.save_file(weights, tmp_path / "model.safetensors")
     open_stored_model(tmp_path / "model.safetensors", activation="gelu").build()
+
+
+def test_sizes_that_the_file_cannot_hold_are_refused_before_they_are_built(tmp_path, monkeypatch):
+    path = transformers_folder(tmp_path) / "config.json"
+    whole = json.loads(path.read_text())
+    monkeypatch.setattr(stored_module, "CLIP", None)  # nothing is built
+    for tower, key, value, said in (
+        (
+            "text_config",
+            "num_hidden_layers",
+            1_000_000,
+            r"text\.layers must be at most \d+, by what model\.safetensors",
+        ),
+        ("vision_config", "num_hidden_layers", 10**9, r"image\.layers must be at most"),
+        ("text_config", "vocab_size", 10**12, r"text\.vocab_size must be at most"),
+        ("vision_config", "image_size", 10**6, r"image\.image_size must be at most 16,384"),
+        ("vision_config", "intermediate_size", 10**30, r"image\.mlp_width .* Got a number beyond counting"),
+    ):
+        write_json(path, whole | {tower: whole[tower] | {key: value}})
+        with pytest.raises(WeightsError, match=said):
+            open_stored_model(tmp_path).build()
+
+
+def test_a_name_with_a_number_beyond_all_layers_does_not_make_them(tmp_path):
+    weights = VIT.from_ours(weights_of(VIT_CONFIG))
+    weights["transformer.resblocks.999999999.ln_1.weight"] = torch.ones(1)
+    safetensors.torch.save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"text\.layers must be at most .* Got 1,000,000,000"):
+        open_stored_model(tmp_path / "model.safetensors", activation="gelu").build()
+
+
+NASTY = [10**30, 10**400, -1, 0, math.inf, math.nan, "x", None, [], {}, True, [1, 2, 3], [[]], "gelu" * 1000]
+KEYS = [
+    ("config.json", ("text_config",)),
+    ("config.json", ("projection_dim",)),
+    ("config.json", ("text_config", "hidden_act")),
+    ("config.json", ("vision_config", "layer_norm_eps")),
+    ("config.json", ("vision_config", "image_size")),
+    ("preprocessor_config.json", ("size",)),
+    ("preprocessor_config.json", ("crop_size", "height")),
+    ("preprocessor_config.json", ("rescale_factor",)),
+    ("preprocessor_config.json", ("image_mean",)),
+    ("preprocessor_config.json", ("resample",)),
+]
+
+
+@pytest.mark.parametrize(("name", "keys"), KEYS)
+def test_any_value_in_a_config_gives_a_model_or_a_sentence(tmp_path, name, keys):
+    path = transformers_folder(tmp_path) / name
+    whole = path.read_text()
+    for value in NASTY:
+        data = json.loads(whole)
+        *parents, last = keys
+        place = data
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+        path.write_text(json.dumps(data))
+        with contextlib.suppress(DiptychError):
+            open_stored_model(tmp_path).build()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, '{"projection_dim": ' + "9" * 5_000 + "}"])
+def test_deep_json_and_endless_numbers_are_refused_in_a_sentence(tmp_path, text):
+    path = transformers_folder(tmp_path) / "config.json"
+    path.write_text(text)
+    with pytest.raises(WeightsError, match=r"config\.json must be JSON"):
+        open_stored_model(tmp_path)

@@ -189,6 +189,18 @@ def test_a_run_may_start_from_a_model_for_smaller_pictures(tiny_recipe, tmp_path
     assert result.bundle.preprocess.image_size == 64
 
 
+def test_a_run_may_change_the_head_of_the_model_it_starts_from(undisturbed, tiny_recipe, tmp_path):
+    before, _, _ = undisturbed
+    start = starting_from(tiny_recipe, before / "bundle")
+    recipe = dataclasses.replace(change(start, steps=1), model=dataclasses.replace(start.model, head="sigmoid"))
+    result = train(recipe, tmp_path / "sigmoid")
+    model = result.bundle.model
+    assert model.config.head == "sigmoid"
+    assert model.logit_bias is not None
+    assert model.logit_bias.item() == pytest.approx(-10, abs=0.1)
+    assert model.logit_scale_factor().item() == pytest.approx(10, rel=0.05)
+
+
 def test_a_start_of_other_sizes_is_refused(undisturbed, tiny_recipe, tmp_path):
     before, _, _ = undisturbed
     recipe = starting_from(vit(tiny_recipe), before / "bundle")

@@ -31,6 +31,8 @@ def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str = "") -> T:
     Raises:
         ConfigError: an unknown key (with the nearest name), a missing one, or a value of the wrong type.
     """
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{where or 'a config'} must be a table of options. Got {type(data).__name__}.")
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # pyright: ignore[reportArgumentType]
     for key in data:
@@ -146,7 +148,12 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is dict:
         item = typing.get_args(hint)[1]
         return {k: _convert(item, v, _join(where, k)) for k, v in value.items()}
-    return float(value) if hint is float else Path(value) if hint is Path else value
+    if hint is float:
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"{where} must be at most 1.8e308. Got a number with more digits.") from None
+    return Path(value) if hint is Path else value
 
 
 def _class_of_kind(classes: Sequence[Any], table: Mapping[str, Any], where: str) -> Any:

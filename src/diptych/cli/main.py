@@ -5,7 +5,9 @@ ends in one line on standard error and exit code 2.
 """
 
 import io
+import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -17,6 +19,11 @@ from diptych.config import unknown_name
 from diptych.errors import DiptychError
 from diptych.version import __version__
 
+# Arguments of Python in the library's sentences: NAME=, NAME='value', NAME=True.
+_OF_MODELS = (
+    "activation", "heads", "tokenizer", "mean", "std", "resize", "interpolation", "end_token", "state_dict",
+)  # fmt: skip
+_ARGUMENT = re.compile(rf"\b({'|'.join(_OF_MODELS)}|truncate)=(?:True|'([^']*)'|(\d+)|(?![^\s,.;:)]))")
 _BROKEN_PIPE, _USER_ERROR, _INTERRUPTED = 1, 2, 130  # 1 as rich has it; 130 is 128 + SIGINT
 
 app = App(
@@ -59,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what Pillow thinks of odd files; faults are said by us
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name may hold what the terminal cannot show
+    aloud = _Aloud(words)
+    logging.getLogger("diptych").addHandler(aloud)
     try:
         code = _run(words)
         sys.stdout.flush()
@@ -68,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         complain(f"{where}{error.strerror or error}.")
         code = _USER_ERROR
+    finally:
+        logging.getLogger("diptych").removeHandler(aloud)
     _settle_output()
     return code
 
@@ -80,7 +91,7 @@ def _run(words: list[str]) -> int:
     except CycloptsError as error:
         complain(_sentence(error))
     except DiptychError as error:
-        complain(str(error))
+        complain(_as_options(str(error), words))
     except KeyboardInterrupt:
         complain("stopped.")
         return _INTERRUPTED
@@ -91,6 +102,50 @@ def _run(words: list[str]) -> int:
     else:
         return 0
     return _USER_ERROR
+
+
+class _Aloud(logging.Handler):
+    """What the library warns of, such as things that it assumes, as messages."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._words = words
+
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(_as_options(record.getMessage(), self._words))
+
+
+def _as_options(message: str, words: Sequence[str]) -> str:
+    """A sentence of the library with arguments as the options that they are here.
+
+    Of a command that has no such option, it says which has.
+    """
+    asked = [match[1] for match in _ARGUMENT.finditer(message)]
+    if not asked:
+        return message
+    options = _options_of(words)
+    for name in asked:
+        if f"--{name}" not in options:
+            message = re.sub(rf", or ask for truncation \({name}=True\)", "", message)
+    shown = _ARGUMENT.sub(_as_option, message)
+    missing = [f"--{name}".replace("_", "-") for name in asked if name in _OF_MODELS]
+    if missing and missing[0] not in options:
+        shown += (
+            f" Here is no {missing[0]}: `diptych models convert FILE OUT --format bundle` has it, and OUT is then the "
+            "--model."
+        )
+    return shown
+
+
+def _as_option(match: re.Match[str]) -> str:
+    name = f"--{match[1]}".replace("_", "-")
+    value = match[2] or match[3]
+    return f"{name} {value}" if value else name
+
+
+def _options_of(words: Sequence[str]) -> set[str]:
+    _, apps, _ = app.parse_commands(list(words))
+    return {name for argument in apps[-1].assemble_argument_collection() for name in argument.names}
 
 
 def _dash_is_no_option(words: list[str]) -> list[str]:

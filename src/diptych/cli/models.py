@@ -1,21 +1,69 @@
 """`diptych models`: which models there are, what one is, one as another library's files, and two averaged."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
-from cyclopts import App
-from cyclopts.types import PositiveInt
+from cyclopts import App, Parameter
+from cyclopts.types import NonNegativeInt, PositiveInt
 
 from diptych.cli.console import complain, print_table
 from diptych.errors import ConfigError
+
+if TYPE_CHECKING:
+    from diptych.weights.untold import Told
 
 # Written out here: --help must not wait for torch. A test holds them to those of the modules that use them.
 _Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
 _Format = Literal["bundle", "huggingface", "open_clip", "openai"]
 _StoredType = Literal["float32", "float16", "bfloat16", "int8"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ToldOptions:
+    """What the files of a model may leave out. Where they tell it themselves, it is refused.
+
+    Parameters
+    ----------
+    activation
+        Of a bare state dict, which does not tell it.
+    heads
+        Of the image tower of a bare state dict, where they are not 64 channels wide.
+    tokenizer
+        A folder with a tokenizer, or a file of CLIP's merges, where none lies beside the weights.
+    mean
+        Of red, green and blue in [0, 1], three numbers that pictures are normalised with.
+    std
+        Likewise, three numbers.
+    resize
+        Pictures to the tower's size: shortest (the shorter side, then a crop in the middle) or squash (both sides).
+    interpolation
+        Of the resize.
+    end_token
+        The id at which the text tower is read; by default the highest of a text.
+    state_dict
+        Which model of a checkpoint that holds several, such as one and its average.
+    """
+
+    activation: _Activation | None = None
+    heads: PositiveInt | None = None
+    tokenizer: Path | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    resize: Literal["shortest", "squash"] | None = None
+    interpolation: Literal["bicubic", "bilinear"] | None = None
+    end_token: NonNegativeInt | None = None
+    state_dict: str | None = None
+
+    def told(self) -> "Told":
+        """As `load` takes them."""
+        return cast("Told", {field.name: getattr(self, field.name) for field in fields(self)})
+
+
+BY_THE_FILES = ToldOptions()
 
 models = App(name="models", help="List the models that --model takes by name, show one, or convert it.")
 
@@ -79,8 +127,7 @@ def list_(*, json_: bool = False) -> None:
 def show(
     model: str,
     *,
-    activation: _Activation | None = None,
-    heads: PositiveInt | None = None,
+    told: ToldOptions = BY_THE_FILES,
     json_: bool = False,
 ) -> None:
     """Tell what the files of a model hold, without building it.
@@ -89,16 +136,12 @@ def show(
     ----------
     model
         A name from `diptych models`, hf:org/name, a folder, or a file of weights.
-    activation
-        Of a bare state dict, which does not tell it.
-    heads
-        Of the image tower of a bare state dict, where they are not 64 channels wide.
     json_
         Print JSON.
     """
     from diptych.weights.registry import model_info
 
-    info = model_info(model, activation=activation, heads=heads)
+    info = model_info(model, **told.told())
     if json_:
         print(json.dumps(asdict(info), indent=2))
         return
@@ -109,7 +152,9 @@ def show(
         "parameters": f"{info.parameters:,}",
         "stored as": f"{info.types}, {info.tensors:,} tensors",
         "embed_dim": f"{info.embed_dim:,}",
-        "image_size": f"{info.image_size:,} px",
+        "pictures": f"{info.recipe} ({info.origins['picture recipe']})",
+        "end token": f"{info.end_token} ({info.origins['end token']})",
+        "activation": info.origins["activation"],
         "tokenizer": info.tokenizer or "none found: pass one on loading",
         "on disk": f"{info.size:,} bytes",
         "source": info.source or "not told",
@@ -126,9 +171,7 @@ def convert(
     *,
     format_: _Format,
     dtype: _StoredType = "float32",
-    activation: _Activation | None = None,
-    heads: PositiveInt | None = None,
-    tokenizer: Path | None = None,
+    told: ToldOptions = BY_THE_FILES,
 ) -> None:
     """Write a model as another library opens it, or as a bundle of fewer bits.
 
@@ -143,12 +186,6 @@ def convert(
         (a folder for diptych).
     dtype
         What parameters are stored as; int8 for the format bundle alone.
-    activation
-        Of a bare state dict, which does not tell it.
-    heads
-        Of the image tower of a bare state dict, where they are not 64 channels wide.
-    tokenizer
-        A folder with a tokenizer, or a file of CLIP's merges, where none lies beside the weights.
     """
     import torch
 
@@ -157,7 +194,7 @@ def convert(
 
     if out.exists():
         raise ConfigError(f"{out} must not be there yet. Remove it, or choose another name.")
-    bundle = load(model, activation=activation, heads=heads, tokenizer=tokenizer)
+    bundle = load(model, **told.told())
     save_as(bundle, out, format=format_, dtype=getattr(torch, dtype))
     print(f"{model} -> {out} ({format_}, {dtype})")
 

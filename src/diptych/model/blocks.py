@@ -309,6 +309,8 @@ def check_blocks(tower: str, sizes: BlockSizes) -> None:
     check_sizes(tower, width=sizes.width, layers=sizes.layers, heads=sizes.heads, mlp_width=sizes.mlp_width)
     if sizes.width % sizes.heads:
         raise ConfigError(f"{tower}.heads must divide {tower}.width. Got heads={sizes.heads}, width={sizes.width}.")
+    if not 0 < sizes.layer_norm_eps < 1:
+        raise ConfigError(f"{tower}.layer_norm_eps must lie between 0 and 1. Got {sizes.layer_norm_eps}.")
     if sizes.activation not in get_args(Activation):
         known = unknown_name(sizes.activation, "", get_args(Activation), "an activation")
         raise ConfigError(f"{tower}.activation: {known}")

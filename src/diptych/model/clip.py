@@ -1,5 +1,6 @@
 """CLIP: an image tower and a text tower that meet in one space."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -143,6 +144,19 @@ class CLIP(nn.Module):
             )
         return _unit_length(self.text(tokens))
 
+    def with_head(self, head: Literal["softmax", "sigmoid"]) -> "CLIP":
+        """The same towers under another head, which begins as that of a new model; itself where it is that head."""
+        if head == self.config.head:
+            return self
+        model = CLIP(dataclasses.replace(self.config, head=head))
+        model.image.load_state_dict(self.image.state_dict(), assign=True)
+        model.text.load_state_dict(self.text.state_dict(), assign=True)
+        for name in ("logit_scale", "logit_bias"):
+            if getattr(model, name) is not None:
+                setattr(model, name, nn.Parameter(torch.empty((), device=self.logit_scale.device)))
+        model._reset_head()
+        return model.train(self.training)
+
     def logit_scale_factor(self) -> Tensor:
         """[], the factor on cosines, 1 / temperature; for softmax at most 100 (CLIP, section 2.5)."""
         if self.config.head == "sigmoid":
@@ -213,6 +227,9 @@ class CLIP(nn.Module):
         """Draw all parameters anew, as the released code does; the global generator is not touched."""
         self.image.reset_parameters(generator)
         self.text.reset_parameters(generator)
+        self._reset_head()
+
+    def _reset_head(self) -> None:
         if self.logit_bias is None:
             nn.init.constant_(self.logit_scale, math.log(1 / INITIAL_TEMPERATURE))
         else:

@@ -258,6 +258,7 @@ def _first_bundle(recipe: TrainRecipe, sources: Sequence[Pairs], ranks: Ranks, i
 
 def _loaded(recipe: TrainRecipe, image_size: int) -> Bundle:
     bundle = load(recipe.start_from, image_size=image_size)
+    bundle = dataclasses.replace(bundle, model=bundle.model.with_head(recipe.model.head))
     theirs = {"model": to_dict(bundle.model.config), "preprocess": to_dict(bundle.preprocess)}
     ours = {"model": to_dict(recipe.model), "preprocess": to_dict(recipe.preprocess)}
     for sizes in (theirs, ours):

@@ -4,10 +4,11 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 import numpy as np
 import torch
@@ -18,7 +19,6 @@ from diptych.data.images import ImageSource, Preprocess
 from diptych.data.inputs import as_pictures, as_texts
 from diptych.data.tokenizer import Tokenizer, Unread
 from diptych.errors import ConfigError, WeightsError
-from diptych.model.blocks import Activation
 from diptych.model.clip import CLIP
 from diptych.model.resize import with_image_size
 from diptych.model.vocabulary import end_positions
@@ -34,6 +34,7 @@ from diptych.weights.saving import (
     write_folder,
 )
 from diptych.weights.stored import open_stored_model
+from diptych.weights.untold import Told, assumptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,9 +248,7 @@ class Bundle:
         *,
         verify: bool = True,
         weights: str = "",
-        activation: Activation | None = None,
-        heads: int | None = None,
-        tokenizer: str | Path | None = None,
+        **told: Unpack[Told],
     ) -> "Bundle":
         """Read a model from disk, whoever wrote it. No code of a file is run, and float32 weights are mapped, not read.
 
@@ -258,9 +257,9 @@ class Bundle:
                 (`.safetensors`, `.pt`, `.bin`), or one of OpenAI's archives.
             verify: check the SHA-256 of weights and tokenizer, and golden inputs' features, where diptych wrote them.
             weights: the name of the file of weights, where a folder may hold several.
-            activation: of a bare state dict, which does not tell it.
-            heads: of the image tower of a bare state dict, where they are not 64 channels wide.
-            tokenizer: a folder with one, or a file of CLIP's merges, instead of what lies beside the weights.
+            told: what a bare state dict or a part of a folder does not tell (activation, heads, tokenizer, mean, std,
+                resize, interpolation, end_token, state_dict); see `diptych.weights.untold.Told`. What is assumed
+                instead is said as a warning of the logger "diptych".
 
         Returns:
             A bundle with its model on the CPU, float32 whatever it is stored as, in eval mode.
@@ -270,8 +269,9 @@ class Bundle:
                 otherwise than they were saved.
         """
         path = Path(path)
-        place = None if tokenizer is None else Path(tokenizer)
-        stored = open_stored_model(path, weights=weights, activation=activation, heads=heads, tokenizer=place)
+        stored = open_stored_model(path, weights=weights, **told)
+        for sentence in assumptions(stored.untold, path):
+            logging.getLogger("diptych").warning(sentence)
         try:
             bundle = cls(
                 model=stored.build(),

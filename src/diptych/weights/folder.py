@@ -97,16 +97,24 @@ def count_parameters(tensors: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() for name, tensor in tensors.items() if not name.endswith(not_learned))
 
 
-def read_preprocess(folder: Path) -> Preprocess:
-    """The picture recipe of a folder: `preprocessor_config.json`, else a part of `processor_config.json`.
+def read_preprocess(folder: Path) -> Preprocess | None:
+    """The picture recipe of a folder: `preprocessor_config.json`, else a part of `processor_config.json`; else None.
 
     Raises:
-        WeightsError: both are missing, or it asks for what `Preprocess` does not do.
+        WeightsError: it asks for what `Preprocess` does not do.
     """
     newer = folder / "processor_config.json"  # where transformers puts it since version 5
-    if not (folder / PREPROCESS).exists() and newer.exists():
-        return Preprocess.from_hf(read_json(newer).get("image_processor") or {})
-    return Preprocess.from_hf(read_json(folder / PREPROCESS))
+    is_newer = not (folder / PREPROCESS).exists()
+    if is_newer and not newer.exists():
+        return None
+    data = read_json(newer).get("image_processor") or {} if is_newer else read_json(folder / PREPROCESS)
+    try:
+        return Preprocess.from_hf(data)
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        name = newer.name if is_newer else PREPROCESS
+        raise WeightsError(
+            f"{folder / name} must hold a picture recipe, numbers where it needs them ({error})."
+        ) from error
 
 
 def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
@@ -141,7 +149,7 @@ def read_json(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise WeightsError(f"{path.parent} must hold {path.name}, and has none. Is it a bundle's folder?") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} must be JSON: {error}. Copy or download it again.") from error
     if not isinstance(data, dict):
         raise WeightsError(f"{path} must hold a JSON object. Got {type(data).__name__}: is it another file?")

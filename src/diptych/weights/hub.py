@@ -15,6 +15,7 @@ from typing import Any
 
 from diptych.errors import ConfigError, WeightsError
 from diptych.files import sha256
+from diptych.weights.published import published_models
 
 HUB_PREFIX = "hf:"
 
@@ -117,7 +118,9 @@ def _download(repo: str, revision: str) -> Path:
         listed = {sibling.rfilename for sibling in info.siblings or ()}
         configs = [file for file in (_CONFIG, _OPEN_CLIP_CONFIG) if file in listed]
         if not configs:
-            raise WeightsError(f"{HUB_PREFIX}{repo} must hold {_CONFIG} or {_OPEN_CLIP_CONFIG}. Is it a CLIP model?")
+            within = next((file.rpartition("/")[0] for file in listed if re.fullmatch(rf"\d_\w+/{_CONFIG}", file)), "")
+            cure = f"Bring the folder {within}, which is one, and give that." if within else "Is it a CLIP model?"
+            raise WeightsError(f"{HUB_PREFIX}{repo} must hold {_CONFIG} or {_OPEN_CLIP_CONFIG}. {cure}")
         # Asked for by the revision's name, so that the cache learns which commit it stands for.
         folder = Path(api.hf_hub_download(repo, configs[0], revision=revision)).parent
 
@@ -127,7 +130,9 @@ def _download(repo: str, revision: str) -> Path:
         for file in configs[1:]:
             get(file)
         weights = _choose_weights(folder, listed)
-        if weights is None:
+        if weights is not None:
+            _judge(repo, folder, dict(_WEIGHTS)[weights])  # its weights may be gigabytes
+        else:
             kind = _read_json(folder / _CONFIG).get("model_type") if _CONFIG in configs else None
             raise WeightsError(
                 f"{HUB_PREFIX}{repo} must hold the weights of a CLIP or SigLIP model, as "
@@ -140,6 +145,31 @@ def _download(repo: str, revision: str) -> Path:
         for file in _parts(folder, listed) if weights == _INDEX else ():
             get(file)
     return folder
+
+
+def _judge(repo: str, folder: Path, config: str) -> None:
+    """Refuse a model that diptych does not have by its config alone; say where a copy lies that opens.
+
+    Raises:
+        WeightsError: it is such a model.
+    """
+    from diptych.weights.hugging_face import config_from_hf
+    from diptych.weights.open_clip import cleaning_of, config_from_open_clip
+
+    data = _read_json(folder / config)
+    try:
+        if config == _OPEN_CLIP_CONFIG:
+            model_cfg = data.get("model_cfg")
+            if not isinstance(model_cfg, dict):
+                raise ConfigError(f"{config} must hold model_cfg as a JSON object. Got {model_cfg!r}.")
+            config_from_open_clip(model_cfg)
+            cleaning_of(model_cfg)
+        elif data.get("model_type") != "diptych-clip":
+            config_from_hf(data)
+    except ConfigError as error:
+        twin = next((model for model in published_models() if model.architecture == repo.partition("/")[2]), None)
+        cure = f" The same model opens as {twin.hub}." if twin else " `diptych models` lists models that open."
+        raise WeightsError(f"{HUB_PREFIX}{repo} is refused before its weights are got. {error}{cure}") from error
 
 
 def _cached(repo: str, revision: str) -> Path | None:
@@ -198,7 +228,7 @@ def _parts(folder: Path, listed: Collection[str] | None = None) -> list[str]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} must be JSON: {error}. Delete {path.resolve()} and try again.") from error
     if not isinstance(data, dict):
         raise WeightsError(f"{path} must hold a JSON object. Got {type(data).__name__}: it is no model's.")

@@ -44,6 +44,7 @@ HUGGING_FACE = Naming(
     rows=(
         *_BOTH,
         TensorRow(ours="logit_scale", theirs=("logit_scale",)),
+        TensorRow(ours="logit_bias", theirs=("logit_bias",)),  # none of theirs, but of some trained from them
         TensorRow(ours="image.projection", theirs=("visual_projection.weight",), transposed=True),
         TensorRow(ours="image.class_embedding", theirs=("vision_model.embeddings.class_embedding",)),
         TensorRow(ours="image.ln_pre.{}", theirs=("vision_model.pre_layrnorm.{}",)),
@@ -226,7 +227,7 @@ def _tower_to_hf(tower: Any, table: _Table) -> dict[str, Any]:
 def _tower_from_hf(section: Mapping[str, Any], table: _Table) -> dict[str, Any]:
     sizes = {ours: section.get(theirs, default) for ours, theirs, default in table}
     activations = {theirs: ours for ours, theirs in _ACTIVATIONS.items()}
-    if sizes["activation"] not in activations:
+    if not isinstance(sizes["activation"], str) or sizes["activation"] not in activations:
         raise ConfigError(unknown_name(str(sizes["activation"]), "", activations, "a hidden_act that diptych has"))
     return {**sizes, "activation": activations[sizes["activation"]]}
 

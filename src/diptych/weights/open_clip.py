@@ -14,7 +14,7 @@ from diptych.data.images import Preprocess
 from diptych.data.tokenizer_file import Cleaning
 from diptych.errors import ConfigError, WeightsError
 from diptych.model.blocks import Activation
-from diptych.model.clip import CLIPConfig
+from diptych.model.clip import INITIAL_SIGMOID_BIAS, CLIPConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.text_tower import TextTowerConfig
@@ -26,6 +26,7 @@ _WIDEST_OF_64 = 1024  # wider image towers (ViT-H 80, g 88, bigG 104) were publi
 
 _ROWS = (
     TensorRow(ours="logit_scale", theirs=("logit_scale",)),
+    TensorRow(ours="logit_bias", theirs=("logit_bias",)),  # where it was trained with the sigmoid loss
     TensorRow(ours="image.class_embedding", theirs=("visual.class_embedding",)),
     TensorRow(ours="image.position_embedding", theirs=("visual.positional_embedding",)),
     TensorRow(ours="image.patch_embedding.{}", theirs=("visual.conv1.{}",)),
@@ -83,8 +84,8 @@ RESNET = Naming(
 
 def fits_open_clip(config: CLIPConfig) -> bool:
     """Whether open_clip has a class for such a model."""
-    match config.image, config.text, config.head:
-        case ImageTowerConfig() | ResNetTowerConfig(), TextTowerConfig(), "softmax":
+    match config.image, config.text:
+        case ImageTowerConfig() | ResNetTowerConfig(), TextTowerConfig():
             return True
         case _:
             return False
@@ -123,7 +124,8 @@ def config_from_shapes(
     if activation is None:
         raise WeightsError(
             "a bare state dict does not tell its activation: pass activation='quick_gelu' (OpenAI, DFN, MetaCLIP, and "
-            "names with quickgelu) or activation='gelu' (LAION, DataComp)."
+            "names with quickgelu) or activation='gelu' (LAION, DataComp), or put its open_clip_config.json beside it "
+            "and give the folder."
         )
     try:
         image = _image_from_shapes(shapes, activation, heads)
@@ -137,7 +139,9 @@ def config_from_shapes(
             "mlp_width": shapes["transformer.resblocks.0.mlp.c_fc.weight"][0],
             "activation": activation,
         }
-        return from_dict(CLIPConfig, {"embed_dim": shapes["text_projection"][1], "image": image, "text": text})
+        head = "sigmoid" if "logit_bias" in shapes else "softmax"
+        sizes = {"embed_dim": shapes["text_projection"][1], "head": head, "image": image, "text": text}
+        return from_dict(CLIPConfig, sizes)
     except (LookupError, ValueError) as error:
         raise WeightsError(f"the shapes of the state dict are no CLIP's ({error!r}). Is it whole?") from error
 
@@ -206,6 +210,14 @@ _TEXT_MUST: dict[str, Any] = {
 }
 _BOTH_MUST = dict.fromkeys(("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn"), False)
 
+# What a model is that says otherwise.
+_WHAT_IT_IS = {
+    "timm_model_name": "an image tower of timm, of which diptych has none",
+    "hf_model_name": "a text tower of transformers, of which diptych has none",
+    "attentional_pool": "CoCa, or a tower with its pool, which diptych does not have",
+    "no_ln_pre": "CLIPA, whose towers diptych does not have",
+}
+
 
 def config_from_open_clip(model_cfg: Mapping[str, Any]) -> CLIPConfig:
     """Sizes from the `model_cfg` of an `open_clip_config.json`; what it is silent about is as there.
@@ -217,16 +229,18 @@ def config_from_open_clip(model_cfg: Mapping[str, Any]) -> CLIPConfig:
     for name, section, must in (("vision_cfg", vision, _VISION_MUST), ("text_cfg", text, _TEXT_MUST)):
         for key, value in {**must, **_BOTH_MUST}.items():
             if section.get(key, value) != value:
-                raise ConfigError(f"{name}.{key} must be {value!r} or absent. Got {section[key]!r}.")
+                found = f"{name}.{key} must be {value!r} or absent. Got {section[key]!r}"
+                raise ConfigError(f"{found}: {_WHAT_IT_IS.get(key, 'a tower that diptych does not have')}.")
     pool = text.get("pool_type", "argmax")
     if pool not in ("argmax", "eos"):
         raise ConfigError(f"text_cfg.pool_type must be argmax or eos. Got {pool!r}.")
     quick = bool(model_cfg.get("quick_gelu", False))
     try:
         image, text = _image_from_open_clip(vision, quick), _text_from_open_clip(text, quick)
-    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ConfigError(f"vision_cfg and text_cfg must give sizes as numbers, and one is none ({error}).") from error
-    return from_dict(CLIPConfig, {"embed_dim": model_cfg.get("embed_dim"), "image": image, "text": text})
+    head = "softmax" if model_cfg.get("init_logit_bias") is None else "sigmoid"
+    return from_dict(CLIPConfig, {"embed_dim": model_cfg.get("embed_dim"), "head": head, "image": image, "text": text})
 
 
 def cleaning_of(model_cfg: Mapping[str, Any]) -> Cleaning:
@@ -282,8 +296,8 @@ def config_to_open_clip(config: CLIPConfig, preprocess: Preprocess) -> dict[str,
     image, text = config.image, config.text
     if not fits_open_clip(config):
         raise ConfigError(
-            f"open_clip's own towers are those of CLIP, with a softmax head. Got {image.kind} and {text.kind} with a "
-            f"{config.head} head. Save a SigLIP model as huggingface, and keep any other as a bundle."
+            f"open_clip's own towers are those of CLIP. Got {image.kind} and {text.kind}. Save a SigLIP model as "
+            "huggingface, and keep any other as a bundle."
         )
     assert isinstance(text, TextTowerConfig)
     activation = text.activation
@@ -305,6 +319,7 @@ def config_to_open_clip(config: CLIPConfig, preprocess: Preprocess) -> dict[str,
         "model_cfg": {
             "embed_dim": config.embed_dim,
             **({"quick_gelu": True} if activation == "quick_gelu" else {}),
+            **({"init_logit_bias": INITIAL_SIGMOID_BIAS} if config.head == "sigmoid" else {}),
             "vision_cfg": {"image_size": image.image_size, "width": image.width, **vision},
             "text_cfg": {
                 "context_length": text.context_length,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from diptych.config import from_dict, read_toml
 
@@ -20,6 +21,20 @@ class PublishedModel:
     image_size: int  # S, pixels of one side
     imagenet: float  # zero-shot top-1 on ImageNet, per cent
     source: str  # of `imagenet`
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedFile:
+    """A bare file of weights, which does not tell its activation itself."""
+
+    name: str  # of the model, as `PublishedModel.name`
+    sha256: str  # the first digits, as its publisher has them in the file's address
+    activation: Literal["quick_gelu", "gelu"]
+
+
+def published_files() -> tuple[PublishedFile, ...]:
+    """The bare files that are known by their SHA-256; all have CLIP's picture recipe and end token."""
+    return from_dict(_Table, read_toml(Path(__file__).with_name("published.toml"))).file
 
 
 def published_models() -> list[PublishedModel]:
@@ -64,3 +79,4 @@ class _Family:
 @dataclass(frozen=True, kw_only=True)
 class _Table:
     family: tuple[_Family, ...]
+    file: tuple[PublishedFile, ...]

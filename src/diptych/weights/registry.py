@@ -2,19 +2,20 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
-from diptych.config import unknown_name
+from diptych.config import to_dict, unknown_name
 from diptych.errors import ConfigError
-from diptych.model.blocks import Activation
 from diptych.model.clip import CLIPConfig
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About, count_parameters
 from diptych.weights.hub import HUB_PREFIX, fetch
 from diptych.weights.published import published_models
 from diptych.weights.stored import open_stored_model
+from diptych.weights.untold import ACTIVATION, END_TOKEN, RECIPE, Origin, Told, summary
 
 DEFAULT_MODEL = "diptych-photo"
 
@@ -33,6 +34,9 @@ class ModelInfo:
     image_size: int  # S, pixels of one side
     types: str  # what its parameters are stored as
     tensors: int  # how many the file holds
+    recipe: str  # what is done to a picture, one line
+    end_token: str  # where a text is read
+    origins: Mapping[str, Origin]  # where picture recipe, end token and activation are known from
     tokenizer: str  # the file or folder of it, empty when there is none
     source: str  # who made the weights, or where they are from
     licence: str
@@ -53,23 +57,21 @@ def model_info(
     name_or_path: str | Path | None,
     *,
     revision: str | None = None,
-    activation: Activation | None = None,
-    heads: int | None = None,
+    **told: Unpack[Told],
 ) -> ModelInfo:
     """The facts of one model, from its files; nothing is built and no value is read.
 
     Args:
         name_or_path: as `load` takes it; so are the others.
         revision: see `load`.
-        activation: see `load`.
-        heads: see `load`.
+        told: see `load`.
 
     Raises:
         ConfigError: there is neither such a model nor such a path.
         WeightsError: a file is missing or damaged.
     """
     place = _find(name_or_path, revision)
-    stored = open_stored_model(place.path, weights=place.weights, activation=activation, heads=heads)
+    stored = open_stored_model(place.path, weights=place.weights, **told)
     path = stored.path
     files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
     about = place.about or (stored.seal.about if stored.seal else About())
@@ -86,6 +88,9 @@ def model_info(
         image_size=stored.config.image.image_size,
         types=", ".join(sorted(types)),
         tensors=len(stored.tensors),
+        recipe=summary(stored.preprocess),
+        end_token=_end_token(stored.config),
+        origins={name: stored.untold.origins[name] for name in (RECIPE, END_TOKEN, ACTIVATION)},
         tokenizer=str(stored.tokenizer or ""),
         source=about.source,
         licence=about.licence,
@@ -99,9 +104,7 @@ def load(
     *,
     image_size: int | None = None,
     revision: str | None = None,
-    activation: Activation | None = None,
-    heads: int | None = None,
-    tokenizer: str | Path | None = None,
+    **told: Unpack[Told],
 ) -> Bundle:
     """A model by its name or from its files, whoever wrote them.
 
@@ -111,9 +114,11 @@ def load(
             or "./" in front reaches. None is `DEFAULT_MODEL`.
         image_size: S, pixels of one side; another one than the model's own stretches its position grid.
         revision: of a hub name: a branch, a tag or a commit; "hf:org/name@revision" says the same.
-        activation: "quick_gelu", "gelu" or "gelu_tanh", for a bare state dict, which does not tell it.
-        heads: of the image tower of a bare state dict, where they are not 64 channels wide.
-        tokenizer: a folder with a tokenizer, or a file of CLIP's merges, where none lies beside the weights.
+        told: what the files may leave out:
+            `activation` ("quick_gelu", "gelu" or "gelu_tanh") and `heads` of a bare state dict; `tokenizer`, a folder
+            or a file of CLIP's merges, where none lies beside the weights; `mean`, `std`, `resize` ("shortest" or
+            "squash") and `interpolation` ("bicubic" or "bilinear") of pictures; `end_token`, its id; `state_dict`,
+            which model of a checkpoint. What is assumed instead is said as a warning of the logger "diptych".
 
     Raises:
         ConfigError: there is neither such a model nor such a path; the nearest name is given. Or the model cannot take
@@ -121,7 +126,7 @@ def load(
         WeightsError: the files are missing, damaged, or of another kind of model, or the hub does not give them.
     """
     place = _find(name_or_path, revision)
-    bundle = Bundle.load(place.path, weights=place.weights, activation=activation, heads=heads, tokenizer=tokenizer)
+    bundle = Bundle.load(place.path, weights=place.weights, **told)
     if place.about:
         bundle = dataclasses.replace(bundle, about=place.about)
     return bundle if image_size is None else bundle.with_image_size(image_size)
@@ -160,6 +165,14 @@ def _find(name_or_path: str | Path | None, revision: str | None) -> _Place:
 
 def _packaged() -> list[Path]:
     return [config.parent for config in sorted(_MODELS.glob("*/config.json"))]
+
+
+def _end_token(config: CLIPConfig) -> str:
+    text = config.text
+    if "end_token_id" not in {field.name for field in dataclasses.fields(text)}:
+        return "not looked for"
+    number = to_dict(text).get("end_token_id")
+    return "the highest id of a text" if number is None else f"token {number:,}"
 
 
 def _one_line(config: CLIPConfig) -> str:

@@ -227,7 +227,7 @@ def _files(bundle: Savable, layout: Layout, dtype: torch.dtype) -> tuple[Naming,
     own = {CONFIG: config_file(config, bundle.tokenizer) | {"dtype": str(dtype).removeprefix("torch.")}}
     if naming := transformers_naming(config, bundle.tokenizer):
         return naming, WEIGHTS, own
-    if fits_open_clip(config):
+    if config.head == "softmax" and fits_open_clip(config):
         return naming_of(config), WEIGHTS, own | {OPEN_CLIP_CONFIG: config_to_open_clip(config, bundle.preprocess)}
     return OWN, WEIGHTS, own
 

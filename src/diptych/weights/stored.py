@@ -3,22 +3,23 @@
 Nothing is built here and no value is read: tensors are mapped. Code that a file may hold is never run.
 """
 
+import dataclasses
+import functools
 import importlib.util
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import torch
 from torch import Tensor
 
-from diptych.config import from_dict
+from diptych.config import from_dict, to_dict
 from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
 from diptych.data.tokenizer_file import Cleaning
 from diptych.errors import ConfigError, WeightsError
-from diptych.model.blocks import Activation
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.weights.adapters import OWN, Naming
 from diptych.weights.eight_bit import from_eight_bits
@@ -26,6 +27,7 @@ from diptych.weights.folder import (
     CONFIG,
     OPEN_CLIP_CONFIG,
     OPEN_CLIP_WEIGHTS,
+    PREPROCESS,
     WEIGHTS,
     Seal,
     read_json,
@@ -42,13 +44,17 @@ from diptych.weights.open_clip import (
     plain_names,
     preprocess_from_open_clip,
 )
-from diptych.weights.tensors import read_tensors
+from diptych.weights.tensors import PICKLES, read_tensors
+from diptych.weights.untold import ACTIVATION, END_TOKEN, RECIPE, Origin, Told, Untold, fill, known_activation
 
 _HF_WEIGHTS = (WEIGHTS, f"{WEIGHTS}.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _OPEN_CLIP_WEIGHTS = (OPEN_CLIP_WEIGHTS, "open_clip_pytorch_model.bin", WEIGHTS, "pytorch_model.bin")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model")
 _MERGES = "bpe_simple_vocab_16e6.txt.gz"  # CLIP's published merges, under the name that every peer gives them
 _CLIP_VOCABULARY = 49_408
+_BY_FILE: dict[str, Origin] = {ACTIVATION: "file", "heads": "file", END_TOKEN: "file", RECIPE: "file"}
+SIGLIPS_RECIPE = functools.partial(Preprocess, resize="squash", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+_LARGEST = 16_384  # px of one side: convolutions take pictures of any size, whatever their weights are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +63,23 @@ class StoredModel:
 
     path: Path  # the folder, or the one file
     kind: str  # whose layout, in a few words
-    config: CLIPConfig
+    untold: Untold  # sizes, picture recipe, and where each of them is known from
     naming: Naming  # of the tensors
     weights: Path  # the file that they are in; of split ones, the index
     tensors: dict[str, Tensor]  # by their foreign names, mapped
-    preprocess: Preprocess
     tokenizer: Path | None  # a folder or a file of merges; None when none was found
     cleaning: Cleaning  # of texts, where the tokenizer's own file may leave it out
     seal: Seal | None  # None where diptych did not write the files
+
+    @property
+    def config(self) -> CLIPConfig:
+        """The sizes."""
+        return self.untold.config
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """The picture recipe."""
+        return self.untold.preprocess
 
     def build(self) -> CLIP:
         """The model on the CPU, float32 whatever it is stored as, in eval mode.
@@ -72,7 +87,13 @@ class StoredModel:
         Raises:
             WeightsError: the tensors are not those of the model.
         """
-        model = CLIP(self.config)
+        self._check_sizes()
+        try:
+            model = CLIP(self.config)
+        except (RuntimeError, OverflowError, TypeError) as error:  # a tensor of more values than can be counted
+            raise WeightsError(
+                f"{self.path} must have the sizes of a model. Got others: {_first_line(error)}."
+            ) from error
         shapes = model.state_dict()
         expected = self.naming.from_ours(shapes)
         try:
@@ -92,6 +113,19 @@ class StoredModel:
                     self._check_finite(name, theirs[name])
         give_weights(model, self.naming.to_ours(theirs, shapes))
         return model
+
+    def _check_sizes(self) -> None:
+        """Refuse sizes that the file cannot hold before anything of these sizes is built."""
+        values = sum(tensor.numel() for tensor in self.tensors.values())
+        for tower in ("image", "text"):
+            for name, size in to_dict(getattr(self.config, tower)).items():
+                sizes = [size] if isinstance(size, int) else size if isinstance(size, list) else []
+                most = {"layers": len(self.tensors), "image_size": _LARGEST}.get(name, values)
+                if sum(sizes) > most:
+                    raise WeightsError(
+                        f"{self.path}: {tower}.{name} must be at most {most:,}, by what {self.weights.name} holds. Got "
+                        f"{_short(sum(sizes))}: were its files mixed up?"
+                    )
 
     def _check_finite(self, name: str, tensor: Tensor) -> None:
         """Refuse NaN here: attention may hide it, so that features come out finite, and wrong.
@@ -142,38 +176,26 @@ class StoredModel:
             )
 
 
-def open_stored_model(
-    path: Path,
-    *,
-    weights: str = "",
-    activation: Activation | None = None,
-    heads: int | None = None,
-    tokenizer: Path | None = None,
-) -> StoredModel:
+def open_stored_model(path: Path, *, weights: str = "", **told: Unpack[Told]) -> StoredModel:
     """What lies at a path.
 
     Args:
-        path: a bundle, a CLIP or SigLIP folder of `transformers`, an `open_clip` folder, a file of its tensors, or one
-            of OpenAI's archives.
+        path: a bundle, a folder of `transformers` (CLIP, MetaCLIP 2, SigLIP), of `open_clip` or of
+            sentence-transformers, a file of tensors, or one of OpenAI's archives.
         weights: the name of the file of weights, where a folder may hold several.
-        activation: of a bare state dict, which does not tell it.
-        heads: of the image tower of a bare state dict, where they are not 64 channels wide.
-        tokenizer: a folder with one, or a file of CLIP's merges, instead of what lies beside the weights.
+        told: what the files may leave out; see `Told`.
 
     Raises:
-        WeightsError: files are missing or damaged, or of a model that diptych does not have.
+        WeightsError: files are missing or damaged, or of a model that diptych does not have; or something is told that
+            the files tell themselves.
     """
-    told = activation is not None or heads is not None
-    if path.is_dir() and told:
-        raise WeightsError(f"{path} tells its own activation and heads: pass neither.")
     try:
-        found = _open_folder(path, weights) if path.is_dir() else _open_file(path, activation, heads)
+        found = _open_folder(path, weights, told) if path.is_dir() else _open_file(path, told)
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from error
-    folder = path if path.is_dir() else path.parent
-    return StoredModel(
-        path=path, tokenizer=tokenizer or _find_tokenizer(folder, found.config.text.vocab_size), **found._asdict()
-    )
+    given = told.get("tokenizer")
+    place = _find_tokenizer(found.weights.parent, found.untold.config.text.vocab_size) if given is None else Path(given)
+    return StoredModel(path=path, tokenizer=place, **found._asdict())
 
 
 def give_weights(model: CLIP, weights: Mapping[str, Tensor]) -> None:
@@ -189,16 +211,15 @@ class _Found(NamedTuple):
     """The part of a `StoredModel` that each layout tells in its own way."""
 
     kind: str
-    config: CLIPConfig
+    untold: Untold
     naming: Naming
     weights: Path
     tensors: dict[str, Tensor]
-    preprocess: Preprocess
-    seal: Seal | None
+    seal: Seal | None = None
     cleaning: Cleaning = "file"
 
 
-def _open_folder(folder: Path, weights: str) -> _Found:
+def _open_folder(folder: Path, weights: str, told: Told) -> _Found:
     layouts = ((CONFIG, _HF_WEIGHTS, _open_hugging_face), (OPEN_CLIP_CONFIG, _OPEN_CLIP_WEIGHTS, _open_open_clip))
     present = [(names, read) for config, names, read in layouts if (folder / config).is_file()]
     if len(present) == 2 and read_json(folder / CONFIG).get("model_type") not in MODEL_TYPES:
@@ -206,20 +227,39 @@ def _open_folder(folder: Path, weights: str) -> _Found:
     for names, read in present:
         for name in names:
             if (folder / name).is_file() and weights in ("", name):
-                return read(folder, folder / name)
+                return read(folder, folder / name, told)
+    for names, read in present:
+        if found := weights or _variant(folder, names):
+            return read(folder, folder / found, told)
     if present:
         raise WeightsError(
             f"{folder} must hold {WEIGHTS}, or weights under another of the published names. It has none."
         )
+    within = sorted(path.parent for path in folder.glob(f"[0-9]_*/{CONFIG}"))  # of sentence-transformers
+    if within:
+        return _open_folder(within[0], weights, told)
     raise WeightsError(
         f"{folder} must hold {CONFIG} or {OPEN_CLIP_CONFIG}, and has neither. Is it a model's folder? Give a single "
         "file of weights by its own path."
     )
 
 
-def _open_hugging_face(folder: Path, weights: Path) -> _Found:
+def _variant(folder: Path, names: Sequence[str]) -> str:
+    """The weights of another precision, such as model.fp16.safetensors, where they are the only ones."""
+    stems = {name.partition(".")[0] for name in names}
+    endings = {Path(name).suffix for name in names} - {".json"}
+    found = sorted(
+        path.name for path in folder.iterdir() if path.name.partition(".")[0] in stems and path.suffix in endings
+    )
+    if len(found) > 1:
+        raise WeightsError(f"{folder} holds {', '.join(found)}. Leave one of them there, or name it {WEIGHTS}.")
+    return found[0] if found else ""
+
+
+def _open_hugging_face(folder: Path, weights: Path, told: Told) -> _Found:
     data = read_json(folder / CONFIG)
     seal = read_seal(folder / CONFIG, data)
+    tensors = read_tensors(weights, state_dict=told.get("state_dict")).tensors
     if data.get("model_type") == "diptych-clip":
         config = from_dict(CLIPConfig, data.get("model", {}), where="model")
         # The first bundles of ResNets were no open_clip folders, and had our own names.
@@ -228,52 +268,94 @@ def _open_hugging_face(folder: Path, weights: Path) -> _Found:
         config = config_from_hf(data)
         naming = hugging_face_naming(config)
         assert naming is not None
+        config = _with_head(config, tensors)
+    is_siglip = config.text.kind == "siglip"
+    preprocess = read_preprocess(folder)
+    if seal and preprocess is None:
+        raise WeightsError(f"{folder} must hold {PREPROCESS}, as it was saved with it. Copy or download it again.")
     return _Found(
         kind="diptych bundle" if seal else "transformers folder",
-        config=config,
+        untold=fill(
+            config,
+            told,
+            path=folder,
+            preprocess=preprocess,
+            assumed=(SIGLIPS_RECIPE if is_siglip else Preprocess)(image_size=config.image.image_size),
+            origins=_BY_FILE,
+        ),
         naming=naming,
         weights=weights,
-        tensors=read_tensors(weights).tensors,
-        preprocess=read_preprocess(folder),
+        tensors=tensors,
         seal=seal,
-        cleaning="siglip" if config.text.kind == "siglip" else "file",
+        cleaning="siglip" if is_siglip else "file",
     )
 
 
-def _open_open_clip(folder: Path, weights: Path) -> _Found:
+def _open_open_clip(folder: Path, weights: Path, told: Told) -> _Found:
     data = read_json(folder / OPEN_CLIP_CONFIG)
     model_cfg, preprocess_cfg = data.get("model_cfg"), data.get("preprocess_cfg") or {}
     if not isinstance(model_cfg, dict) or not isinstance(preprocess_cfg, dict):
         raise ConfigError(f"{OPEN_CLIP_CONFIG} must hold model_cfg and preprocess_cfg as JSON objects.")
-    config = config_from_open_clip(model_cfg)
+    tensors = plain_names(read_tensors(weights, state_dict=told.get("state_dict")).tensors)
+    config = _with_head(config_from_open_clip(model_cfg), tensors)
+    side = config.image.image_size
     return _Found(
         kind="open_clip folder",
-        config=config,
+        untold=fill(
+            config,
+            told,
+            path=folder,
+            preprocess=preprocess_from_open_clip(preprocess_cfg, side) if preprocess_cfg else None,
+            assumed=Preprocess(image_size=side),
+            origins=_BY_FILE,
+        ),
         naming=naming_of(config),
         weights=weights,
-        tensors=plain_names(read_tensors(weights).tensors),
-        preprocess=preprocess_from_open_clip(preprocess_cfg, config.image.image_size),
+        tensors=tensors,
         seal=read_seal(folder / OPEN_CLIP_CONFIG, data),
         cleaning=cleaning_of(model_cfg),
     )
 
 
-def _open_file(path: Path, activation: Activation | None, heads: int | None) -> _Found:
-    file = read_tensors(path)
+def _with_head(config: CLIPConfig, tensors: Mapping[str, Tensor]) -> CLIPConfig:
+    """The head by the weights: a config may not tell that they were trained with the sigmoid loss."""
+    return dataclasses.replace(config, head="sigmoid") if "logit_bias" in tensors else config
+
+
+def _open_file(path: Path, told: Told) -> _Found:
+    file = read_tensors(path, state_dict=told.get("state_dict"))
     tensors = plain_names(file.tensors)
+    if "vision_model.embeddings.patch_embedding.weight" in tensors:
+        if (path.parent / CONFIG).is_file():
+            return _open_hugging_face(path.parent, path, told)
+        raise WeightsError(
+            f"{path} holds weights of transformers, which do not tell the model's sizes. Put its {CONFIG}, "
+            "preprocessor_config.json and tokenizer.json beside it, and give the folder."
+        )
     by_openai = file.is_archive or "input_resolution" in tensors
     shapes: dict[str, Any] = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if by_openai and activation is None:
-        activation = "quick_gelu"  # in all that OpenAI published
-    config = config_from_shapes(shapes, activation=activation, heads=heads)
+    known = "quick_gelu" if by_openai else known_activation(path) if path.suffix in PICKLES else None
+    origin: Origin = "format" if by_openai else "known by SHA-256"
+    config = config_from_shapes(shapes, activation=told.get("activation") or known, heads=told.get("heads"))
+    text = config.text
+    origins: dict[str, Origin] = {
+        ACTIVATION: "told" if told.get("activation") else origin,
+        END_TOKEN: origin if known else "format" if text.vocab_size == _CLIP_VOCABULARY else "assumed",
+        RECIPE: origin if known else "assumed",
+    }
     return _Found(
         kind="OpenAI archive" if file.is_archive else "OpenAI state dict" if by_openai else "open_clip state dict",
-        config=config,
+        untold=fill(
+            config,
+            told,
+            path=path,
+            preprocess=None,
+            assumed=Preprocess(image_size=config.image.image_size),
+            origins=origins,
+        ),
         naming=naming_of(config),
         weights=path,
         tensors=tensors,
-        preprocess=Preprocess(image_size=config.image.image_size),
-        seal=None,
     )
 
 
@@ -286,6 +368,14 @@ def _find_tokenizer(folder: Path, vocab_size: int) -> Path | None:
     specs = (importlib.util.find_spec(package) for package in ("open_clip", "clip"))
     places = [Path(spec.origin).parent for spec in specs if spec and spec.origin]
     return next((place / _MERGES for place in (folder, *places) if (place / _MERGES).is_file()), None)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _short(number: int) -> str:
+    return f"{number:,}" if abs(number) < 10**18 else "a number beyond counting"
 
 
 def _same_shape(found: Tensor, expected: Tensor) -> bool:
