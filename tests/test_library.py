@@ -13,8 +13,8 @@ from PIL import Image
 
 from conftest import untrained_bundle
 from diptych.errors import ConfigError, DataError
+from diptych.search.filters import Filters
 from diptych.search.library import Library
-from diptych.search.query import Filters
 from diptych.weights.bundle import Bundle
 from libraries import assert_true, draw, draw_ten, stored
 

@@ -1,4 +1,3 @@
-import datetime
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ from hypothesis import strategies as st
 
 from diptych.data.tokenizer import Unread
 from diptych.errors import ConfigError, DataError, TextError
-from diptych.search.query import Filters, Query, Term, parse_day, parse_place, weighted_sum
+from diptych.search.query import Query, Term, weighted_sum
 
 
 @pytest.fixture
@@ -129,22 +128,3 @@ def test_a_weighted_sum_is_over_the_terms_of_all_parts_and_a_part_may_be_empty()
 def test_terms_that_cancel_out_are_told():
     with pytest.raises(ConfigError, match="cancel out"):
         Query.parse("x - x").features(Towers())
-
-
-def test_filters_refuse_what_makes_no_sense():
-    assert Filters(after=datetime.date(2023, 1, 1), near=parse_place("-48.86, 2.35")).near == (-48.86, 2.35, 10)
-    for text in ("48", "a,b", "1,2,3,4"):
-        with pytest.raises(ConfigError, match=r"a place must be latitude, longitude and kilometres"):
-            parse_place(text)
-    with pytest.raises(ConfigError, match="a place must be"):
-        Filters(near=(91, 0, 1))
-    with pytest.raises(ConfigError, match="sides must be 0 or more"):
-        Filters(min_side=-1)
-
-
-def test_a_day_may_be_a_year_or_a_month():
-    for text, day in (("2023", (2023, 1, 1)), ("2023-6", (2023, 6, 1)), (" 2023-06-30 ", (2023, 6, 30))):
-        assert parse_day(text) == datetime.date(*day)
-    for text in ("", "soon", "20", "2023-13", "2023-02-30", "2023-06-30T00:00"):
-        with pytest.raises(ConfigError, match="a day must be like 2023-06-30, 2023-06 or 2023"):
-            parse_day(text)

@@ -1,15 +1,15 @@
 """An index as a copy of itself, or as a file for other programs."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from diptych.embed import Embedded
 from diptych.errors import ConfigError, DataError, missing_extra
-from diptych.files import atomic_file, atomic_folder, write_json
-from diptych.search.index_folder import INDEX, open_store
+from diptych.files import atomic_file, atomic_folder, shown
+from diptych.search.about import IndexAbout, write_about
+from diptych.search.index_folder import open_store
 from diptych.search.store import Store
 
 _BLOCK = 16_384  # rows of Parquet that are held at once
@@ -33,8 +33,8 @@ def copy_index(folder: Path, out: Path, index: Path | None = None) -> int:
     if out.exists():
         raise DataError(f"{out} must not exist yet: a copy replaces nothing. Choose another name.")
     with atomic_folder(out) as aside:
-        store.copy_to(aside / about["part"])
-        write_json(aside / INDEX, about)
+        store.copy_to(aside / about.part)
+        write_about(aside, about)
     return store.status()["rows"]
 
 
@@ -60,26 +60,25 @@ def export_index(folder: Path, out: Path, index: Path | None = None) -> int:
         return _write_parquet(about, store, out)
     if out.suffix not in (".npz", ".safetensors"):
         raise ConfigError(f"an index is exported as .parquet, .npz or .safetensors. Got {out}.")
-    snapshot = store.snapshot()
+    snapshot, entries = store.listing()
     rows = np.flatnonzero(snapshot.files >= 0)
-    entries = store.entries(set(snapshot.files[rows].tolist()))
     keys = []
     for number, seconds in zip(snapshot.files[rows].tolist(), snapshot.times[rows].tolist(), strict=True):
-        path = entries[number][0]
+        path = shown(entries[number][0])
         keys.append(path if np.isnan(seconds) else f"{path}#{seconds:g}")
     Embedded(tuple(keys), torch.from_numpy(np.array(snapshot.features[rows])), store.faults()).save(out)
     return len(rows)
 
 
-def _write_parquet(about: dict[str, Any], store: Store, out: Path) -> int:
+def _write_parquet(about: IndexAbout, store: Store, out: Path) -> int:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
         raise missing_extra(f"writing {out}", "parquet", "NAME.npz is written without it.") from None
-    snapshot = store.snapshot()
+    snapshot, entries = store.listing()
     rows = np.flatnonzero(snapshot.files >= 0)
-    facts = {"folder": about["folder"], "model": about["model"], "fingerprint": about["fingerprint"]}
+    facts = {"folder": shown(about.folder), "model": about.model, "fingerprint": about.fingerprint}
     schema = pa.schema(
         [
             ("path", pa.string()),
@@ -98,12 +97,11 @@ def _write_parquet(about: dict[str, Any], store: Store, out: Path) -> int:
         for start in range(0, len(rows), _BLOCK):
             block = rows[start : start + _BLOCK]
             numbers = snapshot.files[block].tolist()
-            entries = store.entries(set(numbers))
             found = [entries[number] for number in numbers]
             places = [fact.place or (None, None) for _, fact in found]
             features = pa.array(np.array(snapshot.features[block]).reshape(-1))
             columns = [
-                pa.array([path for path, _ in found]),
+                pa.array([shown(path) for path, _ in found]),
                 pa.array([None if np.isnan(t) else t for t in snapshot.times[block].tolist()], pa.float32()),
                 pa.array([fact.width for _, fact in found], pa.int32()),
                 pa.array([fact.height for _, fact in found], pa.int32()),

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from diptych.errors import DataError
-from diptych.search.query import Filters
+from diptych.search.filters import Filters
 from diptych.serve.refusals import RefusedError
 
 THUMBNAIL, LARGE = 320, 1600  # px, the longer side

@@ -18,7 +18,8 @@ from torch import Tensor
 from diptych.classify import ZeroShotClassifier
 from diptych.data.prompts import PLAIN, check_labels, check_templates, fill
 from diptych.errors import ConfigError, DiptychError, ImageError, TextError
-from diptych.search.query import Filters, weighted_sum
+from diptych.search.filters import Filters
+from diptych.search.query import weighted_sum
 from diptych.serve.batcher import Batcher
 from diptych.serve.data_urls import is_url
 from diptych.serve.decode import decode_picture
