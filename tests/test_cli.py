@@ -1059,7 +1059,8 @@ def test_search_says_what_is_wrong_with_a_query(fails, indexed, pictures, monkey
     assert "a day must be like" in fails("search", "dog", *indexed, "--after", "yesterday")
     assert "a place must be" in fails("search", "dog", *indexed, "--near", "Paris")
     assert "no such file exists" in fails("search", "gone.jpg", *indexed)
-    assert "made with another model" in fails("search", "dog", pictures, *indexed[3:])
+    other = ("--model", "diptych-pictogram-small")
+    assert "made with another model" in fails("search", "dog", pictures, *other, *indexed[3:])
 
 
 def test_search_finds_nothing_and_says_why(run, indexed):

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from diptych.errors import DataError
+from diptych.files import shown
 from diptych.search.filters import Filters
 from diptych.serve.refusals import RefusedError
 
@@ -156,7 +157,7 @@ class Gallery:
         return {
             "id": id_,
             "score": row.score,
-            "name": row.path.relative_to(self._library.folder).as_posix(),
+            "name": shown(row.path.relative_to(self._library.folder)),
             "width": row.width,
             "height": row.height,
             "taken": row.date.isoformat(" ") if row.date else None,
