@@ -134,7 +134,8 @@ def _split(words: tuple[str, ...], *, wants_query: bool) -> tuple[str, Path]:
         raise ConfigError(
             'there must be something to search for, e.g. diptych search "two dogs on a beach" ~/Pictures.'
         )
-    last = Path(words[-1]).expanduser()
+    final = words[-1]
+    last = Path(final).expanduser()
     if len(words) == 1 and last.is_dir():
         raise ConfigError(
             f"{words[0]} is a folder, and there is no query. Put words in front: diptych search "
@@ -143,28 +144,27 @@ def _split(words: tuple[str, ...], *, wants_query: bool) -> tuple[str, Path]:
         )
     if len(words) > 1 and (last.is_dir() or len(words) == 2):
         return " ".join(words[:-1]), last
-    if mistaken := _mistaken_folder(words):
+    if mistaken := _mistaken_folder(final, alone=len(words) == 1):
         raise ConfigError(
-            f"the folder comes last, and {words[-1]} {mistaken} If it belongs to the query, quote that and name the "
+            f"the folder comes last, and {mistaken} If it belongs to the query, quote that and name the "
             f'folder: diptych search "{" ".join(words)}" .'
         )
     return " ".join(words), Path()
 
 
-def _mistaken_folder(words: tuple[str, ...]) -> str:
+def _mistaken_folder(last: str, *, alone: bool) -> str:
     """Why the last of several words, or a lone one, is rather a folder that does not exist; nothing when it is not."""
-    last = words[-1]
     if any(letter in last for letter in ' "\t') or Path(last).suffix or last in ("+", "-", "."):
         return ""
     if last.startswith((os.sep, f".{os.sep}", f"..{os.sep}", "~")) or last.endswith(os.sep):
-        return "is none."
+        return f"{last} is none."
     if os.sep in last and Path(Path(last).parts[0]).is_dir():
-        return "is none."
-    if len(words) > 1:
+        return f"{last} is none."
+    if not alone:
         with contextlib.suppress(OSError):
             folders = {item.name.lower(): item.name for item in os.scandir() if item.is_dir()}
             if near := difflib.get_close_matches(last.lower(), folders, n=1, cutoff=0.8):
-                return f"is none. Did you mean {folders[near[0]]}?"
+                return f"{last} is none. Did you mean {folders[near[0]]}?"
     return ""
 
 
@@ -203,9 +203,17 @@ def _print_groups(groups: "list[Results]", *, json_: bool) -> None:
     for i, group in enumerate(groups):
         if i:
             print()
-        print_table([(f"{row.score:.3f}", _shown(row.path)) for row in group], numbers=[0])
+        rows = []
+        for j, row in enumerate(group):
+            size = f"{row.width} x {row.height}" if row.width else ""
+            date = row.date.strftime("%Y-%m-%d") if row.date else ""
+            rows.append((f"{row.score:.3f}", _shown(row.path), size, f"{row.bytes:,}", date, "" if j else "best"))
+            rows += [("", _shown(other), "", "", "", "the same file, by a link") for other in row.also]
+        print_table(rows, header=("score", "picture", "pixels", "bytes", "taken", "") if not i else (), numbers=[0, 3])
     more = sum(len(group) - 1 for group in groups)
-    complain(f"{len(groups):,} groups; {more:,} pictures could go.")
+    links = sum(len(row.also) for group in groups for row in group)
+    freeing = f" {links:,} names are links to files listed already: to remove one frees nothing." if links else ""
+    complain(f"{len(groups):,} groups; {more:,} pictures could go.{freeing}")
 
 
 def _shown(path: Path) -> str:

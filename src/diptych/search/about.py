@@ -72,7 +72,11 @@ def read_about(index: Path) -> IndexAbout | None:
         )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except OSError as error:
+        raise DataError(
+            f"{index / INDEX} cannot be read: {error.strerror or error}. Choose another --index."
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{index / INDEX} must describe an index, and is damaged ({error}). Mend it: diptych index repair FOLDER, "
             "with --index if the index does not lie in the cache."

@@ -19,7 +19,7 @@ from diptych.errors import ConfigError, DataError
 from diptych.search.about import IndexAbout, command, read_about
 from diptych.search.ann import APPROXIMATE_FROM, ApproximateScanner
 from diptych.search.database import DATABASE
-from diptych.search.duplicates import alike
+from diptych.search.duplicates import alike, best_first
 from diptych.search.filters import Filters
 from diptych.search.index import Scanner
 from diptych.search.index_folder import place_of, status_of
@@ -236,7 +236,8 @@ class Library:
     def duplicates(self, *, threshold: float = 0.97, filters: Filters | None = None) -> list[Results]:
         """Groups of files that are alike, those with the most first; scores are cosines with the first of a group.
 
-        Files belong together when a chain of pairs at or above the threshold joins them.
+        Files belong together when a chain of pairs at or above the threshold joins them. The first of a group is its
+        best copy: of most pixels, then of most bytes. Links and hard links are further names of one file, not copies.
 
         Args:
             threshold: smallest cosine of a pair.
@@ -252,18 +253,21 @@ class Library:
             among = _among(snapshot, self._matching(filters), None)
         rows = np.flatnonzero(among) if among is not None else np.arange(len(snapshot.files))
         rows = rows[np.isnan(snapshot.times[rows])]  # frames of one video are alike by nature
-        return [self._group(snapshot, group) for group in alike(snapshot.features, threshold, rows)]
+        groups = [self._group(snapshot, group) for group in alike(snapshot.features, threshold, rows)]
+        return sorted((group for group in groups if len(group) > 1), key=len, reverse=True)
 
     def _group(self, snapshot: Snapshot, rows: np.ndarray) -> Results:
-        scores = np.asarray(snapshot.features[rows]) @ np.asarray(snapshot.features[rows[0]])
         with self._lock:
             entries = self._store.entries(snapshot.files[rows].tolist())
-        found = []
-        for number, score in zip(snapshot.files[rows].tolist(), scores.tolist(), strict=True):
+        found, features = [], {}
+        for row, number in zip(rows.tolist(), snapshot.files[rows].tolist(), strict=True):
             if number in entries:
                 path, facts = entries[number]
-                found.append(_result(self.folder / path, score, facts, None))
-        return Results(tuple(found), "alike", self.thumbnail)
+                found.append(_result(self.folder / path, 1.0, facts, None))
+                features[self.folder / path] = snapshot.features[row]
+        copies = best_first(found)
+        scored = [replace(copy, score=float(features[copy.path] @ features[copies[0].path])) for copy in copies]
+        return Results(tuple(scored), "alike", self.thumbnail)
 
     def thumbnail(self, path: str | Path, *, side: int = THUMBNAIL) -> bytes:
         """A small JPEG of a file of the folder.

@@ -47,20 +47,21 @@ def folder_named(store: Store, folder: Path, name: str) -> str:
     if not name.strip("/") and not name.startswith("/"):
         return ""
     full = Path(os.path.abspath(folder / Path(name).expanduser()))  # noqa: PTH100
-    for place in dict.fromkeys((full, full.resolve(), folder / name.strip("/"))):
-        if place == folder:
-            return ""
-        if place.is_relative_to(folder):
-            inside = place.relative_to(folder).as_posix()
-            if store.paths_below(text_of(inside)):
-                return inside
-            wanted = _form(inside)
-            for known in store.known():
-                for i, letter in enumerate(known):
-                    if letter == "/" and _form(known[:i]) == wanted:
-                        return known[:i]
-            if place.is_dir():
-                return inside  # without a picture
+    places = dict.fromkeys((full, full.resolve(), folder / name.strip("/")))
+    inside = [place.relative_to(folder).as_posix() for place in places if place.is_relative_to(folder)]
+    if "." in inside:
+        return ""
+    for one in inside:
+        if store.paths_below(text_of(one)):
+            return one
+    wanted = set(map(_form, inside))
+    for known in store.known():
+        for i, letter in enumerate(known):
+            if letter == "/" and _form(known[:i]) in wanted:
+                return known[:i]
+    for one in inside:
+        if (folder / one).is_dir():
+            return one  # without a picture
     raise DataError(f"{shown(name)} must be a folder in {shown(folder)}, and is none.")
 
 
