@@ -1025,7 +1025,11 @@ def test_search_shows_duplicates_as_groups(run, indexed, pictures):
     (pictures / "copy.png").write_bytes((pictures / "red2.png").read_bytes())
     code, out, err = run("search", "--duplicates", "--threshold", 0.99999, *indexed)
     assert (code, [Path(line.split()[1]).name for line in out.splitlines()[1:]]) == (0, ["copy.png", "red2.png"])
-    assert [line.split()[-1] for line in out.splitlines()] == ["taken", "best", str((pictures / "copy.png").stat().st_size)]
+    assert [line.split()[-1] for line in out.splitlines()] == [
+        "taken",
+        "best",
+        str((pictures / "copy.png").stat().st_size),
+    ]
     assert err == "diptych: 1 groups; 1 pictures could go.\n"
 
 

@@ -32,29 +32,12 @@ def test_a_table_holds_paths_facts_and_features(index, tmp_path):
     assert export_index(tmp_path, tmp_path / "x.parquet", index) == 2
     table = pq.read_table(tmp_path / "x.parquet")
     assert table.schema.metadata[b"model"] == b"m"
+    nothing = dict.fromkeys(("time", "width", "height", "taken", "camera", "latitude", "longitude", "fault"))
+    taken = {"taken": datetime.datetime(2023, 1, 2), "camera": "X", "latitude": 1.0, "longitude": 2.0}
     assert table.to_pylist() == [
-        {
-            "path": "a.jpg",
-            "time": None,
-            "width": 4,
-            "height": 3,
-            "taken": datetime.datetime(2023, 1, 2),
-            "camera": "X",
-            "latitude": 1.0,
-            "longitude": 2.0,
-            "features": [0, 1, 0],
-        },
-        {
-            "path": "f.mp4",
-            "time": 5.5,
-            "width": 0,
-            "height": 0,
-            "taken": None,
-            "camera": "",
-            "latitude": None,
-            "longitude": None,
-            "features": [0, 0, 1],
-        },
+        {**nothing, "key": "a.jpg", "width": 4, "height": 3, **taken, "part": 0, "features": [0, 1, 0]},
+        {**nothing, "key": "f.mp4", "time": 5.5, "part": 0, "features": [0, 0, 1]},
+        {**nothing, "key": "bad.jpg", "part": 0, "features": [0, 0, 0], "fault": "bad.jpg is bad"},
     ]
 
 
