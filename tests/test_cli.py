@@ -269,11 +269,6 @@ def test_classify_gives_a_softmax_over_the_labels_best_first(run: Run, bundle: B
         assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
 
 
-def test_one_label_alone_is_always_certain(run: Run, model: str, pictures: Path):
-    [image] = classified(run, pictures / "red2.png", "--labels", "a submarine", "--model", model)["images"]
-    assert image["labels"] == [{"label": "a submarine", "probability": 1.0}]
-
-
 @pytest.fixture(scope="module")
 def latin(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A model whose tokenizer has a small vocabulary."""
@@ -980,6 +975,13 @@ def test_made_sets_can_be_measured(run: Run, model: str, tmp_path: Path):
     code, _, error = run("make-data", *made["scenes"])
     assert code == 2
     assert "must not be there yet" in error
+
+
+def test_a_lone_label_is_said_to_tell_nothing(run: Run, pictures: Path, model: str):
+    code, out, err = run("classify", pictures, "--labels", "a cat", "--model", model)
+    assert (code, out.count("100.0%")) == (0, 3)
+    assert err == "diptych: a cat is the only label, so it gets 100 % whatever a picture shows. Add one for all else.\n"
+    assert run("classify", pictures, *TWO_LABELS, "--model", model)[2] == ""
 
 
 # search and index

@@ -4,9 +4,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from diptych.data.tokenizer import Unread
+from diptych.data.video import Frame
 from diptych.errors import ConfigError, DataError, TextError
+from diptych.search import query
 from diptych.search.query import Query, Term, weighted_sum
 
 
@@ -128,3 +131,25 @@ def test_a_weighted_sum_is_over_the_terms_of_all_parts_and_a_part_may_be_empty()
 def test_terms_that_cancel_out_are_told():
     with pytest.raises(ConfigError, match="cancel out"):
         Query.parse("x - x").features(Towers())
+
+
+def test_a_file_that_is_there_is_no_words_whatever_its_ending(photo):
+    for name in ("other.psd", "photo.old", "clip.mts"):
+        photo.with_name(name).touch()
+        assert Query.parse(name).terms == (Term(1, image=Path(name)),)
+    photo.with_name("dog").touch()
+    for words in ("dog", "gone.psd", "a photo.old thing", "x" * 300):
+        assert Query.parse(words).terms == (Term(1, words),)
+
+
+def test_a_film_is_the_mean_of_its_frames(photo, monkeypatch):
+    photo.with_name("film.mp4").touch()
+    frames = [Frame(Image.new("RGB", (4, 4), colour), 0.0) for colour in ("red", "blue")]
+    monkeypatch.setattr(query, "sample_frames", lambda path: frames if path == Path("film.mp4") else [])
+
+    class Coloured(Towers):
+        def encode_images(self, images):
+            return torch.stack([torch.eye(3)[0 if image.getpixel((0, 0))[0] else 1] for image in images])
+
+    features = Query.parse("film.mp4").features(Coloured())
+    torch.testing.assert_close(features, torch.tensor([0.5**0.5, 0.5**0.5, 0]))

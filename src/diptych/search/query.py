@@ -5,7 +5,7 @@
     item  = "words in quotes" | image:path | image:"path with spaces" | words or a path as they stand
 
 An operator stands between spaces or beside quotes: `t-shirt` is one word, `shirt - "stripes"` two terms. An unquoted
-item that ends as a picture's file does is a picture.
+item that ends as a picture's or a video's file does is one; a video counts as the mean of its frames.
 
 >>> [(term.weight, term.text) for term in Query.parse('"red car" - 0.5 * truck').terms]
 [(1.0, 'red car'), (-0.5, 'truck')]
@@ -20,7 +20,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diptych.data.images import PICTURE_ENDINGS, ImageSource
+from diptych.data.endings import kind_of
+from diptych.data.images import ImageSource
+from diptych.data.video import sample_frames
 from diptych.errors import ConfigError, DataError, TextError
 from diptych.weights.bundle import Bundle
 
@@ -31,7 +33,7 @@ _SMALLEST = 1e-4  # norm of a sum of unit vectors below which its direction is r
 
 @dataclass(frozen=True)
 class Term:
-    """One part of a query: words, or a picture."""
+    """One part of a query: words, or a picture; a video by its path."""
 
     weight: float
     text: str = ""
@@ -85,7 +87,8 @@ class Query:
             ConfigError: the terms cancel out.
         """
         texts = [term for term in self.terms if term.image is None]
-        images = [term for term in self.terms if term.image is not None]
+        films = [term for term in self.terms if isinstance(term.image, Path) and _kind(term.image) == "video"]
+        images = [term for term in self.terms if term.image is not None and term not in films]
         parts: list[tuple[Sequence[float], Tensor]] = []
         if texts:
             if unread := next((one for one in bundle.unread([term.text for term in texts]) if one.is_whole), None):
@@ -94,6 +97,10 @@ class Query:
         if images:
             pictures = [term.image for term in images if term.image is not None]
             parts.append(([term.weight for term in images], bundle.encode_images(pictures)))
+        for term in films:
+            assert isinstance(term.image, Path)
+            frames = bundle.encode_images([frame.image for frame in sample_frames(term.image)])  # [F, D]
+            parts.append(([term.weight], torch.nn.functional.normalize(frames.mean(dim=0, keepdim=True), dim=1)))
         return weighted_sum(parts)
 
 
@@ -153,8 +160,20 @@ def _item(rest: str) -> tuple[str, bool, str]:
     match = re.search(r'\s+(?=[+-](?:\s|"|$))|\s+(?=(?:(?:\d+(?:\.\d+)?|\.\d+)\s*\*\s*)?")', rest)
     item, following = (rest[: match.start()], rest[match.end() :]) if match else (rest, "")
     item = item.strip()
-    looks_it = Path(item).suffix.lower().removeprefix(".") in PICTURE_ENDINGS
-    return item, prefixed or looks_it, following
+    return item, prefixed or _names_a_picture(item), following
+
+
+def _names_a_picture(item: str) -> bool:
+    """Also a file of any other kind that is there: it is refused by name rather than taken for words."""
+    path = Path(item).expanduser()
+    try:
+        return _kind(path) in ("picture", "video") or (bool(path.suffix) and path.is_file())
+    except (OSError, ValueError):  # longer than a name may be, or with a null character
+        return False
+
+
+def _kind(path: Path) -> str:
+    return kind_of(path.name).what
 
 
 def _picture(name: str) -> Path:
