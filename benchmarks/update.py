@@ -18,9 +18,9 @@ from PIL import Image
 
 import diptych
 import history
+from diptych.data.walk import walk_folder
 from diptych.runtime import hardware
 from diptych.search.library import Library
-from diptych.search.reading import find_files
 from diptych.search.writing import Entry, Writer
 
 FILES, FOLDERS, SEED, ROUNDS = 100_000, 200, 0, 5
@@ -46,10 +46,11 @@ def main() -> None:
                         path=found.path,
                         size=found.size,
                         modified=found.modified,
+                        changed=found.changed,
                         digest=i.to_bytes(32),
                         features=features[i : i + 1],
                     )
-                    for i, found in enumerate(find_files(folder))
+                    for i, found in enumerate(walk_folder(folder).files.values())
                 ]
             )
         updates, searches, cpu = [], [], []

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diptych.search.query import parse_day
+from diptych.search.filters import parse_day
 from diptych.serve.limits import Limits
 from diptych.serve.messages import ErrorAnswer
 from diptych.weights.bundle import Bundle

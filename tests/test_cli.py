@@ -9,6 +9,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -270,11 +271,6 @@ def test_classify_gives_a_softmax_over_the_labels_best_first(run: Run, bundle: B
         assert shares == pytest.approx(dict(zip(labels, row, strict=True)), abs=1e-5)
         assert list(shares.values()) == sorted(shares.values(), reverse=True)
         assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
-
-
-def test_one_label_alone_is_always_certain(run: Run, model: str, pictures: Path):
-    [image] = classified(run, pictures / "red2.png", "--labels", "a submarine", "--model", model)["images"]
-    assert image["labels"] == [{"label": "a submarine", "probability": 1.0}]
 
 
 @pytest.fixture(scope="module")
@@ -1070,6 +1066,13 @@ def test_made_sets_can_be_measured(run: Run, model: str, tmp_path: Path):
     assert "must not be there yet" in error
 
 
+def test_a_lone_label_is_said_to_tell_nothing(run: Run, pictures: Path, model: str):
+    code, out, err = run("classify", pictures, "--labels", "a cat", "--model", model)
+    assert (code, out.count("100.0%")) == (0, 3)
+    assert err == "diptych: a cat is the only label, so it gets 100 % whatever a picture shows. Add one for all else.\n"
+    assert run("classify", pictures, *TWO_LABELS, "--model", model)[2] == ""
+
+
 # search and index
 
 
@@ -1112,7 +1115,12 @@ def test_search_by_picture_takes_one_and_like_leaves_it_out(run, indexed, pictur
 def test_search_shows_duplicates_as_groups(run, indexed, pictures):
     (pictures / "copy.png").write_bytes((pictures / "red2.png").read_bytes())
     code, out, err = run("search", "--duplicates", "--threshold", 0.99999, *indexed)
-    assert (code, sorted(Path(line.split()[1]).name for line in out.splitlines())) == (0, ["copy.png", "red2.png"])
+    assert (code, [Path(line.split()[1]).name for line in out.splitlines()[1:]]) == (0, ["copy.png", "red2.png"])
+    assert [line.split()[-1] for line in out.splitlines()] == [
+        "taken",
+        "best",
+        str((pictures / "copy.png").stat().st_size),
+    ]
     assert err == "diptych: 1 groups; 1 pictures could go.\n"
 
 
@@ -1148,7 +1156,105 @@ def test_search_says_what_is_wrong_with_a_query(fails, indexed, pictures, monkey
     assert "a day must be like" in fails("search", "dog", *indexed, "--after", "yesterday")
     assert "a place must be" in fails("search", "dog", *indexed, "--near", "Paris")
     assert "no such file exists" in fails("search", "gone.jpg", *indexed)
-    assert "made with another model" in fails("search", "dog", pictures, *indexed[3:])
+    other = ("--model", "diptych-pictogram-small")
+    assert "made with another model" in fails("search", "dog", pictures, *other, *indexed[3:])
+
+
+def test_an_index_opens_with_its_own_model(run, fails, pictures, model, tmp_path, monkeypatch):
+    place = (pictures, "--index", tmp_path / "index")
+    shutil.copytree(model, tmp_path / "own")
+    monkeypatch.chdir(tmp_path)
+    assert run("index", "update", *place, "--model", "own")[0] == 0
+    monkeypatch.chdir(pictures)
+    for words in (("search", "a boat"), ("index", "update"), ("index", "status"), ("index", "repair")):
+        assert run(*words, *place)[0] == 0, words
+    said = json.loads(run("index", "status", *place, "--json")[1])["model"]
+    assert said == str(tmp_path / "own")
+    assert run("search", "a boat", *place, "--model", said)[0] == 0
+    other = fails("search", "a boat", *place, "--model", "diptych-pictogram-small")
+    cure = re.search(r"diptych (index update .*) --reindex", other)
+    assert cure
+    assert run(*shlex.split(cure[1]), "--reindex")[0] == 0
+    assert json.loads(run("index", "status", *place, "--json")[1])["model"] == "diptych-pictogram-small"
+    run("index", "update", *place, "--model", said, "--reindex")
+    (tmp_path / "own").rename(tmp_path / "gone")
+    assert f"was made with the model {said}, which cannot be loaded" in fails("search", "a boat", *place)
+    assert run("search", "a boat", *place, "--model", tmp_path / "gone")[0] == 0
+
+
+def test_a_folder_without_a_query_and_a_mistyped_folder_are_refused(fails, run, pictures, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "is a folder, and there is no query" in fails("search", "pictures")
+    for words in (("pictures/none",), ("two", "dogs", "./picturs"), ("two", "dogs", "picturs/"), ("a", "b", "/none")):
+        assert f"and {words[-1]} is none." in fails("search", *words)
+    assert "Did you mean pictures?" in fails("search", "two", "dogs", "Picturs")
+    monkeypatch.chdir(pictures)
+    monkeypatch.setenv("DIPTYCH_INDEXES", str(tmp_path / "indexes"))
+    for words in (("a", "red", "kite"), ("24/7 diner",), ("deeper/blue.png",), ("kite/boat",), ("a kite + boat",)):
+        assert run("search", *words, "--model", model)[0] == 0, words
+
+
+def test_what_may_only_be_away_is_said_with_the_way_to_forget_it(run, fails, indexed, pictures, tmp_path):
+    place = (pictures, *indexed[3:])
+    (pictures / "deeper" / "blue.png").unlink()
+    err = run("search", "a boat", *place)[2]
+    assert err == (
+        f"diptych: 1 files are gone and stay in the index, as {pictures / 'deeper'} is empty. "
+        f"If they are gone for good: diptych index update {pictures} --index {tmp_path / 'index'} --forget.\n"
+    )
+    code, out, _ = run("index", "update", *place, "--forget")
+    assert (code, "1 deleted" in out) == (0, True)
+    for path in pictures.rglob("*.png"):
+        path.unlink()
+    assert "holds no picture any more, and 2 are in its index" in fails("index", "update", *place)
+
+
+def test_what_is_passed_over_is_counted_and_named(run, indexed, pictures):
+    (pictures / "@eaDir").mkdir()
+    (pictures / "a.psd").touch()
+    (pictures / "loop.png").symlink_to("loop.png")
+    for again in (False, True):
+        err = run("index", "update", *indexed)[2]
+        assert "1 not read: a Photoshop file (.psd), which has no reader here, e.g. a.psd." in err, again
+        assert "loop.png cannot be looked at: Too many levels of symbolic links." in err
+        assert "left out by rule: 1 @eaDir/." in err
+    assert run("search", "a boat", *indexed)[2] == ""  # said before
+    code, _, err = run("classify", pictures, *TWO_LABELS, "--model", indexed[2])
+    assert (code, "loop.png" in err, ".psd" in err) == (0, True, True)
+
+
+def test_patterns_leave_out_and_are_remembered(run, indexed):
+    assert " 1 deleted" in run("index", "update", *indexed, "--exclude", "/deeper/")[1]
+    assert run("index", "update", *indexed)[1].startswith("2 files")
+    assert " 1 added" in run("index", "update", *indexed, "--exclude", "")[1]
+
+
+def test_indexes_are_listed_moved_and_removed(run, fails, pictures, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIPTYCH_INDEXES", str(tmp_path / "indexes"))
+    assert run("index", "list") == (0, "", "diptych: no index lies in the cache.\n")
+    run("index", "update", pictures, "--model", model)
+    new = pictures.rename(tmp_path / "new")
+    assert "gone" in run("index", "list")[1]
+    assert run("index", "move", pictures, new)[0] == 0
+    (row,) = json.loads(run("index", "list", "--json")[1])
+    assert (row["folder"], row["is_there"], row["files"]) == (str(new), True, 3)
+    assert " 0 added" in run("index", "update", new)[1]
+    assert run("index", "remove", new)[0] == 0
+    assert "must have an index" in fails("index", "status", new)
+
+
+def test_a_damaged_index_is_mended_by_the_command_that_its_message_names(run, fails, indexed, pictures):
+    place = (pictures, *indexed[3:])
+    (features,) = indexed[4].rglob("*.f32")
+    data = bytearray(features.read_bytes())
+    data[40] ^= 1
+    features.write_bytes(data)
+    for words in (("search", "a boat"), ("index", "check")):
+        cure = re.search(r"diptych (index repair .*)\.$", fails(*words, *place))
+        assert cure
+    code, out, err = run(*shlex.split(cure[1]))
+    assert (code, "3 encoded anew" in out, "3 files had damaged features" in err) == (0, True, True)
+    assert run("index", "check", *place)[0] == 0
 
 
 def test_search_finds_nothing_and_says_why(run, indexed):

@@ -1,5 +1,6 @@
 import contextlib
 import sqlite3
+import zlib
 
 import numpy as np
 import pytest
@@ -44,8 +45,8 @@ def test_making_it_again_changes_nothing(part):
 def test_a_transaction_that_fails_leaves_nothing(part):
     def twice() -> None:
         with writer.transaction("IMMEDIATE"):
-            writer.execute("INSERT INTO files (path, bytes, modified) VALUES ('a.jpg', 1, 2)")
-            writer.execute("INSERT INTO files (path, bytes, modified) VALUES ('a.jpg', 1, 2)")
+            for _ in range(2):
+                writer.execute("INSERT INTO files (path, bytes, modified, changed) VALUES ('a.jpg', 1, 2, 3)")
 
     with contextlib.closing(Database(part, 4, writes=True)) as writer:
         with pytest.raises(DataError, match="UNIQUE constraint"):
@@ -55,14 +56,16 @@ def test_a_transaction_that_fails_leaves_nothing(part):
 
 def test_rows_are_mapped_and_a_file_that_is_too_short_or_gone_is_told(part):
     file = part / "features-0.f32"
+    values = np.arange(9, dtype=np.float32)
+    sums = np.array([zlib.crc32(values[:8].tobytes())])
     with contextlib.closing(Database(part, 4)) as reader:
-        assert reader.mapped(file, 0).shape == (0, 4)
-        file.write_bytes(np.arange(9, dtype=np.float32).tobytes())
-        np.testing.assert_array_equal(reader.mapped(file, 2), np.arange(8).reshape(2, 4))
+        assert reader.mapped(file, 0, sums[:0]).shape == (0, 4)
+        file.write_bytes(values.tobytes())
+        np.testing.assert_array_equal(reader.mapped(file, 2, sums)[:], values[:8].reshape(2, 4))
         with pytest.raises(DataError, match=r"is shorter than its 3 rows"):
-            reader.mapped(file, 3)
+            reader.mapped(file, 3, sums)
         with pytest.raises(FileNotFoundError):
-            reader.mapped(part / "features-1.f32", 1)
+            reader.mapped(part / "features-1.f32", 1, sums)
 
 
 def test_a_damaged_database_is_a_sentence(part):

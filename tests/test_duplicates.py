@@ -1,9 +1,12 @@
+import datetime
+
 import numpy as np
 import pytest
 import torch
 
 from diptych.search import duplicates
-from diptych.search.duplicates import alike
+from diptych.search.duplicates import alike, best_first
+from diptych.search.results import Hit
 
 
 def pair_by_pair(features: np.ndarray, threshold: float) -> list[set[int]]:
@@ -58,3 +61,28 @@ def test_copies_in_several_blocks_are_one_group(monkeypatch):
     monkeypatch.setattr(duplicates, "_MANY", 1_000)
     groups = alike(np.tile(np.array([[0.6, 0.8]], np.float32), (900, 1)), 0.97)
     assert [group.tolist() for group in groups] == [list(range(900))]
+
+
+def test_the_best_copy_comes_first_and_names_of_one_file_are_one(tmp_path):
+    for name, size in (("a.jpg", 10), ("b.jpg", 30), ("c.jpg", 20), ("d/e.jpg", 5)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(size))
+    (tmp_path / "link.jpg").symlink_to("b.jpg")
+    (tmp_path / "hard.jpg").hardlink_to(tmp_path / "c.jpg")
+    (tmp_path / "linked").symlink_to("d")
+
+    def hit(name: str, side: int, **facts) -> Hit:
+        return Hit(path=tmp_path / name, score=1.0, width=side, height=side, **facts)
+
+    names = ("link.jpg", "hard.jpg", "b.jpg", "c.jpg", "gone.jpg")
+    found = best_first([hit("a.jpg", 9), hit("linked/e.jpg", 9), hit("d/e.jpg", 9), *(hit(name, 8) for name in names)])
+    assert [(one.path.relative_to(tmp_path).as_posix(), one.bytes) for one in found] == [
+        ("a.jpg", 10),
+        ("d/e.jpg", 5),
+        ("b.jpg", 30),
+        ("c.jpg", 20),
+    ]
+    assert [[path.name for path in one.also] for one in found] == [[], ["e.jpg"], ["link.jpg"], ["hard.jpg"]]
+    early, late = datetime.datetime(2020, 1, 1), datetime.datetime(2021, 1, 1)
+    (tmp_path / "a2.jpg").write_bytes(bytes(10))
+    assert best_first([hit("a.jpg", 9, date=late), hit("a2.jpg", 9, date=early)])[0].path.name == "a2.jpg"

@@ -6,8 +6,9 @@ import pytest
 
 from diptych.data.facts import Facts
 from diptych.errors import ConfigError, DataError, MissingExtraError
+from diptych.search.about import IndexAbout
 from diptych.search.export import copy_index, export_index
-from diptych.search.index_folder import INDEX_FORMAT, open_store
+from diptych.search.index_folder import open_store
 from diptych.search.writing import Entry, Writer
 
 
@@ -15,14 +16,14 @@ from diptych.search.writing import Entry, Writer
 def index(tmp_path):
     facts = Facts(width=4, height=3, taken=datetime.datetime(2023, 1, 2), camera="X", place=(1.0, 2.0))
     eye = np.eye(3, dtype=np.float32)
-    about = {"format": INDEX_FORMAT, "folder": str(tmp_path), "fingerprint": "0", "part": "part", "model": "m"}
+    about = IndexAbout(folder=tmp_path, fingerprint="0", part="part", model="m", dimensions=3)
     with Writer(tmp_path / "index" / "part", 3) as writer:
         writer.write([Entry(path="gone.jpg", size=1, modified=1, digest=b"g", features=eye[:1])])
         writer.write([Entry(path="a.jpg", size=1, modified=1, digest=b"a", facts=facts, features=eye[1:2])])
         writer.write([Entry(path="f.mp4", size=1, modified=1, digest=b"f", features=eye[[2]], times=(5.5,))])
         writer.write([Entry(path="bad.jpg", size=1, modified=1, fault="bad.jpg is bad")])
         writer.forget(["gone.jpg"])
-        writer.answer(about | {"dimensions": 3})
+        writer.answer(about)
     return tmp_path / "index"
 
 
@@ -31,29 +32,12 @@ def test_a_table_holds_paths_facts_and_features(index, tmp_path):
     assert export_index(tmp_path, tmp_path / "x.parquet", index) == 2
     table = pq.read_table(tmp_path / "x.parquet")
     assert table.schema.metadata[b"model"] == b"m"
+    nothing = dict.fromkeys(("time", "width", "height", "taken", "camera", "latitude", "longitude", "fault"))
+    taken = {"taken": datetime.datetime(2023, 1, 2), "camera": "X", "latitude": 1.0, "longitude": 2.0}
     assert table.to_pylist() == [
-        {
-            "path": "a.jpg",
-            "time": None,
-            "width": 4,
-            "height": 3,
-            "taken": datetime.datetime(2023, 1, 2),
-            "camera": "X",
-            "latitude": 1.0,
-            "longitude": 2.0,
-            "features": [0, 1, 0],
-        },
-        {
-            "path": "f.mp4",
-            "time": 5.5,
-            "width": 0,
-            "height": 0,
-            "taken": None,
-            "camera": "",
-            "latitude": None,
-            "longitude": None,
-            "features": [0, 0, 1],
-        },
+        {**nothing, "key": "a.jpg", "width": 4, "height": 3, **taken, "part": 0, "features": [0, 1, 0]},
+        {**nothing, "key": "f.mp4", "time": 5.5, "part": 0, "features": [0, 0, 1]},
+        {**nothing, "key": "bad.jpg", "part": 0, "features": [0, 0, 0], "fault": "bad.jpg is bad"},
     ]
 
 

@@ -2,6 +2,7 @@ import io
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,8 +14,9 @@ from PIL import Image
 
 from conftest import untrained_bundle
 from diptych.errors import ConfigError, DataError
+from diptych.search.filters import Filters
 from diptych.search.library import Library
-from diptych.search.query import Filters
+from diptych.search.writing import Entry, Writer
 from diptych.weights.bundle import Bundle
 from libraries import assert_true, draw, draw_ten, stored
 
@@ -76,6 +78,11 @@ def test_copies_are_duplicates_and_a_chain_is_one_group(library):
     library.update()
     groups = library.duplicates(threshold=0.99999)
     assert [[row.path.name for row in group] for group in groups] == [["5.png", "copy.png"]]
+    (library.folder / "link.png").symlink_to("5.png")
+    (library.folder / "4 too.png").hardlink_to(library.folder / "4.png")
+    library.update()
+    ((best, other),) = library.duplicates(threshold=0.99999)  # no link is a copy
+    assert (best.path.name, [path.name for path in best.also], other.path.name) == ("5.png", ["link.png"], "copy.png")
     with pytest.raises(ConfigError, match="threshold must be above 0"):
         library.duplicates(threshold=0)
 
@@ -152,7 +159,8 @@ def test_compacting_clears_removed_rows_away(library):
 
 def test_another_model_is_refused_and_reindexing_takes_over_when_it_is_through(library):
     other = untrained_bundle(1)
-    with pytest.raises(ConfigError, match=r"was made with another model .*: diptych index update \S+ --reindex\."):
+    message = r"was made with another model .*: diptych index update \S+ --index \S+ --reindex\."
+    with pytest.raises(ConfigError, match=message):
         reopened(library, other)
     new = reopened(library, other, reindex=True)
     seen = []
@@ -218,23 +226,53 @@ print(library.update().total, len(library.search("a red kite", count=3)))
     assert (done.stdout.strip(), done.returncode) == ("10 3", 0), done.stderr
 
 
-def test_a_read_only_index_answers(library, tmp_path):
+READS = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from conftest import untrained_bundle
+from diptych.errors import DataError
+from diptych.search.library import Library
+library = Library.open(sys.argv[2], untrained_bundle(0), index=sys.argv[3])
+print(len(library.search("a red kite", count=99)), library.check())
+try:
+    library.update()
+except DataError as error:
+    print(str(error).removeprefix(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize("in_use", [False, True])
+def test_an_index_that_may_not_be_written_answers(library, tmp_path, in_use):
+    """Also one with a write-ahead log that its last writer could not bring into the file."""
     copy = tmp_path / "copy"
-    library.close()
-    shutil.copytree(library.index_folder, copy)
+    if in_use:
+        draw(library.folder / "new.png", 50)
+        reader = sqlite3.connect(next(library.index_folder.rglob("files.sqlite")))
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM files").fetchone()
+        library.update()
+        shutil.copytree(library.index_folder, copy)
+        assert next(copy.rglob("files.sqlite-wal")).stat().st_size > 0
+        next(copy.rglob("files.sqlite-shm")).unlink()
+        reader.close()
+    else:
+        library.close()
+        shutil.copytree(library.index_folder, copy)
+    command = [sys.executable, "-c", READS, str(Path(__file__).parent), str(library.folder), str(copy)]
+    if os.geteuid() == 0:
+        if not shutil.which("setpriv"):
+            pytest.skip("root writes everywhere, and setpriv is not there")
+        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
     for path in (*copy.rglob("*"), copy):
         path.chmod(0o555 if path.is_dir() else 0o444)
-    real = os.access
     try:
-        with pytest.MonkeyPatch.context() as patch:  # root may write anywhere
-            patch.setattr(os, "access", lambda path, mode: mode != os.W_OK and real(path, mode))
-            reader = Library.open(library.folder, library.bundle, index=copy)
-            assert len(reader.search("a red kite", count=3)) == 3
-            with pytest.raises(DataError, match="cannot be written"):
-                reader.update()
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     finally:
         for path in (copy, *copy.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
+    cannot = " cannot be written, so the index stays as it is. Choose another --index."
+    assert done.stdout.splitlines() == [f"{11 if in_use else 10} []", cannot], done.stderr
 
 
 @pytest.mark.parametrize(
@@ -251,10 +289,50 @@ def test_a_newer_or_damaged_index_is_named(library, change, message):
         reopened(library)
 
 
+def test_rows_are_of_one_moment_while_another_writes(library):
+    stop = threading.Event()
+
+    row = np.eye(library.bundle.model.config.embed_dim, dtype=np.float32)[:1]
+
+    def write() -> None:
+        with Writer(next(library.index_folder.glob("*/files.sqlite")).parent, row.shape[1]) as writer:
+            while not stop.is_set():
+                writer.write([Entry(path="x.png", size=1, modified=1, digest=b"x", features=row)])
+                writer.forget(["x.png"])
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    try:
+        for _ in range(60):
+            assert len(list(library.rows())) in (10, 11)
+    finally:
+        stop.set()
+        writing.join()
+
+
 def test_check_finds_rows_that_are_damaged_or_gone(library):
     (features,) = library.index_folder.rglob("features-*.f32")
     whole = features.read_bytes()
     features.write_bytes(whole[:40] + b"\0" * 100 + whole[140:])
-    assert [line for line in library.check() if "are not of unit length" in line]
+    assert library.check() == ["rows 0 to 9 are not what was written."]
+    with pytest.raises(DataError, match="rows 0 to 9 are not what was written"):
+        reopened(library).search("a red kite")
     features.write_bytes(whole[:-1])
     assert "must hold 10 rows" in library.check()[0]
+
+
+def test_like_and_within_take_links_and_other_forms_of_a_name(library):
+    (library.folder / "link.png").symlink_to("2023/1.png")
+    library.update()
+    for name in ("link.png", library.folder / "link.png", "./2023/../link.png"):
+        assert len(library.like(name, count=99)) == 10
+    for folder in ("./2023", f"{library.folder}/2023/", "2023/"):
+        assert len(library.search("a red kite", filters=Filters(folder=folder))) == 4
+    with pytest.raises(DataError, match="must be a folder in"):
+        library.search("a red kite", filters=Filters(folder="2024"))
+
+
+def test_an_index_that_cannot_be_opened_is_a_sentence(pictures, tmp_path, tiny_bundle):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"cannot be read: Not a directory\. Choose another --index"):
+        Library.open(pictures, tiny_bundle, index=tmp_path / "file" / "index")

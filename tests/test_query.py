@@ -1,14 +1,16 @@
-import datetime
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from diptych.data.tokenizer import Unread
+from diptych.data.video import Frame
 from diptych.errors import ConfigError, DataError, TextError
-from diptych.search.query import Filters, Query, Term, parse_day, parse_place, weighted_sum
+from diptych.search import query
+from diptych.search.query import Query, Term, weighted_sum
 
 
 @pytest.fixture
@@ -131,20 +133,23 @@ def test_terms_that_cancel_out_are_told():
         Query.parse("x - x").features(Towers())
 
 
-def test_filters_refuse_what_makes_no_sense():
-    assert Filters(after=datetime.date(2023, 1, 1), near=parse_place("-48.86, 2.35")).near == (-48.86, 2.35, 10)
-    for text in ("48", "a,b", "1,2,3,4"):
-        with pytest.raises(ConfigError, match=r"a place must be latitude, longitude and kilometres"):
-            parse_place(text)
-    with pytest.raises(ConfigError, match="a place must be"):
-        Filters(near=(91, 0, 1))
-    with pytest.raises(ConfigError, match="sides must be 0 or more"):
-        Filters(min_side=-1)
+def test_a_file_that_is_there_is_no_words_whatever_its_ending(photo):
+    for name in ("other.psd", "photo.old", "clip.mts"):
+        photo.with_name(name).touch()
+        assert Query.parse(name).terms == (Term(1, image=Path(name)),)
+    photo.with_name("dog").touch()
+    for words in ("dog", "gone.psd", "a photo.old thing", "x" * 300):
+        assert Query.parse(words).terms == (Term(1, words),)
 
 
-def test_a_day_may_be_a_year_or_a_month():
-    for text, day in (("2023", (2023, 1, 1)), ("2023-6", (2023, 6, 1)), (" 2023-06-30 ", (2023, 6, 30))):
-        assert parse_day(text) == datetime.date(*day)
-    for text in ("", "soon", "20", "2023-13", "2023-02-30", "2023-06-30T00:00"):
-        with pytest.raises(ConfigError, match="a day must be like 2023-06-30, 2023-06 or 2023"):
-            parse_day(text)
+def test_a_film_is_the_mean_of_its_frames(photo, monkeypatch):
+    photo.with_name("film.mp4").touch()
+    frames = [Frame(Image.new("RGB", (4, 4), colour), 0.0) for colour in ("red", "blue")]
+    monkeypatch.setattr(query, "sample_frames", lambda path: frames if path == Path("film.mp4") else [])
+
+    class Coloured(Towers):
+        def encode_images(self, images):
+            return torch.stack([torch.eye(3)[0 if image.getpixel((0, 0))[0] else 1] for image in images])
+
+    features = Query.parse("film.mp4").features(Coloured())
+    torch.testing.assert_close(features, torch.tensor([0.5**0.5, 0.5**0.5, 0]))

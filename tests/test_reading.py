@@ -1,40 +1,15 @@
 import hashlib
 import io
-import os
-from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from diptych.data.images import Preprocess
+from diptych.data.walk import FoundFile
 from diptych.search import reading
-from diptych.search.reading import FoundFile, find_files, read_file, thumbnail_of
+from diptych.search.reading import read_file, thumbnail_of
 
 PREPROCESS = Preprocess(image_size=32)
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(found.path for found in find_files(folder))
-
-
-def test_pictures_and_videos_are_found_and_nothing_hidden(tmp_path):
-    there = ["a.JPG", "deep/er/b.webp", "deep/c.mp4", "x.heic", "._a.jpg", ".trash/d.png", "notes.txt", "jpg"]
-    for name in there:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "folder.png").mkdir()
-    (tmp_path / "loop").symlink_to(tmp_path)
-    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    assert names(tmp_path) == ["a.JPG", "deep/c.mp4", "deep/er/b.webp", "x.heic"]
-
-
-def test_a_name_that_is_no_text_is_passed_over(tmp_path):
-    try:
-        (tmp_path / os.fsdecode(b"\xff.png")).touch()
-    except OSError:
-        pytest.skip("this file system takes no such name")
-    assert names(tmp_path) == []
 
 
 def test_a_picture_gives_pixels_facts_and_digest(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from diptych.errors import ConfigError
+from diptych.errors import ConfigError, DataError
 from diptych.search import update
 from diptych.search.library import Library
 from diptych.search.store import Store
@@ -141,6 +141,201 @@ def test_removed_rows_are_cleared_away_from_a_quarter_on(library, monkeypatch):
         (library.folder / name).unlink()
         library.update()
         assert library.status()["removed rows"] == removed
+    assert_true(library)
+
+
+def watched(monkeypatch) -> list[str]:
+    """The paths of all files that are opened from now on."""
+    opened: list[str] = []
+    real = update.read_file
+
+    def read_file(folder, found, *rest, **options):
+        opened.append(found.path)
+        return real(folder, found, *rest, **options)
+
+    monkeypatch.setattr(update, "read_file", read_file)
+    return opened
+
+
+def without_encoding(library: Library, monkeypatch, **options) -> Update:
+    with monkeypatch.context() as patch:
+        patch.setattr(Bundle, "encode_pixels", None)
+        return library.update(**options)
+
+
+def test_an_empty_folder_costs_nothing(library, tmp_path, monkeypatch):
+    """As of a disk that is not mounted for one update."""
+    aside = library.folder.rename(tmp_path / "aside")
+    library.folder.mkdir()
+    with pytest.raises(DataError, match=r"holds no picture any more, and 10 are in its index"):
+        library.update()
+    assert len(library.search("a red kite", count=99)) == 10
+    library.folder.rmdir()
+    aside.rename(library.folder)
+    assert counts(without_encoding(library, monkeypatch)) == (0, 0, 0, 0)
+    assert_true(library)
+
+
+def test_a_folder_that_became_empty_keeps_its_pictures_until_it_is_confirmed(library, tmp_path, monkeypatch):
+    aside = (library.folder / "2023").rename(tmp_path / "aside")
+    (library.folder / "2023").mkdir()
+    done = library.update()
+    assert (done.deleted, done.total, list(done.kept.values())) == (0, 10, [4])
+    (library.folder / "2023").rmdir()
+    aside.rename(library.folder / "2023")
+    assert counts(without_encoding(library, monkeypatch)) == (0, 0, 0, 0)
+    for path in (library.folder / "2023").iterdir():
+        path.unlink()
+    assert library.update(forget=True).deleted == 4
+    assert_true(library)
+
+
+def test_a_folder_that_vanishes_during_the_walk_keeps_its_pictures(library, monkeypatch):
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("2023"):
+            raise FileNotFoundError(2, "No such file or directory")
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scandir)
+        done = library.update()
+    assert (done.deleted, done.kept) == (0, {"in a folder that cannot be listed": 4})
+    assert_true(library)
+
+
+def test_a_file_that_cannot_be_opened_for_a_while_keeps_its_features_and_is_tried_again(library, monkeypatch):
+    path = library.folder / "5.png"
+    os.utime(path, ns=(7, 7))
+    real = Path.read_bytes
+
+    def read_bytes(self):
+        if self.name == "5.png":
+            raise OSError(5, "Input/output error")
+        return real(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", read_bytes)
+        done = library.update()
+    assert list(done.broken) == ["5.png"]
+    assert_true(library)
+    assert counts(library.update()) == (0, 0, 0, 0)  # read, and it is what it was
+
+
+def test_what_failed_for_a_cause_that_can_go_is_tried_again(pictures, tmp_path, tiny_bundle, monkeypatch):
+    def refused(self):
+        if self.name == "5.png":
+            raise PermissionError(13, "Permission denied")
+        return real(self)
+
+    real = Path.read_bytes
+    library = Library.open(pictures, tiny_bundle, index=tmp_path / "index")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refused)
+        assert "Permission denied" in library.update().broken["5.png"]
+        assert library.update().broken == {}  # named once
+    assert library.status()["causes"] == {"permission denied": 1}
+    assert counts(library.update()) == (0, 1, 0, 0)
+    assert_true(library)
+
+
+def test_what_a_reader_refused_is_tried_again_by_other_readers_or_on_demand(library, monkeypatch):
+    (library.folder / "bad.png").write_bytes(b"no picture" * 20)
+    library.update()
+    opened = watched(monkeypatch)
+    library.update()
+    assert opened == []
+    library.update(retry=True)
+    assert opened == ["bad.png"]
+    monkeypatch.setattr(update, "readers", lambda _: "newer ones")
+    library.update()
+    library.update()
+    assert opened == ["bad.png"] * 2
+    assert library.status()["causes"] == {"not an image": 1}
+
+
+def test_a_file_that_changed_with_its_size_and_time_kept_is_seen(library):
+    path = library.folder / "5.png"
+    facts, data = path.stat(), path.read_bytes()
+    draw(path, 99)
+    other = path.read_bytes()
+    size = max(len(data), len(other))
+    for content in (data, other):
+        path.write_bytes(content.ljust(size, b"\0"))
+        os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        library.update()
+    assert_true(library)
+
+
+def test_new_times_of_an_old_content_cost_no_encoding_and_verify_reads_all(library, monkeypatch):
+    for path in library.folder.rglob("*.png"):
+        path.chmod(0o600)
+        os.utime(path, ns=(9, 9))
+    assert counts(without_encoding(library, monkeypatch)) == (0, 0, 0, 0)
+    assert library.status()["removed rows"] == 0
+    opened = watched(monkeypatch)
+    library.update()
+    assert opened == []
+    assert counts(without_encoding(library, monkeypatch, verify=True)) == (0, 0, 0, 0)
+    assert len(opened) == 10
+
+
+def test_patterns_are_kept_until_others_are_given(library):
+    assert library.update(exclude=["2023/"]).deleted == 4
+    assert (library.update().total, library.status()["left out"]) == (6, {"2023/": 1})
+    again = Library.open(library.folder, library.bundle, index=library.index_folder)
+    assert again.update().total == 6
+    assert again.update(exclude=[]).added == 4
+    assert_true(again)
+
+
+def test_a_name_that_is_no_text_is_indexed_and_found(library):
+    name = os.fsdecode(b"caf\xe9.png")
+    try:
+        draw(library.folder / name, 60)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    assert library.update().added == 1
+    assert library.search(str(library.folder / name), count=1)[0].path.name == name
+    assert len(library.like(name, count=99)) == 10
+    assert library.search(str(library.folder / name), count=1).to_json()[0]["path"].endswith(r"/caf\xe9.png")
+    (library.folder / name).rename(library.folder / "cafe.png")
+    assert counts(library.update()) == (0, 0, 1, 0)
+
+
+FULL = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+from conftest import untrained_bundle
+from diptych.errors import DataError
+from diptych.search.library import Library
+bundle = untrained_bundle(0)
+for limit in range(0, 60_000, 4_000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        with Library.open(sys.argv[2], bundle, index=sys.argv[3]) as library:
+            library.update(batch_size=2)
+    except DataError as error:
+        pass
+    else:
+        print("room enough")
+        break
+else:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    with Library.open(sys.argv[2], bundle, index=sys.argv[3]) as library:
+        library.update()
+        print(library.check(), len(library))
+"""
+
+
+def test_a_full_disk_is_a_sentence_and_loses_nothing(pictures, tmp_path, tiny_bundle):
+    script = [sys.executable, "-c", FULL, str(Path(__file__).parent), str(pictures), str(tmp_path / "index")]
+    done = subprocess.run(script, capture_output=True, text=True, check=False, timeout=300)
+    assert done.stdout.strip() in ("room enough", "[] 10"), done.stderr
+    assert done.returncode == 0
+    library = Library.open(pictures, tiny_bundle, index=tmp_path / "index")
+    library.update()
     assert_true(library)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from diptych.data.facts import Facts
 from diptych.search.database import DATABASE
-from diptych.search.query import Filters
+from diptych.search.filters import Filters
 from diptych.search.store import Store
 from diptych.search.writing import Entry, Writer
 

@@ -6,7 +6,7 @@ import pytest
 
 from diptych.errors import ConfigError, DataError
 from diptych.files import is_locked
-from diptych.search.index_folder import INDEX, INDEX_FORMAT
+from diptych.search.about import INDEX, IndexAbout
 from diptych.search.store import Store
 from diptych.search.writing import Entry, Writer, compact_index
 
@@ -27,9 +27,8 @@ def rows(part: Path) -> dict[str, list[list[float]]]:
     return {path: store.frames_of(known.id)[0].tolist() for path, known in store.known().items()}
 
 
-def about(part: str, tmp_path: Path) -> dict[str, str | int]:
-    said = {"format": INDEX_FORMAT, "folder": str(tmp_path), "fingerprint": "0", "model": "m", "dimensions": 4}
-    return {**said, "part": part}
+def about(part: str, tmp_path: Path) -> IndexAbout:
+    return IndexAbout(folder=tmp_path, fingerprint="0", model="m", dimensions=4, part=part)
 
 
 def test_whoever_has_a_writer_has_the_lock_and_nobody_else_gets_one(part):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +13,10 @@ import torch
 from torch import Tensor
 
 from diptych.data.ahead import batched, decoded_ahead, or_error
+from diptych.data.endings import kind_of
 from diptych.data.images import PICTURE_ENDINGS
 from diptych.data.inputs import as_pictures
+from diptych.data.walk import walk_folder
 from diptych.errors import ConfigError, DataError, ImageError
 from diptych.files import atomic_file, natural_order
 from diptych.runtime import fast_dtype
@@ -117,33 +120,42 @@ def encode_fast(bundle: Bundle, pixels: Sequence[np.ndarray]) -> np.ndarray:
     return torch.nn.functional.normalize(features, dim=1).numpy()  # bfloat16 has lost a part of the unit length
 
 
-def find_images(paths: Sequence[Path]) -> list[Path]:
+def find_images(paths: Sequence[Path], *, on_note: Callable[[str], None] | None = None) -> list[Path]:
     """Pictures in folders and their subfolders, in natural order, each once.
 
     Args:
-        paths: files, taken as they are, and folders, of which the files with a picture's ending are taken; what
-            starts with a dot is passed over.
+        paths: files, taken as they are, and folders, of which the files with a picture's ending are taken;
+            `walk_folder` says what is left out.
+        on_note: is called with a sentence for each entry that could not be looked at, and for each kind of picture
+            that has no reader here.
 
     Raises:
-        DataError: a path does not exist, or no picture was found.
+        DataError: a path does not exist or cannot be listed, or no picture was found.
     """
     found: dict[Path, None] = {}
     for path in paths:
-        if not path.exists():
-            raise DataError(f"{path} must be a picture or a folder of pictures, and does not exist.")
-        found |= dict.fromkeys(_inside(path) if path.is_dir() else [path])
+        try:
+            is_folder = stat.S_ISDIR(path.stat().st_mode)
+        except (OSError, ValueError) as error:
+            what = f"{path} must be a picture or a folder of pictures, and "
+            if isinstance(error, FileNotFoundError) and not path.is_symlink():
+                raise DataError(f"{what}does not exist.") from None
+            sentence = f"{what}cannot be looked at: {getattr(error, 'strerror', None) or error}."
+            if len(paths) == 1 or on_note is None:
+                raise DataError(sentence) from None
+            on_note(sentence)  # as a shell's pattern may well name a link that leads nowhere
+            continue
+        found |= dict.fromkeys(_inside(path, on_note) if is_folder else [path])
     if not found:
         names = ", ".join(map(str, paths)) or "no path at all"
         raise DataError(f"no picture was found in {names}. Endings that count: {', '.join(PICTURE_ENDINGS)}.")
     return list(found)
 
 
-def _inside(folder: Path) -> list[Path]:
-    pictures = [
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower().removeprefix(".") in PICTURE_ENDINGS
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    ]
-    return sorted(pictures, key=lambda path: [natural_order(part) for part in path.relative_to(folder).parts])
+def _inside(folder: Path, on_note: Callable[[str], None] | None) -> list[Path]:
+    walk = walk_folder(folder)
+    for sentence in walk.notes() if on_note else ():
+        assert on_note
+        on_note(sentence)
+    names = [name for name in walk.files if kind_of(name).what == "picture"]
+    return [folder / name for name in sorted(names, key=lambda name: [natural_order(part) for part in name.split("/")])]

@@ -86,6 +86,11 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def shown(path: str | os.PathLike[str]) -> str:
+    r"""A path as text that any reader takes: a byte that is no UTF-8 as `\xNN`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def natural_order(name: str) -> tuple[list[str | int], str]:
     """A sort key: picture9 before picture10, whatever the case; names that read the same go by their letters."""
     parts = re.split(r"(\d+)", name.casefold())

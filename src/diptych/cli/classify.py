@@ -76,6 +76,8 @@ def classify(
     from diptych.weights.registry import DEFAULT_MODEL, load
 
     bundle = limited(load(model), max_pixels)
+    if len(names) == 1 and bundle.model.logit_bias is None:
+        complain(f"{names[0]} is the only label, so it gets 100 % whatever a picture shows. Add one for all else.")
     classifier = ZeroShotClassifier(bundle, names, prompts)
     for text in classifier.unread:
         complain(str(text))

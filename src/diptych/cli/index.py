@@ -1,28 +1,27 @@
-"""`diptych index`: the index of a folder, made, looked at, checked, copied and exported."""
+"""`diptych index`: the index of a folder, made, looked at, checked, mended, moved, copied, exported and removed."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
-from cyclopts.types import PositiveInt
 from cyclopts.validators import Path as CheckPath
 
 from diptych.cli.console import complain, print_table
-from diptych.cli.options import MEGAPIXELS
+from diptych.cli.indexing import DEFAULT_OPTIONS, IndexOptions, model_of, opened, updated
 
-index = App(name="index", help="Make, check, copy and export the index that diptych search uses.")
+index = App(name="index", help="Make, check, mend, move, copy, export and remove the index that diptych search uses.")
 
 
 @index.command
 def update(
     folder: Path = Path(),
     *,
-    model: str | None = None,
-    index: Path | None = None,
-    reindex: bool = False,
-    batch_size: PositiveInt = 64,
-    max_pixels: PositiveInt = MEGAPIXELS,
+    options: IndexOptions = DEFAULT_OPTIONS,
+    retry: bool = False,
+    verify: bool = False,
+    forget: bool = False,
 ) -> None:
     """Bring the index of a folder in step with it, without a search; the first time, make it.
 
@@ -30,21 +29,15 @@ def update(
     ----------
     folder
         Of pictures and videos, read with its subfolders; by default the one you are in.
-    model
-        A name from `diptych models`, or a bundle's folder. By default the model that ships with diptych.
-    index
-        The folder where the index lies, instead of the cache.
-    reindex
-        Encode all pictures anew when the index is of another model; until that is through the old one answers.
-    batch_size
-        Pictures in one forward pass.
-    max_pixels
-        Millions of pixels that are decoded of one picture at most; a JPEG with more is decoded at a part of its size.
+    retry
+        Open again what could not be read, whatever the cause was.
+    verify
+        Read every file again, also where size and times are those known; only changed ones are encoded.
+    forget
+        Forget what is gone from the folder, also where a disk may only be away.
     """
-    from diptych.cli.indexing import opened, updated
-
-    with opened(folder.expanduser(), model, index=index, reindex=reindex, max_pixels=max_pixels) as library:
-        done = updated(library, batch_size=batch_size, must=True)
+    with opened(folder.expanduser(), options) as library:
+        done = updated(library, options, must=True, retry=retry, verify=verify, forget=forget)
         assert done is not None
         print(
             f"{done.total:,} files in {library.index_folder}: {done.added:,} added, {done.changed:,} changed, "
@@ -65,16 +58,129 @@ def status(folder: Path = Path(), *, index: Path | None = None, json_: bool = Fa
     json_
         Print JSON.
     """
+    from diptych.files import shown
     from diptych.search.index_folder import open_store, status_of
 
     about, store = open_store(folder, index)
     facts, faults = status_of(about, store), store.faults()
     if json_:
-        print(json.dumps({**facts, "faults": faults}, indent=2))
+        print(json.dumps({**facts, "faults": {shown(path): why for path, why in faults.items()}}, indent=2))
         return
-    print_table([(key, f"{value:,}" if isinstance(value, int) else str(value)) for key, value in facts.items()])
+    print_table([(key, _cell(value)) for key, value in facts.items() if value not in ({}, [])])
     for message in faults.values():
         complain(f"skipped: {message}")
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{count:,} {what}" for what, count in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+@index.command(name="list")
+def list_(*, json_: bool = False) -> None:
+    """List the indexes that lie in the cache: of which folder each is, and whether that is still there.
+
+    Parameters
+    ----------
+    json_
+        Print JSON.
+    """
+    from diptych.files import shown
+    from diptych.search.moving import list_indexes
+
+    found = list_indexes()
+    if json_:
+        rows = [
+            {
+                **asdict(one),
+                "index": shown(one.index),
+                "folder": shown(one.folder) if one.folder else None,
+            }
+            for one in found
+        ]
+        print(json.dumps(rows, indent=2))
+        return
+    if not found:
+        complain("no index lies in the cache.")
+        return
+    print_table(
+        [
+            (
+                shown(one.folder) if one.folder else "?",
+                "" if one.is_there else "gone",
+                f"{one.files:,}",
+                f"{one.bytes / 1e6:,.1f}",
+                one.model,
+                shown(one.index),
+            )
+            for one in found
+        ],
+        header=("folder", "", "files", "MB", "model", "index"),
+        numbers=[2, 3],
+    )
+    for one in found:
+        if one.fault:
+            complain(one.fault)
+
+
+@index.command
+def move(old: Path, new: Path, *, index: Path | None = None) -> None:
+    """Tell an index that its folder has another path now; nothing is encoded again.
+
+    A search or an update of the new path finds out by itself when the pictures are the same.
+
+    Parameters
+    ----------
+    old
+        The path that the folder had; it need not be there any more.
+    new
+        The path that it has.
+    index
+        The folder where the index lies, instead of the cache.
+    """
+    from diptych.search.moving import move_index
+
+    print(f"the index of {new} is in {move_index(old, new, index)}")
+
+
+@index.command
+def remove(folder: Path, *, index: Path | None = None) -> None:
+    """Remove the index of a folder; the pictures are not touched.
+
+    Parameters
+    ----------
+    folder
+        Of pictures; it need not be there any more.
+    index
+        The folder where the index lies, instead of the cache.
+    """
+    from diptych.search.moving import remove_index
+
+    print(f"removed {remove_index(folder, index)}")
+
+
+@index.command
+def repair(folder: Path = Path(), *, options: IndexOptions = DEFAULT_OPTIONS) -> None:
+    """Take what is damaged out of an index, and encode it anew.
+
+    Parameters
+    ----------
+    folder
+        Of pictures; by default the one you are in.
+    """
+    from diptych.search.repair import repair_index
+
+    bundle, _ = model_of(folder, options)
+    done = repair_index(folder, bundle.fingerprint(), bundle.model.config.embed_dim, options.index)
+    for sentence in done:
+        complain(sentence)
+    with opened(folder.expanduser(), options) as library:
+        update = updated(library, options, must=True)
+        assert update is not None
+        print(f"{update.total:,} files in {library.index_folder}: {update.added:,} encoded anew")
 
 
 @index.command

@@ -1,6 +1,7 @@
 """What several commands take: pictures by path or pattern, prompt templates, and how a model is measured."""
 
 import glob
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,14 +129,14 @@ def find_pictures(names: Sequence[str], *, hint: str = "") -> list[Path]:
     paths: list[Path] = []
     for name in names:
         path = Path(name).expanduser()
-        if path.exists():
+        if os.path.lexists(path):
             paths.append(path)
         elif found := glob.glob(str(path), recursive=True):  # noqa: PTH207, Path.glob takes no absolute one
             paths += sorted(map(Path, found))  # as a shell does
         else:
             cure = hint if not path.suffix else ""
             raise DataError(f"{name} must be a picture, a folder or a pattern, and nothing is there. {cure}".rstrip())
-    return find_images(paths)
+    return find_images(paths, on_note=lambda sentence: complain(f"skipped: {sentence}"))
 
 
 def limited(bundle: "Bundle", megapixels: int) -> "Bundle":

@@ -1,22 +1,26 @@
 """`diptych search`: words or a picture in, the pictures of a folder that fit best out."""
 
+import contextlib
+import difflib
 import json
 import os
+import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclopts.types import NonNegativeInt, PositiveInt
 
 from diptych.cli.console import complain, print_table
-from diptych.cli.options import MEGAPIXELS
+from diptych.cli.indexing import DEFAULT_OPTIONS, IndexOptions, opened, updated
 from diptych.cli.thumbnails import print_thumbnails
 from diptych.errors import ConfigError
+from diptych.search.filters import Filters, parse_day, parse_place
 
 if TYPE_CHECKING:
     from diptych.search.library import Library
-    from diptych.search.query import Filters
     from diptych.search.results import Results
 
 
@@ -37,12 +41,8 @@ def search(
     open_: bool = False,
     thumbnails: bool = False,
     json_: bool = False,
-    model: str | None = None,
-    index: Path | None = None,
-    reindex: bool = False,
+    options: IndexOptions = DEFAULT_OPTIONS,
     no_update: bool = False,
-    batch_size: PositiveInt = 64,
-    max_pixels: PositiveInt = MEGAPIXELS,
 ) -> None:
     """Find pictures in a folder by words, by a picture, or by both.
 
@@ -60,7 +60,7 @@ def search(
     not_
         Words that shall not fit; may be given several times. The same as - "words" in the query.
     like
-        More like this picture of the folder.
+        More like this picture of the folder: its path from where you are, or below the folder.
     duplicates
         Groups of pictures that look the same, instead of a query.
     threshold
@@ -68,7 +68,7 @@ def search(
     count
         How many to show.
     within
-        A subfolder, e.g. 2023/june.
+        A subfolder, e.g. 2023/june: its path from where you are, or below the folder.
     after
         Taken on this day or later: 2023, 2023-06 or 2023-06-30. A picture that tells no date is left out.
     before
@@ -87,26 +87,11 @@ def search(
         Show small pictures in a terminal that can: kitty, Ghostty, WezTerm, iTerm2.
     json_
         Print JSON.
-    model
-        A name from `diptych models`, or a bundle's folder. By default the model that ships with diptych.
-    index
-        The folder where the index lies, instead of the cache.
-    reindex
-        Encode all pictures anew when the index is of another model.
     no_update
         Do not look for changed files: search what is indexed.
-    batch_size
-        Pictures in one forward pass.
-    max_pixels
-        Millions of pixels that are decoded of one picture at most; a JPEG with more is decoded at a part of its size.
     """
     text, folder = _split(words, wants_query=not (like or duplicates))
-
-    from diptych.cli.indexing import opened, updated
-    from diptych.search.query import Filters, Query, parse_day, parse_place
-
     filters = Filters(
-        folder=within,
         after=parse_day(after) if after else None,
         before=parse_day(before) if before else None,
         min_side=min_side,
@@ -114,10 +99,16 @@ def search(
         camera=camera,
         near=parse_place(near) if near else None,
     )
+    if not (like or duplicates or text.strip()):
+        raise ConfigError("each part of a query must have words or a picture. Got ''.")
+
+    from diptych.search.query import Query
+
     query = None if like or duplicates else Query.parse(text).without(*(not_ or ()))
-    with opened(folder, model, index=index, reindex=reindex, max_pixels=max_pixels) as library:
+    with opened(folder, options) as library:
+        filters = replace(filters, folder=_from_here(within, library.folder))
         if not no_update:
-            updated(library, batch_size=batch_size)
+            updated(library, options)
         if duplicates:
             _print_groups(library.duplicates(threshold=threshold, filters=filters), json_=json_)
             return
@@ -127,7 +118,7 @@ def search(
                     complain(str(text))
             results = library.search(query, count=count, filters=filters)
         else:
-            results = library.like(Path(like or "").absolute(), count=count, filters=filters)
+            results = library.like(_from_here(like or "", library.folder), count=count, filters=filters)
         _print(results, library, filters, json_=json_, thumbnails=thumbnails)
         if open_:
             _open([str(row.path) for row in results])
@@ -143,10 +134,45 @@ def _split(words: tuple[str, ...], *, wants_query: bool) -> tuple[str, Path]:
         raise ConfigError(
             'there must be something to search for, e.g. diptych search "two dogs on a beach" ~/Pictures.'
         )
-    last = Path(words[-1]).expanduser()
+    final = words[-1]
+    last = Path(final).expanduser()
+    if len(words) == 1 and last.is_dir():
+        raise ConfigError(
+            f"{words[0]} is a folder, and there is no query. Put words in front: diptych search "
+            f'"two dogs on a beach" {shlex.quote(words[0])}. To search for the word here: diptych search '
+            f"{shlex.quote(words[0])} ."
+        )
     if len(words) > 1 and (last.is_dir() or len(words) == 2):
         return " ".join(words[:-1]), last
+    if mistaken := _mistaken_folder(final, alone=len(words) == 1):
+        raise ConfigError(
+            f"the folder comes last, and {mistaken} If it belongs to the query, quote that and name the "
+            f'folder: diptych search "{" ".join(words)}" .'
+        )
     return " ".join(words), Path()
+
+
+def _mistaken_folder(last: str, *, alone: bool) -> str:
+    """Why the last of several words, or a lone one, is rather a folder that does not exist; nothing when it is not."""
+    if any(letter in last for letter in ' "\t') or Path(last).suffix or last in ("+", "-", "."):
+        return ""
+    if last.startswith((os.sep, f".{os.sep}", f"..{os.sep}", "~")) or last.endswith(os.sep):
+        return f"{last} is none."
+    if os.sep in last and Path(Path(last).parts[0]).is_dir():
+        return f"{last} is none."
+    if not alone:
+        with contextlib.suppress(OSError):
+            folders = {item.name.lower(): item.name for item in os.scandir() if item.is_dir()}
+            if near := difflib.get_close_matches(last.lower(), folders, n=1, cutoff=0.8):
+                return f"{last} is none. Did you mean {folders[near[0]]}?"
+    return ""
+
+
+def _from_here(name: str, folder: Path) -> str:
+    """A path below the folder of pictures, or as it stands from where the user is."""
+    here = Path(name).expanduser().absolute()
+    is_of_folder = here.is_relative_to(folder) or here.resolve().is_relative_to(folder)
+    return str(here) if name and os.path.lexists(here) and is_of_folder else name
 
 
 def _print(results: "Results", library: "Library", filters: "Filters", *, json_: bool, thumbnails: bool) -> None:
@@ -154,8 +180,6 @@ def _print(results: "Results", library: "Library", filters: "Filters", *, json_:
         print(json.dumps(results.to_json(), indent=2))
         return
     if not results:
-        from diptych.search.query import Filters
-
         left = "no picture passes the filters" if filters != Filters() else f"no picture of {library.folder} is indexed"
         complain(f"nothing was found: {left}.")
         return
@@ -179,9 +203,17 @@ def _print_groups(groups: "list[Results]", *, json_: bool) -> None:
     for i, group in enumerate(groups):
         if i:
             print()
-        print_table([(f"{row.score:.3f}", _shown(row.path)) for row in group], numbers=[0])
+        rows = []
+        for j, row in enumerate(group):
+            size = f"{row.width} x {row.height}" if row.width else ""
+            date = row.date.strftime("%Y-%m-%d") if row.date else ""
+            rows.append((f"{row.score:.3f}", _shown(row.path), size, f"{row.bytes:,}", date, "" if j else "best"))
+            rows += [("", _shown(other), "", "", "", "the same file, by a link") for other in row.also]
+        print_table(rows, header=("score", "picture", "pixels", "bytes", "taken", "") if not i else (), numbers=[0, 3])
     more = sum(len(group) - 1 for group in groups)
-    complain(f"{len(groups):,} groups; {more:,} pictures could go.")
+    links = sum(len(row.also) for group in groups for row in group)
+    freeing = f" {links:,} names are links to files listed already: to remove one frees nothing." if links else ""
+    complain(f"{len(groups):,} groups; {more:,} pictures could go.{freeing}")
 
 
 def _shown(path: Path) -> str:

@@ -106,6 +106,7 @@ def serve(
         from diptych.serve.urls import Fetcher
     except ImportError as error:
         raise missing_extra("serving", "serve") from error
+    from diptych.cli.indexing import IndexOptions, model_of
     from diptych.search.library import Library
     from diptych.serve.limits import Limits
     from diptych.weights.registry import DEFAULT_MODEL, load
@@ -129,10 +130,13 @@ def serve(
             "--api-key-file, or say --no-key."
         )
     with _listen(host, port) as listener, _quiet_libraries():
-        bundle = load(model)
-        opened = None if library is None else Library.open(library, bundle, index=index)
+        if library is None:
+            bundle, named, opened = load(model), model or DEFAULT_MODEL, None
+        else:  # an index knows its model
+            bundle, named = model_of(library, IndexOptions(model=model, index=index))
+            opened = Library.open(library, bundle, index=index, model=named)
         gallery = None if opened is None else Gallery(opened)
-        name = Path(model).name if model else DEFAULT_MODEL
+        name = Path(named).name
         service = Service(bundle, name=name, limits=limits, gallery=gallery, fetch=fetch)
         config = uvicorn.Config(
             create_app(service, api_key=api_key, hosts=_names(host, allow_host or [])),
@@ -194,8 +198,10 @@ def _indexing(library: "Library | None", gallery: "Gallery | None") -> Iterator[
     def update() -> None:
         try:
             found = library.update(batch_size=64, on_progress=tell, should_stop=must_stop.is_set)
-            for message in found.broken.values():
+            for message in (*found.broken.values(), *found.new_notes):
                 complain(f"skipped: {message}")
+            for why, count in found.kept.items():
+                complain(f"{count:,} files are gone and stay in the index, as {why}.")
         except (DiptychError, OSError) as error:
             complain(f"answers come from what was indexed before: {error}")
         finally:

@@ -14,14 +14,16 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from diptych.data.ahead import batched, decoded_ahead, pixels_of
+from diptych.data.facts import Facts
 from diptych.data.images import Preprocess
 from diptych.embed import encode_fast
 from diptych.errors import ConfigError, DataError, missing_extra
 from diptych.files import atomic_file
 from diptych.pairs.sources import Pairs
+from diptych.search.feature_table import FeatureRow, feature_schema, feature_table
 from diptych.weights.bundle import Bundle
 
-PARTS_FORMAT = "diptych-features-1"
+PARTS_FORMAT = "diptych-features-2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +59,8 @@ def embed_bulk(
     Args:
         bundle: the model; pictures go through `Preprocess.fast_pixels` and `encode_fast`.
         pairs: the samples, as `open_pairs` gives them; captions are not read.
-        out: `NAME.parquet`, a folder of files, or `NAME.lance`, a Lance table; columns `key`, `part`, `features`
-            (list of D float32, of fixed size in Lance; null for what cannot be read) and `fault`.
+        out: `NAME.parquet`, a folder of files, or `NAME.lance`, a Lance table; columns as of
+            `feature_schema`.
         part_size: samples of one part; what a killed process loses at most.
         batch_size: pictures a forward pass.
         rank: of this process, from 0.
@@ -136,18 +138,27 @@ class Parts:
         Returns:
             How many of its samples could not be read.
         """
-        rows: list[tuple[str, np.ndarray | None, str | None]] = []
+        rows: list[FeatureRow] = []
         read = functools.partial(_read, self._pairs, self._bundle.preprocess)
         samples = self.samples(part)
         with decoded_ahead(read, samples, self._batch_size, pixels=lambda sample: pixels_of(sample.pixels)) as ready:
             for batch in batched(ready, self._batch_size):
                 good = [sample.pixels for sample in batch if sample.pixels is not None]
                 features = iter(encode_fast(self._bundle, good))
-                rows += [(key, None if pixels is None else next(features), fault) for key, pixels, fault in batch]
+                rows += [
+                    FeatureRow(
+                        key=sample.key,
+                        features=None if sample.pixels is None else next(features),
+                        facts=sample.facts,
+                        part=part,
+                        fault=sample.fault,
+                    )
+                    for sample in batch
+                ]
                 if on_batch:
                     on_batch(len(batch))
-        self._target.write(part, _table(part, rows, self._bundle.model.config.embed_dim, self._schema))
-        return sum(fault is not None for _, _, fault in rows)
+        self._target.write(part, feature_table(rows, self._schema))
+        return sum(row.fault is not None for row in rows)
 
 
 class _Sample(NamedTuple):
@@ -156,6 +167,7 @@ class _Sample(NamedTuple):
     key: str
     pixels: np.ndarray | None  # [S, S, 3] uint8
     fault: str | None
+    facts: Facts = Facts()
 
 
 def _read(pairs: Pairs, preprocess: Preprocess, index: int) -> _Sample:
@@ -165,7 +177,8 @@ def _read(pairs: Pairs, preprocess: Preprocess, index: int) -> _Sample:
         key = sample.key
         if sample.picture is None:
             return _Sample(key, None, "no picture")
-        return _Sample(key, preprocess.fast_pixels(sample.picture, key)[0], None)
+        pixels, facts = preprocess.fast_pixels(sample.picture, key)
+        return _Sample(key, pixels, None, facts)
     except DataError as error:
         return _Sample(key, None, str(error))
 
@@ -184,12 +197,8 @@ class _ParquetParts:
         return {int(path.stem.split("-")[1]) for path in self._out.glob("part-*.parquet")}
 
     def write(self, part: int, table: Any) -> None:
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        # As plain lists: a null of fixed size is written by all, and read by pyarrow from 26 on only.
-        column = table.schema.get_field_index("features")
-        table = table.cast(table.schema.set(column, pa.field("features", pa.list_(pa.float32()))))
         with atomic_file(self._out / f"part-{part:06}.parquet") as aside:
             pq.write_table(table, aside)
 
@@ -222,24 +231,13 @@ def _open_target(out: Path, schema: Any) -> _Target:
 
 
 def _schema(bundle: Bundle, pairs: Pairs, part_size: int) -> Any:
-    try:
-        import pyarrow as pa
-    except ImportError:
-        raise missing_extra("writing tables", "parquet", "NAME.npz is written without it.") from None
-    return pa.schema(
-        [
-            ("key", pa.string()),
-            ("part", pa.int32()),
-            ("features", pa.list_(pa.float32(), bundle.model.config.embed_dim)),
-            ("fault", pa.string()),
-        ],
-        metadata={
-            "format": PARTS_FORMAT,
-            "model": bundle.fingerprint(),
-            "samples": f"{len(pairs)} {pairs.fingerprint()}",
-            "part size": str(part_size),
-        },
-    )
+    metadata = {
+        "format": PARTS_FORMAT,
+        "model": bundle.fingerprint(),
+        "samples": f"{len(pairs)} {pairs.fingerprint()}",
+        "part size": str(part_size),
+    }
+    return feature_schema(bundle.model.config.embed_dim, metadata)
 
 
 def _check_same(out: Path, there: dict[bytes, bytes], ours: dict[bytes, bytes]) -> None:
@@ -249,20 +247,3 @@ def _check_same(out: Path, there: dict[bytes, bytes], ours: dict[bytes, bytes]) 
                 f"{out} must have been begun with the same {key.decode()}, and was not. Choose another name, or "
                 "remove it."
             )
-
-
-def _table(part: int, rows: list[tuple[str, np.ndarray | None, str | None]], dimensions: int, schema: Any) -> Any:
-    import pyarrow as pa
-
-    features = np.zeros((len(rows), dimensions), np.float32)
-    for i, (_, row, _) in enumerate(rows):
-        if row is not None:
-            features[i] = row
-    mask = pa.array([row is None for _, row, _ in rows])
-    columns = [
-        pa.array([key for key, _, _ in rows], pa.string()),
-        pa.array([part] * len(rows), pa.int32()),
-        pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), dimensions, mask=mask),
-        pa.array([fault for _, _, fault in rows], pa.string()),
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)

@@ -1,9 +1,16 @@
-"""Which rows of features are alike: every pair is compared, block by block.
+"""Which rows of features are alike, and which file of those that are is the best copy.
+
+Every pair of rows is compared, block by block.
 
 In bfloat16 where the processor is quick at it: either vector and their product are each rounded by at most 2^-9 of
 themselves, so a cosine is off by 3 * 2^-9 and a trifle. Pairs that may reach the threshold by this are compared again
 in float32.
 """
+
+import contextlib
+import datetime
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,6 +18,7 @@ from torch import Tensor
 
 from diptych.runtime import default_device, fast_dtype
 from diptych.search.index import taken
+from diptych.search.results import Hit
 
 _PAIRS = 2_048  # rows whose cosines with as many others are held at once
 _ROUNDING = 1e-6  # of a cosine: two copies of one row may miss 1 by it
@@ -69,3 +77,37 @@ def _join(groups: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
         np.minimum.at(groups, second[is_apart], first[is_apart])
         while not np.array_equal(further := groups[groups], groups):
             groups[:] = further
+
+
+def best_first(hits: Sequence[Hit]) -> list[Hit]:
+    """Files that are alike, the best copy first: most pixels, then most bytes, then taken first.
+
+    Names that lead to one file, by links or as hard links, become one hit: by its own name where it has one, and the
+    others in `also`. What is gone is left out.
+    """
+    names: dict[object, list[Hit]] = {}
+    sizes: dict[object, int] = {}
+    for hit in hits:
+        file: object = hit.path
+        try:
+            facts = hit.path.stat()
+        except FileNotFoundError:
+            continue
+        except OSError:  # on a disk that is away: still a copy
+            facts = None
+        if facts is not None:
+            file = (facts.st_dev, facts.st_ino)
+            sizes[file] = facts.st_size
+        names.setdefault(file, []).append(hit)
+    found = []
+    for file, group in names.items():
+        own, *others = sorted(group, key=lambda hit: (_is_link(hit), len(hit.path.parts), hit.path))
+        found.append(replace(own, bytes=sizes.get(file, 0), also=tuple(other.path for other in others)))
+    latest = datetime.datetime.max
+    return sorted(found, key=lambda hit: (-hit.width * hit.height, -hit.bytes, hit.date or latest, str(hit.path)))
+
+
+def _is_link(hit: Hit) -> bool:
+    with contextlib.suppress(OSError):
+        return hit.path.resolve() != hit.path
+    return True

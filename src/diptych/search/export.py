@@ -1,15 +1,16 @@
 """An index as a copy of itself, or as a file for other programs."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from diptych.embed import Embedded
-from diptych.errors import ConfigError, DataError, missing_extra
-from diptych.files import atomic_file, atomic_folder, write_json
-from diptych.search.index_folder import INDEX, open_store
+from diptych.errors import ConfigError, DataError
+from diptych.files import atomic_file, atomic_folder, shown
+from diptych.search.about import IndexAbout, write_about
+from diptych.search.feature_table import FeatureRow, feature_schema, feature_table
+from diptych.search.index_folder import open_store
 from diptych.search.store import Store
 
 _BLOCK = 16_384  # rows of Parquet that are held at once
@@ -33,8 +34,8 @@ def copy_index(folder: Path, out: Path, index: Path | None = None) -> int:
     if out.exists():
         raise DataError(f"{out} must not exist yet: a copy replaces nothing. Choose another name.")
     with atomic_folder(out) as aside:
-        store.copy_to(aside / about["part"])
-        write_json(aside / INDEX, about)
+        store.copy_to(aside / about.part)
+        write_about(aside, about)
     return store.status()["rows"]
 
 
@@ -60,58 +61,34 @@ def export_index(folder: Path, out: Path, index: Path | None = None) -> int:
         return _write_parquet(about, store, out)
     if out.suffix not in (".npz", ".safetensors"):
         raise ConfigError(f"an index is exported as .parquet, .npz or .safetensors. Got {out}.")
-    snapshot = store.snapshot()
+    snapshot, entries = store.listing()
     rows = np.flatnonzero(snapshot.files >= 0)
-    entries = store.entries(set(snapshot.files[rows].tolist()))
     keys = []
     for number, seconds in zip(snapshot.files[rows].tolist(), snapshot.times[rows].tolist(), strict=True):
-        path = entries[number][0]
+        path = shown(entries[number][0])
         keys.append(path if np.isnan(seconds) else f"{path}#{seconds:g}")
     Embedded(tuple(keys), torch.from_numpy(np.array(snapshot.features[rows])), store.faults()).save(out)
     return len(rows)
 
 
-def _write_parquet(about: dict[str, Any], store: Store, out: Path) -> int:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise missing_extra(f"writing {out}", "parquet", "NAME.npz is written without it.") from None
-    snapshot = store.snapshot()
+def _write_parquet(about: IndexAbout, store: Store, out: Path) -> int:
+    said = {"folder": shown(about.folder), "model": about.model, "fingerprint": about.fingerprint}
+    schema = feature_schema(store.dimensions, said)
+    import pyarrow.parquet as pq
+
+    snapshot, entries = store.listing()
     rows = np.flatnonzero(snapshot.files >= 0)
-    facts = {"folder": about["folder"], "model": about["model"], "fingerprint": about["fingerprint"]}
-    schema = pa.schema(
-        [
-            ("path", pa.string()),
-            ("time", pa.float32()),
-            ("width", pa.int32()),
-            ("height", pa.int32()),
-            ("taken", pa.timestamp("s")),
-            ("camera", pa.string()),
-            ("latitude", pa.float64()),
-            ("longitude", pa.float64()),
-            ("features", pa.list_(pa.float32(), store.dimensions)),
-        ],
-        metadata=facts,
-    )
     with atomic_file(out) as aside, pq.ParquetWriter(aside, schema) as writer:
         for start in range(0, len(rows), _BLOCK):
             block = rows[start : start + _BLOCK]
-            numbers = snapshot.files[block].tolist()
-            entries = store.entries(set(numbers))
-            found = [entries[number] for number in numbers]
-            places = [fact.place or (None, None) for _, fact in found]
-            features = pa.array(np.array(snapshot.features[block]).reshape(-1))
-            columns = [
-                pa.array([path for path, _ in found]),
-                pa.array([None if np.isnan(t) else t for t in snapshot.times[block].tolist()], pa.float32()),
-                pa.array([fact.width for _, fact in found], pa.int32()),
-                pa.array([fact.height for _, fact in found], pa.int32()),
-                pa.array([fact.taken for _, fact in found], pa.timestamp("s")),
-                pa.array([fact.camera for _, fact in found]),
-                pa.array([latitude for latitude, _ in places], pa.float64()),
-                pa.array([longitude for _, longitude in places], pa.float64()),
-                pa.FixedSizeListArray.from_arrays(features, store.dimensions),
-            ]
-            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+            found = []
+            for features, number, seconds in zip(
+                snapshot.features[block], snapshot.files[block].tolist(), snapshot.times[block].tolist(), strict=True
+            ):
+                path, facts = entries[number]
+                time = None if np.isnan(seconds) else seconds
+                found.append(FeatureRow(key=path, features=features, time=time, facts=facts))
+            writer.write_table(feature_table(found, schema))
+        faults = [FeatureRow(key=path, features=None, fault=fault) for path, fault in store.faults().items()]
+        writer.write_table(feature_table(faults, schema))
     return len(rows)

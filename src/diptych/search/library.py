@@ -4,8 +4,11 @@ The index of a folder lies in the user's cache unless told otherwise. It holds o
 `index.json`, which names the one that answers. A change of model fills a new part while the old one answers.
 """
 
+import os
+import shlex
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +17,20 @@ import numpy as np
 from diptych.data.facts import Facts
 from diptych.data.images import ImageSource
 from diptych.errors import ConfigError, DataError
+from diptych.search.about import IndexAbout, command, read_about
 from diptych.search.ann import APPROXIMATE_FROM, ApproximateScanner
 from diptych.search.database import DATABASE
-from diptych.search.duplicates import alike
+from diptych.search.duplicates import alike, best_first
+from diptych.search.filters import Filters
 from diptych.search.index import Scanner
-from diptych.search.index_folder import describe_index, index_folder, read_about, status_of
-from diptych.search.query import Filters, Query
+from diptych.search.index_folder import place_of, status_of
+from diptych.search.moving import adopted, moved_along
+from diptych.search.names import folder_named, names_of
+from diptych.search.query import Query
 from diptych.search.reading import THUMBNAIL, thumbnail_of
 from diptych.search.results import Hit, Results
 from diptych.search.store import Snapshot, Store
-from diptych.search.update import Update, UpdateProgress, update_index
+from diptych.search.update import Update, UpdateOptions, UpdateProgress, tidy, update_index
 from diptych.search.writing import Writer
 from diptych.weights.bundle import Bundle
 
@@ -31,13 +38,14 @@ from diptych.weights.bundle import Bundle
 class Library:
     """A folder of pictures and its index. Made by `Library.open`."""
 
-    def __init__(self, folder: Path, index: Path, bundle: Bundle, *, part: str, answering: str) -> None:
+    def __init__(self, folder: Path, index: Path, bundle: Bundle, about: IndexAbout, *, answering: str) -> None:
         self.folder = folder
         self.index_folder = index  # where the index lies
         self.bundle = bundle
-        self._part = part  # the one that `update` fills
+        self._about = about
+        self._part = about.part  # the one that `update` fills
         self._answering = answering  # the one that searches read; differs while the model is being changed
-        self._store = Store(index / part, bundle.model.config.embed_dim)
+        self._store = Store(index / about.part, bundle.model.config.embed_dim)
         self._lock = threading.RLock()
         self._snapshot: Snapshot | None = None
         self._version = -1
@@ -45,43 +53,53 @@ class Library:
 
     @classmethod
     def open(
-        cls, folder: str | Path, bundle: Bundle, *, index: str | Path | None = None, reindex: bool = False
+        cls,
+        folder: str | Path,
+        bundle: Bundle,
+        *,
+        index: str | Path | None = None,
+        reindex: bool = False,
+        model: str = "",
     ) -> "Library":
         """Open the library of a folder, which is made when there is none; `update` fills it.
+
+        An index that was made of the same pictures under another path is taken: where the folder was renamed or mounted
+        elsewhere it moves with it, where it was copied it is copied.
 
         Args:
             folder: of pictures.
             bundle: the model that encodes pictures and queries.
             index: where the index lies; by default `index_folder(folder)`.
             reindex: let another model take the index over: `update` encodes all pictures with it.
+            model: what `load` makes this model from; the index notes it.
 
         Raises:
             ConfigError: the index is of another model, or of another folder.
-            DataError: there is no such folder, or the index is damaged or of a newer version.
+            DataError: there is no such folder, or the index is damaged or of another version.
         """
-        folder = Path(folder).expanduser().resolve()
+        folder, place = place_of(Path(folder), Path(index) if index is not None else None)
         if not folder.is_dir():
             raise DataError(f"{folder} must be a folder of pictures, and is none.")
-        index = Path(index).expanduser().resolve() if index is not None else index_folder(folder)
         dimensions, fingerprint = bundle.model.config.embed_dim, bundle.fingerprint()
         part = fingerprint[:16]
-        about = read_about(index)
+        mine = IndexAbout(folder=folder, fingerprint=fingerprint, part=part, dimensions=dimensions, model=model)
+        about = read_about(place) or (adopted(folder, place, fingerprint) if index is None else None)
         if about is None:
-            with Writer(index / part, dimensions) as writer:
-                if (about := read_about(index)) is None:  # nobody was faster
-                    about = describe_index(folder, fingerprint, part, bundle)
+            with Writer(place / part, dimensions) as writer:
+                if (about := read_about(place)) is None:  # nobody was faster
+                    about = mine
                     writer.answer(about)
-        if Path(about["folder"]) != folder:
-            raise ConfigError(f"{index} is the index of {about['folder']}, not of {folder}. Choose another --index.")
-        if about["fingerprint"] != fingerprint and not reindex:
+        if about.folder != folder:
+            about = moved_along(place, about, folder)
+        if about.fingerprint != fingerprint and not reindex:
             raise ConfigError(
-                f"{index} was made with another model ({about['model'] or about['fingerprint'][:12]}), and features of "
-                "two models cannot be compared. Use that model, or encode the pictures anew: diptych index update "
-                f"{folder} --reindex."
+                f"{place} was made with another model ({about.model or about.fingerprint[:12]}), and features of two "
+                "models cannot be compared. Leave --model out to use that one, or encode the pictures anew: "
+                f"{command('update', place, about)}{f' --model {shlex.quote(model)}' if model else ''} --reindex."
             )
-        if not (index / part / DATABASE).is_file():  # a change of model begins
-            Writer(index / part, dimensions).close()
-        return cls(folder, index, bundle, part=part, answering=about["part"])
+        if not (place / part / DATABASE).is_file():  # a change of model begins
+            Writer(place / part, dimensions).close()
+        return cls(folder, place, bundle, replace(mine, exclude=about.exclude), answering=about.part)
 
     def close(self) -> None:
         """Let go of the index."""
@@ -104,6 +122,10 @@ class Library:
         self,
         *,
         batch_size: int = 64,
+        retry: bool = False,
+        verify: bool = False,
+        forget: bool = False,
+        exclude: Sequence[str] | None = None,
         on_progress: Callable[[UpdateProgress], None] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Update:
@@ -113,19 +135,34 @@ class Library:
 
         Args:
             batch_size: pictures a forward pass.
+            retry: open again what could not be read, whatever the cause was.
+            verify: read every file again, also where size and times are those known.
+            forget: forget what is gone, also where its disk may only be away.
+            exclude: lines as of an ignore file, from now on; by default those of the last time.
             on_progress: called after each batch.
             should_stop: asked after each batch; True ends the update in good order.
 
         Raises:
             ConfigError: another process updates this index.
-            DataError: the index cannot be written.
+            DataError: the index cannot be written, the folder cannot be listed, or all that is known of it is gone.
         """
-        part = self.index_folder / self._part
-        update = update_index(
-            self.folder, part, self.bundle, batch_size=batch_size, on_progress=on_progress, should_stop=should_stop
-        )
-        if update.complete:
-            self._answering = self._part
+        about = self._about if exclude is None else replace(self._about, exclude=tuple(exclude))
+        options = UpdateOptions(batch_size=batch_size, retry=retry, verify=verify, forget=forget, exclude=about.exclude)
+        if not os.access(self.index_folder, os.W_OK):
+            raise DataError(
+                f"{self.index_folder} cannot be written, so the index stays as it is. Choose another --index."
+            )
+        with Writer(self.index_folder / self._part, about.dimensions) as writer:
+            update = update_index(
+                self.folder, writer, self.bundle, options, on_progress=on_progress, should_stop=should_stop
+            )
+            if update.complete:
+                there = read_about(self.index_folder)
+                about = replace(about, model=about.model or (there.model if there else ""))
+                if there != about:
+                    writer.answer(about)
+                self._about, self._answering = about, self._part
+                tidy(writer)
         return update
 
     # Asking
@@ -148,11 +185,16 @@ class Library:
     def like(self, path: str | Path, *, count: int = 20, filters: Filters | None = None) -> Results:
         """The files most like one of the folder, which is not among them itself; it is not encoded again.
 
+        Args:
+            path: absolute, or below the folder; links and other Unicode forms of the name are followed.
+            count: at most so many.
+            filters: which files may answer.
+
         Raises:
             DataError: the file is not in the index.
         """
         with self._lock:
-            snapshot, number = self._refreshed(), self._store.file_of(self._inside(path))
+            snapshot, number = self._refreshed(), self._number_of(path)
         rows = [] if number is None else np.flatnonzero(snapshot.files == number)
         if not len(rows):
             raise DataError(f"{path} must be a picture in the index of {self.folder}, and is not. Update the index.")
@@ -180,7 +222,7 @@ class Library:
             )
         with self._lock:
             snapshot = self._refreshed()
-            among = _among(snapshot, self._store.matching(filters) if filters else None, leave_out)
+            among = _among(snapshot, self._matching(filters), leave_out)
             assert self._scanner is not None
             best = _by_file(snapshot, self._scanner, features.astype(np.float32), count, among)
             entries = self._store.entries(best)
@@ -194,7 +236,8 @@ class Library:
     def duplicates(self, *, threshold: float = 0.97, filters: Filters | None = None) -> list[Results]:
         """Groups of files that are alike, those with the most first; scores are cosines with the first of a group.
 
-        Files belong together when a chain of pairs at or above the threshold joins them.
+        Files belong together when a chain of pairs at or above the threshold joins them. The first of a group is its
+        best copy: of most pixels, then of most bytes. Links and hard links are further names of one file, not copies.
 
         Args:
             threshold: smallest cosine of a pair.
@@ -207,21 +250,24 @@ class Library:
             raise ConfigError(f"threshold must be above 0 and at most 1. Got {threshold}.")
         with self._lock:
             snapshot = self._refreshed()
-            among = _among(snapshot, self._store.matching(filters) if filters else None, None)
+            among = _among(snapshot, self._matching(filters), None)
         rows = np.flatnonzero(among) if among is not None else np.arange(len(snapshot.files))
         rows = rows[np.isnan(snapshot.times[rows])]  # frames of one video are alike by nature
-        return [self._group(snapshot, group) for group in alike(snapshot.features, threshold, rows)]
+        groups = [self._group(snapshot, group) for group in alike(snapshot.features, threshold, rows)]
+        return sorted((group for group in groups if len(group) > 1), key=len, reverse=True)
 
     def _group(self, snapshot: Snapshot, rows: np.ndarray) -> Results:
-        scores = np.asarray(snapshot.features[rows]) @ np.asarray(snapshot.features[rows[0]])
         with self._lock:
             entries = self._store.entries(snapshot.files[rows].tolist())
-        found = []
-        for number, score in zip(snapshot.files[rows].tolist(), scores.tolist(), strict=True):
+        found, features = [], {}
+        for row, number in zip(rows.tolist(), snapshot.files[rows].tolist(), strict=True):
             if number in entries:
                 path, facts = entries[number]
-                found.append(_result(self.folder / path, score, facts, None))
-        return Results(tuple(found), "alike", self.thumbnail)
+                found.append(_result(self.folder / path, 1.0, facts, None))
+                features[self.folder / path] = snapshot.features[row]
+        copies = best_first(found)
+        scored = [replace(copy, score=float(features[copy.path] @ features[copies[0].path])) for copy in copies]
+        return Results(tuple(scored), "alike", self.thumbnail)
 
     def thumbnail(self, path: str | Path, *, side: int = THUMBNAIL) -> bytes:
         """A small JPEG of a file of the folder.
@@ -233,13 +279,20 @@ class Library:
         Raises:
             DataError: the file is not in the folder, is gone or cannot be read.
         """
-        return thumbnail_of(self.folder / self._inside(path), side=side)
+        absolute = (self.folder / Path(path).expanduser()).resolve()
+        if not absolute.is_relative_to(self.folder):
+            raise DataError(f"{path} must lie in {self.folder}, and does not.")
+        return thumbnail_of(absolute, side=side)
 
     # Upkeep
 
     def status(self) -> dict[str, Any]:
         """Of which folder and model it is, where the index lies, and counts."""
-        return status_of(read_about(self.index_folder) or {}, self._store)
+        return status_of(read_about(self.index_folder) or self._about, self._store)
+
+    def command(self, verb: str) -> str:
+        """A command of `diptych index` for this library, as a user can type it."""
+        return command(verb, self.index_folder, self._about)
 
     def faults(self) -> dict[str, str]:
         """Files that could not be read, and why."""
@@ -257,8 +310,7 @@ class Library:
     def rows(self) -> Iterator[tuple[str, float | None, np.ndarray]]:
         """Path below the folder, second of a video, and features [D] of each row."""
         with self._lock:
-            snapshot = self._refreshed()
-            entries = self._store.entries(set(snapshot.files[snapshot.files >= 0].tolist()))
+            snapshot, entries = self._store.listing()
         for row in np.flatnonzero(snapshot.files >= 0):
             seconds = float(snapshot.times[row])
             path = entries[int(snapshot.files[row])][0]
@@ -277,11 +329,13 @@ class Library:
                 self._scanner = (Scanner if len(features) < APPROXIMATE_FROM else ApproximateScanner)(features)
         return self._snapshot
 
-    def _inside(self, path: str | Path) -> str:
-        absolute = (self.folder / Path(path).expanduser()).resolve()
-        if not absolute.is_relative_to(self.folder):
-            raise DataError(f"{path} must lie in {self.folder}, and does not.")
-        return absolute.relative_to(self.folder).as_posix()
+    def _matching(self, filters: Filters | None) -> np.ndarray | None:
+        if filters is None:
+            return None
+        return self._store.matching(replace(filters, folder=folder_named(self._store, self.folder, filters.folder)))
+
+    def _number_of(self, path: str | Path) -> int | None:
+        return next(filter(None, map(self._store.file_of, names_of(self._store, self.folder, path))), None)
 
 
 def _by_file(

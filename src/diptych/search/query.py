@@ -5,13 +5,12 @@
     item  = "words in quotes" | image:path | image:"path with spaces" | words or a path as they stand
 
 An operator stands between spaces or beside quotes: `t-shirt` is one word, `shirt - "stripes"` two terms. An unquoted
-item that ends as a picture's file does is a picture.
+item that ends as a picture's or a video's file does is one; a video counts as the mean of its frames.
 
 >>> [(term.weight, term.text) for term in Query.parse('"red car" - 0.5 * truck').terms]
 [(1.0, 'red car'), (-0.5, 'truck')]
 """
 
-import datetime
 import math
 import re
 from collections.abc import Sequence
@@ -21,7 +20,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diptych.data.images import PICTURE_ENDINGS, ImageSource
+from diptych.data.endings import kind_of
+from diptych.data.images import ImageSource
+from diptych.data.video import sample_frames
 from diptych.errors import ConfigError, DataError, TextError
 from diptych.weights.bundle import Bundle
 
@@ -32,7 +33,7 @@ _SMALLEST = 1e-4  # norm of a sum of unit vectors below which its direction is r
 
 @dataclass(frozen=True)
 class Term:
-    """One part of a query: words, or a picture."""
+    """One part of a query: words, or a picture; a video by its path."""
 
     weight: float
     text: str = ""
@@ -99,7 +100,8 @@ class Query:
             ConfigError: the terms cancel out.
         """
         texts = [term for term in self.terms if term.image is None]
-        images = [term for term in self.terms if term.image is not None]
+        films = [term for term in self.terms if isinstance(term.image, Path) and _kind(term.image) == "video"]
+        images = [term for term in self.terms if term.image is not None and term not in films]
         parts: list[tuple[Sequence[float], Tensor]] = []
         if texts:
             if unread := next((one for one in bundle.unread([term.text for term in texts]) if one.is_whole), None):
@@ -108,6 +110,10 @@ class Query:
         if images:
             pictures = [term.image for term in images if term.image is not None]
             parts.append(([term.weight for term in images], bundle.encode_images(pictures)))
+        for term in films:
+            assert isinstance(term.image, Path)
+            frames = bundle.encode_images([frame.image for frame in sample_frames(term.image)])  # [F, D]
+            parts.append(([term.weight], torch.nn.functional.normalize(frames.mean(dim=0, keepdim=True), dim=1)))
         return weighted_sum(parts)
 
 
@@ -129,64 +135,6 @@ def weighted_sum(parts: Sequence[tuple[Sequence[float], Tensor]]) -> Tensor:
     if total.norm() < _SMALLEST:
         raise ConfigError("the terms of the query cancel out: nothing is left to look for. Change one of them.")
     return total / total.norm()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Filters:
-    """Which files may answer. What a file does not tell (no date, no place) does not pass a filter on it.
-
-    Raises:
-        ConfigError: a value makes no sense.
-    """
-
-    folder: str = ""  # below the library's own, e.g. "2023/june"
-    after: datetime.date | None = None  # taken on this day or later
-    before: datetime.date | None = None  # taken earlier than this day
-    min_side: int = 0  # px, of the longer side
-    max_side: int = 0  # px, of the longer side; 0 is no limit
-    camera: str = ""  # part of maker and model, whatever the case
-    near: tuple[float, float, float] | None = None  # latitude, longitude in degrees, distance in km
-
-    def __post_init__(self) -> None:
-        if self.min_side < 0 or self.max_side < 0:
-            raise ConfigError(f"sides must be 0 or more pixels. Got {self.min_side} and {self.max_side}.")
-        if self.near is not None:
-            latitude, longitude, distance = self.near
-            if not (abs(latitude) <= 90 and abs(longitude) <= 180 and distance > 0):
-                raise ConfigError(
-                    f"a place must be latitude, longitude and kilometres, e.g. 48.86,2.35,10. Got {self.near}."
-                )
-
-
-def parse_place(text: str) -> tuple[float, float, float]:
-    """Latitude, longitude and kilometres, as "48.86,2.35,10"; without the last it is 10 km.
-
-    Raises:
-        ConfigError: it is not two or three numbers.
-    """
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in (2, 3):
-        raise ConfigError(f"a place must be latitude, longitude and kilometres, e.g. 48.86,2.35,10. Got {text!r}.")
-    latitude, longitude, distance = (*numbers, 10.0)[:3]
-    return latitude, longitude, distance
-
-
-def parse_day(text: str) -> datetime.date:
-    """A day as 2023-06-30; 2023 and 2023-06 are the first day of theirs.
-
-    Raises:
-        ConfigError: it is no day.
-    """
-    if match := re.fullmatch(r"(\d{4})(?:-(\d{1,2}))?(?:-(\d{1,2}))?", text.strip()):
-        year, month, day = (int(part or 1) for part in match.groups())
-        try:
-            return datetime.date(year, month, day)
-        except ValueError:
-            pass
-    raise ConfigError(f"a day must be like 2023-06-30, 2023-06 or 2023. Got {text!r}.")
 
 
 def _terms(text: str) -> list[Term]:
@@ -225,8 +173,20 @@ def _item(rest: str) -> tuple[str, bool, str]:
     match = re.search(r'\s+(?=[+-](?:\s|"|$))|\s+(?=(?:(?:\d+(?:\.\d+)?|\.\d+)\s*\*\s*)?")', rest)
     item, following = (rest[: match.start()], rest[match.end() :]) if match else (rest, "")
     item = item.strip()
-    looks_it = Path(item).suffix.lower().removeprefix(".") in PICTURE_ENDINGS
-    return item, prefixed or looks_it, following
+    return item, prefixed or _names_a_picture(item), following
+
+
+def _names_a_picture(item: str) -> bool:
+    """Also a file of any other kind that is there: it is refused by name rather than taken for words."""
+    path = Path(item).expanduser()
+    try:
+        return _kind(path) in ("picture", "video") or (bool(path.suffix) and path.is_file())
+    except (OSError, ValueError):  # longer than a name may be, or with a null character
+        return False
+
+
+def _kind(path: Path) -> str:
+    return kind_of(path.name).what
 
 
 def _picture(name: str) -> Path:

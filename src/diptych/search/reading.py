@@ -1,31 +1,25 @@
-"""From files on a disk to what the image tower takes: which files there are, and the pixels and facts of one."""
+"""From a file on a disk to what the image tower takes: its pixels, facts and digest, or why there are none."""
 
 import hashlib
+import importlib.util
 import io
-import os
-from collections.abc import Iterator, Set
+from collections.abc import Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+import PIL
 from PIL import Image
 
 from diptych.data.facts import Facts
-from diptych.data.images import PICTURE_ENDINGS, Preprocess, open_image
+from diptych.data.images import Preprocess, open_image
 from diptych.data.video import VIDEO_ENDINGS, read_video, sample_frames
+from diptych.data.walk import FoundFile
 from diptych.errors import ImageError, MissingExtraError
+from diptych.version import __version__
 
 THUMBNAIL = 256  # px, the longer side
 _WHOLE = 64 * 2**20  # bytes up to which a video's digest is of all of it; beyond, of its two ends and its length
-
-
-class FoundFile(NamedTuple):
-    """A file in the folder, not opened yet."""
-
-    path: str  # below the folder, "/" between its parts
-    size: int  # bytes
-    modified: int  # ns
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,42 +32,14 @@ class Read:
     pixels: tuple[np.ndarray, ...] = ()  # R frames, [S, S, 3] uint8 each
     times: tuple[float | None, ...] = (None,)  # R, s into a video
     fault: str | None = None
+    cause: str | None = None  # of the fault, short and countable
+    may_pass: bool = False  # the fault may go by itself: a permission, a share, a cable
 
 
-def find_files(folder: Path) -> Iterator[FoundFile]:
-    """Pictures and videos in a folder and its subfolders, by their endings; what starts with a dot is passed over.
-
-    Links to folders are not followed, and a subfolder that cannot be read is passed over.
-    """
-    endings = {f".{ending}" for ending in (*PICTURE_ENDINGS, *VIDEO_ENDINGS)}
-    waiting = [("", str(folder))]
-    while waiting:
-        inside, path = waiting.pop()
-        try:
-            items = sorted(os.scandir(path), key=lambda item: item.name)
-        except PermissionError:
-            continue
-        for item in items:
-            if item.name.startswith("."):
-                continue
-            if item.is_dir(follow_symlinks=False):
-                waiting.append((f"{inside}{item.name}/", item.path))
-            elif os.path.splitext(item.name)[1].lower() in endings and item.is_file():  # noqa: PTH122, a Path is slow
-                try:
-                    facts = item.stat()
-                except OSError:  # gone meanwhile
-                    continue
-                if not item.name.isascii() and not _is_text(item.name):
-                    continue
-                yield FoundFile(f"{inside}{item.name}", facts.st_size, facts.st_mtime_ns)
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def readers(preprocess: Preprocess) -> str:
+    """Which readers this process has: what one of them refused, the same would refuse again."""
+    extras = [name for name in ("pillow_heif", "av") if importlib.util.find_spec(name) is not None]
+    return " ".join((f"diptych {__version__} Pillow {PIL.__version__} {preprocess.max_pixels}", *extras))
 
 
 def read_file(folder: Path, found: FoundFile, preprocess: Preprocess, known: Set[bytes] = frozenset()) -> Read:
@@ -101,10 +67,14 @@ def read_file(folder: Path, found: FoundFile, preprocess: Preprocess, known: Set
             return Read(found, digest)
         pixels, facts = preprocess.fast_pixels(data, str(path))
         return Read(found, digest, facts, (pixels,))
-    except (ImageError, MissingExtraError) as error:
-        return Read(found, digest, fault=str(error))
+    except ImageError as error:
+        may_pass = isinstance(error.__cause__, OSError) and error.__cause__.errno is not None
+        return Read(found, digest, fault=str(error), cause=error.cause, may_pass=may_pass)
+    except MissingExtraError as error:
+        return Read(found, digest, fault=str(error), cause="needs an extra")
     except OSError as error:
-        return Read(found, digest, fault=f"{path} cannot be opened: {error.strerror or error}.")
+        cause = error.strerror or str(error)
+        return Read(found, digest, fault=f"{path} cannot be opened: {cause}.", cause=cause.lower(), may_pass=True)
 
 
 def _digest_of_video(path: Path) -> bytes:

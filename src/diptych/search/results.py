@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
 
+from diptych.files import shown
+
 _SIDE = 160  # px, of a thumbnail in a notebook
 _SHOWN = 60  # pictures in a notebook
 
@@ -24,11 +26,13 @@ class Hit:
     camera: str = ""  # maker and model
     place: tuple[float, float] | None = None  # latitude, longitude, degrees
     time: float | None = None  # s into a video, of the frame that fits best
+    bytes: int = 0  # of the file, among duplicates; 0 when not known
+    also: tuple[Path, ...] = ()  # further names of the same file, among duplicates: by links, or to hard links
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for `json.dumps`."""
         return {
-            "path": str(self.path),
+            "path": shown(self.path),
             "score": round(self.score, 6),
             "width": self.width,
             "height": self.height,
@@ -36,6 +40,7 @@ class Hit:
             "camera": self.camera or None,
             "place": list(self.place) if self.place else None,
             "time": self.time,
+            **({"bytes": self.bytes, "also": [shown(path) for path in self.also]} if self.bytes else {}),
         }
 
 
@@ -74,10 +79,11 @@ class Results(Sequence[Hit]):
         return f'<div><p>{title}</p><div style="display:flex;flex-wrap:wrap;gap:8px">{cells}</div>{more}</div>'
 
     def _cell(self, row: Hit) -> str:
-        name = html.escape(row.path.name)
+        name = html.escape(shown(row.path.name))
         seconds = "" if row.time is None else f" at {row.time:.0f} s"
+        title = html.escape(shown(row.path))
         return (
-            f'<figure style="margin:0;width:{_SIDE}px" title="{html.escape(str(row.path))}">{self._picture(row, name)}'
+            f'<figure style="margin:0;width:{_SIDE}px" title="{title}">{self._picture(row, name)}'
             f'<figcaption style="font-size:small;overflow-wrap:anywhere">{row.score:.3f} {name}{seconds}</figcaption>'
             "</figure>"
         )

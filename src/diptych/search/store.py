@@ -5,6 +5,7 @@ A reader sees the state of the last transaction, also while one writes.
 
 import contextlib
 import datetime
+import json
 import sqlite3
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
@@ -15,11 +16,14 @@ import numpy as np
 
 from diptych.data.facts import Facts
 from diptych.errors import DataError
+from diptych.search.about import command, path_of, text_of
+from diptych.search.checked import BLOCK, CheckedRows, seal
 from diptych.search.database import DATABASE, Database
-from diptych.search.query import Filters
+from diptych.search.filters import Filters
 
 _SECOND_LOOK = 5  # times a reader looks again when the features it was told of were just replaced
 _EARTH = 6371.0  # km
+_FACTS = "path, width, height, taken, camera, latitude, longitude"
 
 
 class Known(NamedTuple):
@@ -28,6 +32,9 @@ class Known(NamedTuple):
     id: int
     size: int  # bytes
     modified: int  # ns
+    changed: int  # ns
+    has_rows: bool
+    tried: str | None  # by which readers, when it has none; None where the cause may go by itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,50 +74,77 @@ class Store:
 
     def snapshot(self) -> Snapshot:
         """The rows that count now."""
+        return self.listing(of_files=False)[0]
+
+    def listing(self, *, of_files: bool = True) -> tuple[Snapshot, dict[int, tuple[str, Facts]]]:
+        """The rows that count now, and path and facts of all their files, of the same moment."""
+        entries: dict[int, tuple[str, Facts]] = {}
         for _ in range(_SECOND_LOOK):
             with self._database.transaction("DEFERRED"):
                 file, count = self._database.features()
+                sums = self._database.sums()
                 found = self._database.execute("SELECT row, file, ifnull(time, -1) FROM rows")
                 rows = np.fromiter(found, [("row", np.int64), ("file", np.int64), ("time", np.float32)])
+                if of_files:
+                    all_files = self._database.execute(f"SELECT id, {_FACTS} FROM files WHERE fault IS NULL")
+                    entries = {number: (path_of(path), _facts(facts)) for number, path, *facts in all_files}
+                files = np.full(count, -1, np.int64)
+                times = np.full(count, np.nan, np.float32)
+                files[rows["row"]] = rows["file"]
+                times[rows["row"]] = np.where(rows["time"] < 0, np.nan, rows["time"])
             with contextlib.suppress(FileNotFoundError):
-                features = self._database.mapped(file, count)
-                break
-        else:
-            raise DataError(f"{self.folder} must hold the features that {DATABASE} names. Remove it and index again.")
-        files = np.full(count, -1, np.int64)
-        times = np.full(count, np.nan, np.float32)
-        files[rows["row"]] = rows["file"]
-        times[rows["row"]] = np.where(rows["time"] < 0, np.nan, rows["time"])
-        return Snapshot(features, files, times, file)
+                return Snapshot(self._database.mapped(file, count, sums), files, times, file), entries
+        cure = command("repair", self.folder.parent)
+        raise DataError(f"{self.folder} must hold the features that {DATABASE} names. Mend it: {cure}.")
 
     def known(self) -> dict[str, Known]:
         """Every file by its path."""
         with self._database.sentence():
-            rows = self._database.execute("SELECT path, id, bytes, modified FROM files")
-            return {path: Known(*rest) for path, *rest in rows}
+            rows = self._database.execute("SELECT path, id, bytes, modified, changed, fault IS NULL, tried FROM files")
+            return {path_of(path): Known(*rest) for path, *rest in rows}
 
     def faults(self) -> dict[str, str]:
         """Files that could not be read, and why."""
         with self._database.sentence():
-            return dict(self._database.execute("SELECT path, fault FROM files WHERE fault IS NOT NULL ORDER BY path"))
+            found = self._database.execute("SELECT path, fault FROM files WHERE fault IS NOT NULL ORDER BY path")
+            return {path_of(path): fault for path, fault in found}
+
+    def causes(self) -> dict[str, int]:
+        """How many files could not be read, by cause, the most first."""
+        with self._database.sentence():
+            query = (
+                "SELECT cause, count(*) AS n FROM files WHERE fault IS NOT NULL GROUP BY cause ORDER BY n DESC, cause"
+            )
+            return {cause or "unreadable": count for cause, count in self._database.execute(query)}
+
+    def note(self, key: str) -> Any:
+        """What a writer noted for the next one, plain values; None when there is nothing."""
+        with self._database.sentence():
+            row = self._database.execute("SELECT value FROM meta WHERE key = ?", (f"note {key}",)).fetchone()
+            return json.loads(row[0]) if row else None
 
     def entries(self, ids: Iterable[int]) -> dict[int, tuple[str, Facts]]:
         """Path and facts of files."""
         found = {}
         with self._database.sentence():
             for number in ids:
-                row = self._database.execute(
-                    "SELECT path, width, height, taken, camera, latitude, longitude FROM files WHERE id = ?", (number,)
-                ).fetchone()
+                row = self._database.execute(f"SELECT {_FACTS} FROM files WHERE id = ?", (number,)).fetchone()
                 if row:
-                    found[number] = (row[0], _facts(row[1:]))
+                    found[number] = (path_of(row[0]), _facts(row[1:]))
         return found
 
     def file_of(self, path: str) -> int | None:
         """The number of a file that has rows."""
         with self._database.sentence():
-            row = self._database.execute("SELECT id FROM files WHERE path = ? AND fault IS NULL", (path,)).fetchone()
+            query = "SELECT id FROM files WHERE path = ? AND fault IS NULL"
+            row = self._database.execute(query, (text_of(path),)).fetchone()
         return row[0] if row else None
+
+    def paths_below(self, folder: str) -> bool:
+        """Whether a file is known below a folder, named as it is stored."""
+        with self._database.sentence():
+            query = "SELECT 1 FROM files WHERE substr(path, 1, ?) = ? LIMIT 1"
+            return self._database.execute(query, (len(folder) + 1, f"{folder}/")).fetchone() is not None
 
     def matching(self, filters: Filters) -> np.ndarray:
         """[M] int64, the numbers of the files that pass, ascending."""
@@ -130,7 +164,7 @@ class Store:
                 "SELECT (SELECT count(*) FROM rows), (SELECT count(*) FROM files), "
                 "(SELECT count(*) FROM files WHERE fault IS NOT NULL)"
             ).fetchone()
-        size = sum(path.stat().st_size for path in (file, self.folder / DATABASE))
+            size = sum(path.stat().st_size for path in (file, self.folder / DATABASE))
         return {"files": files, "rows": live, "removed rows": count - live, "unreadable files": faults, "bytes": size}
 
     def copy_to(self, folder: Path) -> None:
@@ -146,16 +180,20 @@ class Store:
                     while left and (block := source.read(min(left, 2**24))):
                         target.write(block)
                         left -= len(block)
+                seal(folder / DATABASE, int(meta["writes"]))
                 return
         raise DataError(f"{self.folder} changes faster than it can be copied. Wait for what updates it.")
 
+    def broken_database(self) -> str:
+        """What SQLite finds wrong with its own file; nothing when it is whole."""
+        with self._database.sentence():
+            found = [row[0] for row in self._database.execute("PRAGMA quick_check") if row[0] != "ok"]
+        return f"{DATABASE}: {'; '.join(found)}." if found else ""
+
     def check(self) -> list[str]:
         """What is wrong with it, one sentence each."""
-        found: list[str] = []
+        found = list(filter(None, [self.broken_database()]))
         with self._database.sentence():
-            found += [
-                f"{DATABASE}: {row[0]}." for row in self._database.execute("PRAGMA quick_check") if row[0] != "ok"
-            ]
             file, count = self._database.features()
             row_size = 4 * self.dimensions
             size = file.stat().st_size if file.exists() else -1
@@ -171,14 +209,26 @@ class Store:
             for what, query in queries.items():
                 if number := self._database.execute(query).fetchone()[0]:
                     found.append(f"{number:,} {what}.")
-        snapshot = self.snapshot()
-        for start in range(0, len(snapshot.features), 65_536):
-            block = np.asarray(snapshot.features[start : start + 65_536])
-            lengths = np.linalg.norm(block, axis=1)
-            live = snapshot.files[start : start + 65_536] >= 0
-            if wrong := int((live & ~(np.abs(lengths - 1) < 1e-3)).sum()):
-                found.append(f"{wrong:,} rows from {start:,} on are not of unit length.")
+        for block in self.damaged_blocks():
+            first, last = block * BLOCK, min(count, (block + 1) * BLOCK) - 1
+            found.append(f"rows {first:,} to {last:,} are not what was written.")
         return found
+
+    def damaged_blocks(self) -> list[int]:
+        """Numbers of the blocks of features that are not what was written."""
+        features = self.snapshot().features
+        return features.damaged() if isinstance(features, CheckedRows) else []
+
+    def files_in(self, blocks: Iterable[int]) -> list[str]:
+        """Paths of the files that have rows in blocks of features."""
+        found: set[str] = set()
+        with self._database.sentence():
+            for block in blocks:
+                query = "SELECT DISTINCT path FROM files JOIN rows ON file = id WHERE row >= ? AND row < ?"
+                found |= {
+                    path_of(path) for (path,) in self._database.execute(query, (block * BLOCK, (block + 1) * BLOCK))
+                }
+        return sorted(found)
 
     def copies_of(self, digests: Iterable[bytes]) -> dict[bytes, int]:
         """Files with the same bytes, by digest, of those that have rows."""
@@ -189,6 +239,13 @@ class Store:
                 if row := self._database.execute(query, (digest,)).fetchone():
                     found[digest] = row[0]
         return found
+
+    def digest_of(self, path: str) -> bytes | None:
+        """The digest of a file that has rows."""
+        with self._database.sentence():
+            query = "SELECT digest FROM files WHERE path = ? AND fault IS NULL"
+            row = self._database.execute(query, (text_of(path),)).fetchone()
+        return row[0] if row else None
 
     def digests(self, sizes: Set[int]) -> set[bytes]:
         """Of all files that have rows and one of some sizes in bytes: another file may be a copy of these alone."""
@@ -205,7 +262,8 @@ class Store:
             found = self._database.execute(
                 "SELECT row, time FROM rows WHERE file = ? ORDER BY row", (number,)
             ).fetchall()
-            features = np.array(self._database.mapped(file, count)[[row for row, _ in found]])
+            features = self._database.mapped(file, count, self._database.sums())
+            features = np.array(features[[row for row, _ in found]])
         return features, [time for _, time in found], self.entries([number])[number][1]
 
 
@@ -218,7 +276,7 @@ def _facts(row: Sequence[Any]) -> Facts:
 
 def _where(filters: Filters) -> tuple[str, list[Any]]:
     parts, values = ["fault IS NULL"], []
-    if folder := filters.folder.strip("/"):
+    if folder := text_of(filters.folder).strip("/"):
         parts.append("substr(path, 1, ?) = ?")
         values += [len(folder) + 1, f"{folder}/"]
     if filters.after:

@@ -5,8 +5,10 @@ rows behind the last one that counts; the next writer writes over them.
 """
 
 import contextlib
+import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +17,14 @@ from typing import Any
 import numpy as np
 
 from diptych.data.facts import Facts
-from diptych.files import folder_lock, write_json
+from diptych.files import folder_lock, shown
+from diptych.search.about import INDEX, IndexAbout, read_about, text_of, write_about
+from diptych.search.checked import BLOCK, sums_after
 from diptych.search.database import Database, make_database
-from diptych.search.index_folder import INDEX, open_store, read_about
+from diptych.search.index_folder import open_store
 from diptych.search.store import Store
 
-_BLOCK = 65_536  # rows that are copied at a time
+_BLOCK = 64 * BLOCK  # rows that are copied at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +34,12 @@ class Entry:
     path: str  # below the library's folder
     size: int  # bytes
     modified: int  # ns
+    changed: int = 0  # ns
     digest: bytes | None = None
     facts: Facts = field(default_factory=Facts)
     fault: str | None = None
+    cause: str | None = None  # of the fault, short and countable
+    tried: str | None = None  # by which readers, of a fault that the same ones would find again
     features: np.ndarray | None = None  # [R, D] float32, a row a frame; None with a fault
     times: Sequence[float | None] = (None,)  # R of them, s into a video
 
@@ -59,6 +66,7 @@ class Writer:
             stack.callback(self.store.close)
             self._database = Database(folder, dimensions, writes=True)
             stack.callback(self._database.close)
+            stack.callback(self._database.settle)
             self._held = stack.pop_all()
 
     def close(self) -> None:
@@ -89,13 +97,51 @@ class Writer:
             for number, entry in (moved or {}).items():
                 self._forget([entry.path])
                 self._database.execute(
-                    "UPDATE files SET path = ?, bytes = ?, modified = ? WHERE id = ?",
-                    (entry.path, entry.size, entry.modified, number),
+                    "UPDATE files SET path = ?, bytes = ?, modified = ?, changed = ? WHERE id = ?",
+                    (text_of(entry.path), entry.size, entry.modified, entry.changed, number),
                 )
             self._forget([entry.path for entry in entries])
             for entry in entries:
                 count = self._insert(entry, count)
             self._set("rows", str(count))
+
+    def touch(self, entries: Sequence[Entry]) -> None:
+        """Note new times and sizes of files whose content is what it was."""
+        if not entries:
+            return
+        with self._database.transaction("IMMEDIATE"):
+            self._database.execute_many(
+                "UPDATE files SET bytes = ?, modified = ?, changed = ? WHERE path = ?",
+                ((entry.size, entry.modified, entry.changed, text_of(entry.path)) for entry in entries),
+            )
+
+    def note(self, key: str, value: Any) -> None:
+        """Leave plain values for the next writer, who finds them by `Store.note`."""
+        if self.store.note(key) != value:
+            with self._database.transaction("IMMEDIATE"):
+                text = json.dumps(value)
+                self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"note {key}", text))
+
+    def take_as_it_is(self, blocks: Iterable[int]) -> None:
+        """Damaged blocks of features, of which no row counts any more, become whole by name."""
+        with self._database.transaction("IMMEDIATE"):
+            file, count = self._database.features()
+            for block in blocks:
+                first, last = block * BLOCK, min(count, (block + 1) * BLOCK)
+                assert not self._database.execute(
+                    "SELECT 1 FROM rows WHERE row >= ? AND row < ?", (first, last)
+                ).fetchone(), "rows that count"
+                with file.open("rb") as source:
+                    source.seek(4 * first * self._dimensions)
+                    data = source.read(4 * (last - first) * self._dimensions)
+                self._set_sums({block: zlib.crc32(data)})
+
+    def prune(self) -> int:
+        """Take out rows without a file and files without a row; how many there were."""
+        with self._database.transaction("IMMEDIATE"):
+            done = self._database.execute("DELETE FROM rows WHERE file NOT IN (SELECT id FROM files)").rowcount
+            query = "DELETE FROM files WHERE fault IS NULL AND id NOT IN (SELECT file FROM rows)"
+            return done + self._database.execute(query).rowcount
 
     def forget(self, paths: Iterable[str]) -> None:
         """Take files out; their rows no longer count and go at the next `compact`."""
@@ -113,10 +159,13 @@ class Writer:
             if len(rows) == count:
                 return 0
             new = self._folder / f"features-{int(file.stem.split('-')[1]) + 1}.f32"
-            old = self._database.mapped(file, count)
+            old = self._database.mapped(file, count, self._database.sums())
+            self._database.execute("DELETE FROM blocks")
             with new.open("wb") as copy:
-                for start in range(0, len(rows), _BLOCK):
-                    copy.write(np.ascontiguousarray(old[rows[start : start + _BLOCK]]).tobytes())
+                for start in range(0, len(rows), _BLOCK):  # of whole blocks that have checksums
+                    kept = np.ascontiguousarray(old[rows[start : start + _BLOCK]])
+                    copy.write(kept.tobytes())
+                    self._set_sums(sums_after(kept, start, 0))
                 copy.flush()
                 os.fsync(copy.fileno())
             # Rising numbers are given to rising rows, so that none is in the way of another.
@@ -132,17 +181,18 @@ class Writer:
             self._database.execute("VACUUM")
         return count - len(rows)
 
-    def answer(self, about: Mapping[str, Any]) -> None:
+    def answer(self, about: IndexAbout) -> None:
         """From now on a part of the index answers for it; the one that did is removed.
 
         Args:
             about: the content of `index.json`, which names the part.
         """
-        before = read_about(self._folder.parent)
-        write_json(self._folder.parent / INDEX, dict(about))
-        if before is not None and before["part"] != about["part"]:
+        index = self._folder.parent
+        before = read_about(index) if (index / INDEX).exists() else None
+        write_about(index, about)
+        if before is not None and before.part != about.part:
             # Who reads it still has it open.
-            shutil.rmtree(self._folder.parent / before["part"], ignore_errors=True)
+            shutil.rmtree(index / before.part, ignore_errors=True)
 
     def _append(self, file: Path, count: int, rows: np.ndarray) -> None:
         assert rows.shape[1:] == (self._dimensions,), f"rows of another size: {rows.shape}"
@@ -152,6 +202,11 @@ class Writer:
             target.write(np.ascontiguousarray(rows).tobytes())
             target.flush()
             os.fsync(target.fileno())
+        begun = self._database.execute("SELECT sum FROM blocks WHERE block = ?", (count // BLOCK,)).fetchone()
+        self._set_sums(sums_after(rows, count, begun[0] if begun and count % BLOCK else 0))
+
+    def _set_sums(self, sums: Mapping[int, int]) -> None:
+        self._database.execute_many("INSERT OR REPLACE INTO blocks VALUES (?, ?)", sums.items())
 
     def _insert(self, entry: Entry, count: int) -> int:
         facts = entry.facts
@@ -159,11 +214,12 @@ class Writer:
         taken = facts.taken.isoformat(sep=" ") if facts.taken else None
         number = self._database.execute(
             "INSERT INTO files "
-            "(path, bytes, modified, digest, width, height, taken, camera, latitude, longitude, fault) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "(path, bytes, modified, changed, digest, width, height, taken, camera, latitude, longitude, "
+            "fault, cause, tried) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                *(entry.path, entry.size, entry.modified, entry.digest, facts.width, facts.height),
-                *(taken, facts.camera, latitude, longitude, entry.fault),
+                *(text_of(entry.path), entry.size, entry.modified, entry.changed, entry.digest),
+                *(facts.width, facts.height, taken, text_of(facts.camera), latitude, longitude),
+                *(entry.fault and shown(entry.fault), entry.cause, entry.tried),
             ),
         ).lastrowid
         if entry.features is None:
@@ -174,7 +230,7 @@ class Writer:
         return count + len(rows)
 
     def _forget(self, paths: Iterable[str]) -> None:
-        for path in paths:
+        for path in map(text_of, paths):
             self._database.execute("DELETE FROM rows WHERE file = (SELECT id FROM files WHERE path = ?)", (path,))
             self._database.execute("DELETE FROM files WHERE path = ?", (path,))
 

@@ -6,7 +6,6 @@ nothing else that a file holds (where it was taken, by whom) leaves the server.
 
 import contextlib
 import datetime
-import os
 import secrets
 import stat
 import threading
@@ -19,7 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from diptych.errors import DataError
-from diptych.search.query import Filters
+from diptych.files import shown
+from diptych.search.filters import Filters
 from diptych.serve.refusals import RefusedError
 
 THUMBNAIL, LARGE = 320, 1600  # px, the longer side
@@ -157,7 +157,7 @@ class Gallery:
         return {
             "id": id_,
             "score": row.score,
-            "name": _shown(row.path.relative_to(self._library.folder)),
+            "name": shown(row.path.relative_to(self._library.folder)),
             "width": row.width,
             "height": row.height,
             "taken": row.date.isoformat(" ") if row.date else None,
@@ -190,11 +190,6 @@ class _Drawn:
 
     state: tuple[int, ...]
     jpeg: bytes
-
-
-def _shown(path: Path) -> str:
-    """A path as text. A name may be of any bytes, and JSON holds only Unicode."""
-    return os.fsencode(path.as_posix()).decode("utf-8", "replace")
 
 
 def _state(path: Path) -> tuple[int, ...] | None:

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, FailFast, Field, Strict, Tag
 
 from diptych.data.tokenizer import Unread
-from diptych.search import query as filters
-from diptych.search.query import parse_day
+from diptych.search import filters
+from diptych.search.filters import parse_day
 
 PICTURE = (
     "A picture: a data URL (data:image/png;base64,...) or the base64 of a file. A https URL only where the server "

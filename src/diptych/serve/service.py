@@ -20,7 +20,8 @@ from diptych.classify import ZeroShotClassifier, readable
 from diptych.data.prompts import PLAIN, check_labels, check_templates, fill
 from diptych.data.tokenizer import Unread
 from diptych.errors import ConfigError, DiptychError, ImageError, TextError
-from diptych.search.query import Filters, weighted_sum
+from diptych.search.filters import Filters
+from diptych.search.query import weighted_sum
 from diptych.serve.batcher import Batcher
 from diptych.serve.data_urls import is_url
 from diptych.serve.decode import decode_picture

@@ -53,6 +53,11 @@ def list_models() -> list[ModelInfo]:
     return [model_info(folder) for folder in _packaged()]
 
 
+def model_names() -> list[str]:
+    """The names of the models that ship in the package."""
+    return [folder.name for folder in _packaged()]
+
+
 def model_info(
     name_or_path: str | Path | None,
     *,
