@@ -56,13 +56,13 @@ def test_an_unbalanced_quote_glues_no_rows(read):
     rows = read("image,caption\n" + "\n".join(lines))
     assert [name for name, _ in pairs(rows)] == [f"{n}.png" for n in range(40)]
     assert (pairs(rows)[7][1], pairs(rows)[20][1]) == ('"thing 7', '"Stop" sign')
-    assert rows.notes == ["a quote is not closed in 1 rows, the first in line 9; it is read as a letter"]
+    assert rows.notes == ["a quote is not closed in 1 rows, the first in line 9: it is read as a letter"]
 
 
 def test_rows_and_lines_that_differ_are_both_said(read):
     rows = read('image,caption\na.png,"one\nb.png,two"\nc.png,three\n')
     assert pairs(rows) == [("a.png", "one\nb.png,two"), ("c.png", "three")]
-    assert rows.notes[0].startswith("2 rows stand on 3 lines: 1 go over several, within quotes; the longest over 2")
+    assert rows.notes[0].startswith("2 rows stand on 3 lines: 1 go over several, within quotes; one from line 2.")
     rows = read('image,caption\na.png,"one\nb.png,two"\nc.png,three\n', quoting="none")
     assert len(pairs(rows)) == 3
     assert not rows.notes

@@ -233,6 +233,17 @@ def test_json_lines_with_a_number_for_a_caption_count_it(write):
     assert table.captions(1) == ["x"]
 
 
+def test_rows_of_json_without_a_picture_are_samples_of_their_own(write):
+    text = '{"image": "a.png", "caption": "x"}\n{"caption": "y"}\n{"caption": "z", "image": ["b.png"]}\n'
+    table = PairTable(write(text, "p.jsonl"), PLAIN)
+    assert table.captions(1) == ["y"]
+    assert table[1].picture is None
+    with pytest.raises(DataError, match=r"^picture is no path$"):
+        table[2]
+    table = PairTable(write('[{"image": "a.png", "caption": "x"}, {"caption": "y"}]', "p.json"), PLAIN)
+    assert table[1].picture is None
+
+
 def test_pictures_may_lie_in_another_folder_and_are_looked_for_before_a_run(write, tmp_path):
     path = write("image,caption\na.png,x\n")
     (tmp_path / "pictures").mkdir()

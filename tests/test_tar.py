@@ -207,6 +207,12 @@ def test_a_key_goes_up_to_the_first_dot_where_endings_have_several(tmp_path, par
     assert not scan_tar(path).last_dot
 
 
+def test_parts_apart_are_refused_by_the_rule_of_the_first_dot(tmp_path):
+    path = pack(tmp_path / "0.tar", [(name, b"") for name in ("0.a.jpg", "1.jpg", "0.b.jpg")])
+    with pytest.raises(ShardError, match="'0' comes in two places"):
+        scan_tar(path)
+
+
 def test_members_of_no_sample_are_counted_by_reason(tmp_path):
     with tarfile.open(tmp_path / "0.tar", "w") as tar:
         kinds = [("d", tarfile.DIRTYPE), ("0.jpg", tarfile.REGTYPE), (".h.jpg", tarfile.REGTYPE), ("README", b"0")]

@@ -7,6 +7,7 @@ pairs come of it, the key goes up to the last dot.
 
 import bz2
 import collections
+import contextlib
 import gzip
 import io
 import lzma
@@ -113,8 +114,10 @@ def _grouped(path: Path, members: Sequence[_Member]) -> tuple[tuple[TarSample, .
     try:
         first = _samples(path, members, last_dot=False)
     except ShardError:
-        last = _samples(path, members, last_dot=True)
-        return last, True
+        with contextlib.suppress(ShardError):
+            if _pairs(last := _samples(path, members, last_dot=True)):
+                return last, True
+        raise
     try:
         last = _samples(path, members, last_dot=True)
     except ShardError:

@@ -80,6 +80,20 @@ def _quoted(separator: str) -> re.Pattern[str]:
     return re.compile(rf'"((?:[^"]|"")*+)"(?={re.escape(separator)}|\Z)')
 
 
+@dataclass
+class _Seen:
+    """How many of a kind, and the first."""
+
+    count: int = 0
+    line: int = 0  # its number, from 1
+    text: str = ""
+
+    def add(self, line: int, text: str = "") -> None:
+        if not self.count:
+            self.line, self.text = line, text
+        self.count += 1
+
+
 class LineRows:
     """Rows of a text file, read where they lie; 16 bytes of memory a row.
 
@@ -107,9 +121,9 @@ class LineRows:
         weakref.finalize(self, self._file.close)
         self._digest = hashlib.sha256()
         self._starts, self._sizes, self._keys, self._images = array("q"), array("q"), array("q"), array("q")
-        self._bad: list[tuple[int, str]] = []  # number of the line, and what it is
-        self._long: list[tuple[int, int]] = []  # number of the first line, and how many
-        self._unclosed: list[int] = []  # numbers of lines
+        self._bad = _Seen()  # rows that are none
+        self._long = _Seen()  # rows of several lines
+        self._unclosed = _Seen()  # rows with a quote that is not closed
         self._in_quotes = 0  # fields that look quoted where a quote is a letter
         self.notes: list[str] = []
         lines = _Lines(self._file, self._ends, self._digest)
@@ -133,7 +147,7 @@ class LineRows:
     def __getitem__(self, number: int) -> Mapping[str, Any]:
         content = read_at(self._file, self._sizes[number], self._starts[number])
         row = self._parsed(self._text(content))
-        if row is None or key_hash(_plain_key(row.get(self.columns.image))) != self._images[number]:
+        if row is None or self._hash(row.get(self.columns.image), self._starts[number]) != self._images[number]:
             raise DataError(f"{self._path.name} changed during the run")
         return row
 
@@ -158,11 +172,11 @@ class LineRows:
                 lines.give_back(more)
                 more = []
                 fields = self._dialect.fields(text, is_whole=True) or []
-                self._unclosed.append(first)
+                self._unclosed.add(first)
             if more:
-                self._long.append((first, 1 + len(more)))
+                self._long.add(first)
             if len(fields) != len(self._names):
-                self._bad.append((first, text))
+                self._bad.add(first, text)
                 continue
             if not self._dialect.quotes:
                 self._in_quotes += sum(len(f) > 1 and f[0] == f[-1] == '"' for f in fields)
@@ -177,7 +191,7 @@ class LineRows:
                 continue
             row = self._parsed(text)
             if row is None:
-                self._bad.append((lines.count, text))
+                self._bad.add(lines.count, text)
                 continue
             found = found or checked_columns(self._path, columns, list(row))
             self._add(row, found, *line[:1], len(line[1]))
@@ -186,8 +200,12 @@ class LineRows:
     def _add(self, row: Mapping[str, Any], columns: Columns, start: int, size: int) -> None:
         self._starts.append(start)
         self._sizes.append(size)
-        self._images.append(key_hash(_plain_key(row.get(columns.image))))
-        self._keys.append(key_hash(_plain_key(row.get(columns.key))) if columns.key else self._images[-1])
+        self._images.append(self._hash(row.get(columns.image), start))
+        self._keys.append(self._hash(row.get(columns.key), start) if columns.key else self._images[-1])
+
+    def _hash(self, value: Any, start: int) -> int:
+        """Of a key or a picture; what a row does not have, it shares with no other."""
+        return key_hash(f"{start}" if value is None else value if isinstance(value, str) else repr(value))
 
     def _parsed(self, text: str) -> Mapping[str, Any] | None:
         """A row, or None where it is none."""
@@ -207,25 +225,25 @@ class LineRows:
 
     def _judge(self, lines: int, max_bad: float) -> None:
         """Refuse what has too many rows that are none; say what of it a user may not expect."""
-        rows, bad = len(self._starts), len(self._bad)
-        if bad > max(max_bad * (rows + bad), max_bad > 0) or (bad and not rows):
-            line, text = self._bad[0]
-            raise DataError(f"{self._path}: {self._complaint(text)} This is line {line:,}, of {bad:,} such.")
-        if bad:
-            line = self._bad[0][0]
-            self.notes.append(
-                f"{bad:,} of {rows + bad:,} rows cannot be read and are left out; one is in line {line:,}"
+        rows, bad = len(self._starts), self._bad
+        if bad.count > max(max_bad * (rows + bad.count), max_bad > 0) or (bad.count and not rows):
+            raise DataError(
+                f"{self._path}: {self._complaint(bad.text)} This is line {bad.line:,}, of {bad.count:,} such."
             )
-        if self._long:
-            line, most = max(self._long, key=lambda item: item[1])
+        if bad.count:
             self.notes.append(
-                f"{rows:,} rows stand on {lines - 1:,} lines: {len(self._long):,} go over several, within "
-                f"quotes; the longest over {most:,}, from line {line:,}. Where none should, set quoting to none"
+                f"{bad.count:,} of {rows + bad.count:,} rows cannot be read and are left out; one is in line "
+                f"{bad.line:,}"
             )
-        if self._unclosed:
+        if self._long.count:
             self.notes.append(
-                f"a quote is not closed in {len(self._unclosed):,} rows, the first in line {self._unclosed[0]:,}; it "
-                "is read as a letter"
+                f"{rows:,} rows stand on {lines - 1:,} lines: {self._long.count:,} go over several, within quotes; one "
+                f"from line {self._long.line:,}. Where none should, set quoting to none"
+            )
+        if self._unclosed.count:
+            self.notes.append(
+                f"a quote is not closed in {self._unclosed.count:,} rows, the first in line {self._unclosed.line:,}: "
+                "it is read as a letter"
             )
         if self._in_quotes:
             self.notes.append(
@@ -326,10 +344,6 @@ def checked_columns(path: Path, columns: Columns, names: Sequence[str]) -> Colum
             + " Name them in the source: image_column, caption_columns, key_column."
         )
     return found
-
-
-def _plain_key(value: Any) -> str:
-    return value if isinstance(value, str) else repr(value)
 
 
 def _name_of(separator: str) -> str:

@@ -160,22 +160,24 @@ class Ledger:
     unread: collections.Counter[str] = field(default_factory=collections.Counter)  # endings that no rule reads
     outside: collections.Counter[str] = field(default_factory=collections.Counter)  # members of no sample, by reason
 
-    def add(self, endings: Sequence[str], members: Members) -> None:
-        """Count one sample by the endings of its members."""
+    def add(self, endings: Sequence[str], members: Members, count: int = 1) -> None:
+        """Count samples by the endings of their members."""
         picture, texts = members.picture(endings), members.texts(endings)
-        self.samples += 1
-        self.paired += bool(picture and texts)
-        self.no_picture += not picture
-        self.no_caption += not texts
-        self.fields += any(name for _, name in texts)
-        self.endings.update(endings)
+        self.samples += count
+        self.paired += count * bool(picture and texts)
+        self.no_picture += count * (not picture)
+        self.no_caption += count * (not texts)
+        self.fields += count * any(name for _, name in texts)
+        self.endings.update(dict.fromkeys(endings, count))
         read = {picture, *(ending for ending, _ in texts)}
-        self.unread.update(ending for ending in endings if ending not in read and not ending.startswith("teacher-"))
+        unread = (ending for ending in endings if ending not in read and not ending.startswith("teacher-"))
+        self.unread.update(dict.fromkeys(unread, count))
 
     def add_shard(self, index: TarIndex, members: Members) -> None:
         """Count all members of a shard."""
-        for sample in index.samples:
-            self.add(list(sample.parts), members)
+        alike = collections.Counter(tuple(sample.parts) for sample in index.samples)
+        for endings, count in alike.items():
+            self.add(endings, members, count)
         if index.last_dot and index.samples:
             self.last_dot += len(index.samples)
             self.example = self.example or index.samples[0].key

@@ -94,10 +94,9 @@ class PairTable:
         """One sample; see `Pairs`."""
         numbers = self._numbers(index)
         first = self._rows[numbers[0]]
-        image = first[self._columns.image]
-        key = (
-            first[self._columns.key] if self._columns.key else image if isinstance(image, str) else f"{numbers[0]:09d}"
-        )
+        image = first.get(self._columns.image)
+        own = first.get(self._columns.key) if self._columns.key else image if isinstance(image, str) else None
+        key = f"{numbers[0]:09d}" if own is None else own
         if isinstance(image, str):
             parts = {Path(image).suffix[1:].lower() or UNTYPED_PICTURE: read_picture(self._pictures / image)}
         elif image is not None and not isinstance(image, bytes):
@@ -117,7 +116,7 @@ class PairTable:
 
     def check(self) -> list[str]:
         """See `Pairs`; the first pictures are looked for."""
-        names = [self._rows[self._numbers(n)[0]][self._columns.image] for n in range(min(len(self), _LOOKED_AT))]
+        names = [self._rows[self._numbers(n)[0]].get(self._columns.image) for n in range(min(len(self), _LOOKED_AT))]
         paths = [name for name in names if isinstance(name, str)]
         if len(paths) == len(names) and not any(_is_file(self._pictures / name) for name in paths):
             raise DataError(
