@@ -312,6 +312,17 @@ def test_shards_are_found_by_their_usual_names_also_one_folder_down(tmp_path, na
     assert list(read(folder)) == ["a", "b"]
 
 
+def test_splits_in_one_folder_are_said_and_a_pattern_takes_one(tmp_path):
+    for split in ("train", "validation"):
+        bare(tmp_path / "set", {f"{split}.jpg": b"P", f"{split}.txt": b"x"}, names=f"cc3m-{split}-{{}}.tar")
+    (note,) = ShardSet(tmp_path / "set").check()
+    assert "files of the splits train and validation are read together" in note
+    shards = ShardSet(tmp_path / "set" / "*train*")
+    assert (list(read(tmp_path / "set" / "*train*")), shards.check()) == (["train"], [])
+    with pytest.raises(ShardError, match="It holds no sample"):
+        ShardSet(tmp_path / "set" / "*dev*")
+
+
 def test_a_damaged_first_shard_is_counted_and_the_next_is_looked_at(tmp_path):
     folder = write(tmp_path / "set")
     content = bytearray((folder / "shard-00000.tar").read_bytes())

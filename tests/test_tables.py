@@ -8,6 +8,7 @@ from PIL import Image
 from conftest import png
 from diptych.errors import ConfigError, DataError, ImageError, MissingExtraError
 from diptych.pairs.samples import Columns, captions_of
+from diptych.pairs.sources import Source, open_pairs
 from diptych.pairs.tables import PairTable
 
 PICTURE = png(Image.new("RGB", (4, 4), "red"))
@@ -183,6 +184,14 @@ def test_a_folder_of_parquet_files_is_one_table(tmp_path):
     assert [captions_of(table[n]) for n in range(6)] == [[f"{file}{n}"] for file in range(2) for n in range(3)]
     assert table.shard_ends == [2, 3, 5, 6]
     assert table.check() == [f"{tmp_path}: pictures are read from the column image, captions from text."]
+
+
+def test_splits_in_one_folder_are_said_and_a_pattern_takes_one(tmp_path):
+    for number, split in enumerate(("train", "test")):
+        parquet(tmp_path / f"{split}-00000-of-00001.parquet", {"image": [PICTURE], "caption": [str(number)]})
+    assert "files of the splits test and train are read together" in PairTable(tmp_path, PLAIN).check()[0]
+    table = open_pairs(Source(path=str(tmp_path / "train-*.parquet")))
+    assert (len(table), table.captions(0), table.check()) == (1, ["0"], [])
 
 
 def test_row_groups_without_rows_are_no_rows(tmp_path):

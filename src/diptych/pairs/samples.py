@@ -7,6 +7,7 @@ A sample's parts come as columns of a table or as members of a shard, and a sour
 import collections
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ IMAGE_COLUMN, CAPTION_COLUMNS = "image", ("caption",)  # the defaults of a sourc
 # What others call them, in this order, where a source leaves the default and nothing has its name.
 _IMAGE_NAMES = ("file_name", "filename", "filepath", "image_path", "image_name", "path", "file", "img")
 _CAPTION_NAMES = ("captions", "text", "title", "comment", "description", "sentence", "sentences", "raw")
+_SPLIT = re.compile(r"(?<![a-z])(train|val|valid|validation|dev|test)(?![a-z])")
 _TEXTS = ("txt", "text")  # endings of captions as text
 
 
@@ -201,6 +203,21 @@ class Ledger:
         if self.outside:
             said.append(f"members of no sample: {', '.join(f'{k} {n:,}' for k, n in self.outside.most_common())}")
         return said
+
+
+def splits_said(names: Iterable[str]) -> list[str]:
+    """A sentence where files of several splits would be read together, by their paths below a source.
+
+    >>> splits_said(["cc3m-train-0000.tar", "cc3m-validation-0000.tar"])
+    ['files of the splits train and validation are read together; a pattern as path takes one, e.g. "PATH/*train*"']
+    """
+    found = sorted({match[1] for name in names for match in _SPLIT.finditer(name.lower())})
+    if len(found) < 2:
+        return []
+    one = "train" if "train" in found else found[0]
+    return [
+        f'files of the splits {" and ".join(found)} are read together; a pattern as path takes one, e.g. "PATH/*{one}*"'
+    ]
 
 
 def counted(endings: Mapping[str, int]) -> str:

@@ -31,7 +31,7 @@ from diptych.data.tar import TAR_ENDINGS, TarIndex, TarReader, TarSample
 from diptych.errors import DataError, ShardError
 from diptych.files import atomic_file, sha256, write_json
 from diptych.pairs.remote import RemoteConfig, RemoteFolder, is_remote
-from diptych.pairs.samples import Ledger, Members, Sample, captions_of, counted, key_hash
+from diptych.pairs.samples import Ledger, Members, Sample, captions_of, counted, key_hash, splits_said
 
 MANIFEST = "manifest.json"
 SHARDS_FORMAT = "diptych-shards-1"
@@ -130,8 +130,8 @@ class ShardSet:
     SHA-256, that is looked at then. Where shards have keys in common, the name of the shard goes before the key.
 
     Args:
-        path: a folder with tar files (`TAR_ENDINGS`), or with folders of them, one such file, or the URL of a folder
-            with a manifest.
+        path: a folder with tar files (`TAR_ENDINGS`), or with folders of them, one such file, a pattern of their names
+            (`FOLDER/*train*`), or the URL of a folder with a manifest.
         members: which members are pictures and captions.
         max_bad: share of the samples that may lie in shards that are missing or of another size than the manifest
             says; reading one of those samples is an error.
@@ -156,7 +156,7 @@ class ShardSet:
         self._members = members or Members()
         self._verify = verify
         self._remote = RemoteFolder(str(path), remote or RemoteConfig()) if is_remote(str(path)) else None
-        is_one = self._remote is None and Path(path).is_file()
+        is_one = self._remote is None and (Path(path).is_file() or "*" in Path(path).name)
         self._folder = Path(path).parent if is_one else Path(path)
         self._lost: dict[int, ShardError] = {}  # shards that cannot be read, and why: no use in trying again and again
         # Of this set, not of the process: a folder that is written anew must not be read by old offsets.
@@ -174,7 +174,7 @@ class ShardSet:
             self._shards, self._repeats_keys = _listed(str(name), name.read_bytes())
             self._check_sizes(max_bad)
         else:
-            self._find([Path(path)] if is_one else shard_files(self._folder))
+            self._find(shard_files(Path(path)))
         self.shard_ends: Sequence[int] = list(itertools.accumulate(shard.samples for shard in self._shards))
         if not len(self):
             raise ShardError(f"{path} must be a folder with .tar shards of pairs, or one shard. It holds no sample.")
@@ -206,7 +206,7 @@ class ShardSet:
                 break
         if ledger.samples and not (ledger.paired and self._has_captions()):
             raise ShardError(self._nothing_paired(ledger))
-        said = ledger.sentences()
+        said = ledger.sentences() + splits_said(shard.name for shard in self._shards)
         if self._repeats_keys:
             said.append("keys come again in other shards, so the name of its shard goes before each")
         where = f" ({names[0]} of {len(self._shards):,} shards)" if len(names) == 1 < len(self._shards) else ""
@@ -395,8 +395,12 @@ def _listed(name: str, content: bytes) -> tuple[list[_Shard], bool]:
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """The tar files of a folder, or, where it has none itself, of the folders in it."""
-    for pattern in ("*", "*/*"):
+    """The tar files of a folder, or, where it has none itself, of the folders in it; or those that a pattern finds."""
+    if folder.is_file():
+        return [folder]
+    patterns = [folder.name] if "*" in folder.name else ["*", "*/*"]
+    folder = folder.parent if "*" in folder.name else folder
+    for pattern in patterns:
         found = sorted(
             path
             for path in folder.glob(pattern)

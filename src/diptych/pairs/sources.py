@@ -112,9 +112,9 @@ def open_pairs(
     """The pairs of a source.
 
     Args:
-        source: its `path` is one of: a folder of tar shards, or of folders of them, or one shard; the URL of a folder
-            of shards with a manifest; a table (`TABLES`); a folder with Parquet files, or with a `metadata.csv`,
-            `.jsonl` or `.parquet` beside its pictures; else a folder of pictures, see `PictureFolder`.
+        source: its `path` is one of: a folder of tar shards, or of folders of them, one shard, or a pattern; the URL of
+            a folder of shards with a manifest; a table (`TABLES`); a folder with Parquet files, or a pattern, or with a
+            `metadata.csv`, `.jsonl` or `.parquet` beside its pictures; else a folder of pictures, see `PictureFolder`.
         max_bad: as for `ShardSet` and `PairTable`.
         remote: how URLs are read.
         verify: as for `ShardSet`.
@@ -150,6 +150,8 @@ def open_pairs(
 
 def _table(path: Path) -> Path | None:
     """The table that a path is, or that a folder without shards is about."""
+    if "*" in path.name:
+        return path if any(found.suffix.lower() == ".parquet" for found in path.parent.glob(path.name)) else None
     if not path.is_dir() or path.suffix.lower() == ".parquet":  # a folder too, as Spark writes them
         return path if path.suffix.lower() in TABLES else None
     if shard_files(path):

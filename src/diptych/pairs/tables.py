@@ -14,7 +14,16 @@ import numpy as np
 
 from diptych.errors import ConfigError, DataError, ImageError, missing_extra
 from diptych.pairs.rows import JSON_LINES, SEPARATORS, LineRows, Quoting, checked_columns
-from diptych.pairs.samples import UNTYPED_PICTURE, Columns, Sample, as_lines, captions_of, key_hash, texts_of
+from diptych.pairs.samples import (
+    UNTYPED_PICTURE,
+    Columns,
+    Sample,
+    as_lines,
+    captions_of,
+    key_hash,
+    splits_said,
+    texts_of,
+)
 
 TABLES = (*SEPARATORS, *JSON_LINES, ".json", ".parquet")
 
@@ -44,7 +53,8 @@ class PairTable:
     line: breaks within it become spaces. The fingerprint covers the table, not the pictures it points to.
 
     Args:
-        path: of the table, with one of the endings `TABLES`; or a folder with Parquet files.
+        path: of the table, with one of the endings `TABLES`; or a folder with Parquet files, or a pattern of their
+            names.
         columns: which to read; a default that the table does not have is looked for by other names in common use.
         pictures: folder from which the pictures are found; None: that of the table.
         separator: of CSV, see `LineRows`.
@@ -145,14 +155,17 @@ def _rows(path: Path, columns: Columns, separator: str, quoting: Quoting, max_ba
     ending = path.suffix.lower()
     if ending == ".json":
         return _ListRows(path, columns)
-    if ending == ".parquet" or path.is_dir():
-        return _ParquetRows(parquet_files(path) if path.is_dir() else [path], columns)
+    if ending == ".parquet" or path.is_dir() or "*" in path.name:
+        is_one = path.is_file() or not (path.is_dir() or "*" in path.name)
+        return _ParquetRows([path] if is_one else parquet_files(path), columns)
     return LineRows(path, columns, separator=separator, quoting=quoting, max_bad=max_bad)
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """The Parquet files of a folder, or, where it has none itself, of the folders in it."""
-    for pattern in ("*.parquet", "*/*.parquet"):
+    """The Parquet files of a folder, or, where it has none itself, of those in it; or those that a pattern finds."""
+    patterns = [folder.name] if "*" in folder.name else ["*.parquet", "*/*.parquet"]
+    folder = folder.parent if "*" in folder.name else folder
+    for pattern in patterns:
         if found := sorted(path for path in folder.glob(pattern) if path.is_file() and not path.name.startswith(".")):
             return found
     return []
@@ -216,7 +229,7 @@ class _ParquetRows:
             import pyarrow.parquet
         except ImportError:
             raise missing_extra(f"reading {paths[0]}", "parquet", "CSV and tar shards are read without it.") from None
-        self.notes: list[str] = []
+        self.notes = splits_said(path.name for path in paths)
         self._groups: list[tuple[Path, int]] = []  # of all files
         self._schemas: list[Any] = []
         rows, digests = [], []
