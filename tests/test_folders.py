@@ -87,8 +87,16 @@ def test_what_is_passed_over_is_counted_and_a_circle_ends(tmp_path):
     assert without.endswith("1 of 2 pictures have no text beside them.")
     assert others.endswith("no pictures and no texts of one: .md 1.")
     assert "names with a dot in front 1" in passed
-    assert "folders of thumbnails 1" in passed
+    assert "@eaDir/ 1" in passed
     assert "links that lead in a circle 1" in passed
+
+
+def test_an_ignore_file_leaves_out_what_it_says_and_it_is_counted(tmp_path):
+    folder = fill(tmp_path, "a.png", "drafts/b.png", "deep/c.gif", "deep/keep.gif", **{"a": "one", "deep/keep": "two"})
+    (folder / ".diptychignore").write_text("drafts/\n*.gif\n!keep.gif\n")
+    pairs = PictureFolder(folder)
+    assert [pairs[n].key for n in range(len(pairs))] == ["a.png", "deep/keep.gif"]
+    assert "by .diptychignore 2" in pairs.check()[-1]
 
 
 def test_splits_are_not_trained_on_together(tmp_path):

@@ -10,6 +10,7 @@ import torch
 from conftest import drawing, png
 from diptych.errors import ConfigError, DataError, DiptychError
 from diptych.pairs.shards import ShardWriter
+from diptych.pairs.sources import Source
 from diptych.train import run as run_module
 from diptych.train.checkpoint import Checkpoint
 from diptych.train.trainer import StepReport, train
@@ -75,6 +76,22 @@ def test_a_run_that_began_before_an_option_existed_goes_on_with_its_default(tiny
     assert "step-00000002 is of an older diptych and has no digests" in notes[0]
     with pytest.raises(ConfigError, match=r"another version of diptych began\. train\.layer_decoy is not an option"):
         goes_on(layer_decoy=0.5)
+
+
+def test_a_note_is_text_whatever_the_bytes_of_a_name(tiny_recipe, tmp_path):
+    for number in range(4):
+        folder = tmp_path / "pictures" / os.fsdecode(b"\xc4" + str(number).encode())
+        folder.mkdir(parents=True)
+        for size in (4, 8, 12):
+            (folder / f"{size}.png").write_bytes(png(drawing("red", "cross", size)))
+    with ShardWriter(tmp_path / "good") as writer:
+        for number in range(8):
+            writer.add(f"{number}", {"png": png(drawing("red", "cross", 4 + number)), "txt": b"red cross"})
+    sources = (Source(path=str(tmp_path / "pictures"), weight=0.001), Source(path=str(tmp_path / "good")))
+    recipe = dataclasses.replace(tiny_recipe, data=dataclasses.replace(tiny_recipe.data, sources=sources, max_bad=0.9))
+    notes = train(change(recipe, steps=1), tmp_path / "run").notes
+    assert r"folders are the captions: \xc40, " in notes[0]
+    assert all(note.encode() for note in notes)
 
 
 def test_a_run_does_not_go_on_with_other_data(tiny_recipe, tmp_path):

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from diptych.data.class_names import codes_among, readable_names
+from diptych.data.exclude import IGNORE_FILE, KNOWN_FOLDERS, Rule, rules_of, verdict
 from diptych.data.images import PICTURE_ENDINGS
 from diptych.data.prompts import read_lines
+from diptych.data.texts import read_text, text_lines
 from diptych.errors import DataError
 from diptych.files import natural_order
 from diptych.pairs.samples import Sample, captions_of, counted
@@ -16,8 +18,6 @@ from diptych.pairs.tables import TABLES, read_picture
 
 _TEXTS = (".txt", ".caption")  # endings of texts, lower case
 _SPLITS = frozenset(("train", "val", "valid", "validation", "dev", "test"))
-# Folders that systems and network disks put among pictures: thumbnails, and what was thrown away.
-_LEFT_OUT = ("@eadir", "@recycle", "#recycle", "$recycle.bin", "__macosx")
 
 
 class PictureFolder:
@@ -27,8 +27,8 @@ class PictureFolder:
     as `readable_names` tells it, or the line of `classnames.txt`.
 
     A sample's key is the picture's path from the folder. The fingerprint covers the names and sizes of all files. What
-    starts with a dot is passed over, and so are folders of thumbnails; links that lead in a circle, and what may not be
-    read.
+    starts with a dot is passed over, and so are `KNOWN_FOLDERS` of thumbnails, what a `.diptychignore` says, links that
+    lead in a circle, and what may not be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -109,9 +109,9 @@ class _Walk:
     def __init__(self, folder: Path) -> None:
         self.found: list[tuple[str, int]] = []
         self.passed: collections.Counter[str] = collections.Counter()
-        self._enter(folder, "", ())
+        self._enter(folder, "", (), ())
 
-    def _enter(self, folder: Path, prefix: str, above: tuple[str, ...]) -> None:
+    def _enter(self, folder: Path, prefix: str, above: tuple[str, ...], rules: tuple[Rule, ...]) -> None:
         try:
             real = os.path.realpath(folder)
             if real in above:
@@ -119,6 +119,8 @@ class _Walk:
                 return
             with os.scandir(folder) as entries:
                 there = list(entries)
+            if any(entry.name == IGNORE_FILE for entry in there):
+                rules = (*rules, *rules_of(text_lines(read_text(folder / IGNORE_FILE)), prefix))
         except OSError as error:
             if not prefix:
                 raise DataError(f"{folder} cannot be read: {error.strerror}. Give a folder of pictures.") from error
@@ -128,11 +130,15 @@ class _Walk:
             try:
                 if entry.name.startswith("."):
                     self.passed["names with a dot in front"] += 1
+                    continue
+                decided = verdict(rules, prefix + entry.name, entry.is_dir())
+                if decided and not decided.is_negated:
+                    self.passed[f"by {IGNORE_FILE}"] += 1
                 elif entry.is_dir():
-                    if entry.name.lower() in _LEFT_OUT:
-                        self.passed["folders of thumbnails"] += 1
+                    if not decided and entry.name.lower() in KNOWN_FOLDERS:
+                        self.passed[f"{entry.name}/"] += 1
                     else:
-                        self._enter(Path(entry.path), f"{prefix}{entry.name}/", (*above, real))
+                        self._enter(Path(entry.path), f"{prefix}{entry.name}/", (*above, real), rules)
                 elif entry.is_file():
                     self.found.append((prefix + entry.name, entry.stat().st_size))
                 else:

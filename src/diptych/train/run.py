@@ -12,6 +12,7 @@ from torch import Tensor
 from diptych.config import from_dict, to_dict, to_toml
 from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError, DataError
+from diptych.files import shown
 from diptych.model.clip import CLIP
 from diptych.pairs.pipeline import Batch, pair_sources, vocabulary_texts
 from diptych.pairs.sources import Pairs
@@ -71,7 +72,7 @@ def open_run(recipe: TrainRecipe, ranks: Ranks, out: Path, newest: Path | None) 
         WeightsError: the checkpoint is damaged, or `start_from` cannot be read.
     """
     sources = pair_sources(recipe.data)
-    notes = [note for source in sources for note in source.check()]
+    notes = [shown(note) for source in sources for note in source.check()]
     if newest and not has_digests(newest):
         notes.append(f"{newest} is of an older diptych and has no digests: damage to it would not be noticed.")
     return Run(recipe, sources, _saved(newest, out, recipe, sources) if newest else None, ranks, notes)
