@@ -780,13 +780,13 @@ def test_names_that_are_too_long_are_refused_or_cut_and_counted(
     for split in ("train", "test"):
         (splits / split / "red").rename(splits / split / ("red and green and blue " * 8).strip())
     words = ("--data", splits, "--model", model)
-    said = "1 texts are too long for the model and were cut."
+    said = "texts that were too long for the model and were cut: 1."
     for name, out in (("zero-shot", "out"), ("probe", "out"), ("prompts", "prompts.json"), ("suite", "out")):
         asked = (*words, "--out", tmp_path / out)
         code, _, err = run("evaluate", name, *asked)
         assert (code, "a text must fit" in err, "red and green" in err) == (2, True, True), name
         code, _, err = run("evaluate", name, *asked, "--truncate")
-        assert (code, "too long for the model and were cut" in err) == (0, True), name
+        assert (code, "too long for the model and were cut: " in err) == (0, True), name
         assert name == "prompts" or said in err
     for result in read_results(tmp_path / "out")[0].values():
         assert result.shortened == 1

@@ -194,6 +194,7 @@ def test_the_block_of_an_open_clip_folder_is_beside_what_open_clip_reads(folder)
     assert data["diptych"]["about"]["licence"] == "CC0-1.0"
     assert data["diptych"]["sha256"].keys() == {
         "open_clip_model.safetensors", "tokenizer.json", "preprocessor_config.json", "open_clip_config.json",
+        "vocab.json", "merges.txt", "tokenizer_config.json",
     }  # fmt: skip
 
 

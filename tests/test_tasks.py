@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from diptych.data.class_names import imagenet_names
 from diptych.data.prompts import TEMPLATES
 from diptych.errors import ConfigError, DataError
 from diptych.eval.published_scores import published_score
@@ -58,6 +59,10 @@ def test_imagenet_is_named_by_number_or_id_and_ids_without_names_are_refused():
     assert (
         prompts_for(None, ["tench"], None, naming="WordNet ids by their names").naming == "WordNet ids by their names"
     )
+    hub = [f"{name}, Genus species" for name in imagenet_names().values()]
+    hub[7] = "cock"  # CLIP says rooster
+    assert prompts_for(find_task("imagenet"), hub, None).names == tuple(imagenet_names().values())
+    assert prompts_for(find_task("imagenet"), hub[1:] + hub[:1], None).names[0] == "goldfish, Genus species"
     with pytest.raises(DataError, match="1 of 2 are WordNet ids"):
         prompts_for(None, ["n00004475", "tench"], None)
 

@@ -78,4 +78,4 @@ def print_prompts(prompts: "Prompts", shortened: int = 0) -> None:
     if prompts.naming:
         complain(f"class names: {prompts.naming}.")
     if shortened:
-        complain(f"{shortened:,} texts are too long for the model and were cut.")
+        complain(f"texts that were too long for the model and were cut: {shortened:,}.")

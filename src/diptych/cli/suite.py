@@ -71,4 +71,4 @@ def _say(one: "Measured") -> None:
     if prompts.naming:
         complain(f"{one.data}: class names: {prompts.naming}.")
     if one.result.shortened:
-        complain(f"{one.title}: {one.result.shortened:,} texts are too long for the model and were cut.")
+        complain(f"{one.title}: texts that were too long for the model and were cut: {one.result.shortened:,}.")

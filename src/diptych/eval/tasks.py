@@ -122,7 +122,8 @@ def names_of(task: Task, labels: Sequence[str]) -> tuple[tuple[str, ...], ...]:
 
     A class is known by what the archive calls it (`renamed`) or by one of its names (`classnames`), whatever the case
     and the signs between words. Classes that are numbered 0 to C - 1 throughout, in whatever order, are those of
-    `classnames` by number.
+    `classnames` by number. Labels of several names each, as of ImageNet on the Hugging Face hub ("tench, Tinca tinca"),
+    are those of `classnames` in their order, where most of them hold the name of their place.
 
     Args:
         task: a row of the table.
@@ -134,6 +135,8 @@ def names_of(task: Task, labels: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     numbers = [label.strip().lstrip("0") or "0" for label in labels]
     if len(labels) == len(task.classnames) and sorted(numbers) == sorted(map(str, range(len(labels)))):
         return tuple(task.classnames[int(number)] for number in numbers)
+    if _are_synonyms_in_order(task, labels):
+        return task.classnames
     known = {_plain(name): names for names in task.classnames for name in names}
     known |= {_plain(label): known.get(_plain(names[0]), names) for label, names in task.renamed.items()}
     return tuple(known.get(_plain(label), (_words(label) if task.split_words else label,)) for label in labels)
@@ -209,6 +212,14 @@ def prompts_for(
 def task_named(name: str) -> Task | None:
     """The row of a folder's name, None where there is none."""
     return _by_folder_name().get(_plain(name))
+
+
+def _are_synonyms_in_order(task: Task, labels: Sequence[str]) -> bool:
+    if len(labels) != len(task.classnames) or not any("," in label for label in labels):
+        return False
+    several = [{_plain(name) for name in label.split(",")} for label in labels]
+    pairs = zip(several, task.classnames, strict=True)
+    return sum(not names.isdisjoint(map(_plain, own)) for names, own in pairs) > len(labels) / 2
 
 
 def _words(name: str) -> str:

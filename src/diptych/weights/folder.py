@@ -1,5 +1,6 @@
 """The files of a model's folder besides its tensors: their names, the JSON ones, and our seal in one of them."""
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -56,6 +57,19 @@ class Seal:
     about: About
     sha256: dict[str, str]  # see `digests`
     golden: Golden
+    own: str = ""  # SHA-256 of the seal without it; empty in the first bundles
+
+    def sealed(self) -> "Seal":
+        """The same with its own digest."""
+        return dataclasses.replace(self, own=self._digest())
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is as it was written, as far as it can tell."""
+        return self.own in ("", self._digest())
+
+    def _digest(self) -> str:
+        return _canonical(to_dict(dataclasses.replace(self, own="")))
 
 
 def read_seal(path: Path, data: Mapping[str, Any]) -> Seal | None:
@@ -120,9 +134,18 @@ def read_preprocess(folder: Path) -> Preprocess | None:
 def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """SHA-256 of files of a folder, empty for one that is missing.
 
-    That of a config file is of a canonical form, without our seal, so that it can stand in the seal.
+    That of a JSON file is of its content, however it is laid out; that of a config file without our seal, so that it
+    can stand in the seal, and without the version of transformers, which writes it anew.
     """
     return {name: _digest(folder / name) for name in names}
+
+
+def changed_files(folder: Path, sealed: Mapping[str, str]) -> list[str]:
+    """Those of the files that a seal names which are others now, missing ones included."""
+    now = digests(folder, sealed)
+    others = [name for name, one in sealed.items() if one != now[name]]
+    # The first bundles have the digest of the picture recipe's bytes.
+    return [name for name in others if not now[name] or sealed[name] != sha256(folder / name)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,10 +156,15 @@ class _Checked:
 def _digest(path: Path) -> str:
     if not path.is_file():
         return ""
-    if path.name not in (CONFIG, OPEN_CLIP_CONFIG):
+    if path.suffix != ".json" or path.name == TOKENIZER:
         return sha256(path)
-    plain = {key: value for key, value in read_json(path).items() if key != "diptych"}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    left_out = ("diptych", "transformers_version") if path.name in (CONFIG, OPEN_CLIP_CONFIG) else ()
+    return _canonical({key: value for key, value in read_json(path).items() if key not in left_out})
+
+
+def _canonical(data: Mapping[str, Any]) -> str:
+    """SHA-256 of plain data, however it is laid out."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:

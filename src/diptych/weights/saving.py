@@ -36,6 +36,7 @@ from diptych.weights.folder import (
     About,
     Golden,
     Seal,
+    changed_files,
     digests,
     write_config,
 )
@@ -132,9 +133,10 @@ def write_folder(
         write_json(aside / PREPROCESS, bundle.preprocess.to_hf())
         for name, config in configs.items():
             write_json(aside / name, config)
-        digest = digests(aside, (weights_name, TOKENIZER, PREPROCESS, *configs))
+        digest = digests(aside, sorted(path.name for path in aside.iterdir()))
         first = next(iter(configs))
-        write_config(aside / first, configs[first], Seal(about=bundle.about, sha256=digest, golden=golden))
+        seal = Seal(about=bundle.about, sha256=digest, golden=golden).sealed()
+        write_config(aside / first, configs[first], seal)
 
 
 def transformers_naming(config: CLIPConfig, tokenizer: Tokenizer) -> Naming | None:
@@ -183,16 +185,13 @@ def check_seal(bundle: Savable, folder: Path, seal: Seal) -> None:
         seal: that stood there.
 
     Raises:
-        WeightsError: weights or tokenizer differ, or the golden features come out otherwise.
+        WeightsError: a file differs, the seal itself does, or the golden features come out otherwise. A file that is
+            for other libraries alone may be missing.
     """
-    now_there = digests(folder, seal.sha256)
-    changed = [name for name, digest in now_there.items() if digest != seal.sha256[name]]
+    changed = changed_files(folder, seal.sha256)
     for name in (WEIGHTS, OPEN_CLIP_WEIGHTS, TOKENIZER):  # the golden inputs reach but a part of these
         if name in changed:
-            raise WeightsError(
-                f"{folder / name} must be the file that was saved with the bundle, and its SHA-256 differs. Copy "
-                'or download it again; if it was changed on purpose, remove "diptych" from the config.'
-            )
+            raise _other_file(folder / name)
     then, now = seal.golden, golden_of(bundle)
     faults = [] if now.tokens == then.tokens else ["tokens differ"]
     for name in ("image_features", "text_features"):
@@ -206,6 +205,19 @@ def check_seal(bundle: Savable, folder: Path, seal: Seal) -> None:
             else "No file was changed since: another version of diptych, torch or tokenizers computes otherwise."
         )
         raise WeightsError(f"{folder} must encode as it did when it was saved, and {', '.join(faults)}. {cause}")
+    if not seal.own:
+        return  # of the first bundles, whose golden features alone judge the smaller files
+    if damaged := [name for name in changed if (folder / name).exists()]:
+        raise _other_file(folder / damaged[0])
+    if not seal.is_whole:
+        raise WeightsError(f"{folder} must have the seal that it was saved with, and it was changed. Copy it again.")
+
+
+def _other_file(path: Path) -> WeightsError:
+    return WeightsError(
+        f"{path} must be the file that was saved with the bundle, and its SHA-256 differs. Copy or download it again; "
+        'if it was changed on purpose, remove "diptych" from the config.'
+    )
 
 
 def golden_picture() -> Image.Image:
