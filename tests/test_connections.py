@@ -144,21 +144,19 @@ def test_nothing_of_it_is_said_to_who_runs_it(tmp_path: Path):
 
 def test_an_answer_that_its_client_does_not_fetch_is_not_kept(server: Server):
     """Each may have megabytes, and no limit of bodies or requests counts them."""
-    many = json.dumps({"input": ["a red kite"] * 1024}).encode()
+    many = post(b"/v1/embeddings", json.dumps({"input": ["a red kite"] * 1024}).encode())
     address = urlsplit(server.url)
     with socket.socket() as line:
         line.settimeout(30)
-        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # of the system's own room little is left
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         line.connect((address.hostname, address.port))
-        line.sendall(post(b"/v1/embeddings", many))
-        assert line.recv(15) == b"HTTP/1.1 200 OK"
-        time.sleep(5)  # in which it is cut: two looks are a second apart
-        found = b""
+        line.sendall(many * 12)  # more than the system itself keeps
+        found = line.recv(15)
+        time.sleep(10)  # in which it is cut: two looks are a second apart
         with contextlib.suppress(ConnectionResetError):
             while more := line.recv(2**20):
                 found += more
-    length = int(head_of(b"HTTP/1.1 200 OK" + found)[1][b"content-length"])
-    assert len(found) < length
+    assert 1 <= found.count(b"HTTP/1.1 200 OK") < 12
 
 
 def test_a_slow_client_gets_its_answer_whole(server: Server):

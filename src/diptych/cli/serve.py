@@ -124,6 +124,7 @@ def serve(
     )
     fetch = Fetcher(allow_url, max_bytes=limits.body_bytes, seconds=min(10.0, timeout)) if allow_url else None
     api_key = _api_key(api_key_file)
+    names = _names(host, allow_host or [])
     if not (_is_loopback(host) or api_key or no_key):
         raise ConfigError(
             f"--host {host} lets others reach the server, and no API key is asked for. Set {KEY_VARIABLE} or "
@@ -139,7 +140,7 @@ def serve(
         name = Path(named).name
         service = Service(bundle, name=name, limits=limits, gallery=gallery, fetch=fetch)
         config = uvicorn.Config(
-            create_app(service, api_key=api_key, hosts=_names(host, allow_host or [])),
+            create_app(service, api_key=api_key, hosts=names),
             http=Connection,
             log_level="error",
             access_log=False,  # what people search for is theirs

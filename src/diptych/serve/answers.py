@@ -70,7 +70,7 @@ _RULES = {
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
 }
-_INPUT = 'input must be a text, {"image": PICTURE}, or a list of these. Token numbers are not read: send the text.'
+_INPUT = 'input must be a text, {"image": PICTURE}, or a list of these. Send text as text: token numbers are not read.'
 
 
 def _shape_refusal(errors: Sequence[Any]) -> RefusedError:

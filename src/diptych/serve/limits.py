@@ -10,9 +10,9 @@ from diptych.errors import ConfigError
 class Limits:
     """What a server takes on. Beyond it a request is refused with one sentence, and the next one is served.
 
-    The most memory that requests can take is about 6 * bodies_in_hand for their text, 8 bytes (of 16-bit grey 25) for
-    each pixel of the pictures that are being decoded, `decoders` of them and as many as are over their time, and
-    `pictures_waiting` at the model's size.
+    The most memory that requests can take is about 6 * bodies_in_hand for their text, 8 bytes (of 16-bit grey 25, of a
+    progressive JPEG 16) for each of `pixels` of the pictures that are being decoded, `decoders` of them and as many as
+    are over their time, `pictures_waiting` at the model's size, and eight files of `body_bytes` behind URLs.
     """
 
     body_bytes: int = 20 * 2**20  # of one request; a picture as base64 takes 4/3 of its file
