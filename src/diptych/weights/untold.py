@@ -91,8 +91,8 @@ def fill(
         preprocess = dataclasses.replace(assumed, **recipe)
         by_files = origins.get(RECIPE, "file")
         origins[RECIPE] = "told" if recipe else "assumed" if by_files == "file" else by_files
-    if told.get("end_token") is not None:
-        text = from_dict(type(config.text), to_dict(config.text) | {"end_token_id": told.get("end_token")}, where="text")
+    if (number := told.get("end_token")) is not None:
+        text = from_dict(type(config.text), to_dict(config.text) | {"end_token_id": number}, where="text")
         config = dataclasses.replace(config, text=text)
         origins[END_TOKEN] = "told"
     return Untold(preprocess=preprocess, config=config, origins=origins)
