@@ -143,6 +143,6 @@ def test_what_is_not_read_is_said_in_a_sentence(tmp_path):
     backend, config, _ = FOREIGN["BERT"]
     tokenizer = Tokenizer.load(write_tokenizer(tmp_path, backend(), config))
     some, whole = map(str, tokenizer.unread(["photo of 犬", "犬 車"]))
-    assert some == "the model's tokenizer does not know 1 of 3 words of 'photo of 犬'."
+    assert some == "this model's tokenizer does not know 1 of 3 words of 'photo of 犬'."
     assert whole.startswith("'犬 車' is no text to this model: its tokenizer knows no word of it")
     assert tokenizer.encode(["犬"]).equal(tokenizer.encode(["車"]))  # which is why

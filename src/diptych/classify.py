@@ -122,7 +122,7 @@ def readable(encoder: TextEncoder, labels: Sequence[str | Sequence[str]]) -> lis
     classes = [label for label in labels if unknown.issuperset(_names(label))]
     if len(classes) > 1 or (classes and len(classes) == len(labels)):
         first = next(text for text in unread if text.text in _names(classes[0]))
-        more = f" So are {len(classes) - 1:,} other labels, which it could not tell apart." if len(classes) > 1 else ""
+        more = f" Other labels that are the same to it: {len(classes) - 1:,}." if len(classes) > 1 else ""
         raise TextError(f"{first}{more}")
     return unread
 

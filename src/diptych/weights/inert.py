@@ -44,7 +44,7 @@ class _StandInType(type):
     def __call__(cls, *_: Any, **__: Any) -> Any:
         if not cls.may_be_called:
             raise CodeError(cls.__name__)
-        return {} if cls.__name__ == "collections.defaultdict" else cls.__new__(cls)
+        return {} if cls.__name__ == "collections.defaultdict" else object.__new__(cls)
 
 
 class StandIn(metaclass=_StandInType):

@@ -296,8 +296,8 @@ def config_to_open_clip(config: CLIPConfig, preprocess: Preprocess) -> dict[str,
     image, text = config.image, config.text
     if not fits_open_clip(config):
         raise ConfigError(
-            f"open_clip's own towers are those of CLIP. Got {image.kind} and {text.kind}. Save a SigLIP model as "
-            "huggingface, and keep any other as a bundle."
+            f"open_clip's own towers are those of CLIP. Got {image.kind} and {text.kind} with a {config.head} head. "
+            "Save a SigLIP model as huggingface, and keep any other as a bundle."
         )
     assert isinstance(text, TextTowerConfig)
     activation = text.activation

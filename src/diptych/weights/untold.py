@@ -80,7 +80,7 @@ def fill(
         WeightsError: something is told that the files tell themselves.
         ConfigError: what is told makes no picture recipe or end token.
     """
-    recipe = {name: told[name] for name in _RECIPE_OPTIONS if told.get(name) is not None}
+    recipe = {name: told.get(name) for name in _RECIPE_OPTIONS if told.get(name) is not None}
     given = [name for name in ("activation", "heads", "end_token") if told.get(name) is not None]
     itself = [name for name in given if origins.get("end token" if name == "end_token" else name) == "file"]
     itself += list(recipe) if preprocess is not None else []
@@ -91,8 +91,8 @@ def fill(
         preprocess = dataclasses.replace(assumed, **recipe)
         by_files = origins.get(RECIPE, "file")
         origins[RECIPE] = "told" if recipe else "assumed" if by_files == "file" else by_files
-    if told.get("end_token") is not None:
-        text = from_dict(type(config.text), to_dict(config.text) | {"end_token_id": told["end_token"]}, where="text")
+    if (number := told.get("end_token")) is not None:
+        text = from_dict(type(config.text), to_dict(config.text) | {"end_token_id": number}, where="text")
         config = dataclasses.replace(config, text=text)
         origins[END_TOKEN] = "told"
     return Untold(preprocess=preprocess, config=config, origins=origins)
