@@ -10,6 +10,7 @@ from diptych.cli.console import complain, print_table
 from diptych.cli.options import MEGAPIXELS, find_pictures, limited
 from diptych.data.prompts import read_lines
 from diptych.errors import ConfigError, DataError, TextError
+from diptych.files import shown
 
 
 def filter_(
@@ -79,7 +80,7 @@ def filter_(
             f"and {chosen.false:.1%} of {chosen.kept:,} to keep."
         )
     if json_:
-        rows = [{"path": row.path, "score": round(row.score, 6), "concept": row.concept} for row in found.denied]
+        rows = [{"path": shown(row.path), "score": round(row.score, 6), "concept": row.concept} for row in found.denied]
         result = {"threshold": found.threshold, "pictures": found.pictures, "denied": rows}
         print(json.dumps({**result, "unread": [asdict(text) for text in unread]}, indent=2))
         return
