@@ -1239,6 +1239,36 @@ def test_names_of_any_bytes_come_out_as_plain_json(run, indexed, pictures):
     assert (code, err) == (0, "")
 
 
+BEFORE_TORCH = """
+import contextlib, io, json, sys
+from diptych.cli.main import main
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stderr(io.StringIO()) as err:
+        code = main(words)
+    print(code, "torch" in sys.modules, err.getvalue().strip())
+"""
+
+
+def test_what_is_wrong_in_a_command_line_is_told_before_torch_is_loaded(pictures, tmp_path):
+    place = str(pictures)
+    tries = [
+        ["search", "dog", place, "--after", "yesterday"],
+        ["search", "dog", place, "--near", "Paris"],
+        ["search", "", place],
+        ["search", place],
+        ["search", "dog", place, "--model", "diptych-foto"],
+        ["index", "update", place, "--model", "diptych-foto"],
+        ["classify", place, "--labels", "a", "--model", "diptych-foto"],
+        ["embed", place, "--out", str(tmp_path / "x.npz"), "--model", "diptych-foto"],
+        ["filter", place, "--deny-list", "none", "--threshold", "0.3", "--model", "diptych-foto"],
+    ]
+    command = [sys.executable, "-c", BEFORE_TORCH, json.dumps(tries)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    said = done.stdout.splitlines()
+    assert [line[:8] for line in said] == ["2 False "] * len(tries)
+    assert all("Did you mean diptych-photo" in line for line in said[4:])
+
+
 def test_patterns_leave_out_and_are_remembered(run, indexed):
     assert " 1 deleted" in run("index", "update", *indexed, "--exclude", "/deeper/")[1]
     assert run("index", "update", *indexed)[1].startswith("2 files")

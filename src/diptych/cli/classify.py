@@ -14,6 +14,7 @@ from diptych.cli.options import MEGAPIXELS, find_pictures, limited, read_templat
 from diptych.data.prompts import PLAIN, check_labels, read_lines
 from diptych.errors import ConfigError, DataError, ImageError
 from diptych.files import shown
+from diptych.weights.packaged import check_model_name
 
 if TYPE_CHECKING:
     from diptych.classify import ZeroShotClassifier
@@ -69,6 +70,7 @@ def classify(
     json_
         Print JSON.
     """
+    check_model_name(model)
     names = _read_labels(labels, labels_file)
     prompts = read_templates(templates, templates_file) or PLAIN
     sources = _read_pictures(pictures)

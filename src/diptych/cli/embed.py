@@ -12,6 +12,7 @@ from cyclopts.validators import Path as CheckPath
 from diptych.cli.console import complain
 from diptych.cli.options import MEGAPIXELS, find_pictures, limited
 from diptych.errors import ConfigError, DataError
+from diptych.weights.packaged import check_model_name
 
 
 def embed(
@@ -60,6 +61,7 @@ def embed(
     workers
         With daft, processes that each hold a model. One uses all cores of its machine.
     """
+    check_model_name(model)
     if out.suffix in (".parquet", ".lance"):
         if len(pictures) != 1:
             raise ConfigError(f"a .parquet or .lance is made of one source: a folder or a table. Got {len(pictures)}.")
