@@ -15,7 +15,7 @@ from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.presets import preset
 from diptych.runtime import generator
 from diptych.sets.open import read_labelled
-from diptych.weights import registry
+from diptych.weights import packaged, registry
 from diptych.weights.bundle import Bundle
 from diptych.weights.convert import save_as
 from diptych.weights.folder import About
@@ -52,7 +52,7 @@ def small_openai() -> Bundle:
 def models(tmp_path, monkeypatch) -> dict[str, Bundle]:
     """Two packaged models, in place of those that are really there."""
     folder = tmp_path / "models"
-    monkeypatch.setattr(registry, "_MODELS", folder)
+    monkeypatch.setattr(packaged, "_MODELS", folder)
     bundles = {DEFAULT_MODEL: make("tiny-vit", 0), "a-resnet": make("tiny-resnet", 1)}
     for name, bundle in bundles.items():
         bundle.save(folder / name)
@@ -73,7 +73,7 @@ def parameters_of(bundle: Bundle) -> int:
 
 def test_packaged_models_are_listed_with_their_facts(models, nothing_is_built):
     resnet, vit = list_models()
-    folder = registry._MODELS / DEFAULT_MODEL
+    folder = packaged._MODELS / DEFAULT_MODEL
     assert vit == ModelInfo(
         name=DEFAULT_MODEL,
         kind="diptych bundle",
@@ -155,7 +155,7 @@ def test_a_name_goes_before_a_folder_of_the_same_name(models, tmp_path, monkeypa
 
 
 def test_the_default_is_never_a_folder_that_happens_to_stand_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(registry, "_MODELS", tmp_path / "none")
+    monkeypatch.setattr(packaged, "_MODELS", tmp_path / "none")
     monkeypatch.chdir(tmp_path)
     make("tiny-vit", 2).save(tmp_path / DEFAULT_MODEL)
     with pytest.raises(ConfigError, match=f"{DEFAULT_MODEL} is not a model"):

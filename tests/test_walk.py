@@ -40,14 +40,20 @@ def test_one_bad_entry_is_named_and_stops_nothing(tmp_path):
             os.chdir(here)
         found = walk_folder(tmp_path)
     assert list(found.files) == ["a.png"]
-    assert {name: sentence.removeprefix(f"{tmp_path}/{name} ") for name, sentence in found.faults.items()} == {
-        "gone.png": "is a link that leads nowhere.",
-        "loop.jpg": "cannot be looked at: Too many levels of symbolic links.",
-        "pipe.jpg": "must be a file, and is a named pipe.",
-        "socket.jpg": "must be a file, and is a socket.",
-        "through.jpg": "cannot be looked at: Not a directory.",
+    assert found.faults == {
+        "gone.png": "is a link that leads nowhere",
+        "loop.jpg": "cannot be looked at: Too many levels of symbolic links",
+        "pipe.jpg": "must be a file, and is a named pipe",
+        "socket.jpg": "must be a file, and is a socket",
+        "through.jpg": "cannot be looked at: Not a directory",
     }
-    assert sorted(found.notes()) == sorted(found.faults.values())
+    assert sorted(found.notes()) == [f"{tmp_path / name} {why}." for name, why in sorted(found.faults.items())]
+
+
+def test_many_entries_with_one_fault_are_one_sentence(tmp_path):
+    for i in range(6):
+        (tmp_path / f"{i}.png").symlink_to("nowhere")
+    assert walk_folder(tmp_path).notes() == [f"6 entries, {tmp_path}/0.png for one: each is a link that leads nowhere."]
 
 
 def test_a_link_to_a_folder_is_not_followed_and_is_counted(tmp_path):
@@ -84,7 +90,7 @@ def test_a_path_that_is_too_long_is_named(tmp_path):
     finally:
         subprocess.run(["rm", "-rf", str(tmp_path / ("d" * 240))], check=True, timeout=60)
     assert list(found.files) == ["a.png"]
-    assert [sentence[-19:] for sentence in found.faults.values()] == ["File name too long."]
+    assert [sentence[-18:] for sentence in found.faults.values()] == ["File name too long"]
 
 
 LISTED = """

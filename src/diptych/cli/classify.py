@@ -13,6 +13,8 @@ from diptych.cli.console import complain, one_line, print_table
 from diptych.cli.options import MEGAPIXELS, find_pictures, limited, read_templates
 from diptych.data.prompts import PLAIN, check_labels, read_lines
 from diptych.errors import ConfigError, DataError, ImageError
+from diptych.files import shown
+from diptych.weights.packaged import check_model_name
 
 if TYPE_CHECKING:
     from diptych.classify import ZeroShotClassifier
@@ -68,6 +70,7 @@ def classify(
     json_
         Print JSON.
     """
+    check_model_name(model)
     names = _read_labels(labels, labels_file)
     prompts = read_templates(templates, templates_file) or PLAIN
     sources = _read_pictures(pictures)
@@ -85,12 +88,13 @@ def classify(
     skipped: list[dict[str, str]] = []
     for path, answer in _classified(bundle, classifier, sources, batch_size):
         if isinstance(answer, ImageError):
-            skipped.append({"path": path, "cause": answer.cause, "message": str(answer)})
+            skipped.append({"path": shown(path), "cause": answer.cause, "message": shown(str(answer))})
             if len(sources) > 1:
                 complain(f"skipped: {answer}")
             continue
         best = sorted(answer, key=lambda guess: -guess[1])[:top]
-        answered.append({"path": path, "labels": [{"label": name, "probability": share} for name, share in best]})
+        labelled = [{"label": name, "probability": share} for name, share in best]
+        answered.append({"path": shown(path), "labels": labelled})
         if not json_:
             _print_answer(path, best, is_first=len(answered) == 1)
     if json_:

@@ -12,6 +12,7 @@ from cyclopts.validators import Path as CheckPath
 from diptych.cli.console import complain
 from diptych.cli.options import MEGAPIXELS, find_pictures, limited
 from diptych.errors import ConfigError, DataError
+from diptych.weights.packaged import check_model_name
 
 
 def embed(
@@ -63,6 +64,7 @@ def embed(
     if out.suffix in (".parquet", ".lance"):
         if len(pictures) != 1:
             raise ConfigError(f"a .parquet or .lance is made of one source: a folder or a table. Got {len(pictures)}.")
+        check_model_name(model)
         share = {
             "part_size": part_size,
             "batch_size": batch_size,
@@ -87,6 +89,7 @@ def embed(
         raise ConfigError(f"{out} must be a file, or absent, and is a folder. Choose another name.")
     if not pictures:
         raise ConfigError("there must be a picture to embed. Name a file, a folder or a pattern.")
+    check_model_name(model)
     files = find_pictures(pictures)
 
     from rich.console import Console

@@ -10,6 +10,8 @@ from diptych.cli.console import complain, print_table
 from diptych.cli.options import MEGAPIXELS, find_pictures, limited
 from diptych.data.prompts import read_lines
 from diptych.errors import ConfigError, DataError, TextError
+from diptych.files import shown
+from diptych.weights.packaged import check_model_name
 
 
 def filter_(
@@ -54,6 +56,7 @@ def filter_(
         raise ConfigError("a filter must have either --threshold or --examples, a folder with deny/ and keep/.")
     if not pictures:
         raise ConfigError("there must be a picture to filter. Name a file, a folder or a pattern.")
+    check_model_name(model)
     concepts = read_lines(deny_list)
     if not concepts:
         raise DataError(f"{deny_list} must hold a concept a line, and is empty.")
@@ -79,7 +82,7 @@ def filter_(
             f"and {chosen.false:.1%} of {chosen.kept:,} to keep."
         )
     if json_:
-        rows = [{"path": row.path, "score": round(row.score, 6), "concept": row.concept} for row in found.denied]
+        rows = [{"path": shown(row.path), "score": round(row.score, 6), "concept": row.concept} for row in found.denied]
         result = {"threshold": found.threshold, "pictures": found.pictures, "denied": rows}
         print(json.dumps({**result, "unread": [asdict(text) for text in unread]}, indent=2))
         return

@@ -66,8 +66,9 @@ def status(folder: Path = Path(), *, index: Path | None = None, json_: bool = Fa
     if json_:
         print(json.dumps({**facts, "faults": {shown(path): why for path, why in faults.items()}}, indent=2))
         return
+    notes = facts.pop("notes")
     print_table([(key, _cell(value)) for key, value in facts.items() if value not in ({}, [])])
-    for message in faults.values():
+    for message in (*faults.values(), *notes):
         complain(f"skipped: {message}")
 
 

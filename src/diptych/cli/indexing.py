@@ -12,6 +12,7 @@ from cyclopts.types import PositiveInt
 from diptych.cli.console import complain
 from diptych.cli.options import MEGAPIXELS, limited
 from diptych.errors import ConfigError, DataError, DiptychError
+from diptych.weights.packaged import DEFAULT_MODEL, check_model_name, packaged_models
 
 if TYPE_CHECKING:
     from diptych.search.library import Library
@@ -58,11 +59,12 @@ DEFAULT_OPTIONS = IndexOptions()
 
 def opened(folder: Path, options: IndexOptions) -> "Library":
     """The library of a folder, with the model that its index was made with unless another is named."""
-    from diptych.search.library import Library
-
     if not folder.is_dir():
         raise DataError(f"{folder} must be a folder of pictures, and is none. Put the folder last, behind the query.")
     bundle, model = model_of(folder, options)
+
+    from diptych.search.library import Library
+
     return Library.open(folder, bundle, index=options.index, reindex=options.reindex, model=model)
 
 
@@ -72,16 +74,18 @@ def model_of(folder: Path, options: IndexOptions) -> "tuple[Bundle, str]":
     Raises:
         ConfigError: the model that the index was made with is no longer where it was.
     """
+    check_model_name(options.model)
+
     from diptych.search.about import command, read_about
     from diptych.search.index_folder import place_of
     from diptych.search.moving import same_pictures
-    from diptych.weights.registry import DEFAULT_MODEL, load, model_names
+    from diptych.weights.registry import load
 
     folder, place = place_of(folder, options.index)
     if options.model is not None or options.reindex:
         name = options.model or DEFAULT_MODEL
         path = Path(name).expanduser()
-        if name not in model_names() and path.exists():
+        if name not in packaged_models() and path.exists():
             name = str(path.resolve())
         return limited(load(name), options.max_pixels), name
     try:

@@ -18,6 +18,7 @@ from diptych.cli.indexing import DEFAULT_OPTIONS, IndexOptions, opened, updated
 from diptych.cli.thumbnails import print_thumbnails
 from diptych.errors import ConfigError
 from diptych.search.filters import Filters, parse_day, parse_place
+from diptych.weights.packaged import check_model_name
 
 if TYPE_CHECKING:
     from diptych.search.library import Library
@@ -101,6 +102,8 @@ def search(
     )
     if not (like or duplicates or text.strip()):
         raise ConfigError("each part of a query must have words or a picture. Got ''.")
+
+    check_model_name(options.model)
 
     from diptych.search.query import Query
 

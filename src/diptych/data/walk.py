@@ -18,6 +18,7 @@ from diptych.data.exclude import IGNORE_FILE, KNOWN_FOLDERS, Rule, rules_of, ver
 from diptych.errors import DataError
 from diptych.files import shown
 
+_NAMED = 5  # entries with one fault that are named each; more are counted
 _NO_MEDIA = ".nomedia"  # as Android has it: nothing in this folder is for galleries
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -40,6 +41,7 @@ class FoundFile(NamedTuple):
 class Walk:
     """What a folder holds."""
 
+    folder: Path = Path()
     files: dict[str, FoundFile] = field(default_factory=dict)  # pictures and videos, by path
     faults: dict[str, str] = field(default_factory=dict)  # what cannot be looked at, and why; folders end in "/"
     unread: dict[str, str] = field(default_factory=dict)  # pictures and videos without a reader here, and why
@@ -49,7 +51,12 @@ class Walk:
 
     def notes(self) -> list[str]:
         """What is there and was not taken, counted: a sentence each."""
-        sentences = list(self.faults.values())
+        sentences = []
+        for paths, why in _grouped(self.faults):
+            if len(paths) > _NAMED:
+                sentences.append(f"{len(paths):,} entries, {shown(self.folder / paths[0])} for one: each {why}.")
+            else:
+                sentences += [f"{shown(self.folder / path)} {why}." for path in paths]
         for paths, why in _grouped(self.unread):
             sentences.append(f"{len(paths):,} not read: {why}, e.g. {shown(paths[0])}.")
         return sentences
@@ -72,7 +79,7 @@ def walk_folder(folder: Path, *, exclude: Sequence[str] = ()) -> Walk:
     Raises:
         DataError: the folder itself cannot be listed.
     """
-    walk = Walk()
+    walk = Walk(folder)
     walker = _Walker(walk)
     try:
         device = folder.stat().st_dev
@@ -89,7 +96,7 @@ def walk_folder(folder: Path, *, exclude: Sequence[str] = ()) -> Walk:
         try:
             walker.list(inside, path, device, rules)
         except OSError as error:
-            walk.faults[inside] = f"{shown(path)} cannot be listed: {error.strerror or error}."
+            walk.faults[inside] = f"cannot be listed: {error.strerror or error}"
     return walk
 
 
@@ -121,7 +128,7 @@ class _Walker:
         try:
             lines = file.read_text("utf-8-sig", errors="surrogateescape").split("\n")
         except OSError as error:
-            self._walk.faults[f"{inside}{IGNORE_FILE}"] = f"{shown(file)} cannot be read: {error.strerror or error}."
+            self._walk.faults[f"{inside}{IGNORE_FILE}"] = f"cannot be read: {error.strerror or error}"
             return ()
         return rules_of(lines, inside)
 
@@ -136,7 +143,7 @@ class _Walker:
         try:
             own = item.stat(follow_symlinks=False).st_dev
         except OSError as error:
-            self._walk.faults[inside] = f"{shown(item.path)} cannot be looked at: {error.strerror or error}."
+            self._walk.faults[inside] = f"cannot be looked at: {error.strerror or error}"
             return
         if own != device:
             self._walk.mounts.add(inside)
@@ -157,11 +164,11 @@ class _Walker:
             facts = item.stat()
         except FileNotFoundError:
             if is_link and kind.what != "other":  # else it is gone meanwhile
-                self._walk.faults[path] = f"{shown(item.path)} is a link that leads nowhere."
+                self._walk.faults[path] = "is a link that leads nowhere"
             return
         except OSError as error:
             if kind.what != "other":
-                self._walk.faults[path] = f"{shown(item.path)} cannot be looked at: {error.strerror or error}."
+                self._walk.faults[path] = f"cannot be looked at: {error.strerror or error}"
             return
         if stat.S_ISDIR(facts.st_mode):
             self._walk.left_out[f"{path}/"] = "links to folders"
@@ -169,7 +176,7 @@ class _Walker:
             return
         elif not stat.S_ISREG(facts.st_mode):
             what = _KINDS.get(stat.S_IFMT(facts.st_mode), "no file")
-            self._walk.faults[path] = f"{shown(item.path)} must be a file, and is {what}."
+            self._walk.faults[path] = f"must be a file, and is {what}"
         elif kind.what == "unreadable":
             self._walk.unread[path] = kind.why
         else:

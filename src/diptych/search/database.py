@@ -21,6 +21,7 @@ from diptych.search.checked import CheckedRows, is_damaged, seal
 
 DATABASE = "files.sqlite"
 _FIRST = "features-0.f32"
+_PATIENCE = 1_000  # ms that a writer waits for readers at its end
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE files (
@@ -124,6 +125,7 @@ class Database:
         Where a reader is in the way, the file stays without one until the next.
         """
         with self.sentence():
+            self.execute(f"PRAGMA busy_timeout={_PATIENCE}")
             if self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0:
                 seal(self._folder / DATABASE, self.writes())
 

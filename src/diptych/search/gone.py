@@ -25,7 +25,8 @@ class Gone:
         self._folder, self._walk = folder, walk
         self._known = sum(one.has_rows for one in known.values())
         self.waiting = {one.id: path for path, one in known.items() if path not in walk.files}
-        self.kept: dict[str, int] = {}  # how many are gone and not forgotten, by why
+        self.kept: dict[str, int] = {}  # how many may only be away and are not forgotten, by why
+        self.unseen = 0  # how many cannot be looked at, so that nobody knows whether they are gone
         self._away = {mount for mount in map(path_of, mounts) if mount not in walk.mounts}
         self._still_away: set[str] = set()
 
@@ -35,7 +36,7 @@ class Gone:
         Raises:
             DataError: it is so, and nobody said that all shall be forgotten.
         """
-        lost = [path for path in self.waiting.values() if not self._reason(path) and not self._is_left_out(path)]
+        lost = [path for path in self.waiting.values() if not self._is_unseen(path) and not self._is_left_out(path)]
         if lost and self._known and not self._walk.files and not forget:
             raise DataError(
                 f"{shown(self._folder)} holds no picture any more, and {self._known:,} are in its index: is its disk "
@@ -43,7 +44,7 @@ class Gone:
             )
 
     def to_forget(self, *, forget: bool) -> list[str]:
-        """Those to be forgotten; the others are counted in `kept`.
+        """Those to be forgotten; the others are counted in `kept` and `unseen`.
 
         Args:
             forget: also those that may only be away with their disk.
@@ -51,10 +52,10 @@ class Gone:
         certain: list[str] = []
         deleted: list[str] = []
         for path in self.waiting.values():
-            reason = self._reason(path)
-            away = None if forget or reason else self._place_away(path)
-            if reason or away:
-                self._keep(reason or away or "")
+            if self._is_unseen(path):
+                self.unseen += 1
+            elif away := None if forget else self._place_away(path):
+                self._keep(away)
             elif self._is_left_out(path):
                 certain.append(path)  # somebody said so
             else:
@@ -68,13 +69,9 @@ class Gone:
         """Folders to be looked for on another disk at the next update."""
         return self._walk.mounts | self._still_away
 
-    def _reason(self, path: str) -> str | None:
-        """Why a file cannot be known to be deleted, whatever anyone says."""
-        if path in self._walk.faults or path in self._walk.unread:
-            return "there, and not to be read"
-        if any(above in self._walk.faults for above in _folders_above(path)):
-            return "in a folder that cannot be listed"
-        return None
+    def _is_unseen(self, path: str) -> bool:
+        """Whether a file is there and cannot be looked at, or lies in a folder that cannot be listed."""
+        return path in self._walk.unread or any(one in self._walk.faults for one in (path, *_folders_above(path)))
 
     def _is_left_out(self, path: str) -> bool:
         return any(above in self._walk.left_out for above in (path, *_folders_above(path)))

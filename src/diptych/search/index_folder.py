@@ -42,6 +42,7 @@ def status_of(about: IndexAbout, store: Store) -> dict[str, Any]:
         "not read": walk.get("unread", {}),
         "left out": walk.get("left out", {}),
         "exclude": list(about.exclude),
+        "notes": walk.get("notes", []),
     }
 
 

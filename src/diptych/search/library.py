@@ -153,6 +153,9 @@ class Library:
                 f"{self.index_folder} cannot be written, so the index stays as it is. Choose another --index."
             )
         with Writer(self.index_folder / self._part, about.dimensions) as writer:
+            there = read_about(self.index_folder)
+            if there is not None and there.exclude != about.exclude:
+                writer.answer(replace(there, exclude=about.exclude))  # first: an update that is stopped goes on with it
             update = update_index(
                 self.folder, writer, self.bundle, options, on_progress=on_progress, should_stop=should_stop
             )

@@ -54,7 +54,8 @@ class Update:
     notes: tuple[str, ...] = ()  # what the walk could not look at or read, a sentence each
     new_notes: tuple[str, ...] = ()  # those that the update before had not
     left_out: dict[str, int] = field(default_factory=dict)  # files and folders, by the rule that left them out
-    kept: dict[str, int] = field(default_factory=dict)  # gone from the folder and not forgotten: how many, by why
+    kept: dict[str, int] = field(default_factory=dict)  # gone and not forgotten, as they may only be away: by why
+    unseen: int = 0  # known, and now they or their folder cannot be looked at: not forgotten either
     complete: bool = True  # False after a stop: the next update goes on from here
 
 
@@ -143,7 +144,8 @@ def update_index(
         notes=notes,
         new_notes=tuple(note for note in notes if shown(note) not in before.get("notes", ())),
         left_out=left_out,
-        kept=gone.kept if complete else {},
+        kept=gone.kept,
+        unseen=gone.unseen,
         complete=complete,
     )
 

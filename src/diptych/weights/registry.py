@@ -7,19 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Unpack
 
-from diptych.config import to_dict, unknown_name
+from diptych.config import to_dict
 from diptych.errors import ConfigError
 from diptych.model.clip import CLIPConfig
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About, count_parameters
 from diptych.weights.hub import HUB_PREFIX, fetch
+from diptych.weights.packaged import DEFAULT_MODEL, check_model_name, packaged_models
 from diptych.weights.published import published_models
 from diptych.weights.stored import open_stored_model
 from diptych.weights.untold import ACTIVATION, END_TOKEN, RECIPE, Origin, Told, summary
-
-DEFAULT_MODEL = "diptych-photo"
-
-_MODELS = Path(__file__).with_name("models")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +47,7 @@ def list_models() -> list[ModelInfo]:
     Raises:
         WeightsError: the folder of one is damaged.
     """
-    return [model_info(folder) for folder in _packaged()]
-
-
-def model_names() -> list[str]:
-    """The names of the models that ship in the package."""
-    return [folder.name for folder in _packaged()]
+    return [model_info(folder) for folder in packaged_models().values()]
 
 
 def model_info(
@@ -158,18 +150,11 @@ def _find(name_or_path: str | Path | None, revision: str | None) -> _Place:
         return _Place(snapshot.name, snapshot.folder, snapshot.weights, about)
     if revision is not None:
         raise ConfigError(f"a revision is of a hub name, hf:org/name. Got {str(name)!r}.")
-    models = {path.name: path for path in _packaged()}
+    models = packaged_models()
     if isinstance(name, str) and name in models:
         return _Place(name, models[name])
-    if name_or_path is not None and Path(name).exists():
-        return _Place(Path(name).name, Path(name))
-    raise ConfigError(
-        f"{unknown_name(str(name), '', models, 'a model')} Or give the folder or file of one, or hf:org/name."
-    )
-
-
-def _packaged() -> list[Path]:
-    return [config.parent for config in sorted(_MODELS.glob("*/config.json"))]
+    check_model_name(name_or_path)
+    return _Place(Path(name).name, Path(name))
 
 
 def _end_token(config: CLIPConfig) -> str:
