@@ -114,19 +114,33 @@ def test_the_fingerprint_changes_with_each_part(vit, tokenizer):
     assert dataclasses.replace(vit, about=About()).fingerprint() == vit.fingerprint()
 
 
-@pytest.mark.parametrize("of", ["image", "text"])
+IN_ATTENTION = "transformer.resblocks.0.attn.in_proj_weight"  # where a fused kernel gives finite numbers for NaN
+
+
+@pytest.mark.parametrize("name", ["visual.proj", "text_projection", IN_ATTENTION, "logit_scale"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_features_that_are_no_numbers_are_refused_with_the_tensor_by_its_name_in_the_file(vit, tmp_path, of, value):
-    name = {"image": "visual.proj", "text": "text_projection"}[of]
+def test_weights_that_are_no_numbers_are_refused_at_the_first_features_by_their_name(vit, tmp_path, name, value):
     vit.save(tmp_path, layout="open_clip")
     path = tmp_path / "open_clip_model.safetensors"
     weights = safetensors.torch.load_file(path)
-    weights[name][0, 0] = value
+    weights[name].view(-1)[0] = value
     safetensors.torch.save_file(weights, path)
     broken = Bundle.load(tmp_path, verify=False)
-    encode = {"image": lambda: broken.encode_images([golden_picture()]), "text": lambda: broken.encode_texts(["a cat"])}
-    message = rf"{of} features must be finite numbers, and 1 of 1 are not\. {name} of the weights holds NaN"
-    with pytest.raises(WeightsError, match=message):
-        encode.pop(of)()
-    _, other = encode.popitem()
-    assert other().isfinite().all()
+    for encode in (lambda: broken.encode_images([golden_picture()]), lambda: broken.encode_texts(["a cat"])):
+        with pytest.raises(WeightsError, match=rf"must be finite numbers.*{name} of the weights holds NaN or infinite"):
+            encode()
+
+
+def test_weights_whose_sum_alone_overflows_are_taken(vit):
+    model = CLIP(vit.model.config, generator(0)).eval()
+    torch.nn.init.constant_(model.image.get_parameter("ln_pre.bias"), 3e38)
+    assert dataclasses.replace(vit, model=model)._broken == []
+
+
+def test_weights_that_change_after_the_first_features_are_looked_at_again(vit):
+    model = CLIP(vit.model.config, generator(0)).eval()
+    bundle = dataclasses.replace(vit, model=model)
+    bundle.encode_texts(["a cat"])
+    torch.nn.init.constant_(model.text.get_parameter("projection"), math.nan)
+    with pytest.raises(WeightsError, match=r"1 of 1 are not\. text\.projection of the weights holds NaN"):
+        bundle.encode_texts(["a cat"])

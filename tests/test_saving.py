@@ -120,7 +120,7 @@ def test_a_disk_that_takes_no_more_leaves_the_bundle_before(vit, tmp_path):
 def test_a_model_that_gives_nan_is_not_saved(vit, tmp_path):
     model = CLIP(vit.model.config, generator(0))
     torch.nn.init.constant_(model.text.projection, torch.nan)
-    with pytest.raises(WeightsError, match=r"not saved: has its training diverged\? text features must be finite"):
+    with pytest.raises(WeightsError, match=r"not saved: has its training diverged\? image features must be finite"):
         dataclasses.replace(vit, model=model).save(tmp_path / "b")
     assert list(tmp_path.iterdir()) == []
 

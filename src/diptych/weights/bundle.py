@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -173,22 +174,38 @@ class Bundle:
         self._check_finite(features, "text")
         return features
 
+    @functools.cached_property
+    def _broken(self) -> list[str]:
+        """Tensors that hold NaN or infinite numbers, by their name in the file; looked at with the first features.
+
+        Features do not tell: attention may hide a NaN, and give numbers that are finite, and wrong. At load it would
+        cost reading all of the file, which is read here anyway. A sum is the cheapest look at all values, but may
+        overflow.
+        """
+        weights = self.model.state_dict()
+        ours = {
+            name: tensor
+            for name, tensor in weights.items()
+            if not tensor.sum().isfinite() and not tensor.isfinite().all()
+        }
+        return [name for name, tensor in self.naming.from_ours(ours).items() if not tensor.isfinite().all()]
+
     def _check_finite(self, features: Tensor, of: Literal["image", "text"]) -> None:
-        """Refuse numbers that are none. Features are looked at, not weights: reading all of those has its price."""
-        if features.isfinite().all():
+        """Refuse numbers that are none, among the features or the weights."""
+        is_fine = bool(features.isfinite().all())
+        if is_fine and not self._broken:
             return
-        ours = {name: tensor for name, tensor in self.model.state_dict().items() if not tensor.isfinite().all()}
-        broken = [name for name, tensor in self.naming.from_ours(ours).items() if not tensor.isfinite().all()]
+        if not is_fine:
+            self.__dict__.pop("_broken", None)  # the weights may have changed since
+        broken = self._broken
         if broken:
             more = f", and {len(broken) - 1:,} more" if len(broken) > 1 else ""
             cause = f"{broken[0]}{more} of the weights holds NaN or infinite numbers. Copy or download them again"
         else:
             cause = "No tensor of the weights holds such: they overflow on the way. Compute in float32"
         count = int((~features.isfinite().all(dim=1)).sum())
-        raise WeightsError(
-            f"{of} features must be finite numbers, and {count:,} of {len(features):,} are not. {cause}, or take "
-            "another model."
-        )
+        found = f"{count:,} of {len(features):,} are not" if count else "their weights are not"
+        raise WeightsError(f"{of} features must be finite numbers, and {found}. {cause}, or take another model.")
 
     def unread(self, texts: Sequence[str]) -> list[Unread]:
         """Those of the texts of which the tokenizer does not know all words; see `Tokenizer.unread`."""

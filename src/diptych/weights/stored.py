@@ -107,10 +107,6 @@ class StoredModel:
             theirs[name] = theirs[name].reshape(shape.shape)  # open_clip may keep a scalar as [1]
             if theirs[name].is_floating_point() != shape.is_floating_point():
                 raise WeightsError(f"{self.weights}: {name} must be {shape.dtype} or alike. Got {theirs[name].dtype}.")
-            if shape.is_floating_point():
-                theirs[name] = theirs[name].float()
-                if self.seal is None:  # else it was looked at when it was saved, and is the same to the bit
-                    self._check_finite(name, theirs[name])
         give_weights(model, self.naming.to_ours(theirs, shapes))
         return model
 
@@ -126,17 +122,6 @@ class StoredModel:
                         f"{self.path}: {tower}.{name} must be at most {most:,}, by what {self.weights.name} holds. Got "
                         f"{_short(sum(sizes))}: were its files mixed up?"
                     )
-
-    def _check_finite(self, name: str, tensor: Tensor) -> None:
-        """Refuse NaN here: attention may hide it, so that features come out finite, and wrong.
-
-        A sum is the cheapest look at all values; it may itself overflow, hence the second one.
-        """
-        if not tensor.sum().isfinite() and not (finite := tensor.isfinite()).all():
-            raise WeightsError(
-                f"{self.weights}: {name} must hold finite numbers, and {int((~finite).sum()):,} of "
-                f"{finite.numel():,} are NaN or infinite. Copy or download the file again, or take another one."
-            )
 
     def read_tokenizer(self) -> Tokenizer:
         """The tokenizer that was found with the weights.
