@@ -74,6 +74,15 @@ def test_an_evaluation_on_schedule_can_be_rarer(tiny_recipe):
     assert "raise train.evaluate_every (now 5), or" in advice
 
 
+def test_what_happens_once_at_the_end_cannot_be_rarer(tiny_recipe):
+    assert "raise train.checkpoint_every (now 2)" in bottleneck({"saving": 1.0}, tiny_recipe)
+    once = change(tiny_recipe, evaluate_every=500, checkpoint_every=500)  # of eight steps
+    for section in ("evaluation", "saving"):
+        sentence = bottleneck({section: 1.0}, once)
+        assert "train longer" in sentence
+        assert "raise" not in sentence
+
+
 def test_every_section_has_its_advice_in_one_line_and_no_time_has_none(tiny_recipe):
     for name in SECTIONS:
         sentence = bottleneck({name: 1.0}, tiny_recipe)

@@ -35,8 +35,9 @@ from diptych.config import to_toml
 from diptych.data.images import Preprocess
 from diptych.data.prompts import TEMPLATES
 from diptych.data.tokenizer import Tokenizer
-from diptych.eval.result_file import read_result, read_results
+from diptych.eval.result_file import read_result, read_results, write_result
 from diptych.files import sha256
+from diptych.measures.robustness import TRENDS, effective_robustness
 from diptych.model.blocks import Activation
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
@@ -49,6 +50,7 @@ from diptych.weights.folder import About
 from diptych.weights.open_clip import VIT
 from foreign_tokenizers import FOREIGN, write_tokenizer
 from processes import started
+from test_shift import models as models_on_shifts
 from toys import nine_kinds
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (40, 60, 210)}
@@ -596,8 +598,23 @@ def test_compare_pairs_two_results(run: Run, fails, model: str, labelled: Path, 
     assert err.startswith("diptych: left out: ")
     assert "old.json must be a result file (diptych-result-1). It holds a result of an older version." in err
     (tmp_path / "both" / "old.json").unlink()
-    assert "A has a, zero-shot, b, zero-shot" in fails("evaluate", "compare", tmp_path / "both", tmp_path / "a.json")
+    assert "A has: a, zero-shot; b, zero-shot. B has: set, zero-shot." in fails(
+        "evaluate", "compare", tmp_path / "both", tmp_path / "a.json"
+    )
     assert "must be a result file" in fails("evaluate", "compare", tmp_path / "a.json", tmp_path / "none.json")
+
+
+def test_compare_tells_the_effective_robustness_of_both(run: Run, tmp_path: Path):
+    for side, some in zip("ab", models_on_shifts(2).values(), strict=True):
+        for one in some:
+            write_result(one, tmp_path / side / f"{one.data.name}.zero-shot.json")
+    code, shown, err = run("evaluate", "compare", tmp_path / "a", tmp_path / "b")
+    assert (code, err) == (0, "")
+    header, *rows = shown.split("\n\n")[1].splitlines()
+    assert header.split()[-2:] == ["effective", "robustness"]
+    assert [row.split()[0] for row in rows] == ["A"] * 7 + ["B"] * 7 + ["A", "B"]  # seven shifts, and their mean
+    beyond = effective_robustness(0.6, 0.48, TRENDS["imagenet-v2"])
+    assert rows[7].split()[1:] == ["imagenet-v2", "60.00%", "48.00%", f"{100 * beyond:+.2f}"]
 
 
 def test_report_takes_only_pictures_that_were_measured(run: Run, fails, model: str, labelled: Path, tmp_path: Path):

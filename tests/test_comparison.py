@@ -87,7 +87,7 @@ def test_results_that_cannot_be_paired_are_refused():
     with pytest.raises(DataError, match="must agree on what each picture shows"):
         compared(one, result(rows=dataclasses.replace(OTHER, targets=torch.tensor([0, 1, 0, 0]))))
     other = result(data=DataId(name="b", split="test"))
-    with pytest.raises(DataError, match=r"A has set, zero-shot; B has b, zero-shot, c, zero-shot"):
+    with pytest.raises(DataError, match=r"A has: set, zero-shot\. B has: b, zero-shot; c, zero-shot\."):
         compare_results([one], [other, result(data=DataId(name="c", split="test"))])
     with pytest.raises(DataError, match="There are two: remove one"):
         compare_results([one, one], [one])

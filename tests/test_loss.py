@@ -1,4 +1,3 @@
-import doctest
 import math
 
 import pytest
@@ -391,9 +390,3 @@ def test_ids_of_another_batch_are_named():
 def test_ids_of_which_none_match_are_refused():
     with pytest.raises(DataError, match=r"at least one of image_ids must be among text_ids. None is"):
         clip_loss(torch.eye(3), torch.eye(3), 1.0, image_ids=torch.arange(3), text_ids=torch.arange(3, 6))
-
-
-def test_the_examples_of_the_docstrings_hold():
-    results = doctest.testmod(loss_module, extraglobs={"torch": torch})
-    assert results.attempted == 4
-    assert results.failed == 0

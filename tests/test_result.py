@@ -73,6 +73,12 @@ def test_columns_of_other_lengths_and_lacking_ones_are_named():
         metric_of(result().rows, "mWAP")
 
 
+def test_the_other_numbers_are_those_that_are_not_the_metric_once_more():
+    numbers = {"top-1": 0.75, "mean per class": 0.5}
+    assert result(numbers=numbers).other_numbers == {"mean per class": 0.5}
+    assert result(numbers=numbers, metric="mean per class").other_numbers == {"top-1": 0.75}
+
+
 def test_titles_name_what_was_measured_and_pictures_left_out_are_counted_over_splits():
     assert result().title == "set, zero-shot"
     assert result(data=DataId(name="set", split="val")).title == "set, val, zero-shot"

@@ -62,9 +62,8 @@ def print_result(result: "Result") -> None:
     """The number of the set's metric with its interval, the others, and what the model was told."""
     from diptych.eval.result_tables import percent, span
 
-    same = {"accuracy": "top-1"}.get(result.metric, result.metric)
     facts = {"data": result.data.title, result.metric: percent(result.value), "95% interval": span(result.interval)}
-    facts |= {name: percent(value) for name, value in result.numbers.items() if name != same}
+    facts |= {name: percent(value) for name, value in result.other_numbers.items()}
     facts |= {"n": f"{result.n:,}"}
     facts |= {"classes": f"{len(result.prompts.labels):,}"} if result.prompts.labels else {}
     facts |= {"skipped": f"{result.left_out:,}"}

@@ -14,7 +14,7 @@ from rich.text import Text
 from diptych.cli.console import complain
 from diptych.data.embedded import data_path
 from diptych.eval.measure import evaluate_zero_shot, prompts_of, task_of
-from diptych.runtime import hardware
+from diptych.runtime import usable_cores
 from diptych.sets.labelled import LabelledImages
 from diptych.sets.open import read_labelled
 from diptych.train.bottleneck import bottleneck
@@ -51,7 +51,7 @@ class TrainingView:
 
     def __init__(self, recipe: TrainRecipe) -> None:
         self._recipe = recipe
-        self._cores = int(hardware()["cores"])
+        self._cores = usable_cores()
         self._console = Console(stderr=True)
         self._bar = Bar(
             BarColumn(bar_width=24),

@@ -1,6 +1,5 @@
 """`diptych watch`: runs in the terminal while they go on, or a page of one."""
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -206,6 +205,7 @@ def _line(line: dict[str, Any]) -> str:
 
 
 def _time_and_faults(run: "WatchedRun") -> list[str]:
+    from diptych.runtime import usable_cores
     from diptych.train.bottleneck import bottleneck
     from diptych.train.laps import BESIDE, time_shares
     from diptych.train.watch import RECENT, time_of
@@ -216,7 +216,7 @@ def _time_and_faults(run: "WatchedRun") -> list[str]:
         threads = [f"{name} {found[name]:.2f}" for name in BESIDE if name in found]
         lines.append("time  " + "  ".join(parts) + (f"; threads busy: {', '.join(threads)}" if threads else ""))
         if run.recipe:
-            lines.append(bottleneck(found, run.recipe, cores=_cores() if run.is_held else None))
+            lines.append(bottleneck(found, run.recipe, cores=usable_cores() if run.is_held else None))
     if bad := (run.lines[-1] if run.lines else {}).get("bad"):
         lines.append(f"bad samples, left out: {', '.join(f'{cause} {count:,}' for cause, count in bad.items())}")
     return lines
@@ -228,10 +228,6 @@ def _number(name: str, value: float) -> str:
     if name == "pairs/s":
         return f"{value:,.0f}"
     return f"{value:.1%}" if name.endswith(("top1", "top5")) else f"{value:.4g}"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _escaped(text: str) -> str:

@@ -60,8 +60,8 @@ def compare_results(a: Sequence[Result], b: Sequence[Result], *, seed: int = 0) 
         of_b = dict(zip(of_a, of_b.values(), strict=True))
     common = [key for key in of_a if key in of_b]
     if not common:
-        titles = (", ".join(sorted(one.title for one in some)) or "none" for some in (a, b))
-        raise DataError("A and B must hold results of the same measurements. A has {}; B has {}.".format(*titles))
+        titles = ("; ".join(sorted(one.title for one in some)) or "none" for some in (a, b))
+        raise DataError("A and B must hold results of the same measurements. A has: {}. B has: {}.".format(*titles))
     tests = [compared(of_a[key], of_b[key], seed=seed) for key in common]
     corrected = holm([test.p_value for test in tests])
     return ComparedModels(

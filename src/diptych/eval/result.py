@@ -154,6 +154,12 @@ class Result:
         return f"{self.data.title}, {self.measurement}"
 
     @property
+    def other_numbers(self) -> dict[str, float]:
+        """`numbers` without the one that is the metric once more."""
+        same = {"accuracy": "top-1"}.get(self.metric, self.metric)
+        return {name: value for name, value in self.numbers.items() if name != same}
+
+    @property
     def left_out(self) -> int:
         """Pictures that could not be read, of all splits."""
         by_split = self.probe.skipped.values() if self.probe else [self.skipped]

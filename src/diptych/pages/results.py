@@ -179,11 +179,8 @@ def _score(result: Result | None) -> list[str]:
 
 
 def _others(result: Result | None) -> str:
-    """The other numbers, without the one that is the metric once more."""
-    if not result:
-        return "-"
-    same = {"accuracy": "top-1"}.get(result.metric, result.metric)
-    return ", ".join(f"{name} {value:.1%}" for name, value in result.numbers.items() if name != same) or "-"
+    numbers = result.other_numbers if result else {}
+    return ", ".join(f"{name} {value:.1%}" for name, value in numbers.items()) or "-"
 
 
 def _retrieval_table(retrievals: Sequence[Result]) -> PageTable:

@@ -82,13 +82,17 @@ _ADVICE = {
         "is evaluation",
         lambda _, recipe, __: (
             f"raise train.evaluate_every (now {recipe.train.evaluate_every}), or evaluate on fewer sets"
-            if recipe.train.evaluate_every
+            if 0 < recipe.train.evaluate_every < recipe.train.steps  # else only the end is measured
             else "evaluate on fewer sets, or train longer"
         ),
     ),
     "saving": (
         "is saving",
-        lambda _, recipe, __: f"raise train.checkpoint_every (now {recipe.train.checkpoint_every})",
+        lambda _, recipe, __: (
+            f"raise train.checkpoint_every (now {recipe.train.checkpoint_every})"
+            if recipe.train.checkpoint_every < recipe.train.steps
+            else "what the end of a run costs, whatever its length; train longer"
+        ),
     ),
     "other": (
         "goes by between the steps",
