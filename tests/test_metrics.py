@@ -12,11 +12,13 @@ from torch import Tensor
 from diptych.errors import ConfigError, DataError, ShapeError
 from diptych.measures.metrics import (
     Interval,
+    accuracy_by_fold,
     average_precision,
     average_precision_11_point,
     best_match_rank,
     bootstrap_interval,
     bootstrap_of,
+    mean_of_top1_and_top5,
     mean_per_class,
     recall_at_k,
     roc_auc,
@@ -140,6 +142,18 @@ def test_interval_of_what_never_varies_is_a_point():
     assert bootstrap_interval(np.full(5, 0.25), seed=0) == Interval(0.25, 0.25, 0.95)
 
 
+def test_mean_of_top1_and_top5_is_worked_by_hand():
+    scores = torch.tensor([[6, 5, 4, 3, 2, 1], [1, 6, 5, 4, 3, 2], [2, 6, 5, 4, 3, 1]])
+    assert mean_of_top1_and_top5(scores, torch.zeros(3)) == pytest.approx((1 / 3 + 2 / 3) / 2)  # first, sixth, fifth
+
+
+def test_folds_weigh_alike_whatever_their_size():
+    correct = torch.tensor([1, 1, 1, 0, 0, 1]).bool()
+    folds = accuracy_by_fold(correct, torch.tensor([0, 0, 0, 0, 1, 1]))
+    assert folds.by_fold == (0.75, 0.5)
+    assert folds.mean == 0.625  # not 4 / 6
+
+
 RANKING = torch.tensor([[0.9], [0.8], [0.7], [0.6], [0.5]])
 SHOWN = torch.tensor([[1], [0], [1], [0], [1]]).bool()  # precision at the three positives: 1, 2 / 3, 3 / 5
 
@@ -230,8 +244,8 @@ def test_more_candidates_never_find_less(case: tuple[Tensor, Tensor]):
 def test_a_rising_map_of_the_scores_changes_nothing(case: tuple[Tensor, Tensor]):
     scores, targets = case
     shown = torch.nn.functional.one_hot(targets, scores.shape[1]).bool()
-    assert top_k_correct(scores.exp(), targets, 5).tolist() == top_k_correct(scores, targets, 5).tolist()
-    assert average_precision(scores.exp(), shown) == average_precision(scores, shown)
+    for metric, truth in ((mean_of_top1_and_top5, targets), (average_precision, shown)):
+        assert metric(scores.exp(), truth) == metric(scores, truth)
 
 
 @quick
@@ -251,8 +265,7 @@ def test_rows_may_come_in_any_order(case: tuple[Tensor, Tensor], random):
 def test_classes_may_come_in_any_order(case: tuple[Tensor, Tensor], random):
     scores, targets = case
     order = torch.tensor(random.sample(range(scores.shape[1]), scores.shape[1]))
-    for k in (1, 5):
-        assert top_k_accuracy(scores[:, order], order.argsort()[targets], k) == top_k_accuracy(scores, targets, k)
+    assert mean_of_top1_and_top5(scores[:, order], order.argsort()[targets]) == mean_of_top1_and_top5(scores, targets)
 
 
 @quick
@@ -260,8 +273,7 @@ def test_classes_may_come_in_any_order(case: tuple[Tensor, Tensor], random):
 def test_a_nan_never_helps(case: tuple[Tensor, Tensor], data: strategies.DataObject):
     scores, targets = case
     broken = scores.masked_fill(torch.tensor(data.draw(arrays.arrays(bool, scores.shape))), NAN)
-    for k in (1, 5):
-        assert top_k_accuracy(broken, targets, k) <= top_k_accuracy(scores, targets, k)
+    assert mean_of_top1_and_top5(broken, targets) <= mean_of_top1_and_top5(scores, targets)
 
 
 @quick
@@ -271,6 +283,13 @@ def test_a_tie_is_worth_no_more_than_a_miss(case: tuple[Tensor, Tensor]):
     hit = scores.gather(1, targets[:, None])
     pushed = torch.where(scores == hit, scores + 0.5, scores).scatter(1, targets[:, None], hit)  # ties become misses
     assert top_k_correct(pushed, targets, 1).tolist() == top_k_correct(scores, targets, 1).tolist()
+
+
+@quick
+@given(scored())
+def test_top_1_is_at_most_top_5_and_kinetics_lies_between(case: tuple[Tensor, Tensor]):
+    first, fifth = (top_k_accuracy(*case, k) for k in (1, 5))
+    assert 0 <= first <= mean_of_top1_and_top5(*case) <= fifth <= 1
 
 
 @quick
@@ -336,6 +355,15 @@ def test_eleven_points_lie_between_the_last_precision_and_one(case: tuple[Tensor
     assert average_precision(perfect, shown) == average_precision_11_point(perfect, shown) == 1
 
 
+@quick
+@given(strategies.lists(strategies.booleans(), min_size=1, max_size=20), strategies.integers(1, 4))
+def test_folds_of_one_size_have_the_mean_of_all(correct: list[bool], folds: int):
+    rows = torch.tensor(correct).repeat(folds)
+    fold = torch.arange(folds).repeat_interleave(len(correct))
+    assert accuracy_by_fold(rows, fold).mean == pytest.approx(rows.double().mean().item())
+    assert mean_per_class(rows, fold) == pytest.approx(accuracy_by_fold(rows, fold).mean)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "sentence"),
     [
@@ -355,6 +383,8 @@ def test_eleven_points_lie_between_the_last_precision_and_one(case: tuple[Tensor
             DataError,
             "1 of 2 have none",
         ),
+        (lambda: mean_of_top1_and_top5(torch.zeros(2, 4), torch.zeros(2)), ShapeError, "number of classes, 4. Got 5"),
+        (lambda: accuracy_by_fold(torch.ones(2), torch.tensor([0, 2])), DataError, "Fold 1 of 3 has none"),
         (lambda: average_precision(torch.zeros(2, 3), torch.ones(3, 2)), ShapeError, r"targets \[3, 2\] and counted"),
         (lambda: average_precision(torch.zeros(2, 3), torch.zeros(2, 3)), DataError, "at least one positive"),
         (lambda: roc_auc(torch.zeros(2), torch.ones(2)), DataError, "2 positive and 0 negative"),

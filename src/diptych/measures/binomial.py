@@ -1,10 +1,13 @@
-"""The tail of the binomial distribution, exact."""
+"""Exact answers for shares: the tail of the binomial distribution and the Clopper-Pearson interval."""
 
 import math
 
 import numpy as np
 
 from diptych.errors import DataError
+from diptych.measures.metrics import Interval, check_level
+
+_HALVINGS = 60  # of the unit interval: finer than float64
 
 
 def binomial_at_least(successes: int, trials: int, chance: float) -> float:
@@ -21,6 +24,35 @@ def binomial_at_least(successes: int, trials: int, chance: float) -> float:
     if chance == 0:
         return 0.0
     return min(1.0, float(np.exp(_log_ways(trials)[successes:] + _log_weights(trials, chance)[successes:]).sum()))
+
+
+def clopper_pearson(successes: int, trials: int, *, level: float = 0.95) -> Interval:
+    """Exact interval of a share, never covering less than it says; CLIP marks its best scores with it (table 10).
+
+    Raises:
+        DataError: there is no trial, or successes does not lie between 0 and trials.
+        ConfigError: level does not lie between 0 and 1.
+
+    >>> round(clopper_pearson(0, 10).high, 4)  # 1 - 0.025 ** (1 / 10)
+    0.3085
+    """
+    _check_successes(successes, trials)
+    check_level(level)
+    tail = (1 - level) / 2
+    ways = _log_ways(trials)
+
+    def bound(fewest: int) -> float:
+        """The chance at which `fewest` or more come with probability `tail`; for the upper bound, its complement."""
+        if fewest == 0:
+            return 0.0
+        low, high = 0.0, 1.0
+        for _ in range(_HALVINGS):  # the probability grows with the chance
+            middle = (low + high) / 2
+            reached = np.exp(ways[fewest:] + _log_weights(trials, middle)[fewest:]).sum()
+            low, high = (low, middle) if reached > tail else (middle, high)
+        return (low + high) / 2
+
+    return Interval(bound(successes), 1 - bound(trials - successes), level)
 
 
 def _log_ways(trials: int) -> np.ndarray:

@@ -87,6 +87,44 @@ def mean_per_class(correct: Array, targets: Array) -> float:
     return (hits[rows > 0] / rows[rows > 0]).mean().item()
 
 
+def mean_of_top1_and_top5(scores: Array, targets: Array) -> float:
+    """(top-1 + top-5) / 2, the score of Kinetics.
+
+    Raises:
+        ShapeError: scores and targets do not fit, or there are fewer than five classes.
+        DataError: nothing to score, or a target is no class.
+    """
+    return (top_k_accuracy(scores, targets, 1) + top_k_accuracy(scores, targets, 5)) / 2
+
+
+@dataclass(frozen=True)
+class FoldAccuracy:
+    mean: float  # over folds, each counting the same
+    by_fold: tuple[float, ...]
+
+
+def accuracy_by_fold(correct: Array, fold: Array) -> FoldAccuracy:
+    """Accuracy of each fold, and their mean.
+
+    STL10 has ten folds to train on and one test set, so its rows are the test set once for each fold; UCF101 has three
+    splits with test pictures of their own.
+
+    Args:
+        correct: [N] bool, the rows of all folds.
+        fold: [N], number of the fold of each row, from 0; each number has a row.
+
+    Raises:
+        ShapeError: the two differ in N.
+        DataError: they are empty, or a fold has no row.
+    """
+    correct, fold = _paired(correct, fold, "correct", "fold")
+    rows = torch.bincount(fold)
+    if (rows == 0).any():
+        raise DataError(f"Each fold must have a row. Fold {int(rows.argmin())} of {len(rows)} has none: is it missing?")
+    shares = torch.bincount(fold, weights=correct.double()) / rows
+    return FoldAccuracy(shares.mean().item(), tuple(shares.tolist()))
+
+
 def average_precision(scores: Array, targets: Array, *, counted: Array | None = None) -> float:
     """Mean over classes of the area under precision and recall, each class a ranking of all rows (multi-label mAP).
 

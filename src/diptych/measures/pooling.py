@@ -1,9 +1,11 @@
-"""Several features become one, frames of a video; a word is found among those of its own lexicon.
+"""Several scores or features become one: names of a class, frames of a video, sub-classes, words of a lexicon.
 
-Source: CLIP, arXiv:2103.00020, tables 14 and 15. Letters: N, D, F frames, V words.
+Source: CLIP, arXiv:2103.00020, tables 14 and 15; Taori et al., arXiv:2007.00644, for the super-classes. Letters: N, C,
+D, F frames, V words.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +13,36 @@ from torch.nn.functional import normalize
 
 from diptych.errors import DataError, ShapeError
 from diptych.measures.metrics import top_k_correct
+
+
+def pool_scores(scores: Tensor, class_of: Sequence[int], *, how: Literal["max", "mean"] = "max") -> Tensor:
+    """Columns that stand for the same class become one.
+
+    With `max` a class is what its best name, or best sub-class, is: what the robustness sets with super-classes use.
+    `mean` weighs the names alike. CLIP's own way for several names is neither: it averages their features, as
+    `class_weights` does.
+
+    Args:
+        scores: [N, columns]. A NaN makes its class NaN.
+        class_of: class number of each column, from 0; -1 for a column that stands for none.
+        how: largest or mean.
+
+    Returns:
+        [N, C].
+
+    Raises:
+        ShapeError: there is not one class number for each column.
+        DataError: a class has no column.
+    """
+    groups = torch.tensor(class_of, device=scores.device)
+    if scores.ndim != 2 or groups.shape != scores.shape[1:]:
+        raise ShapeError(f"scores {list(scores.shape)} must have a column for each of class_of {list(groups.shape)}.")
+    columns = [(groups == number).nonzero()[:, 0] for number in range(int(groups.max()) + 1)]
+    empty = [number for number, members in enumerate(columns) if not len(members)]
+    if empty or not columns:
+        raise DataError(f"Each class must have a column. Without: {', '.join(map(str, empty)) or 'all of them'}.")
+    pooled = [scores[:, members].amax(dim=1) if how == "max" else scores[:, members].mean(dim=1) for members in columns]
+    return torch.stack(pooled, dim=1)
 
 
 def average_frames(frame_features: Tensor, video_of: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Robustness to natural distribution shift: effective robustness, worst frame of a clip, class subsets.
 
 Accuracies are shares between 0 and 1. Sources: CLIP, arXiv:2103.00020, section 3.3; Taori et al., arXiv:2007.00644,
-whose published table of results the trends were fitted to again (82 models of standard training). Letters: N, C, F
-frames.
+whose published table of results the trends were fitted to again (82 models of standard training). A fixed classifier
+on a set of super-classes takes the best sub-class: `pooling.pool_scores`. Letters: N, C, F frames.
 """
 
 import math
