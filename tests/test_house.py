@@ -6,6 +6,7 @@ import importlib
 import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -337,6 +338,15 @@ def test_the_floor_plan_is_the_tree():
     assert absent == [], "listed in docs/floor-plan.md, absent in src/diptych"
     of_folders = {path for path in python_files() if path.endswith("/__init__.py")}
     assert set(python_files()) - of_folders == {path for path in listed if path.endswith(".py")}
+
+
+def test_files_beside_the_code_go_into_the_wheel():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["package-data"][
+        "diptych"
+    ]
+    packed = {path for pattern in patterns for path in SRC.glob(pattern)}
+    beside = {path for path in SRC.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert beside - packed == set(), "see package-data in pyproject.toml"
 
 
 def test_files_that_only_make_a_folder_a_package_are_empty():
