@@ -84,7 +84,8 @@ def read_video(path: Path, *, every: float = EVERY, most: int = MOST_FRAMES) -> 
             frames = [Frame(_upright(frame, stream), time) for time, frame in film.on_screen(times)]
             facts = _facts(container, stream, frames)
     except _faults() as error:
-        raise ImageError(f"{path} cannot be read as a video: {' '.join(str(error).split())}.") from error
+        why = " ".join((getattr(error, "strerror", None) or str(error)).split())
+        raise ImageError(f"{path} cannot be read as a video: {why}.") from error
     if not frames:
         raise ImageError(f"{path} must have a picture to be a video, and has none that can be decoded.", "empty")
     return Video(frames=frames, facts=facts, damaged=film.damaged)
