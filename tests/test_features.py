@@ -13,6 +13,7 @@ from diptych.sets.captioned import read_retrieval
 from diptych.sets.digest import digest
 from diptych.sets.open import read_labelled
 from diptych.weights.bundle import Bundle
+from serving import latin_bundle
 
 
 class Counting:
@@ -159,3 +160,13 @@ def test_what_cannot_be_is_said(tiny_bundle: Bundle, labelled_sets: Path):
         path.write_text("broken")
     with pytest.raises(DataError, match=r"It has none of 12 \(not an image 12\)"):
         ModelFeatures(tiny_bundle).pictures(read_labelled(labelled_sets / "colours"))
+
+
+def test_class_names_that_the_model_does_not_read_are_told():
+    notes: list[str] = []
+    features = ModelFeatures(latin_bundle(), on_note=notes.append)
+    features.class_weights([["dog", "犬"], "cat"], ["{}"])
+    assert len(notes) == 1
+    assert notes[0].startswith("1 of 3 class names hold words that this model does not know, e.g. '犬'")
+    features.class_weights(["dog", "cat"], ["{}"])
+    assert len(notes) == 1

@@ -67,7 +67,7 @@ class ModelFeatures:
         precision: "float32"; "bfloat16"; or "auto", bfloat16 where it is measured to be faster on this machine.
         batch_size: pictures, and texts, in one forward pass.
         truncate: whether class names are cut that are too long for the model, with their template, instead of refused.
-        on_note: gets a sentence when a file of the cache could not be used or written.
+        on_note: gets a sentence when a file of the cache could not be used or written, or class names are not read.
         on_progress: is called after each batch of pictures.
 
     Attributes:
@@ -184,12 +184,20 @@ class ModelFeatures:
         return self.kept("texts", {"texts": list(texts)}, encode)["features"]
 
     def class_weights(self, labels: Sequence[str | Sequence[str]], templates: Sequence[str]) -> Tensor:
-        """[C, D], see `diptych.classify.class_weights`."""
+        """[C, D], see `diptych.classify.class_weights`; names that hold words unknown to the model are told."""
+        self._tell_unread([name for label in labels for name in ([label] if isinstance(label, str) else label)])
 
         def encode() -> Tensors:
             return {"weights": class_weights(self, labels, templates, batch_size=self.batch_size).cpu()}
 
         return self.kept("classes", {"labels": list(labels), "templates": list(templates)}, encode)["weights"]
+
+    def _tell_unread(self, names: Sequence[str]) -> None:
+        if unread := self.bundle.unread(names):
+            self._note(
+                f"{len(unread):,} of {len(names):,} class names hold words that this model does not know, e.g. "
+                f"{unread[0].text!r}: what is measured of these is not by what they say."
+            )
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.precision == "float32":
