@@ -374,7 +374,8 @@ def is_saving(run: Path) -> bool:
 @pytest.mark.slow
 def test_a_run_that_is_killed_at_20_random_moments_comes_out_the_same(start, tiny_recipe, spoiled_shards, tmp_path):
     recipe = with_source(tiny_recipe, spoiled_shards, max_bad=0.5)
-    recipe = change(recipe, steps=100, evaluate_every=7, checkpoint_every=1)
+    steps = 400  # more than twenty lives of a quick machine come to
+    recipe = change(recipe, steps=steps, evaluate_every=7, checkpoint_every=1)
     (tmp_path / "recipe.toml").write_text(to_toml(recipe))
     run, moments = tmp_path / "run", random.Random(0)
     log, during_save = run / "log.jsonl", 0
@@ -392,7 +393,7 @@ def test_a_run_that_is_killed_at_20_random_moments_comes_out_the_same(start, tin
         during_save += is_saving(run)
     assert during_save >= 5
     finish(start, tmp_path)
-    assert counted(run)["bad"] == {"truncated": 100 * 8 // 5}
+    assert counted(run)["bad"] == {"truncated": steps * 8 // 5}
 
 
 @pytest.mark.slow
