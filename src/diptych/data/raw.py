@@ -27,7 +27,6 @@ _OTHERS = (b"FUJIFILMCCD-RAW", b"FOVb", b"II\x1a\0\0\0HEAPCCDR")  # Fujifilm, Si
 _CR3 = b"ftypcrx "
 _CANON = bytes.fromhex("85c0b687820f11e08111f4ce462b6a48")
 _START = re.compile(rb"\xff\xd8\xff[\xc0-\xc2\xc4\xdb\xdd\xe0-\xef\xfe]")
-_BEFORE_SIZE = (0xC4, 0xCC, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE)  # segments that may stand before a frame's header
 _MOST_TAGS, _MOST_VALUES, _MOST_FOLDERS = 1000, 100_000, 64
 _SENSOR = (32803, 34892)  # PhotometricInterpretation of a colour filter array, and of DNG's linear raw
 _WIDTH, _HEIGHT, _MEANING, _STRIPS, _SUB, _TILES, _EXIF, _GPS, _DNG = 256, 257, 262, 273, 330, 324, 34665, 34853, 50706
