@@ -365,12 +365,12 @@ class Service:
         return int(((tokens == tokenizer.end_token_id).int().argmax(dim=1) + 1).sum())
 
     def _encode_pixels(self, pixels: list[np.ndarray]) -> list[np.ndarray]:
-        return _rows(self.bundle.encode_pixels(np.stack(pixels)))
+        return list(self.bundle.encode_pixels(np.stack(pixels)).numpy())
 
     def _encode_texts(self, texts: list[str]) -> list[np.ndarray]:
         # What is too long was refused before it came here, or may be cut.
         parts = [self.bundle.encode_texts(part, batch_size=len(part), truncate=True) for part in _parts(texts)]
-        return _rows(torch.cat(parts))
+        return list(torch.cat(parts).numpy())
 
     def _count_batch(self, kind: str, size: int, seconds: float) -> None:
         self.monitor.batch_size.labels(kind).observe(size)
@@ -410,12 +410,6 @@ def _probabilities(
 ) -> list[float]:
     classifier = ZeroShotClassifier(known, labels, templates, batch_size=len(labels) * len(templates))
     return classifier.probabilities(torch.from_numpy(image_features))[0].tolist()
-
-
-def _rows(features: Tensor) -> list[np.ndarray]:
-    if not features.isfinite().all():
-        raise ArithmeticError("the model gave features that are not finite")
-    return list(features.numpy())
 
 
 def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
