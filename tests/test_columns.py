@@ -1,0 +1,15 @@
+"""curate/columns.py: rows of pairs."""
+
+from diptych.curate.columns import PAIRS, pair_key, pairs_table
+
+
+def test_a_key_is_of_the_address_and_the_text_and_of_nothing_else():
+    assert pair_key("https://a.example/1.jpg", "a dog") == "a81b71f9c5adcaa26c54bdf07bb36b3e"
+    assert len({pair_key("a", "bc"), pair_key("ab", "c"), pair_key("a", "bd"), pair_key("a", "bc\n")}) == 4
+
+
+def test_what_a_row_leaves_out_is_null():
+    table = pairs_table([{"key": pair_key("u", "t"), "text": "t", "url": "u", "source": 3}])
+    assert table.schema == PAIRS
+    assert table.to_pylist()[0]["place"] is None
+    assert table.to_pylist()[0]["source"] == 3
