@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from diptych import embed
+from diptych.cluster import import_daft
 from diptych.errors import ConfigError, DataError, MissingExtraError
 from diptych.pairs.shards import ShardWriter
 from diptych.pairs.sources import Source, open_pairs
 from diptych.search.bulk import embed_bulk
-from diptych.search.bulk_daft import embed_with_daft, import_daft
+from diptych.search.bulk_daft import embed_with_daft
 from processes import started, wait_until
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -132,7 +133,7 @@ def hook(event, details):
     if event.startswith("socket.") and not (event == "socket.connect" and details[0].family == socket.AF_UNIX):
         events.append(event)
 sys.addaudithook(hook)
-from diptych.search.bulk_daft import import_daft
+from diptych.cluster import import_daft
 daft = import_daft()
 assert events == [], events
 assert daft.from_pydict({"x": [1]}).where(daft.col("x") > 0).to_pydict() == {"x": [1]}

@@ -10,7 +10,7 @@ results, and those of the stages after it, be made again. What takes long to loa
 by a cached function of its file, once a process.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
@@ -45,7 +45,7 @@ class Judged:
             value: [N] texts, what was measured of each row.
             limit: what it was held against.
         """
-        keep = pc.fill_null(pa.array(keep) if not isinstance(keep, pa.Array | pa.ChunkedArray) else keep, False)
+        keep = pc.fill_null(keep if isinstance(keep, pa.Array | pa.ChunkedArray) else pa.array(keep, pa.bool_()), False)
         out = pc.invert(keep)
         gone = rows.filter(out)
         values = pa.nulls(len(gone), pa.string()) if value is None else pc.filter(value, out)
@@ -146,3 +146,22 @@ class Recut(CurateStage, Protocol):
     """A stage whose rows are cut anew into parts of a size, in their order."""
 
     part_rows: int
+
+
+@runtime_checkable
+class ReadsFiles(CurateStage, Protocol):
+    """A stage whose options name files or folders: where one of them changes, its results are made again."""
+
+    def files(self) -> Sequence[str]:
+        """Their paths."""
+        ...
+
+
+@runtime_checkable
+class Waits(CurateStage, Protocol):
+    """A stage that waits for others more than it works.
+
+    Threads of one process judge its parts, some at once, so that it can bound what it asks of others.
+    """
+
+    waits: ClassVar[bool]

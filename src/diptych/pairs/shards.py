@@ -88,18 +88,8 @@ class ShardWriter:
             self._write_shard()
 
     def _write_shard(self) -> None:
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-            for key, parts in self._waiting:
-                for ending, content in parts.items():
-                    member = tarfile.TarInfo(f"{key}.{ending}")  # time 0, no owner: same samples, same bytes
-                    member.size = len(content)
-                    tar.addfile(member, io.BytesIO(content))
         path = self._folder / self._name.format(len(self._shards))
-        with atomic_file(path) as aside:
-            aside.write_bytes(gzip.compress(buffer.getbuffer(), mtime=0) if self._compress else buffer.getbuffer())
-        facts = {"file": path.name, "samples": len(self._waiting), "bytes": path.stat().st_size, "sha256": sha256(path)}
-        self._shards.append(facts)
+        self._shards.append(write_shard(path, self._waiting, compress=self._compress))
         self._waiting = []
 
     def __enter__(self) -> Self:
@@ -111,8 +101,39 @@ class ShardWriter:
         if kind is None:
             if self._waiting:
                 self._write_shard()
-            total = len(self._keys)
-            write_json(self._folder / MANIFEST, {"format": SHARDS_FORMAT, "samples": total, "shards": self._shards})
+            list_shards(self._folder, self._shards)
+
+
+def write_shard(
+    path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]], *, compress: bool = False
+) -> dict[str, str | int]:
+    """One shard, whole or not at all: same samples, same bytes.
+
+    Args:
+        path: of the shard.
+        samples: (key, content by ending) each.
+        compress: with gzip.
+
+    Returns:
+        What the manifest says of it.
+    """
+    buffer, count = io.BytesIO(), 0
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for key, parts in samples:
+            count += 1
+            for ending, content in parts.items():
+                member = tarfile.TarInfo(f"{key}.{ending}")  # time 0, no owner
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    with atomic_file(path) as aside:
+        aside.write_bytes(gzip.compress(buffer.getbuffer(), mtime=0) if compress else buffer.getbuffer())
+    return {"file": path.name, "samples": count, "bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def list_shards(folder: Path, shards: Sequence[Mapping[str, str | int]]) -> None:
+    """Write the manifest of shards, of which `write_shard` told the facts."""
+    total = sum(int(shard["samples"]) for shard in shards)
+    write_json(folder / MANIFEST, {"format": SHARDS_FORMAT, "samples": total, "shards": list(shards)})
 
 
 @dataclass(frozen=True)

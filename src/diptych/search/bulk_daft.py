@@ -5,14 +5,13 @@ daft hands out numbers of parts. A worker loads the model and opens the samples 
 were trained with.
 """
 
-import importlib
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from diptych.errors import DataError, DiptychError, missing_extra
+from diptych.cluster import import_daft
+from diptych.errors import DataError, DiptychError
 from diptych.pairs.sources import Source, open_pairs
 from diptych.search.bulk import Bulk, Parts
 from diptych.weights.registry import load
@@ -72,20 +71,6 @@ def embed_with_daft(
         if on_progress:
             on_progress(done, total)
     return Bulk(parts=len(parts.mine), samples=done, skipped=skipped, complete=True)
-
-
-def import_daft() -> Any:
-    """daft, which reports its import and each run to its makers unless it is told not to; so does Ray.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    os.environ |= {"DO_NOT_TRACK": "1", "DAFT_ANALYTICS_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-    os.environ.setdefault("DAFT_PROGRESS_BAR", "0")
-    try:
-        return importlib.import_module("daft")
-    except ImportError:
-        raise missing_extra("embedding with daft", "daft", "The own engine works without it.") from None
 
 
 def _worker_class(daft: Any, workers: int) -> Any:
