@@ -8,8 +8,8 @@ A draw is a function of the seed, the key of the pair and the number of the quer
 kept depends neither on how they are cut into parts nor on their order, nor on who works on them.
 
 With `per_language` matches are counted in each language by itself, and t is that of the reference language. Of another
-language it is the number that leaves as large a share of its matches in the tail, below t (MetaCLIP 2,
-arXiv:2507.22062, section 3.3).
+language it is the number that leaves as large a share of its matches in the tail, below t, as t leaves of the
+reference's (MetaCLIP 2, arXiv:2507.22062).
 """
 
 import hashlib

@@ -30,7 +30,7 @@ from diptych.errors import DataError, missing_extra
 
 WORDS, BIGRAMS = 251_465, 100_646  # how many of each MetaCLIP's list has
 _TRILLION = 1_024_908_267_229  # words of the corpus that wordsegment's counts are of
-_YOURS = "yours"
+YOURS = "yours"  # licence of what the user brings
 _BREAK = re.compile(r"[^\w\s'’-]+")  # two words on either side of it are no neighbours
 _WORDNET_FILES = ("index.noun", "index.verb", "index.adj", "index.adv")
 _NO_ARTICLES = re.compile(
@@ -81,10 +81,8 @@ def words_and_bigrams(
     best = sorted(frequent, key=lambda word: (-frequent[word], word))[:words]
     named = f"{len(files):,} text files"
     return [
-        QuerySource(name=f"words of {named}", licence=_YOURS, rule=f"seen {least:,} times at least", texts=best),
-        _by_pmi(
-            scores, bigrams, pmi, name=f"bigrams of {named}", licence=_YOURS, seen=f"seen {least:,} times at least"
-        ),
+        QuerySource(name=f"words of {named}", licence=YOURS, rule=f"seen {least:,} times at least", texts=best),
+        _by_pmi(scores, bigrams, pmi, name=f"bigrams of {named}", licence=YOURS, seen=f"seen {least:,} times at least"),
     ]
 
 
@@ -135,7 +133,7 @@ def titles(files: Sequence[Path], *, least: int = 70, wiki: str = "en") -> Query
     chosen = [title for title, count in views.items() if count >= least and not _NO_ARTICLES.match(title)]
     texts = sorted(chosen, key=lambda title: (-views[title], title))
     rule = f"viewed {least:,} times at least"
-    return QuerySource(name=f"titles of {len(files):,} files", licence=_YOURS, rule=rule, texts=texts)
+    return QuerySource(name=f"titles of {len(files):,} files", licence=YOURS, rule=rule, texts=texts)
 
 
 def _title_line(line: str) -> tuple[str | None, str, int | None]:
