@@ -1,7 +1,6 @@
 """curate/duplicates.py: which of several rows is kept, whatever parts and buckets they come in."""
 
 import hashlib
-import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -11,34 +10,10 @@ import pytest
 from diptych.curate import duplicates
 from diptych.curate.columns import pairs_table
 from diptych.curate.duplicates import SameBytes, SameLook, SamePair
-from diptych.curate.stage import DROPPED, Counting, CurateStage, Grouping, Judged, Whole
+from diptych.curate.stage import DROPPED, CurateStage, Grouping, Judged
 from diptych.errors import ConfigError
 from diptych.measures.perceptual_hash import perceptual_hash
-
-
-def run(stage: Grouping, rows: pa.Table, *, parts: int = 1, buckets: int | None = None) -> Judged:
-    """A stage over all rows, as a runner does it: count, total, scatter, resolve, apply."""
-    cut = [len(rows) * part // parts for part in range(parts + 1)]
-    tables = [rows.slice(start, end - start) for start, end in itertools.pairwise(cut)]
-    facts = stage.total(map(stage.count, tables)) if isinstance(stage, Counting) else None
-    buckets = buckets or stage.buckets(len(rows))
-    sent = []
-    for part, table in enumerate(tables):
-        members = stage.scatter(table, Whole(facts=facts), buckets)
-        assert (members.schema.field("bucket").type, members.schema.field("row").type) == (pa.int32(), pa.int32())
-        sent.append(members.append_column("part", pa.array([part] * len(members), pa.int32())))
-    members = pa.concat_tables(sent)
-    bucket = members["bucket"].to_numpy()
-    assert not len(bucket) or 0 <= bucket.min() <= bucket.max() < buckets
-    there = [members.filter(pa.array(bucket == number)).drop_columns("bucket") for number in range(buckets)]
-    verdicts = pa.concat_tables([stage.resolve(some, Whole(facts=facts)) for some in there])
-    judged = []
-    for part, table in enumerate(tables):
-        own = verdicts.filter(pa.array(verdicts["part"].to_numpy() == part)).sort_by("row")
-        judged.append(stage.apply(table, Whole(facts=facts, verdicts=own)))
-    return Judged(
-        kept=pa.concat_tables([one.kept for one in judged]), dropped=pa.concat_tables([one.dropped for one in judged])
-    )
+from stages import run_grouping
 
 
 def rows_of(*rows: dict, columns: dict[str, pa.Array] | None = None) -> pa.Table:
@@ -131,7 +106,7 @@ def test_they_are_stages_with_names_of_their_own():
 
 def test_of_the_same_pair_the_first_is_kept():
     rows = rows_of({"key": "a"}, {"key": "b"}, {"key": "a"}, {"key": "a"})
-    judged = run(SamePair(), rows, parts=2)
+    judged = run_grouping(SamePair(), rows, parts=2)
     assert judged.kept["key"].to_pylist() == ["a", "b"]
     assert judged.dropped.to_pylist() == [
         {"key": "a", "cause": "same pair", "value": "a", "limit": None} for _ in range(2)
@@ -145,19 +120,19 @@ def test_an_address_may_have_several_texts_or_only_the_longest():
         {"url": None, "text": "x"},
         {"url": None, "text": "x"},
     )
-    assert len(run(SamePair(), rows).dropped) == 0
-    judged = run(SamePair(texts="one"), rows)
+    assert len(run_grouping(SamePair(), rows).dropped) == 0
+    judged = run_grouping(SamePair(texts="one"), rows)
     assert verdict(judged) == {key(0): key(1)}
     assert judged.dropped["cause"].to_pylist() == ["same address"]
-    assert verdict(run(SamePair(texts="one", keep="first"), rows)) == {key(1): key(0)}
+    assert verdict(run_grouping(SamePair(texts="one", keep="first"), rows)) == {key(1): key(0)}
 
 
 def test_of_the_same_bytes_the_longest_text_is_kept_and_no_bytes_are_the_same_as_none():
     sha = hashed("a", None, "a", "b", None, "a")
     rows = rows_of(*({"text": text} for text in ("x", "x", "xxx", "x", "x", "xx")), columns={"sha256": sha})
-    judged = run(SameBytes(), rows, parts=3)
+    judged = run_grouping(SameBytes(), rows, parts=3)
     assert verdict(judged) == {key(0): key(2), key(5): key(2)}
-    assert verdict(run(SameBytes(keep="first"), rows, parts=3)) == {key(2): key(0), key(5): key(0)}
+    assert verdict(run_grouping(SameBytes(keep="first"), rows, parts=3)) == {key(2): key(0), key(5): key(0)}
 
 
 @pytest.mark.parametrize(
@@ -170,23 +145,23 @@ def test_of_the_same_bytes_the_longest_text_is_kept_and_no_bytes_are_the_same_as
     ],
 )
 def test_better_is_larger_then_longer_then_the_smaller_key(columns, kept):
-    judged = run(SameLook(), looking([7, 7], **columns))
+    judged = run_grouping(SameLook(), looking([7, 7], **columns))
     assert [int(k, 16) for k in judged.kept["key"].to_pylist()] == [kept]
 
 
 def test_the_first_is_kept_where_that_is_asked_for():
     rows = looking([7, 7, 7], width=[1, 2, 3], height=[1, 1, 1])
-    assert verdict(run(SameLook(), rows)) == {key(0): key(2), key(1): key(2)}
+    assert verdict(run_grouping(SameLook(), rows)) == {key(0): key(2), key(1): key(2)}
     for parts in (1, 2, 3):
-        assert verdict(run(SameLook(keep="first"), rows, parts=parts)) == {key(1): key(0), key(2): key(0)}
+        assert verdict(run_grouping(SameLook(keep="first"), rows, parts=parts)) == {key(1): key(0), key(2): key(0)}
 
 
 def test_hashes_are_near_up_to_the_distance_and_not_beyond():
     looks = [0, 0b111111 << 20, 0b1111111 << 40]
-    assert verdict(run(SameLook(distance=6), looking(looks))) == {key(1): key(0)}
-    assert verdict(run(SameLook(distance=5), looking(looks))) == {}
-    assert verdict(run(SameLook(distance=7), looking(looks))) == {key(1): key(0), key(2): key(0)}
-    judged = run(SameLook(distance=0), looking([5, 5, 4]))
+    assert verdict(run_grouping(SameLook(distance=6), looking(looks))) == {key(1): key(0)}
+    assert verdict(run_grouping(SameLook(distance=5), looking(looks))) == {}
+    assert verdict(run_grouping(SameLook(distance=7), looking(looks))) == {key(1): key(0), key(2): key(0)}
+    judged = run_grouping(SameLook(distance=0), looking([5, 5, 4]))
     assert judged.dropped.to_pylist() == [
         {"key": key(1), "cause": "same look", "value": key(0), "limit": "at least 1 bits apart"}
     ]
@@ -196,22 +171,22 @@ def test_a_mirrored_picture_is_the_same_unless_told_otherwise():
     grey = np.random.default_rng(0).integers(0, 256, (1, 32, 32), np.uint8)
     looks, mirrored, _ = perceptual_hash(np.concatenate([grey, grey[:, :, ::-1]]))
     rows = looking(looks, mirrored)
-    assert verdict(run(SameLook(distance=0), rows)) == {key(1): key(0)}
-    assert verdict(run(SameLook(mirrored=False), rows)) == {}
+    assert verdict(run_grouping(SameLook(distance=0), rows)) == {key(1): key(0)}
+    assert verdict(run_grouping(SameLook(mirrored=False), rows)) == {}
 
 
 def test_plain_pictures_are_nobodys_duplicates():
     rows = looking([0] * 4, [0] * 4, detail=[0.0, 1.9, 2.0, None])
-    assert verdict(run(SameLook(), rows)) == {}
-    assert verdict(run(SameLook(min_detail=0), rows)) == {key(1): key(0), key(2): key(0)}
+    assert verdict(run_grouping(SameLook(), rows)) == {}
+    assert verdict(run_grouping(SameLook(min_detail=0), rows)) == {key(1): key(0), key(2): key(0)}
 
 
 def test_a_row_is_dropped_for_the_best_near_it_and_chains_are_not_closed():
     steps = [(1 << 4 * i) - 1 for i in range(4)]  # each 4 bits from the one before, and from none else within 6
     falling = looking(steps, width=[4, 3, 2, 1], height=[1] * 4)
-    assert verdict(run(SameLook(), falling)) == {key(1): key(0), key(2): key(1), key(3): key(2)}
+    assert verdict(run_grouping(SameLook(), falling)) == {key(1): key(0), key(2): key(1), key(3): key(2)}
     valley = looking(steps, width=[3, 1, 2, 4], height=[1] * 4)
-    assert verdict(run(SameLook(), valley)) == {key(1): key(0), key(2): key(3)}
+    assert verdict(run_grouping(SameLook(), valley)) == {key(1): key(0), key(2): key(3)}
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -220,7 +195,7 @@ def test_verdicts_are_those_of_comparing_every_pair(seed, distance):
     rows = crowd(seed)
     expected = pair_by_pair(rows, near(distance), by_size)
     assert expected
-    assert verdict(run(SameLook(distance=distance), rows)) == expected
+    assert verdict(run_grouping(SameLook(distance=distance), rows)) == expected
 
 
 @pytest.mark.parametrize("stage", [*STAGES, SameLook(distance=2), SameLook(keep="first")], ids=str)
@@ -231,10 +206,10 @@ def test_neither_parts_nor_buckets_change_what_is_kept(stage):
     rows = rows.set_column(2, "url", pa.array([f"https://a.example/{n}" for n in numbers]))
     if stage.name == "duplicates-pair":
         rows = rows.set_column(0, rows.schema.field("key"), pa.array([key(n) for n in numbers]))
-    once = run(stage, rows)
+    once = run_grouping(stage, rows)
     assert len(once.dropped) > 20
     for parts, buckets in ((1, 2), (4, 1), (7, 3), (2, 64), (150, 100)):
-        again = run(stage, rows, parts=parts, buckets=buckets)
+        again = run_grouping(stage, rows, parts=parts, buckets=buckets)
         assert again.kept.equals(once.kept)
         assert again.dropped.equals(once.dropped)
 
@@ -242,14 +217,14 @@ def test_neither_parts_nor_buckets_change_what_is_kept(stage):
 def test_the_order_of_the_rows_changes_nothing():
     rows = crowd(2)
     order = np.random.default_rng(0).permutation(len(rows))
-    assert verdict(run(SameLook(), rows)) == verdict(run(SameLook(), rows.take(pa.array(order))))
+    assert verdict(run_grouping(SameLook(), rows)) == verdict(run_grouping(SameLook(), rows.take(pa.array(order))))
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=str)
 @pytest.mark.parametrize("count", [0, 1])
 def test_no_row_and_one_row_stay(stage, count):
     rows = looking(np.arange(count)).append_column("sha256", hashed(*["a"] * count))
-    judged = run(stage, rows)
+    judged = run_grouping(stage, rows)
     assert judged.kept.equals(rows)
     assert judged.dropped.schema == DROPPED
 
@@ -262,7 +237,7 @@ def test_ten_thousand_equal_rows_become_one(stage, buckets):
     rows = rows.append_column("sha256", hashed(*["a"] * count))
     if stage == SamePair():
         rows = rows.set_column(0, rows.schema.field("key"), pa.array([key(0)] * count))
-    judged = run(stage, rows, parts=3, buckets=buckets)
+    judged = run_grouping(stage, rows, parts=3, buckets=buckets)
     assert judged.kept["key"].to_pylist() == [key(0)]
     assert set(judged.dropped["value"].to_pylist()) == {key(0)}
 

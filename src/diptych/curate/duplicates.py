@@ -28,7 +28,11 @@ Keep = Literal["largest", "first"]
 
 ROWS_OF_BUCKET = 2_000_000  # that `resolve` holds at once: some 200 MB
 _LOW = 12  # bits of a band that tell groups apart: enough to divide, few enough to go through one by one
-_ORDER = ("pixels", "letters", "key")  # columns that `ranked` goes by, beside part and row
+_BETTER = {  # columns by which rows are better, beside part and row
+    "largest": {"pixels": "descending", "letters": "descending", "key": "ascending"},
+    "first": {},
+    "outermost": {"centrality": "ascending", "pixels": "descending", "letters": "descending", "key": "ascending"},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,14 +122,14 @@ class SameLook:
         ranks, order = ranked(members, self.keep)
         best = ranks.copy()  # a row may lie here several times, and each of them may meet others
         looks, mirrored = numbers(members["look"], np.uint64), numbers(members["mirrored"], np.bool_)
-        for group in _runs(numbers(members["group"], np.int64)):
+        for group in runs(numbers(members["group"], np.int64)):
             plain, flipped = group[~mirrored[group]], group[mirrored[group]]
             best[plain] = lowest_near(looks[plain], ranks[plain], looks[plain], ranks[plain], self.distance)
             if len(flipped):
                 both = (looks[plain], ranks[plain]), (looks[flipped], ranks[flipped])
                 best[flipped] = lowest_near(*both[1], *both[0], self.distance)
                 best[plain] = np.minimum(best[plain], lowest_near(*both[0], *both[1], self.distance))
-        return verdicts(members, ranks, order, best)
+        return verdicts(members, ranks, order, best, self.keep)
 
     def apply(self, rows: pa.Table, whole: Whole) -> Judged:
         limit = f"at least {self.distance + 1} bits apart"
@@ -159,7 +163,7 @@ def lowest_near(
     return np.minimum(ranks, best[places])
 
 
-def verdicts(members: pa.Table, ranks: np.ndarray, order: np.ndarray, best: np.ndarray) -> pa.Table:
+def verdicts(members: pa.Table, ranks: np.ndarray, order: np.ndarray, best: np.ndarray, keep: str) -> pa.Table:
     """What `without_duplicates` needs: the rows that have a better one, each once with the best of those.
 
     Args:
@@ -167,18 +171,19 @@ def verdicts(members: pa.Table, ranks: np.ndarray, order: np.ndarray, best: np.n
         ranks: [M], see `ranked`.
         order: [M], see `ranked`.
         best: [M] the rank of the best duplicate that each has, its own where there is none.
+        keep: what is better.
     """
     lowest = np.arange(len(ranks))
     np.minimum.at(lowest, ranks, best)
     out = np.flatnonzero(lowest < np.arange(len(ranks)))
-    columns = ("part", "row", *_ORDER)
+    columns = list(dict.fromkeys(["part", "row", "key", *_BETTER[keep]]))
     better = members.select(columns).take(pa.array(order[lowest[out]], pa.int64()))
     worse = members.select(["part", "row"]).take(pa.array(order[out], pa.int64()))
     names = [*worse.column_names, *(f"kept_{column}" for column in columns)]
     return pa.table([*worse.columns, *better.columns], names=names)
 
 
-def without_duplicates(rows: pa.Table, whole: Whole, cause: str, keep: Keep, *, limit: str | None = None) -> Judged:
+def without_duplicates(rows: pa.Table, whole: Whole, cause: str, keep: str, *, limit: str | None = None) -> Judged:
     """The rows of a part without those of which some bucket has a better one.
 
     Args:
@@ -192,9 +197,7 @@ def without_duplicates(rows: pa.Table, whole: Whole, cause: str, keep: Keep, *, 
     values = np.full(len(rows), None, np.object_)
     if whole.verdicts is not None and len(whole.verdicts):
         found = whole.verdicts
-        better = pa.table(
-            {**{name: found[f"kept_{name}"] for name in _ORDER}, "part": found["kept_part"], "row": found["kept_row"]}
-        )
+        better = pa.table({name: found[f"kept_{name}"] for name in ("part", "row", *_BETTER[keep])})
         ranks, _ = ranked(better, keep)
         row = numbers(found["row"], np.int64)
         first = np.lexsort((ranks, row))  # of each row the best of what its buckets say
@@ -256,21 +259,28 @@ def _scattered(rows: pa.Table, same: pa.ChunkedArray, buckets: int) -> pa.Table:
     return members_of(rows, there, np.array(bucket, np.int32), {"same": same}, sized=False)
 
 
-def _same(members: pa.Table, keep: Keep) -> pa.Table:
+def _same(members: pa.Table, keep: str) -> pa.Table:
     """The best row of each value of `same` stands for the others."""
     ranks, order = ranked(members, keep)
     encoded = members["same"].combine_chunks().dictionary_encode()
     values = encoded.indices.to_numpy()
     best = np.full(len(encoded.dictionary), np.iinfo(np.int64).max)
     np.minimum.at(best, values, ranks)
-    return verdicts(members, ranks, order, best[values])
+    return verdicts(members, ranks, order, best[values], keep)
 
 
-def ranked(members: pa.Table, keep: Keep) -> tuple[np.ndarray, np.ndarray]:
-    """[M] place of each member among all, the best first, a row that is there twice with one; [M] the order itself."""
-    where = [("part", "ascending"), ("row", "ascending")]
-    by = [("pixels", "descending"), ("letters", "descending"), ("key", "ascending")] if keep == "largest" else []
-    order = pc.sort_indices(members, sort_keys=[*by, *where]).to_numpy().astype(np.int64)
+def ranked(members: pa.Table, keep: str) -> tuple[np.ndarray, np.ndarray]:
+    """Which members are better.
+
+    Args:
+        members: M of them.
+        keep: what is better.
+
+    Returns:
+        [M] the place of each, the best has 0 and a row that is there twice the first of its places; [M] the order.
+    """
+    keys = {**_BETTER[keep], "part": "ascending", "row": "ascending"}
+    order = pc.sort_indices(members, sort_keys=list(keys.items())).to_numpy().astype(np.int64)
     part, row = (numbers(members[name], np.int64)[order] for name in ("part", "row"))
     is_new = np.ones(len(order), np.bool_)
     is_new[1:] = (part[1:] != part[:-1]) | (row[1:] != row[:-1])
@@ -292,7 +302,7 @@ def _groups(hashes: np.ndarray, bands: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(values), np.tile(np.arange(len(hashes)), bands)
 
 
-def _runs(groups: np.ndarray) -> Iterator[np.ndarray]:
+def runs(groups: np.ndarray) -> Iterator[np.ndarray]:
     """The rows of each group."""
     order = np.argsort(groups, kind="stable")
     for run in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
