@@ -32,6 +32,7 @@ def test_all_that_a_camera_tells_is_read():
         taken=datetime.datetime(2023, 6, 30, 12, 34, 56),
         camera="Canon EOS 80D",
         place=(-33.857, 151.215),
+        format="JPEG",
     )
 
 
@@ -55,13 +56,13 @@ def test_the_date_of_the_file_stands_in_for_that_of_the_shot():
     ],
 )
 def test_what_makes_no_sense_counts_as_absent(exif, gps):
-    assert facts_of(photo({}, exif, gps)) == Facts(width=40, height=30)
+    assert facts_of(photo({}, exif, gps)) == Facts(width=40, height=30, format="JPEG")
 
 
 def test_damaged_metadata_costs_nothing():
     file = io.BytesIO()
     Image.new("RGB", (40, 30)).save(file, "WEBP", exif=b"Exif\0\0garbage")
-    assert facts_of(Image.open(file)) == Facts(width=40, height=30)
+    assert facts_of(Image.open(file)) == Facts(width=40, height=30, format="WEBP")
 
 
 GOOD, MOMENT = "2021:05:06 07:08:09", datetime.datetime(2021, 5, 6, 7, 8, 9)

@@ -70,7 +70,7 @@ def decode(
         if fields := bit_fields_of(head):
             check_size((fields.width, fields.height), name, max_pixels)
             if on_facts:
-                on_facts(Facts(width=fields.width, height=fields.height))
+                on_facts(Facts(width=fields.width, height=fields.height, format="BMP"))
             return rgb_of(fields.decode(head + file.read()), name)
         file, head, extra = _picture_within(file, head, name)
         with _opened(file, head, name) as image:

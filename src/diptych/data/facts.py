@@ -38,6 +38,7 @@ class Facts:
     taken: datetime.datetime | None = None  # local time of the camera; of a video without it, UTC
     camera: str = ""  # maker and model
     place: tuple[float, float] | None = None  # latitude, longitude, degrees
+    format: str = ""  # of a picture, as Pillow calls its reader: "JPEG"
 
 
 def exif_of(image: Image.Image) -> Image.Exif:
@@ -72,6 +73,7 @@ def facts_of(image: Image.Image) -> Facts:
         taken=first_date(dates),
         camera=camera or camera_of(_property(xmp, "tiff:Make"), _property(xmp, "tiff:Model")),
         place=_place(gps) or _xmp_place(xmp),
+        format=image.format or "",
     )
 
 
