@@ -56,3 +56,11 @@ def pair_key(address: str, text: str) -> str:
 def pairs_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Rows as a table of `PAIRS`; what a row leaves out is null."""
     return pa.Table.from_pylist(list(rows), schema=PAIRS)
+
+
+def with_column(rows: pa.Table, name: str, values: Any) -> pa.Table:
+    """Rows with a column put in the place of the one of that name, or behind the others."""
+    if name not in rows.column_names:
+        return rows.append_column(name, values)
+    at = rows.column_names.index(name)
+    return rows.set_column(at, rows.schema.field(at), values)
