@@ -70,9 +70,8 @@ def test_the_nearest_are_those_of_sorting_all(monkeypatch, at_once):
     clusters, cosines = nearest_centroids(features, centroids, 3)
     plain = [sorted(range(6), key=lambda c, row=row: -float(row @ centroids[c]))[:3] for row in features]
     assert clusters.tolist() == plain
-    np.testing.assert_allclose(
-        cosines, [[row @ centroids[c] for c in own] for row, own in zip(features, plain)], atol=1e-6
-    )
+    expected = [[row @ centroids[c] for c in own] for row, own in zip(features, plain, strict=True)]
+    np.testing.assert_allclose(cosines, expected, atol=1e-6)
 
 
 def test_a_tie_goes_to_the_lower_number_and_no_rows_have_none():
