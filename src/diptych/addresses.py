@@ -36,10 +36,19 @@ def is_public(address: str) -> bool:
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified or ip.is_loopback)
 
 
-async def resolve(host: str, port: int) -> Sequence[str]:
-    """All addresses of a host, as the system gives them."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+def look_up(host: str, port: int) -> Sequence[str]:
+    """All addresses of a host, as the system gives them.
+
+    Raises:
+        OSError, UnicodeError: it has none, or its name is no name.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+async def resolve(host: str, port: int) -> Sequence[str]:
+    """`look_up`, on a thread."""
+    return await asyncio.to_thread(look_up, host, port)
 
 
 class HostList:
