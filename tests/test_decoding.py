@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diptych.data.decoding import Header, read_header
 from diptych.data.images import Preprocess, open_image
 from diptych.errors import ConfigError, ImageError
 
@@ -142,3 +143,37 @@ def test_libraries_say_nothing_on_the_terminal(tmp_path):
     )
     command = [sys.executable, "-c", code, str(tmp_path / "a.tif"), str(tmp_path / "b.tif")]
     assert subprocess.run(command, capture_output=True, timeout=120).stderr == b""
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM", "ICO"])
+def test_a_header_tells_a_picture_before_its_pixels(kind):
+    head = read_header(encoded(gradient(60, 40), kind, **({"sizes": [(60, 40)]} if kind == "ICO" else {})), "a")
+    assert (head.width, head.height, head.orientation) == (60, 40, 1)
+    assert head.format == (kind if kind != "ICO" else "PNG")
+
+
+def test_a_header_tells_how_a_picture_lies_and_its_size_as_it_is_stored():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(gradient(60, 40), "JPEG", exif=exif)
+    assert read_header(data, "a") == Header(format="JPEG", width=60, height=40, orientation=6)
+    assert read_header(data[:-100], "a").orientation == 6  # of the pixels it knows nothing
+    exif[0x0112] = 77
+    assert read_header(encoded(gradient(60, 40), "JPEG", exif=exif), "a").orientation == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "cause"),
+    [
+        (b"", "empty"),
+        (b"<!doctype html><html>", "not an image"),
+        (b"<svg/>", "unsupported"),
+        (encoded(gradient(60, 40))[:20], "truncated"),
+        (encoded(gradient(60, 40), "WEBP")[:-9], "truncated"),
+    ],
+)
+def test_what_is_no_picture_is_refused_by_its_header_for_the_cause_that_decoding_gives(data, cause):
+    for read in (lambda: read_header(data, "a"), lambda: open_image(data)):
+        with pytest.raises(ImageError) as raised:
+            read()
+        assert raised.value.cause == cause

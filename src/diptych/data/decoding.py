@@ -11,6 +11,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from PIL import Image
@@ -64,7 +65,7 @@ def decode(
     """
     head = file.read(_HEAD)
     if not head:
-        raise ImageError(f"{name} must be a picture, and is empty (0 bytes). Fetch it again.", "empty")
+        raise _nothing(name)
     with sentence_for_faults(name):
         _quieten()
         if fields := bit_fields_of(head):
@@ -82,14 +83,48 @@ def decode(
             return upright_rgb(image, name)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a picture file tells before its pixels."""
+
+    format: str  # as Pillow calls it
+    width: int  # px, as stored
+    height: int
+    orientation: int = 1  # EXIF's; above 1 the picture lies on its side, or mirrored
+
+
+def read_header(data: bytes, name: str) -> Header:
+    """See by its content whether a file is a picture; no pixel is decoded.
+
+    Args:
+        data: a file.
+        name: what an error calls it; its ending counts for raw files and TGA.
+
+    Raises:
+        ImageError: it is none, or one that `decode` does not read, or its header is damaged or cut short.
+    """
+    file = io.BytesIO(data)
+    head = file.read(_HEAD)
+    if not head:
+        raise _nothing(name)
+    with sentence_for_faults(name):
+        _quieten()
+        if fields := bit_fields_of(head):
+            return Header(format="BMP", width=fields.width, height=fields.height)
+        file, head, extra = _picture_within(file, head, name)
+        with _opened(file, head, name) as image:
+            image.info.update(extra)
+            return Header(
+                format=image.format or "", width=image.width, height=image.height, orientation=_orientation(image)
+            )
+
+
 def upright_rgb(image: Image.Image, name: str) -> Image.Image:
     """An opened picture, loaded, as upright RGB; one that is plain RGB already comes back as it is."""
     image.load()
     if type(image) is Image.Image and image.mode == "RGB" and not image.info:
         return image
-    orientation = 1
-    with contextlib.suppress(Exception):  # damaged metadata must not cost a good picture
-        orientation = exif_of(image).get(_ORIENTATION, 1)
+    orientation = _orientation(image)
     rgb = rgb_of(image, name)
     if clap := image.info.get("clap"):
         rgb = rgb.crop(clap)
@@ -97,6 +132,13 @@ def upright_rgb(image: Image.Image, name: str) -> Image.Image:
         rgb = rgb.transpose(_UPRIGHT[orientation])
     rgb.info = {}  # or a second call would turn it again
     return rgb
+
+
+def _orientation(image: Image.Image) -> int:
+    with contextlib.suppress(Exception):  # damaged metadata must not cost a good picture
+        orientation = exif_of(image).get(_ORIENTATION, 1)
+        return orientation if orientation in _UPRIGHT else 1
+    return 1
 
 
 def check_size(size: tuple[int, int], name: str, max_pixels: int, *, decoded: tuple[int, int] | None = None) -> None:
@@ -279,6 +321,10 @@ def sentence_for_faults(name: str) -> Iterator[None]:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _nothing(name: str) -> ImageError:
+    return ImageError(f"{name} must be a picture, and is empty (0 bytes). Fetch it again.", "empty")
 
 
 def _no_picture(head: bytes, name: str) -> ImageError:

@@ -5,25 +5,19 @@ checked, so that a name which answers otherwise the second time gains nothing. E
 """
 
 import asyncio
-import contextlib
-import ipaddress
-import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import httpcore2
 
-from diptych.errors import BusyError, ConfigError, ImageError
+from diptych.addresses import PORTS, HostList, Resolve, is_public, resolve
+from diptych.errors import BusyError, ImageError
 from diptych.version import __version__
 
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-
-_PORTS = {"http": 80, "https": 443}
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 3
-_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # NAT64: the last four bytes are an IPv4 address
 _AT_ONCE = 8
 _HEADERS = (
     ("User-Agent", f"diptych/{__version__}"),
@@ -31,29 +25,6 @@ _HEADERS = (
     ("Accept-Encoding", "identity"),  # nothing to unpack that could be a bomb
     ("Connection", "close"),
 )
-
-
-def is_public(address: str) -> bool:
-    """Whether an address may be asked: not private, loopback, link-local, multicast, reserved or unspecified.
-
-    An IPv6 address that carries an IPv4 address counts as that one.
-    """
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if inner is None and ip in _TRANSLATED:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is not None:
-            ip = inner
-        elif ip.is_site_local:
-            return False
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified or ip.is_loopback)
-
-
-async def resolve(host: str, port: int) -> Sequence[str]:
-    """All addresses of a host, as the system gives them."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 class Fetcher:
@@ -80,7 +51,7 @@ class Fetcher:
         resolve: Resolve = resolve,
         network: Any = None,
     ) -> None:
-        self._allowed = frozenset(map(_checked_host, allowed))
+        self._allowed = HostList(allowed, "--allow-url")
         self._max_bytes = max_bytes
         self._seconds = seconds
         self._resolve = resolve
@@ -141,28 +112,22 @@ class Fetcher:
             host, port = (parts.hostname or "").rstrip("."), parts.port
         except ValueError:
             raise _refused(url, "is a URL") from None
-        if parts.scheme not in _PORTS or not host:
+        if parts.scheme not in PORTS or not host:
             raise _refused(url, "starts with https:// or http://")
         if not url.isascii() or not url.isprintable() or " " in url:
             raise _refused(url, "is ASCII, other characters percent-encoded")
         if "@" in parts.netloc:
             raise _refused(url, "holds no password")
-        if not self._is_allowed(host, port, parts.scheme):
+        if not self._allowed.holds(host, port, parts.scheme):
             raise _refused(url, "is of a host on the allow-list of this server (--allow-url)")
         try:
-            addresses = await self._resolve(host, port or _PORTS[parts.scheme])
+            addresses = await self._resolve(host, port or PORTS[parts.scheme])
         except (OSError, UnicodeError):
             raise _refused(url, "has a host that can be found") from None
         if not addresses or not all(map(is_public, addresses)):
             raise _refused(url, "leads to public addresses only")
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return httpcore2.URL(scheme=parts.scheme, host=host, port=port, target=target), addresses[0]
-
-    def _is_allowed(self, host: str, port: int | None, scheme: str) -> bool:
-        ending = "" if port in (None, _PORTS[scheme]) else f":{port}"
-        labels = host.split(".")
-        above = ("*." + ".".join(labels[i:]) for i in range(1, len(labels)))
-        return any(name + ending in self._allowed for name in (host, *above))
 
 
 class _ToAddress(httpcore2.AsyncNetworkBackend):
@@ -175,18 +140,6 @@ class _ToAddress(httpcore2.AsyncNetworkBackend):
     async def connect_tcp(self, host: str, port: int, *args: Any, **options: Any) -> httpcore2.AsyncNetworkStream:
         del host
         return await self._network.connect_tcp(self._address, port, *args, **options)
-
-
-def _checked_host(entry: str) -> str:
-    name, _, port = entry.strip().lower().partition(":")
-    below = "*." if name.startswith("*.") else ""
-    name = name.removeprefix(below)
-    with contextlib.suppress(UnicodeError):  # then it is no host
-        name = name.encode("idna").decode()  # as URLs have it
-    is_host = all(name.split(".")) and name.isascii() and not any(c in name for c in "/*@? ")
-    if not is_host or (port and not port.isdigit()):
-        raise ConfigError(f"--allow-url takes a host, e.g. example.org or *.example.org. Got {entry!r}.")
-    return below + name + (f":{port}" if port else "")
 
 
 def _refused(url: str, must: str, cause: str = "url refused") -> ImageError:

@@ -1,0 +1,202 @@
+"""Pictures behind addresses, asked for politely: few requests at once to a host, its rules first, redirects by hand.
+
+What is known of hosts (addresses, rules, faults) is kept for one part of the rows and no longer.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+
+from diptych.curate.fetch_causes import FAULTS_OF_HOST, TRIED_AGAIN, FetchError
+from diptych.curate.fetch_options import Fetch
+from diptych.curate.http_client import Headers, HttpAnswer, HttpClient
+from diptych.curate.robots import MOST_BYTES, Rules, opt_out_of
+from diptych.curate.web_address import WebAddress
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_PAUSES = (429, 503)  # statuses that speak for the whole host
+_UNREADABLE = ("truncated", "content encoding", "too large", "bad answer", "host gave up")  # of a robots.txt
+
+
+@dataclass
+class _Host:
+    slots: asyncio.Semaphore
+    failures: int = 0  # in a row
+    not_before: float = 0.0  # by the loop's clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Site:
+    robots: Rules | FetchError = field(default_factory=Rules)
+    reserved: Rules = field(default_factory=Rules)
+
+
+class Crawler:
+    """Fetches files, each with all that politeness asks for. For one event loop.
+
+    Args:
+        options: how many at once, how often, what is respected.
+        client: makes the requests.
+    """
+
+    def __init__(self, options: Fetch, client: HttpClient) -> None:
+        self._options = options
+        self._client = client
+        self._all = asyncio.Semaphore(options.connections)
+        self._hosts: dict[str, _Host] = {}
+        self._sites: dict[str, asyncio.Task[_Site]] = {}
+
+    async def fetch(self, url: str) -> bytes:
+        """The file behind an address.
+
+        Raises:
+            FetchError: it is not to be had, or not to be asked for.
+        """
+        address = WebAddress.read(url)
+        return (await self._follow(address, self._check_rules, self._options.max_bytes, self._check_head)).body
+
+    async def _follow(
+        self,
+        address: WebAddress,
+        check: Callable[[WebAddress], Awaitable[None]],
+        max_bytes: int,
+        refuse: Callable[[Headers], None],
+        *,
+        cut: bool = False,
+    ) -> HttpAnswer:
+        """Ask, and again where an answer leads, each time checked anew."""
+        seen = {address}
+        for _ in range(1 + self._options.redirects):
+            await check(address)
+            answer = await self._ask(address, max_bytes, refuse, cut)
+            location = answer.header("location")
+            if answer.status not in _REDIRECTS or not location:
+                if answer.status != 200:
+                    raise FetchError(f"http {answer.status}")
+                return answer
+            address = WebAddress.read(location, address)
+            if address in seen:
+                raise FetchError("redirect", "in a circle")
+            seen.add(address)
+        raise FetchError("redirect", "more", f"at most {self._options.redirects} (redirects)")
+
+    async def _ask(
+        self, address: WebAddress, max_bytes: int, refuse: Callable[[Headers], None], cut: bool
+    ) -> HttpAnswer:
+        """One request, made again where its fault may pass."""
+        for attempt in range(self._options.retries):
+            try:
+                return await self._ask_once(address, max_bytes, refuse, cut)
+            except FetchError as failed:
+                if failed.cause not in TRIED_AGAIN or (failed.wait or 0) > self._options.max_wait:
+                    raise
+                wait = min(self._options.back_off * 2**attempt * _spread(address.url), self._options.max_wait)
+                wait = max(wait, failed.wait or 0)
+            await asyncio.sleep(wait)
+        return await self._ask_once(address, max_bytes, refuse, cut)
+
+    async def _ask_once(
+        self, address: WebAddress, max_bytes: int, refuse: Callable[[Headers], None], cut: bool
+    ) -> HttpAnswer:
+        host = self._hosts.setdefault(address.host, _Host(asyncio.Semaphore(self._options.per_host)))
+        async with host.slots:
+            await self._turn(host)
+            async with self._all:
+                try:
+                    answer = await self._client.get(address, max_bytes=max_bytes, refuse=refuse, cut=cut)
+                    if answer.status in (408, 425, 429) or answer.status >= 500:
+                        wait = _retry_after(answer)
+                        value = "" if wait is None else f"Retry-After {wait:.0f} s"
+                        raise FetchError(f"http {answer.status}", value, wait=wait)
+                except FetchError as failed:
+                    self._blame(host, failed)
+                    raise
+        host.failures = 0
+        return answer
+
+    async def _turn(self, host: _Host) -> None:
+        """Wait until a host may be asked, if it is to be asked at all."""
+        loop = asyncio.get_running_loop()
+        while host.failures < self._options.max_host_failures:
+            wait = host.not_before - loop.time()
+            if wait <= 0:
+                host.not_before = loop.time() + self._options.delay
+                return
+            await asyncio.sleep(wait)
+        limit = f"{self._options.max_host_failures} in a row (max_host_failures)"
+        raise FetchError("host gave up", "", limit)
+
+    def _blame(self, host: _Host, failed: FetchError) -> None:
+        if failed.cause not in FAULTS_OF_HOST:
+            host.failures = 0
+            return
+        host.failures += 1
+        if failed.wait is not None and failed.cause in {f"http {status}" for status in _PAUSES}:
+            if failed.wait > self._options.max_wait:
+                host.failures = self._options.max_host_failures
+            host.not_before = max(host.not_before, asyncio.get_running_loop().time() + failed.wait)
+
+    async def _check_rules(self, address: WebAddress) -> None:
+        if not self._options.respect_robots and not self._options.respect_opt_out:
+            return
+        if address.site not in self._sites:
+            self._sites[address.site] = asyncio.create_task(self._rules_of(address))
+        site = await asyncio.shield(self._sites[address.site])
+        if isinstance(site.robots, FetchError):
+            raise FetchError(site.robots.cause, site.robots.value, site.robots.limit)
+        if not site.robots.allow(address.target):
+            raise FetchError("robots", address.site)
+        if not site.reserved.allow(address.target):
+            raise FetchError("opt-out", "tdmrep.json")
+
+    def _check_head(self, headers: Headers) -> None:
+        if self._options.respect_opt_out and (said := opt_out_of(headers, self._options.agent)):
+            raise FetchError("opt-out", said)
+
+    async def _rules_of(self, address: WebAddress) -> _Site:
+        robots = await self._robots(address) if self._options.respect_robots else Rules()
+        if isinstance(robots, FetchError) or not self._options.respect_opt_out:
+            return _Site(robots=robots)
+        try:
+            text = await self._text(address.at("/.well-known/tdmrep.json"))
+        except FetchError:  # there is none, as nearly everywhere: nothing is reserved by it
+            return _Site(robots=robots)
+        return _Site(robots=robots, reserved=Rules.read_reservations(text))
+
+    async def _robots(self, address: WebAddress) -> Rules | FetchError:
+        """What robots.txt says: all is allowed where there is none, nothing where it cannot be read (RFC 9309, 2.3)."""
+        try:
+            return Rules.read_robots(await self._text(address.at("/robots.txt")), self._options.agent)
+        except FetchError as failed:
+            status = failed.cause.removeprefix("http ")
+            if failed.cause == "redirect" or (status.isdigit() and int(status) < 500 and status != "429"):
+                return Rules()
+            if status.isdigit() or failed.cause in _UNREADABLE:
+                return FetchError("robots unreachable", failed.cause)
+            return FetchError(failed.cause, f"robots.txt: {failed.value}", failed.limit)
+
+    async def _text(self, address: WebAddress) -> str:
+        async def check(_: WebAddress) -> None:
+            pass  # a file of rules is under no rules
+
+        answer = await self._follow(address, check, MOST_BYTES, lambda _: None, cut=True)
+        return answer.body.decode("utf-8", "replace")
+
+
+def _spread(url: str) -> float:
+    """A factor from 0.5 to 1.5 by which rows that failed together come back apart, the same in each run."""
+    return 0.5 + hashlib.blake2b(url.encode(), digest_size=1).digest()[0] / 256
+
+
+def _retry_after(answer: HttpAnswer) -> float | None:
+    """Seconds that a server wants us to wait; a date is taken from the server's own clock."""
+    told = (answer.header("retry-after") or "").strip()
+    if told.isdecimal() and told.isascii():
+        return float(told[:9])
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        until, now = parsedate_to_datetime(told), parsedate_to_datetime(answer.header("date") or "")
+        return max(0.0, (until - now).total_seconds())
+    return None

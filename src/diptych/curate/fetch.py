@@ -1,0 +1,223 @@
+"""The stage "fetch": rows get their pictures, from the network or from the source that holds them.
+
+What a run gets depends on the network; the order of rows and of the ledger is that of the input, whatever comes first.
+"""
+
+import asyncio
+import functools
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+from PIL import Image
+
+from diptych.curate.columns import PICTURE
+from diptych.curate.fetch_causes import FetchError
+from diptych.curate.fetch_options import Fetch
+from diptych.curate.stage import DROPPED, Judged, Whole
+from diptych.data.decoding import decode, read_header
+from diptych.errors import ImageError, ShardError
+
+if TYPE_CHECKING:
+    from diptych.pairs.sources import Pairs, Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchedPicture:
+    """The bytes that a row gets."""
+
+    data: bytes
+    sha256: str
+    fetched_sha256: str  # of what came, where `data` was made anew from it
+
+
+Fetched = Mapping[str, FetchedPicture | FetchError]  # by address
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchPictures:
+    """Rows with `url` are fetched, rows with `place` read from their source; kept rows gain `sha256` and `picture`."""
+
+    name: ClassVar[str] = "fetch"
+
+    options: Fetch = field(default_factory=Fetch)
+    sources: "tuple[Source | None, ...]" = ()  # by the rows' number; None where a source holds no pictures
+
+    @property
+    def part_rows(self) -> int:
+        return self.options.part_rows
+
+    def apply(self, rows: pa.Table, whole: Whole) -> Judged:
+        """Fetch the pictures of one part."""
+        del whole
+        columns = [rows[name].to_pylist() for name in ("url", "place", "source", "listed_sha256")]
+        wanted = list(zip(*columns, strict=True))
+        pages = dict.fromkeys(url for url, *_ in wanted if url is not None)
+        fetched = _run(self._fetch_all(list(pages))) if pages else {}
+        outcomes = [
+            self._as_listed(fetched[url] if url is not None else self._read(source, place), listed)
+            for url, place, source, listed in wanted
+        ]
+        return _judged(rows, outcomes)
+
+    def _as_listed(self, outcome: FetchedPicture | FetchError, listed: str | None) -> FetchedPicture | FetchError:
+        if isinstance(outcome, FetchError) or not listed or self.options.keep_other_bytes:
+            return outcome
+        if outcome.fetched_sha256 != listed.strip().lower():
+            return FetchError("other bytes", outcome.fetched_sha256, listed)
+        return outcome
+
+    def _read(self, source: int, place: int) -> FetchedPicture | FetchError:
+        held = self.sources[source] if source < len(self.sources) else None
+        if held is None or place is None:
+            return FetchError("bad address", "neither url nor place")
+        try:
+            data = _opened(held)[place].picture
+            if not data:
+                return FetchError("empty", "no picture")
+            return self._picture(data)
+        except (ImageError, ShardError) as error:
+            return FetchError(error.cause, str(error)[:200])
+
+    async def _fetch_all(self, urls: Sequence[str]) -> Fetched:
+        from diptych.curate.crawl import Crawler  # aiohttp is loaded where something is fetched
+        from diptych.curate.http_client import HttpClient
+
+        async with HttpClient(self.options) as client:
+            crawler = Crawler(self.options, client)
+            making = asyncio.Semaphore(2)  # large pictures that are decoded at once
+
+            async def one(url: str) -> FetchedPicture | FetchError:
+                try:
+                    data = await crawler.fetch(url)
+                    if not self.options.reencode:
+                        return self._picture(data)
+                    async with making:
+                        return await asyncio.to_thread(self._picture, data)
+                except FetchError as failed:
+                    return failed
+                except ImageError as error:
+                    return FetchError(error.cause, str(error)[:200])
+
+            return dict(zip(urls, await asyncio.gather(*map(one, urls)), strict=True))
+
+    def _picture(self, data: bytes) -> FetchedPicture:
+        header = read_header(data, "the picture")
+        digest = hashlib.sha256(data).hexdigest()
+        if self.options.reencode == "all" or (self.options.reencode == "sideways" and header.orientation > 1):
+            data = _made_anew(data, self.options)
+            return FetchedPicture(data=data, sha256=hashlib.sha256(data).hexdigest(), fetched_sha256=digest)
+        return FetchedPicture(data=data, sha256=digest, fetched_sha256=digest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostSummary:
+    """What became of the pictures of one host."""
+
+    host: str
+    asked: int
+    fetched: int
+    causes: Mapping[str, int]  # of the others, the most frequent first
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchSummary:
+    """What became of the pictures of a run."""
+
+    asked: int
+    fetched: int
+    causes: Mapping[str, int]  # of the others, the most frequent first
+    hosts: tuple[HostSummary, ...]  # those that lost most
+
+
+def summary(parts: Iterable[tuple[pa.Table, pa.Table]], *, hosts: int = 20) -> FetchSummary:
+    """Success by cause and by host.
+
+    Args:
+        parts: of each part the rows that came into the stage and those of the ledger that it dropped.
+        hosts: how many are told, those that lost most first. Pictures of sources that hold them are under "".
+    """
+    asked: Counter[str] = Counter()
+    lost: dict[str, Counter[str]] = {}
+    for rows, gone in parts:
+        causes = dict(zip(gone["key"].to_pylist(), gone["cause"].to_pylist(), strict=True))
+        for key, url in zip(rows["key"].to_pylist(), rows["url"].to_pylist(), strict=True):
+            host = _host(url)
+            asked[host] += 1
+            if key in causes:
+                lost.setdefault(host, Counter())[causes[key]] += 1
+    ranked = sorted(lost, key=lambda host: (-lost[host].total(), host))[:hosts]
+    causes = sum(lost.values(), Counter())
+    return FetchSummary(
+        asked=asked.total(),
+        fetched=asked.total() - causes.total(),
+        causes=_ranked(causes),
+        hosts=tuple(
+            HostSummary(
+                host=host, asked=asked[host], fetched=asked[host] - lost[host].total(), causes=_ranked(lost[host])
+            )
+            for host in ranked
+        ),
+    )
+
+
+def _ranked(causes: Counter[str]) -> Mapping[str, int]:
+    return dict(sorted(causes.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _host(url: str | None) -> str:
+    try:
+        return (urlsplit((url or "").strip()).hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def _judged(rows: pa.Table, outcomes: Sequence[FetchedPicture | FetchError]) -> Judged:
+    there = [isinstance(outcome, FetchedPicture) for outcome in outcomes]
+    pictures = [outcome for outcome in outcomes if isinstance(outcome, FetchedPicture)]
+    kept = rows.filter(pa.array(there, pa.bool_()))
+    kept = kept.append_column("sha256", pa.array([picture.sha256 for picture in pictures], pa.string()))
+    kept = kept.append_column(PICTURE, pa.chunked_array([[picture.data] for picture in pictures], pa.binary()))
+    failed = [
+        {"key": key, "cause": outcome.cause, "value": outcome.value or None, "limit": outcome.limit}
+        for key, outcome in zip(rows["key"].to_pylist(), outcomes, strict=True)
+        if isinstance(outcome, FetchError)
+    ]
+    return Judged(kept=kept, dropped=pa.Table.from_pylist(failed, schema=DROPPED))
+
+
+def _made_anew(data: bytes, options: Fetch) -> bytes:
+    """A picture encoded again: upright, in sRGB, at most as large as asked for."""
+    image = decode(io.BytesIO(data), "the picture", options.max_pixels)
+    side = options.longest_side
+    if side and max(image.size) > side:
+        scale = side / max(image.size)
+        size = tuple(max(1, round(length * scale)) for length in image.size)
+        image = image.resize((size[0], size[1]), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    out = io.BytesIO()
+    extra: dict[str, Any] = {} if options.format == "png" else {"quality": options.quality}
+    image.save(out, options.format.upper(), **extra)
+    return out.getvalue()
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(source: "Source") -> "Pairs":
+    from diptych.pairs.sources import open_pairs  # and torch with it, where a source holds pictures
+
+    return open_pairs(source)
+
+
+def _run(work: Coroutine[Any, Any, Fetched]) -> Fetched:
+    """Run to its end, also where this thread has an event loop already, as a notebook's has."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
