@@ -57,6 +57,10 @@ class PictureFolder:
         picture = read_picture(self.path / name)
         return Sample(name, {PurePosixPath(name).suffix[1:].lower(): picture} | self._text(name))
 
+    def key(self, index: int) -> str:
+        """The key of one sample; see `Pairs`."""
+        return self._names[index]
+
     def captions(self, index: int) -> list[str]:
         """The captions of one sample; see `Pairs`."""
         return captions_of(Sample(self._names[index], self._text(self._names[index])))

@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
@@ -126,7 +126,7 @@ class LineRows:
         self._unclosed = _Seen()  # rows with a quote that is not closed
         self._in_quotes = 0  # fields that look quoted where a quote is a letter
         self.notes: list[str] = []
-        lines = _Lines(self._file, self._ends, self._digest)
+        lines = Lines(self._file, self._ends, self._digest)
         try:
             if self._is_json:
                 self.columns = self._read_json(lines, columns)
@@ -151,39 +151,26 @@ class LineRows:
             raise DataError(f"{self._path.name} changed during the run")
         return row
 
-    def _read_csv(self, lines: "_Lines", columns: Columns, separator: str, quoting: Quoting) -> Columns:
+    def _read_csv(self, lines: "Lines", columns: Columns, separator: str, quoting: Quoting) -> Columns:
         header = self._text(lines.take()[1]).removeprefix(_MARK)
         self._dialect, self._names = _dialect(self._path, header, columns, separator, quoting)
         found = checked_columns(self._path, columns, self._names)
         if self._dialect.separator != SEPARATORS.get(self._path.suffix.lower()) and not separator:
             self.notes.append(f"columns are separated by {_name_of(self._dialect.separator)}")
-        while (line := lines.take())[1]:
-            start, content = line
-            first = lines.count
-            text = self._text(content)
-            if not text.strip():  # an empty line is no row
-                continue
-            fields, more = self._dialect.fields(text, is_whole=False), list[bytes]()
-            while fields is None and len(more) < _LONGEST_ROW and (added := lines.take()[1]):
-                more.append(added)
-                if b'"' in added:
-                    fields = self._dialect.fields(self._text(content + b"".join(more)), is_whole=False)
-            if fields is None or (more and len(fields) != len(self._names)):
-                lines.give_back(more)
-                more = []
-                fields = self._dialect.fields(text, is_whole=True) or []
-                self._unclosed.add(first)
-            if more:
-                self._long.add(first)
-            if len(fields) != len(self._names):
-                self._bad.add(first, text)
+        for row in csv_rows(lines, self._dialect, self._ends, len(self._names)):
+            if row.is_unclosed:
+                self._unclosed.add(row.line)
+            if row.lines > 1:
+                self._long.add(row.line)
+            if len(row.fields) != len(self._names):
+                self._bad.add(row.line, row.text)
                 continue
             if not self._dialect.quotes:
-                self._in_quotes += sum(len(f) > 1 and f[0] == f[-1] == '"' for f in fields)
-            self._add(dict(zip(self._names, fields, strict=True)), found, start, len(content) + sum(map(len, more)))
+                self._in_quotes += sum(len(f) > 1 and f[0] == f[-1] == '"' for f in row.fields)
+            self._add(dict(zip(self._names, row.fields, strict=True)), found, row.start, row.size)
         return found
 
-    def _read_json(self, lines: "_Lines", columns: Columns) -> Columns:
+    def _read_json(self, lines: "Lines", columns: Columns) -> Columns:
         found: Columns | None = None
         while (line := lines.take())[1]:
             text = self._text(line[1]).removeprefix(_MARK)
@@ -212,16 +199,10 @@ class LineRows:
         if not self._is_json:
             fields = self._dialect.fields(text, is_whole=True) or []
             return dict(zip(self._names, fields, strict=True)) if len(fields) == len(self._names) else None
-        try:
-            row = json.loads(text.removeprefix(_MARK))
-        except (ValueError, RecursionError):
-            return None
-        return row if isinstance(row, dict) else None
+        return json_row(text)
 
     def _text(self, content: bytes) -> str:
-        """The text of a row without its line end, the line ends within as line feeds."""
-        text = content.decode("utf-8", "surrogateescape")
-        return text.removesuffix("\n").removesuffix("\r") if self._ends == b"\n" else text.removesuffix("\r")
+        return row_text(content, self._ends)
 
     def _judge(self, lines: int, max_bad: float) -> None:
         """Refuse what has too many rows that are none; say what of it a user may not expect."""
@@ -263,14 +244,21 @@ class LineRows:
         return f"a row must have {len(self._names)} columns, as the header. Got {count}: {text[:80]!r}. {cure}"
 
 
-class _Lines:
-    """The lines of a file with where they begin; some can be given back."""
+class Lines:
+    """The lines of a file with where they begin; some can be given back.
 
-    def __init__(self, file: BinaryIO, ends: bytes, digest: Any) -> None:
+    Args:
+        file: read from where it stands.
+        ends: what ends a line.
+        digest: takes in each line.
+        position: of the first line.
+    """
+
+    def __init__(self, file: BinaryIO, ends: bytes, digest: Any = None, position: int = 0) -> None:
         self._lines = iter(file) if ends == b"\n" else _split(file, ends)
         self._digest = digest
         self._waiting: collections.deque[bytes] = collections.deque()
-        self._position = 0
+        self._position = position
         self.count = 0  # lines taken so far
 
     def take(self) -> tuple[int, bytes]:
@@ -279,7 +267,8 @@ class _Lines:
             line = self._waiting.popleft()
         else:
             line = next(self._lines, b"")
-            self._digest.update(line)
+            if self._digest:
+                self._digest.update(line)
         start = self._position
         self._position += len(line)
         self.count += bool(line)
@@ -290,6 +279,66 @@ class _Lines:
         self._waiting.extendleft(reversed(lines))
         self._position -= sum(map(len, lines))
         self.count -= len(lines)
+
+
+class CsvRow(NamedTuple):
+    """One row of CSV, or what stands in the place of one."""
+
+    line: int  # number of its first line, from 1
+    start: int  # of its first byte
+    size: int  # bytes
+    text: str  # of its first line
+    fields: list[str]  # as many as the header has, or it is no row
+    lines: int  # that it stands on
+    is_unclosed: bool  # a quote begins and does not end, and is read as a letter
+
+
+def csv_rows(lines: Lines, dialect: Dialect, ends: bytes, columns: int) -> Iterator[CsvRow]:
+    """The rows of CSV from where the lines stand; an empty line is none.
+
+    Args:
+        lines: of the file.
+        dialect: of the table.
+        ends: what ends its lines.
+        columns: how many a row must have.
+    """
+    while (line := lines.take())[1]:
+        start, content = line
+        first = lines.count
+        text = row_text(content, ends)
+        if not text.strip():
+            continue
+        fields, more = dialect.fields(text, is_whole=False), list[bytes]()
+        while fields is None and len(more) < _LONGEST_ROW and (added := lines.take()[1]):
+            more.append(added)
+            if b'"' in added:
+                fields = dialect.fields(row_text(content + b"".join(more), ends), is_whole=False)
+        is_unclosed = fields is None or bool(more and len(fields) != columns)
+        if is_unclosed:
+            lines.give_back(more)
+            more = []
+            fields = dialect.fields(text, is_whole=True) or []
+        yield CsvRow(first, start, len(content) + sum(map(len, more)), text, fields or [], 1 + len(more), is_unclosed)
+
+
+def row_text(content: bytes, ends: bytes) -> str:
+    """The text of a row without its line end, the line ends within as line feeds; what is no UTF-8 as surrogates."""
+    text = content.decode("utf-8", "surrogateescape")
+    return text.removesuffix("\n").removesuffix("\r") if ends == b"\n" else text.removesuffix("\r")
+
+
+def json_row(text: str) -> Mapping[str, Any] | None:
+    """A row of JSON lines, or None where it is none."""
+    try:
+        row = json.loads(text.removeprefix(_MARK))
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def line_ends(head: bytes) -> bytes:
+    """What ends the lines of a text, by its beginning."""
+    return b"\n" if b"\n" in head or b"\r" not in head else b"\r"
 
 
 def _split(file: BinaryIO, ends: bytes) -> Iterator[bytes]:
@@ -314,7 +363,7 @@ def _opened(path: Path) -> tuple[BinaryIO, bytes]:
         file.close()
         what = "has NUL bytes" if encoding.startswith("utf-8") else f"is {encoding.upper()}"
         raise DataError(f"{path} must be UTF-8 text, and {what}. Save it as UTF-8.")
-    return file, b"\n" if b"\n" in head or b"\r" not in head else b"\r"
+    return file, line_ends(head)
 
 
 def _dialect(path: Path, header: str, columns: Columns, separator: str, quoting: Quoting) -> tuple[Dialect, list[str]]:
@@ -322,12 +371,17 @@ def _dialect(path: Path, header: str, columns: Columns, separator: str, quoting:
     usual = SEPARATORS.get(path.suffix.lower(), ",")
     found: list[tuple[int, Dialect, list[str]]] = []
     for tried in (separator,) if separator else (usual, *(other for other in _TRIED if other != usual)):
-        quotes = tried not in ("\t", "|") if quoting == "auto" else quoting == "quotes"
+        quotes = has_quotes(tried, quoting)
         names = [name.strip() for name in Dialect(tried, True).fields(header, is_whole=True) or []]
         there = sum(name in names for name in columns.among(names).wanted())
         found.append((there, Dialect(tried, quotes), names))
     _, dialect, names = max(found, key=lambda item: (item[0], len(item[2]) if not item[0] else 0))
     return dialect, names
+
+
+def has_quotes(separator: str, quoting: Quoting) -> bool:
+    """Whether fields may stand in quotes."""
+    return separator not in ("\t", "|") if quoting == "auto" else quoting == "quotes"
 
 
 def checked_columns(path: Path, columns: Columns, names: Sequence[str]) -> Columns:

@@ -233,6 +233,10 @@ class ShardSet:
         where = f" ({names[0]} of {len(self._shards):,} shards)" if len(names) == 1 < len(self._shards) else ""
         return [f"{self.path}{where}: {sentence}." for sentence in said]
 
+    def key(self, index: int) -> str:
+        """See `Pairs`."""
+        return self._key(*self._entry(index))
+
     def captions(self, index: int) -> list[str]:
         """The captions of one sample, without reading its picture.
 
@@ -287,8 +291,13 @@ class ShardSet:
 
     def _read(self, number: int, entry: TarSample, endings: Iterable[str]) -> Sample:
         reader = self._reader(number)
-        key = f"{_stem(self._shards[number].name)}/{entry.key}" if self._repeats_keys else entry.key
-        return Sample(key, self._members.shaped({ending: reader.read(*entry.parts[ending]) for ending in endings}))
+        return Sample(
+            self._key(number, entry),
+            self._members.shaped({ending: reader.read(*entry.parts[ending]) for ending in endings}),
+        )
+
+    def _key(self, number: int, entry: TarSample) -> str:
+        return f"{_stem(self._shards[number].name)}/{entry.key}" if self._repeats_keys else entry.key
 
     def _open(self, number: int) -> TarReader:
         return TarReader(self._local(number))

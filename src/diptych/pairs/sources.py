@@ -81,6 +81,14 @@ class Pairs(Protocol):
         """
         ...
 
+    def key(self, index: int) -> str:
+        """The key of one sample, without reading its picture.
+
+        Raises:
+            ShardError: its shard cannot be read.
+        """
+        ...
+
     def captions(self, index: int) -> list[str]:
         """The captions of one sample, without reading its picture.
 

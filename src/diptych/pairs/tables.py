@@ -103,17 +103,22 @@ class PairTable:
     def __getitem__(self, index: int) -> Sample:
         """One sample; see `Pairs`."""
         numbers = self._numbers(index)
-        first = self._rows[numbers[0]]
-        image = first.get(self._columns.image)
-        own = first.get(self._columns.key) if self._columns.key else image if isinstance(image, str) else None
-        key = f"{numbers[0]:09d}" if own is None else own
+        image = self._rows[numbers[0]].get(self._columns.image)
         if isinstance(image, str):
             parts = {Path(image).suffix[1:].lower() or UNTYPED_PICTURE: read_picture(self._pictures / image)}
         elif image is not None and not isinstance(image, bytes):
             raise DataError("picture is no path")
         else:
             parts = {UNTYPED_PICTURE: image} if image else {}
-        return Sample(str(key), parts | self._text(numbers))
+        return Sample(self.key(index), parts | self._text(numbers))
+
+    def key(self, index: int) -> str:
+        """The key of one sample; see `Pairs`. Of pictures inside a table it reads these, too."""
+        number = self._numbers(index)[0]
+        row = self._rows[number]
+        image = row.get(self._columns.image)
+        own = row.get(self._columns.key) if self._columns.key else image if isinstance(image, str) else None
+        return f"{number:09d}" if own is None else str(own)
 
     def captions(self, index: int) -> list[str]:
         """The captions of one sample; see `Pairs`."""
