@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from diptych.curate.read import PairSource
 
 from diptych.curate.pipeline import Pipeline, run_stages, write_shards
-from diptych.curate.read import PairSource
 from diptych.curate.runner import LocalRunner
 from diptych.curate.stage import Judged, dropped
 from diptych.files import sha256
