@@ -15,6 +15,7 @@ from diptych.curate.columns import pair_key
 from diptych.curate.picture_tags import PageRules
 from diptych.curate.stage import Judged
 from diptych.curate.web import read_warc, read_wat
+from diptych.errors import DataError
 from warcs import PAGE, answer, warc, wat
 
 BODY = '<html lang="de-AT"><img src="a.jpg" alt="ein Hund"><img src="b.jpg"></html>'
