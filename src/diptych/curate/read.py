@@ -15,7 +15,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from diptych.config import to_dict
@@ -26,11 +25,10 @@ from diptych.curate.picture_tags import OPT_OUTS, TEXTS, PageRules
 from diptych.curate.source_files import SourceFile, found_files, mark_of, open_file
 from diptych.curate.stage import Judged
 from diptych.curate.web import read_warc, read_wat
+from diptych.data.tar import TAR_ENDINGS
 from diptych.errors import ConfigError, DataError, ShardError
-from diptych.pairs.remote import is_remote
 from diptych.pairs.rows import Quoting
 from diptych.pairs.samples import CAPTION_COLUMNS, IMAGE_COLUMN
-from diptych.pairs.shards import shard_files
 from diptych.pairs.sources import Pairs, Source, open_pairs
 
 Kind = Literal["warc", "wat", "table", "pairs"]
@@ -294,8 +292,8 @@ def _resolved(source: PairSource) -> tuple[Kind, list[SourceFile]]:
         if kind in by_kind:
             return kind, by_kind[kind]
     tables = by_kind.get("table", [])
-    is_pairs = not is_remote(source.path) and bool(shard_files(Path(source.path).expanduser()))
-    if tables and not is_pairs and _has_addresses(source, tables[0]):
+    has_shards = any(file.name.lower().endswith(TAR_ENDINGS) for file in found)
+    if tables and not has_shards and _has_addresses(source, tables[0]):
         return "table", tables
     return "pairs", []
 

@@ -81,7 +81,7 @@ def open_file(path: str, *, seeks: bool) -> Iterator[BinaryIO]:
             if is_remote(path):
                 files, root = _file_system(path)
                 remote = stack.enter_context(files.open(root, "rb"))
-                if seeks and not remote.seekable():
+                if seeks and not _can_seek(remote):
                     copy = stack.enter_context(tempfile.TemporaryFile())
                     shutil.copyfileobj(remote, copy, _BUFFER)
                     copy.seek(0)
@@ -91,6 +91,15 @@ def open_file(path: str, *, seeks: bool) -> Iterator[BinaryIO]:
             else:
                 file = stack.enter_context(Path(path).open("rb", buffering=_BUFFER))
         yield file
+
+
+def _can_seek(file: Any) -> bool:
+    try:
+        file.seek(0, os.SEEK_END)  # what `seekable` says is not true of fsspec's streams
+        file.seek(0)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _local(path: str) -> list[SourceFile]:
