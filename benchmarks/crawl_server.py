@@ -12,6 +12,7 @@ from typing import Any
 
 HOSTS = tuple(f"127.0.0.{number}" for number in range(1, 9))
 _SILENT_SECONDS = 60
+_PAGE = b"<!doctype html><title>Moved</title><p>The picture that you are looking for is not here any more."
 
 
 class Site:
@@ -40,7 +41,7 @@ class Site:
         else:
             told = self._index.get(path, {"status": 404, "type": "text/html"})
             start = told.get("at", 0)
-            body = self._blob[start : start + told.get("length", 0)]
+            body = _PAGE if told.get("page") else self._blob[start : start + told.get("length", 0)]
         if told.get("silent"):
             await asyncio.sleep(_SILENT_SECONDS)
             return False

@@ -5,8 +5,8 @@
 Writes a crawl (`made_crawl.py`), serves its pictures on this machine's loopback addresses, makes queries from packages,
 and runs `diptych curate recipes/curate-crawl.toml`. Part "ledger" holds the ledger against the tags that were written.
 Part "train" trains the demo's model at equal steps on the curated shards and on the same crawl without curation: what
-could be fetched and has a text, with the evaluation pictures that are hidden in it and without them; and measures all on
-the style that is held out, and on another one, `noto-v1`, on which the recipe was chosen. Part "workers" makes the
+could be fetched and has a text, with the evaluation pictures that are hidden in it and without them; and measures all
+on the style that is held out, and on another one, `noto-v1`, on which the recipe was chosen. Part "workers" makes the
 shards of a smaller crawl with 1, 2 and 4 workers, with daft, and through kills at random moments. DATA holds the shared
 sets, whose photographs stand beside texts that do not tell of them; without it patches of colour do. Writes
 results/curate_crawl.json.

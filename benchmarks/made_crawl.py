@@ -56,7 +56,7 @@ _TRUE = ("clean", "loaded late", "redirected", "copy in noscript", "gone", "brok
          "no bytes", "silent", "forbidden by robots.txt", "opts out by header", "data URL", "not http")  # fmt: skip
 _ANSWERS = {
     "broken": {"status": 500},
-    "page for a picture": {"type": "text/html"},
+    "page for a picture": {"type": "text/html", "page": True},
     "cut short": {"cut": True},
     "no bytes": {"length": 0},
     "silent": {"silent": True},
@@ -159,8 +159,8 @@ class _Crawl:
             else:
                 opt_out, headers = "tdm-reservation", [*headers, "TDM-Reservation: 1"]
         body = [self._frame(site, address, opt_out)]
-        for _ in range(int(self.draw.poisson(TAGS_OF_A_PAGE))):
-            body.append(f"<p>{self._content(language, address, opt_out)}</p>")
+        count = int(self.draw.poisson(TAGS_OF_A_PAGE))
+        body += [f"<p>{self._content(language, address, opt_out)}</p>" for _ in range(count)]
         page = f'<!doctype html><html lang="{language}"><head><title>Page {number}</title>{meta}</head><body>'
         return _response(address, "200", (page + "\n".join(body) + "</body></html>").encode(), headers)
 
@@ -168,16 +168,16 @@ class _Crawl:
         """What all pages of a site have."""
         pictures, texts = self.pictures, self._texts
         logo = pictures.fixed(f"/site-{site}/logo.png", drawn.site_logo(site), "image/png")
+        said = texts.one_of((f"site {site}", "logo", f"welcome to site {site}"))
+        buttons = [pictures.fixed(f"/{letter}.png", drawn.small_icon(letter), "image/png") for letter in "fq"]
         pixel = pictures.fixed("/pixel.png", drawn.plain(1), "image/png")
         spacer = pictures.fixed("/spacer.png", drawn.plain(8), "image/png")
         parts = [
-            self._tag("logo", logo, texts.one_of((f"site {site}", "logo", f"welcome to site {site}")), address, opt_out),
-            self._tag("button", pictures.fixed("/facebook.png", drawn.small_icon("f"), "image/png"), "Facebook", address,
-                      opt_out),
-            self._tag("button", pictures.fixed("/search.png", drawn.small_icon("q"), "image/png"), "search icon", address,
-                      opt_out),
+            self._tag("logo", logo, said, address, opt_out),
+            self._tag("button", buttons[0], "Facebook", address, opt_out),
+            self._tag("button", buttons[1], "search icon", address, opt_out),
             self._tag("tracking pixel", pixel, "", address, opt_out),
-        ]  # fmt: skip
+        ]
         if self.draw.random() < 0.3:
             number = int(self.draw.integers(40))
             url = pictures.fixed(f"/banner/{number}.jpg", drawn.banner(number), "image/jpeg")
@@ -279,7 +279,8 @@ class _Crawl:
         if kind == "loaded late":
             return f'<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=" data-src="{url}"{words}>'
         if kind == "copy in noscript":
-            self.tags.append(Tag(**{**asdict(note), "fault": fault or "noscript copy"}))
+            copy = asdict(note) | ({} if not text else {"fault": "noscript copy"})  # before the page's own faults
+            self.tags.append(Tag(**copy))
             return f'<img src="{url}"{words}><noscript><img src="{url}"{words}></noscript>'
         return f'<img src="{url}"{words}>'
 

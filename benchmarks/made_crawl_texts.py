@@ -8,8 +8,8 @@ from diptych.data.tar import TarReader
 
 LANGUAGES = ("de", "es", "fr", "it", "pt", "ru", "tr", "ja", "ko", "zh")
 
-_TOLD = ("{}", "{}", "{}", "{}", "{}", "{}", "{} icon", "{} emoji", "a drawing of a {}", "cute {} sticker", "{} clipart",
-         "Illustration of {}", "{} on a white background", "vector art: {}")  # fmt: skip
+_TOLD = ("{}", "{}", "{}", "{}", "{}", "{}", "{} icon", "{} emoji", "a drawing of a {}", "cute {} sticker",
+         "{} clipart", "Illustration of {}", "{} on a white background", "vector art: {}")  # fmt: skip
 _SEO = (
     "{} - buy now, free shipping", "{} PNG transparent 4K HD download {}", "best {} {} cheap online shop", "{}...",
     "{} <br /> &nbsp;", "{0}, {0}, {0}, {0}, {0}, {0}", "{} | Free Stock Pictures {}", "#{} #instagood #picoftheday",
@@ -26,7 +26,7 @@ _SITE = {
 _FIRST = ("Anna", "Ben", "Carla", "Deepak", "Elena", "Femi", "Grace", "Hiro", "Ines", "Jonas", "Kofi", "Lena", "Mateo",
           "Nadia", "Omar", "Priya", "Quentin", "Rosa", "Sven", "Tara", "Umar", "Vera", "Wei", "Yusuf")  # fmt: skip
 _LAST = ("Adler", "Brooks", "Castro", "Diaz", "Ekman", "Fischer", "Grant", "Hughes", "Ivanov", "Jansen", "Khan",
-         "Larsen", "Moreau", "Novak", "Okafor", "Patel", "Quinn", "Rossi", "Silva", "Tanaka", "Vogel", "Wood")  # fmt: skip
+         "Larsen", "Moreau", "Novak", "Okafor", "Patel", "Quinn", "Rossi", "Silva", "Tanaka", "Vogel")  # fmt: skip
 _CITIES = ("Springfield", "Leeds", "Porto", "Lyon", "Graz", "Austin", "Osaka", "Lagos", "Bergen", "Ghent", "Perth",
            "Kyoto", "Turin", "Denver", "Malmö", "Quito")  # fmt: skip
 _ROLES = ("chair of the board", "senior editor", "sales manager", "guest speaker", "regional director", "our trainer",
