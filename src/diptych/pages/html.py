@@ -20,15 +20,17 @@ from diptych.pages.page import (
     Bars,
     Headline,
     ImageLike,
+    IntervalPlot,
     LinePlot,
     PageTable,
+    PicturePair,
     Prediction,
     RankedPicture,
     ReliabilityPlot,
     ReportPage,
     Retrieval,
 )
-from diptych.pages.plots import line_plot, neighbours, reliability_plot, without_matplotlib
+from diptych.pages.plots import interval_plot, line_plot, neighbours, reliability_plot, without_matplotlib
 
 _MOSAIC = 12  # pictures of the opening panel: divides into rows of 4 and, on a phone, of 6
 _LARGEST = 288  # pixels; the largest picture is shown at 144 CSS pixels, twice that on a fine screen
@@ -54,7 +56,7 @@ def write_report(page: ReportPage, path: Path) -> str:
         ImageError: a picture cannot be used.
     """
     write_text(path, render_report(page))
-    return without_matplotlib() if page.curves or page.reliability else ""
+    return without_matplotlib() if page.curves or page.reliability or page.intervals else ""
 
 
 def render_report(page: ReportPage) -> str:
@@ -129,6 +131,14 @@ def _sections(page: ReportPage) -> Iterator[_Section]:
         kind="cards",
         parts=[_prediction(card, "guesses free") for card in page.classified],
     )
+    for number, group in enumerate(page.pairs):
+        yield _Section(
+            key=f"pairs-{number}",
+            heading=escape(group.heading),
+            note=escape(group.note),
+            kind="cards",
+            parts=[_pair(pair) for pair in group.pairs],
+        )
     yield from _plots(page)
     yield _Section(key="left-out", heading="Left out", note=_note_of(page.left_out), parts=_table(page.left_out))
     yield _Section(
@@ -142,7 +152,16 @@ def _sections(page: ReportPage) -> Iterator[_Section]:
 
 
 def _plots(page: ReportPage) -> Iterator[_Section]:
-    curves, reliability = ((), ()) if without_matplotlib() else (page.curves, page.reliability)
+    curves, reliability, intervals = (
+        ((), (), ()) if without_matplotlib() else (page.curves, page.reliability, page.intervals)
+    )
+    yield _Section(
+        key="intervals",
+        heading="Data set by data set",
+        note="A dot is a data set, its line an interval; on the dashed line there is no difference.",
+        kind="plots",
+        parts=[_intervals(f"intervals-{number}", plot) for number, plot in enumerate(intervals)],
+    )
     yield _Section(
         key="classes",
         heading="Class by class",
@@ -249,6 +268,14 @@ def _confusion(truth: str, truth_picture: ImageLike, guess: str, guess_picture: 
     return f'<li class="diptych confusion">{panels}</li>'
 
 
+def _pair(pair: PicturePair) -> str:
+    panels = "".join(
+        f"<figure>{_img(picture, f'Picture of {label}')}<figcaption>{escape(label)}</figcaption></figure>"
+        for label, picture in ((pair.left_label, pair.left), (pair.right_label, pair.right))
+    )
+    return f'<li><div class="diptych confusion">{panels}</div><p class="note">{escape(pair.note)}</p></li>'
+
+
 def _retrieval(query: str, hits: Sequence[RankedPicture]) -> str:
     found = "".join(_hit(rank, *hit) for rank, hit in enumerate(hits, 1))
     known = [is_match for _, is_match, _ in hits if is_match is not None]
@@ -311,6 +338,10 @@ def _curve(key: str, plot: LinePlot) -> str:
 
 def _reliability(key: str, plot: ReliabilityPlot) -> str:
     return _plot(plot.title, "accuracy by confidence", plot.note, reliability_plot(key, plot))
+
+
+def _intervals(key: str, plot: IntervalPlot) -> str:
+    return _plot(plot.title, f"{plot.y} by {plot.x}", plot.note, interval_plot(key, plot))
 
 
 def _plot(title: str, what: str, note: str, svg: str) -> str:
