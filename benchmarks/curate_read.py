@@ -30,27 +30,7 @@ sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from warcs import answer, warc, wat
 
 SEED, PAGE_BYTES = 0, 36_000
-WORDS = [
-    "the",
-    "a",
-    "dog",
-    "cat",
-    "runs",
-    "over",
-    "green",
-    "hills",
-    "with",
-    "red",
-    "boat",
-    "and",
-    "old",
-    "house",
-    "near",
-    "river",
-    "in",
-    "summer",
-    "light",
-]
+WORDS = ("the", "a", "dog", "cat", "runs", "over", "green", "hills", "with", "red", "boat", "old", "house", "river")
 
 
 def page(draw: random.Random, number: int) -> tuple[str, list[dict[str, str]]]:

@@ -164,6 +164,8 @@ def test_a_copy_for_browsers_without_scripts_is_counted_as_one():
     assert (len(read(before).kept), causes(read(before))) == (1, {"noscript copy": 1})
     alone = '<img src="data:," alt="a dog"><noscript><img src="a.jpg" alt="a dog"></noscript>'
     assert (pairs(read(alone)), causes(read(alone))) == ([(HERE + "a.jpg", "a dog")], {"data URL": 1})
+    several = alone + alone.replace("a.jpg", "b.jpg")
+    assert [url for url, _ in pairs(read(several))] == [HERE + "a.jpg", HERE + "b.jpg"]
 
 
 def test_what_is_not_shown_is_counted_or_is_no_tag():

@@ -62,9 +62,9 @@ def test_kinds_are_told_by_the_files(crawl, tmp_path, pair_shards):
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "part.jsonl").write_text('{"url": "https://a.example/1", "text": "x"}\n')
     (tmp_path / "p.csv").write_text("file_name,text\na.png,a cross\n")
-    paths = [crawl / "warc", crawl / "wat", tmp_path / "t", tmp_path / "p.csv", pair_shards, "embedded:emoji"]
-    kinds = [pieces([PairSource(path=str(path))], 10**6)[0].kind for path in paths[:5]]
-    assert kinds == ["warc", "wat", "table", "pairs", "pairs"]
+    paths = [crawl / "warc", crawl / "wat", tmp_path / "t", tmp_path / "p.csv", pair_shards, "embedded:twemoji"]
+    kinds = [pieces([PairSource(path=str(path))], 10**6)[0].kind for path in paths]
+    assert kinds == ["warc", "wat", "table", "pairs", "pairs", "pairs"]
     with pytest.raises(ConfigError, match="WARC and WAT files, which tell of the same pages"):
         pieces([PairSource(path=str(crawl))], 10)
     assert [p.kind for p in pieces([PairSource(path=str(crawl), kind="wat")], 10)] == ["wat", "wat"]

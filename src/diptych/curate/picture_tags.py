@@ -193,12 +193,12 @@ def read_page(
     copies = {node.mem_id for outer in tree.tags("noscript") for node in outer.css("img")}
     found = [_read_tag(node, facts, rules.texts) for node in nodes]
     shown = {tag.url for node, tag in zip(nodes, found, strict=True) if not tag.fault and node.mem_id not in copies}
-    before = ""  # text of the picture that was kept before
+    before = ""  # text of the tag before that is for all browsers, where it was kept
     for node, tag in zip(nodes, found, strict=True):
-        if not tag.fault and node.mem_id in copies and (tag.url in shown or tag.text == before):
+        if node.mem_id not in copies:
+            before = "" if tag.fault else tag.text
+        elif not tag.fault and (tag.url in shown or tag.text == before):
             tag = tag._replace(fault="noscript copy")
-        elif not tag.fault:
-            before = tag.text
         collect(tag, facts, collected, licences.get(node.mem_id))
     for node in hidden:
         collect(_read_tag(node, facts, rules.texts)._replace(fault="in a template"), facts, collected)
