@@ -309,6 +309,11 @@ def test_a_page_with_much_in_it_is_not_taken_for_a_hostile_one():
         f"<tr><td class=a><a href='/{n}'><img src='{n}.jpg' alt='picture {n}'></a></td></tr>" for n in range(5000)
     )
     assert is_slow(f"<table>{rows}</table><ul>{'<li>x' * 5000}</ul>".encode()) is None
+    script = "if(a<b){c='<div>'+d}" * 9000
+    paths = '<svg viewBox="0 0 9 9">' + '<path d="M 1 2 3"/><g><circle r=1 /></g>' * 5000 + "</svg>"
+    for plain in (f"<script>{script}</script>", f"<!-- {script} -->", f"<STYLE>{script}</style>", paths):
+        assert is_slow(f"{plain}<img src=a alt=x>".encode()) is None
+        assert is_slow(f"{plain}{'<div/>' * 4000}".encode()) is not None
     assert len(read(f"<table>{rows}</table>").kept) == 5000
 
 
