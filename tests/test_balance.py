@@ -179,7 +179,7 @@ def test_draws_of_one_pair_are_independent_among_queries_and_seeds():
 
 def test_the_ledger_names_the_rarest_query_of_what_is_dropped(path):
     rows = rows_of([[0, 3]] * 900 + [[0]] * 600 + [[]])
-    for rule, limit in ((Balance, "2 pairs a query, by draws"), (Cap, "2 pairs a query at most")):
+    for rule, limit in ((Balance, "2 pairs a query by draws"), (Cap, "2 pairs a query at most")):
         _, judged = run(rule(queries=path, t=2), [rows])
         assert judged.dropped.schema == DROPPED
         assert set(judged.dropped["cause"].to_pylist()) == {"balance"}
@@ -254,6 +254,19 @@ def test_languages_are_balanced_each_by_itself(path):
         kept = Counter((row["language"], row["queries"][0]) for row in judged.kept.to_pylist())
         assert (kept["de", 0], kept["en", 1], kept["de", 1]) == (40, 20, 2)
         assert kept["en", 0] < 60
+
+
+def test_a_language_that_matches_nothing_is_no_trouble(path):
+    rows = rows_of([[0], [], [0], [1]], ["en", "fr", None, "en"])
+    for rule in (Balance, Cap):
+        _, judged = run(rule(queries=path, t=5, per_language=True), [rows.slice(0, 2), rows.slice(2)])
+        assert judged.kept["queries"].to_pylist() == [[0], [0], [1]]
+        assert judged.dropped["limit"].to_pylist()[0].endswith(" in en, elsewhere as large a tail")
+
+
+def test_rows_of_one_key_are_capped_too(path):
+    rows = pa.concat_tables([rows_of([[0]])] * 5)
+    assert len(run(Cap(queries=path, t=2), [rows.slice(0, 3), rows.slice(3)])[1].kept) == 2
 
 
 def test_a_reference_language_without_matches_is_told(path):
