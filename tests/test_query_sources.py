@@ -36,6 +36,23 @@ def test_bigrams_are_chosen_by_number_or_by_bits(tmp_path):
     assert list(words_and_bigrams([path], least=9)[1].texts) == []
 
 
+def test_no_line_is_lost_between_chunks(tmp_path, monkeypatch):
+    monkeypatch.setattr("diptych.curate.query_sources._CHUNK", 2)
+    path = tmp_path / "a.txt"
+    path.write_text("a\nb\nc\nd\ne\n")
+    assert list(words_and_bigrams([path], least=1)[0].texts) == ["a", "b", "c", "d", "e"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"text", gzip.compress(b"golden dogs\n" * 99)[:-9], b"\x1f\x8b\x08\x00" + b"x" * 40]
+)
+def test_what_gzip_did_not_pack_whole_is_told(tmp_path, content):
+    path = tmp_path / "a.txt.gz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.txt\.gz cannot be read: "):
+        words_and_bigrams([path])
+
+
 def test_words_beyond_the_number_wanted_are_left_out(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("b b b a a c c\n", encoding="utf-8")
