@@ -338,6 +338,3 @@ def curve(facts: pa.Table, after: pa.Table, queries: int, *, points: int = 60) -
         head_share_after=int(kept[in_head].sum()) / max(matches_after, 1),
         points=tuple((rank / entries, float(sums[rank - 1]), float(sums_after[rank - 1])) for rank in ranks),
     )
-
-
-BALANCE_RULES = {"metaclip": Balance, "cap": Cap}  # by the names that recipes have for them
