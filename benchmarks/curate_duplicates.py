@@ -2,7 +2,7 @@
 
     python benchmarks/curate_duplicates.py DATA [--parts kinds choice copies scaled clusters large] [--model NAME]
 
-DATA holds the shared evaluation sets. Thresholds are chosen on pictures of CHOSEN_ON (parts "kinds", with every third
+DATA holds the shared evaluation sets. Thresholds are chosen on pictures of CHOSEN_ON (parts "kinds", with every ninth
 embedded drawing, and "choice", every fourth picture) and reported on 10,000 others, those of REPORTED_ON ("copies"): of
 100 drawn pictures a copy by each change, saved as a JPEG of quality 90 unless the change is the quality. A copy is
 found where it is near its original; a false alarm is a pair of a copy with another picture, or of two of the 10,000.
@@ -167,6 +167,7 @@ class Bench:
             cosine = (features[i] * features[j]).sum(axis=1)
             family = np.array([key.split("-")[0] for key in rows["key"].to_pylist()])
             result[stage.name] = {
+                "options": str(stage),
                 "dropped": len(better),
                 "steps": np.bincount(steps).tolist(),
                 "most bits from what is kept": int(apart.max()) if stage.name == "duplicates-look" else None,
@@ -292,7 +293,7 @@ class Bench:
 
     def drawings(self) -> Iterator[bytes]:
         paths = [path for name in ("emoji", "icons") for path in sorted(data_path(f"embedded:{name}").glob("*.tar*"))]
-        return itertools.islice((data for path in paths for data in pictures_of(path)), 0, None, 3)
+        return itertools.islice((data for path in paths for data in pictures_of(path)), 0, None, 9)
 
 
 BOTH = tuple(itertools.product((4, 6, 8), (0.94, 0.95, 0.96)))
