@@ -33,6 +33,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,7 @@ def serve(port: int, ready: Any) -> None:
 
 
 def fetch_with_diptych(table: Path, out: Path, reencode: bool) -> None:
-    """The work of the stage's runner: parts of rows become parts with pictures and a ledger."""
+    """The work of the stage's runner: threads make parts with pictures and a ledger of parts of rows."""
     rows = pq.read_table(table)
     urls = rows["url"].to_pylist()
     port = urls[0].split(":")[2].split("/")[0]
@@ -156,12 +157,16 @@ def fetch_with_diptych(table: Path, out: Path, reencode: bool) -> None:
         seconds_silent=SECONDS,
     )
     stage = FetchPictures(options=options)
-    for part in range(0, len(urls), SHARD):
+
+    def judge(part: int) -> None:
         some = urls[part : part + SHARD]
         keyed = [{"key": pair_key(url, str(i)), "text": str(i), "url": url, "source": 0} for i, url in enumerate(some)]
         judged = stage.apply(pairs_table(keyed), Whole())
         pq.write_table(judged.kept, out / f"{part}.parquet", compression="none")
         pq.write_table(judged.dropped, out / f"{part}-dropped.parquet")
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(judge, range(0, len(urls), SHARD)))
 
 
 def left_by_diptych(out: Path, urls: Sequence[str]) -> Outcome:

@@ -89,7 +89,8 @@ class BadServer:
             writer.write(_whole(self.files[unquote(rest)]))
             return True
         if deed == "status":
-            writer.write(_whole(_PAGE, int(rest), b"ETag: x\r\n"))
+            status, _, robots = rest.partition("/")
+            writer.write(_whole(_PAGE, int(status), f"ETag: x\r\nX-Robots-Tag: {robots or 'all'}\r\n".encode()))
             return True
         if deed == "once":
             status, _, then = rest.partition("/")

@@ -3,8 +3,10 @@
 import asyncio
 import hashlib
 import io
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +14,7 @@ import pytest
 from PIL import Image
 
 from bad_server import BadServer, serving
+from diptych.curate import fetch
 from diptych.curate.columns import PICTURE, pair_key, pairs_table
 from diptych.curate.fetch import FetchPictures, summary
 from diptych.curate.fetch_options import Fetch
@@ -221,6 +224,19 @@ def test_there_are_no_more_connections_in_all_than_there_should_be():
     with serving(BadServer(FILES)) as server:
         fetched(server, [f"/slow/a.jpg?{number}" for number in range(12)], per_host=9, connections=3)
         assert server.most_at_once["127.0.0.1"] == 3
+
+
+def test_parts_of_one_process_share_what_a_host_is_asked_and_leave_nothing_behind():
+    """As the runner does it: threads judge the parts."""
+    with serving(BadServer(FILES)) as server:
+        before = threading.active_count()
+        with ThreadPoolExecutor(4) as threads:
+            paths = [[f"/slow/a.jpg?{part}-{number}" for number in range(6)] for part in range(4)]
+            parts = list(threads.map(lambda some: fetched(server, some, per_host=3), paths))
+        assert [len(part.kept) for part in parts] == [6] * 4
+        assert server.most_at_once["127.0.0.1"] == 3
+        assert fetch._NETWORKS == {}
+        assert threading.active_count() == before
 
 
 def test_who_we_are_is_said_and_nothing_of_this_machine(server, monkeypatch):
