@@ -220,7 +220,7 @@ async def _packed(server: BadServer, writer: asyncio.StreamWriter, rest: str) ->
 
 
 async def _bomb(server: BadServer, writer: asyncio.StreamWriter, rest: str) -> bool:
-    writer.write(_whole(_gzip(bytes(30_000_000)), 200, b"Content-Encoding: gzip\r\n"))
+    writer.write(_whole(_BOMB, 200, b"Content-Encoding: gzip\r\n"))
     return True
 
 
@@ -261,6 +261,9 @@ _DEEDS: Mapping[str, Deed] = {
 def _gzip(data: bytes) -> bytes:
     packer = zlib.compressobj(wbits=31)
     return packer.compress(data) + packer.flush()
+
+
+_BOMB = _gzip(bytes(30_000_000))
 
 
 @contextlib.contextmanager

@@ -1,13 +1,12 @@
 """Pictures behind addresses, asked for politely: few requests at once to a host, its rules first, redirects by hand.
 
-How often a host is asked is bounded for all parts that a process fetches at once (`Turns`); what is known of hosts
-(addresses, rules, faults) is kept for one part and no longer.
+How often a host is asked, and how often it may fail, holds for all parts that a process fetches at once (`Turns`); its
+addresses and rules are kept for one part and no longer.
 """
 
 import asyncio
 import contextlib
 import hashlib
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -27,6 +26,7 @@ _UNREADABLE = ("truncated", "content encoding", "bad answer", "host gave up")  #
 class _Host:
     slots: asyncio.Semaphore
     users: int = 0
+    failures: int = 0  # in a row
     not_before: float = 0.0  # by the loop's clock
 
 
@@ -34,7 +34,7 @@ class Turns:
     """Whose turn it is: so many requests at once in all, and so many to a host. For one event loop.
 
     Args:
-        options: `connections`, `per_host` and `delay`.
+        options: `connections`, `per_host`, `delay` and `max_host_failures`.
     """
 
     def __init__(self, options: Fetch) -> None:
@@ -43,34 +43,49 @@ class Turns:
         self._hosts: dict[str, _Host] = {}
 
     @contextlib.asynccontextmanager
-    async def turn(self, name: str, is_wanted: Callable[[], None]) -> AsyncIterator[None]:
+    async def turn(self, name: str) -> AsyncIterator[None]:
         """Wait for a turn at a host. Who waits for one host takes no turn from another.
 
-        Args:
-            name: of the host.
-            is_wanted: called when the turn has come, and raises where it is wanted no more.
+        Raises:
+            FetchError: requests to the host have failed too often, also while this one waited.
         """
         host = self._hosts.setdefault(name, _Host(asyncio.Semaphore(self._options.per_host)))
         host.users += 1
         loop = asyncio.get_running_loop()
         try:
             async with host.slots:
-                is_wanted()
+                self._check(host)
                 while (wait := host.not_before - loop.time()) > 0:
                     await asyncio.sleep(wait)
-                    is_wanted()
+                    self._check(host)
                 host.not_before = loop.time() + self._options.delay
                 async with self._all:
-                    yield
+                    try:
+                        yield
+                    except FetchError as failed:
+                        self._blame(host, failed)
+                        raise
+                    host.failures = 0
         finally:
             host.users -= 1
             if not host.users:
                 loop.call_later(max(0.0, host.not_before - loop.time()), self._forget, name)
 
-    def pause(self, name: str, seconds: float) -> None:
-        """Nobody asks a host, at which somebody has a turn, before so many seconds have passed."""
-        host = self._hosts[name]
-        host.not_before = max(host.not_before, asyncio.get_running_loop().time() + seconds)
+    def _check(self, host: _Host) -> None:
+        if host.failures >= self._options.max_host_failures:
+            limit = f"{self._options.max_host_failures} in a row (max_host_failures)"
+            raise FetchError("host gave up", limit=limit)
+
+    def _blame(self, host: _Host, failed: FetchError) -> None:
+        if failed.cause not in FAULTS_OF_HOST:
+            host.failures = 0
+            return
+        host.failures += 1
+        if failed.wait is not None and failed.cause in _PAUSES:
+            if failed.wait > self._options.max_wait:
+                host.failures = self._options.max_host_failures
+            wait = min(failed.wait, self._options.max_wait)
+            host.not_before = max(host.not_before, asyncio.get_running_loop().time() + wait)
 
     def _forget(self, name: str) -> None:
         """A run sees millions of hosts; one that nobody waits for needs no room."""
@@ -98,7 +113,6 @@ class Crawler:
         self._options = options
         self._client = client
         self._turns = turns
-        self._failures: Counter[str] = Counter()  # in a row, by host
         self._sites: dict[str, asyncio.Task[_Site]] = {}
 
     async def fetch(self, url: str) -> bytes:
@@ -145,33 +159,13 @@ class Crawler:
         return await self._ask_once(address, wanted)
 
     async def _ask_once(self, address: WebAddress, wanted: Wanted) -> HttpAnswer:
-        def is_wanted() -> None:
-            if self._failures[address.host] >= self._options.max_host_failures:
-                limit = f"{self._options.max_host_failures} in a row (max_host_failures)"
-                raise FetchError("host gave up", limit=limit)
-
-        async with self._turns.turn(address.host, is_wanted):
-            try:
-                answer = await self._client.get(address, wanted)
-                if answer.status in (408, 425, 429) or answer.status >= 500:
-                    wait = _retry_after(answer)
-                    value = "" if wait is None else f"Retry-After {wait:.0f} s"
-                    raise FetchError(f"http {answer.status}", value, wait=wait)
-            except FetchError as failed:
-                self._blame(address.host, failed)
-                raise
-        self._failures[address.host] = 0
-        return answer
-
-    def _blame(self, host: str, failed: FetchError) -> None:
-        if failed.cause not in FAULTS_OF_HOST:
-            self._failures[host] = 0
-            return
-        self._failures[host] += 1
-        if failed.wait is not None and failed.cause in _PAUSES:
-            if failed.wait > self._options.max_wait:
-                self._failures[host] = self._options.max_host_failures
-            self._turns.pause(host, min(failed.wait, self._options.max_wait))
+        async with self._turns.turn(address.host):
+            answer = await self._client.get(address, wanted)
+            if answer.status in (408, 425, 429) or answer.status >= 500:
+                wait = _retry_after(answer)
+                value = "" if wait is None else f"Retry-After {wait:.0f} s"
+                raise FetchError(f"http {answer.status}", value, wait=wait)
+            return answer
 
     async def _check_rules(self, address: WebAddress) -> None:
         if not self._options.respect_robots and not self._options.respect_opt_out:
