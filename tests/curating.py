@@ -139,12 +139,14 @@ def write_rows(path: Path, count: int) -> Path:
         {"text": f"{'ab'[i % 2]}{'xyz'[i % 3] * (i % 5)} word{i // 2 % 97}", "url": f"https://h{i % 4}.example/{i}.jpg"}
         for i in range(count)
     ]
-    path.write_text("".join(json.dumps(row if i % 10 else {"text": row["text"]}) + "\n" for i, row in enumerate(rows)))
+    path.write_text(
+        "".join(json.dumps(row if i % 10 else {"text": row["text"], "url": ""}) + "\n" for i, row in enumerate(rows))
+    )
     return path
 
 
 def pipeline_of(path: Path, *stages, part_rows: int = 30) -> Pipeline:
-    return Pipeline(sources=(PairSource(path=str(path)),), part_rows=part_rows, stages=stages)
+    return Pipeline(sources=(PairSource(path=str(path), kind="table"),), part_rows=part_rows, stages=stages)
 
 
 class Here:

@@ -18,17 +18,20 @@ from diptych.data.images import open_image
 from diptych.files import write_text
 from diptych.pages.page import (
     Bars,
+    CaptionedPicture,
     Headline,
     ImageLike,
     LinePlot,
+    PageSection,
     PageTable,
     Prediction,
     RankedPicture,
     ReliabilityPlot,
     ReportPage,
     Retrieval,
+    ShareCurves,
 )
-from diptych.pages.plots import line_plot, neighbours, reliability_plot, without_matplotlib
+from diptych.pages.plots import line_plot, neighbours, reliability_plot, share_plot, without_matplotlib
 
 _MOSAIC = 12  # pictures of the opening panel: divides into rows of 4 and, on a phone, of 6
 _LARGEST = 288  # pixels; the largest picture is shown at 144 CSS pixels, twice that on a fine screen
@@ -54,7 +57,8 @@ def write_report(page: ReportPage, path: Path) -> str:
         ImageError: a picture cannot be used.
     """
     write_text(path, render_report(page))
-    return without_matplotlib() if page.curves or page.reliability else ""
+    drawn = [plot for section in page.sections for plot in section.plots if isinstance(plot, ShareCurves)]
+    return without_matplotlib() if page.curves or page.reliability or drawn else ""
 
 
 def render_report(page: ReportPage) -> str:
@@ -130,6 +134,8 @@ def _sections(page: ReportPage) -> Iterator[_Section]:
         parts=[_prediction(card, "guesses free") for card in page.classified],
     )
     yield from _plots(page)
+    for number, section in enumerate(page.sections):
+        yield from _free(f"part-{number}", section)
     yield _Section(key="left-out", heading="Left out", note=_note_of(page.left_out), parts=_table(page.left_out))
     yield _Section(
         key="conditions",
@@ -170,6 +176,25 @@ def _plots(page: ReportPage) -> Iterator[_Section]:
         parts=[_curve(f"curve-{number}", plot) for number, plot in enumerate(curves)],
     )
     yield _Section(key="time", heading="Where the time went", kind="plots", parts=[_bars(some) for some in page.time])
+
+
+def _free(key: str, section: PageSection) -> Iterator[_Section]:
+    """A section under a heading of its own: table, plots, pictures and text below one another."""
+    plots = [plot for plot in section.plots if isinstance(plot, Bars) or not without_matplotlib()]
+    parts = _table(section.table)
+    if section.table and section.table.note:
+        parts.append(f'<p class="note">{escape(section.table.note)}</p>')
+    if plots:
+        drawn = [
+            _bars(plot) if isinstance(plot, Bars) else _shares(f"{key}-{number}", plot)
+            for number, plot in enumerate(plots)
+        ]
+        parts.append(f'<div class="plots">{"".join(drawn)}</div>')
+    if section.captioned:
+        parts.append(f'<ul class="cards">{"".join(map(_captioned, section.captioned))}</ul>')
+    if section.text:
+        parts.append(f'<p class="credits">{escape(section.text)}</p>')
+    yield _Section(key=key, heading=escape(section.heading), note=escape(section.note), kind="parts", parts=parts)
 
 
 def _head(page: ReportPage) -> str:
@@ -249,6 +274,13 @@ def _confusion(truth: str, truth_picture: ImageLike, guess: str, guess_picture: 
     return f'<li class="diptych confusion">{panels}</li>'
 
 
+def _captioned(captioned: CaptionedPicture) -> str:
+    picture = _img(captioned.picture, "The picture of these words") if captioned.picture is not None else ""
+    note = f'<p class="note">{escape(captioned.note)}</p>' if captioned.note else ""
+    words = f'<div class="words"><p class="label" dir="auto">{escape(captioned.caption)}</p>{note}</div>'
+    return f'<li class="diptych"><div class="picture">{picture}</div>{words}</li>'
+
+
 def _retrieval(query: str, hits: Sequence[RankedPicture]) -> str:
     found = "".join(_hit(rank, *hit) for rank, hit in enumerate(hits, 1))
     known = [is_match for _, is_match, _ in hits if is_match is not None]
@@ -311,6 +343,10 @@ def _curve(key: str, plot: LinePlot) -> str:
 
 def _reliability(key: str, plot: ReliabilityPlot) -> str:
     return _plot(plot.title, "accuracy by confidence", plot.note, reliability_plot(key, plot))
+
+
+def _shares(key: str, plot: ShareCurves) -> str:
+    return _plot(plot.title, f"{plot.y} by {plot.x}", plot.note, share_plot(key, plot))
 
 
 def _plot(title: str, what: str, note: str, svg: str) -> str:
