@@ -20,7 +20,8 @@ def pairs_of(*texts: str, **columns: list[Any]) -> pa.Table:
     table = pairs_table(rows)
     for name, values in columns.items():
         if name not in table.column_names:
-            table = table.append_column(name, values if isinstance(values, pa.Array) else pa.array(values))
+            kind = {"picture": pa.binary(), "sha256": pa.string(), "bytes": pa.int64()}.get(name)
+            table = table.append_column(name, pa.array(values, kind))
     return table
 
 

@@ -13,6 +13,7 @@ from diptych.config import from_dict, to_dict
 from diptych.curate import text_rules
 from diptych.curate.captions import Captions, Verdict
 from diptych.curate.columns import pairs_table
+from diptych.curate.language import Languages
 from diptych.curate.stage import DROPPED, CurateStage, Whole
 from diptych.curate.text_counts import Length, Letters
 from diptych.curate.text_lists import Boilerplate, DenyWords
@@ -140,6 +141,17 @@ def test_rules_come_from_a_recipe_by_their_kind():
     assert from_dict(TextRules, to_dict(TextRules())) == TextRules()
     with pytest.raises(ConfigError, match=r"rules\[0\]\.kind must be one of 'length'"):
         from_dict(TextRules, {"rules": [{"kind": "lenght"}]})
+
+
+def test_files_that_rules_name_are_told():
+    rules = (
+        Length(),
+        DenyWords(file=Path("a.txt")),
+        Boilerplate(phrases=Path("b.toml")),
+        Languages(model=Path("c.ftz")),
+    )
+    assert TextRules(rules=rules).files() == ["a.txt", "b.toml", "c.ftz"]
+    assert TextRules().files() == []
 
 
 def test_every_default_rule_has_a_name_of_its_own_and_a_limit_in_words():

@@ -290,7 +290,7 @@ def _places(language: Any, row: np.ndarray, query: np.ndarray, facts: pa.Table) 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
+class BalanceCurve:
     """How matches are shared among queries, before and after a balance. In each language a query counts by itself."""
 
     queries: int  # of the list, times the languages
@@ -310,7 +310,7 @@ class Curve:
         return self.head / self.queries
 
 
-def curve(facts: pa.Table, after: pa.Table, queries: int, *, points: int = 60) -> Curve:
+def curve(facts: pa.Table, after: pa.Table, queries: int, *, points: int = 60) -> BalanceCurve:
     """The curve of a balance.
 
     Args:
@@ -330,7 +330,7 @@ def curve(facts: pa.Table, after: pa.Table, queries: int, *, points: int = 60) -
     matches, matches_after = int(before.sum()), int(kept.sum())
     sums, sums_after = np.cumsum(before[order]) / max(matches, 1), np.cumsum(kept[order]) / max(matches_after, 1)
     ranks = np.unique(np.geomspace(1, entries, points).round().astype(int)).tolist()
-    return Curve(
+    return BalanceCurve(
         queries=entries,
         matched=len(facts),
         head=len(in_head),

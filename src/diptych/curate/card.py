@@ -321,17 +321,18 @@ def _without_folder(value: str) -> str:
 
 def _not_measured(recipe: CurateRecipe) -> Iterator[str]:
     """What a reader may take for granted and nobody looked at."""
-    yield "No rule looked for faces or people in pictures, and nobody was asked whether they agree to be in the set."
-    yield "No rule judged what pictures show: violent, sexual or hateful ones may be among them."
+    if not recipe.people:
+        yield "No rule looked for faces or people in pictures."
+    yield "Nobody who is in a picture, or made one, was asked whether they agree to be in the set."
+    if not recipe.deny:
+        yield "No rule judged what pictures show: violent, sexual or hateful ones may be among them."
     yield "Licences are what pages and tables say. Nobody checked whether they are true."
     kinds = {type(rule) for rule in recipe.text.rules}
     if PersonalData not in kinds:
         yield "Texts were not searched for mail addresses, telephone numbers and the like."
     if Languages not in kinds:
         yield "Languages are what the sources say; none was measured."
-    if not recipe.describe.model:
-        yield "No model looked at the pictures; whether a text fits its picture was not measured."
-    else:
+    if not (recipe.score or recipe.text_in_pictures):
         yield "Whether a text fits its picture was not measured."
     if not recipe.duplicates.features:
         yield "Pictures that show the same and do not look the same were not looked for."

@@ -16,7 +16,9 @@ _UNSEEN = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
 )
 _HALF = re.compile("[\ud800-\udfff]")
-_HTTP = re.compile(r"https?://(?:[^/?#@\s]*@)?[^/?#@\s:]", re.IGNORECASE)
+_HTTP = re.compile(
+    r"https?://(?:[^/?#@\s\[\]]*@)?(?:\[[0-9a-f:.]+\]|[^/?#@\s:\[\]\\]+)(?::\d{0,5})?(?=[/?#]|\Z)", re.IGNORECASE
+)
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
 _LANGUAGE = re.compile(r"\s*([a-zA-Z]{2,3})(?:[-_][a-zA-Z0-9_-]*)?\s*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

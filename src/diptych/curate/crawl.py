@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 
 from diptych.curate.fetch_causes import FAULTS_OF_HOST, TRIED_AGAIN, FetchError
 from diptych.curate.fetch_options import Fetch
-from diptych.curate.http_client import Headers, HttpAnswer, HttpClient
+from diptych.curate.http_client import Headers, HttpAnswer, HttpClient, Wanted
 from diptych.curate.robots import MOST_BYTES, Rules, opt_out_of
 from diptych.curate.web_address import WebAddress
 
@@ -56,22 +56,18 @@ class Crawler:
             FetchError: it is not to be had, or not to be asked for.
         """
         address = WebAddress.read(url)
-        return (await self._follow(address, self._check_rules, self._options.max_bytes, self._check_head)).body
+        wanted = Wanted(max_bytes=self._options.max_bytes, refuse=self._check_head)
+        return (await self._follow(address, wanted, self._check_rules)).body
 
     async def _follow(
-        self,
-        address: WebAddress,
-        check: Callable[[WebAddress], Awaitable[None]],
-        max_bytes: int,
-        refuse: Callable[[Headers], None],
-        *,
-        cut: bool = False,
+        self, address: WebAddress, wanted: Wanted, check: Callable[[WebAddress], Awaitable[None]] | None = None
     ) -> HttpAnswer:
         """Ask, and again where an answer leads, each time checked anew."""
         seen = {address}
         for _ in range(1 + self._options.redirects):
-            await check(address)
-            answer = await self._ask(address, max_bytes, refuse, cut)
+            if check:
+                await check(address)
+            answer = await self._ask(address, wanted)
             location = answer.header("location")
             if answer.status not in _REDIRECTS or not location:
                 if answer.status != 200:
@@ -83,30 +79,26 @@ class Crawler:
             seen.add(address)
         raise FetchError("redirect", "more", f"at most {self._options.redirects} (redirects)")
 
-    async def _ask(
-        self, address: WebAddress, max_bytes: int, refuse: Callable[[Headers], None], cut: bool
-    ) -> HttpAnswer:
+    async def _ask(self, address: WebAddress, wanted: Wanted) -> HttpAnswer:
         """One request, made again where its fault may pass."""
         for attempt in range(self._options.retries):
             try:
-                return await self._ask_once(address, max_bytes, refuse, cut)
+                return await self._ask_once(address, wanted)
             except FetchError as failed:
                 if failed.cause not in TRIED_AGAIN or (failed.wait or 0) > self._options.max_wait:
                     raise
                 wait = min(self._options.back_off * 2**attempt * _spread(address.url), self._options.max_wait)
                 wait = max(wait, failed.wait or 0)
             await asyncio.sleep(wait)
-        return await self._ask_once(address, max_bytes, refuse, cut)
+        return await self._ask_once(address, wanted)
 
-    async def _ask_once(
-        self, address: WebAddress, max_bytes: int, refuse: Callable[[Headers], None], cut: bool
-    ) -> HttpAnswer:
+    async def _ask_once(self, address: WebAddress, wanted: Wanted) -> HttpAnswer:
         host = self._hosts.setdefault(address.host, _Host(asyncio.Semaphore(self._options.per_host)))
         async with host.slots:
             await self._turn(host)
             async with self._all:
                 try:
-                    answer = await self._client.get(address, max_bytes=max_bytes, refuse=refuse, cut=cut)
+                    answer = await self._client.get(address, wanted)
                     if answer.status in (408, 425, 429) or answer.status >= 500:
                         wait = _retry_after(answer)
                         value = "" if wait is None else f"Retry-After {wait:.0f} s"
@@ -179,11 +171,8 @@ class Crawler:
             return FetchError(failed.cause, f"robots.txt: {failed.value}", failed.limit)
 
     async def _text(self, address: WebAddress) -> str:
-        async def check(_: WebAddress) -> None:
-            pass  # a file of rules is under no rules
-
-        answer = await self._follow(address, check, MOST_BYTES, lambda _: None, cut=True)
-        return answer.body.decode("utf-8", "replace")
+        """A file of rules, which itself is under none."""
+        return (await self._follow(address, Wanted(max_bytes=MOST_BYTES, cut=True))).body.decode("utf-8", "replace")
 
 
 def _spread(url: str) -> float:

@@ -44,8 +44,9 @@ MAY_HEAL: frozenset[str] = frozenset(
 FAULTS_OF_HOST: frozenset[str] = frozenset({"connect", "tls", "timeout", "bad answer"}) | {
     f"http {status}" for status in (429, *range(500, 600))
 }
-# Worth another try within the same minute.
-TRIED_AGAIN: frozenset[str] = frozenset({"connect", "timeout", "truncated"}) | {
+# Worth another try within the same minute. Not a timeout: who was silent for long rarely speaks a second later, and a
+# part would wait for it three times.
+TRIED_AGAIN: frozenset[str] = frozenset({"connect", "truncated"}) | {
     f"http {status}" for status in (408, 425, 429, 500, 502, 503, 504)
 }
 

@@ -27,7 +27,7 @@ class Fetch:
     retries: int = 2  # after the first try, where the cause may pass within the minute
     back_off: float = 1.0  # seconds before the first of them; each later one waits twice as long
     max_wait: float = 30.0  # seconds that a server may make us wait (Retry-After); beyond, its host is left alone
-    max_host_failures: int = 10  # requests to a host that fail in a row, after which the rest is not asked
+    max_host_failures: int = 5  # requests to a host that fail in a row, after which the rest is not asked
     agent: str = "diptych"  # the name by which robots.txt and X-Robots-Tag know us
     contact: str = "https://pypi.org/project/diptych"  # whom a site can ask about this run: put your page or mail here
     respect_robots: bool = True  # robots.txt, RFC 9309

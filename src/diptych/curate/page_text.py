@@ -6,7 +6,6 @@ send Latin-1 are many, and other charsets do not fall into UTF-8's pattern by ch
 bytes are no UTF-8, it is Windows-1252, as browsers assume. No byte stops the reading: what cannot be decoded is U+FFFD.
 """
 
-import codecs
 import io
 import re
 import zlib
@@ -98,11 +97,9 @@ def utf8_of(content: bytes, content_type: str) -> bytes:
 
 def _decoded(content: bytes, name: str) -> str:
     try:
-        codec = codecs.lookup(_MEANT.get(name, name))
-        text = codec.decode(content, "replace")[0]
-    except (LookupError, ValueError, TypeError):  # no name of a charset, or of what Python alone calls a codec
-        text = None
-    return text if isinstance(text, str) else content.decode("utf-8", "replace")
+        return content.decode(_MEANT.get(name, name), "replace")
+    except (LookupError, ValueError):  # no name of a charset
+        return content.decode("utf-8", "replace")
 
 
 def _unchunked(content: bytes) -> bytes:

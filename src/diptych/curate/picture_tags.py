@@ -23,7 +23,7 @@ AGENT = "diptych"  # by which a page may speak to us alone
 
 _SETS = ("srcset", "data-srcset", "data-lazy-srcset")
 _LATER = frozenset((*_SETS, *LAZY))
-_CANDIDATE = re.compile(r"[\s,]*+(\S*[^\s,])(?:,|\s+(?:([^\s,()]+)\s*)?(?:[^,()]|\([^)]*\))*+(?:,|\Z)|\Z)")
+_CANDIDATE = re.compile(r"[\s,]*+(\S*[^\s,])(?:,|\s+(?:([^\s,()]+)\s*)?(?:[^,()]|\([^)]*\)?|\))*+(?:,|\Z)|\Z)")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([wx])")
 _LARGE_PAGE = 2**16  # bytes from which on it is looked whether a page is made to be slow
 _DEEPEST = 1000  # tags open at once; browsers stop at 512, and a parser's time grows with the square
@@ -61,17 +61,20 @@ class PageFacts:
         licence: str | None = None,
     ) -> None:
         self.address = plain_address(address)
-        self._base = self.address
+        self._set_base(self.address)
         if base and not fault_of(resolved := self.resolve(base)):
-            self._base = resolved
+            self._set_base(resolved)
         self.language = next(filter(None, map(language_of, language)), None)
         self.opt_out = opt_out
         self.licence = licence
+
+    def _set_base(self, address: str) -> None:
         try:
-            parts = urlsplit(self._base)
+            parts = urlsplit(address)
         except ValueError:
             parts = urlsplit("")
-        self._scheme, self._host = f"{parts.scheme}:", f"{parts.scheme}://{parts.netloc}"
+        self._base = address
+        self._host = f"{parts.scheme}://{parts.netloc}"
         self._folder = self._host + (parts.path[: parts.path.rfind("/") + 1] or "/")
 
     def resolve(self, address: str) -> str:
@@ -82,7 +85,7 @@ class PageFacts:
         if "\\" in address:
             address = address.replace("\\", "/")
         try:
-            if "./" in address or "//" in address or ":" in address or address[0] in "?;" or "/." in address:
+            if address[0] in ".?;" or "/." in address or "//" in address or ":" in address:
                 return urljoin(self._base, address)
         except ValueError:
             return address

@@ -10,10 +10,11 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from diptych.config import to_dict
 from diptych.curate.columns import PICTURE
-from diptych.curate.read import PairSource, Piece, pieces
+from diptych.curate.read import PairSource, Piece, fingerprint, pieces
 from diptych.curate.remove import all_removed
 from diptych.curate.runner import Runner
 from diptych.curate.stage import Counting, CurateStage, Grouping, ReadsFiles, Recut, Waits
@@ -101,8 +102,9 @@ def run_stages(
     rows, mark = _read(pipeline, found, work, runner, on_progress)
     for stage in pipeline.stages:
         folder, kind = pipeline.folder(work, stage.name), type(stage).__name__
-        before, mark = mark, _mark(stage.name, kind, to_dict(stage), f"{mark} {_files_mark(stage)}")
-        _begin(folder, mark, {"stage": stage.name, "class": kind, "options": to_dict(stage), "before": before})
+        before, options = mark, to_dict(stage)
+        mark = _mark(stage.name, kind, _without_folders(options), f"{before} {_files_mark(stage)}")
+        _begin(folder, mark, {"stage": stage.name, "class": kind, "options": options, "before": before})
         if isinstance(stage, Recut):
             assert rows.pictures is None, "rows cannot be cut anew once they have pictures"
             rows = Rows(folder=rows.folder, part_rows=stage.part_rows)
@@ -158,8 +160,8 @@ def _read(
     pipeline: Pipeline, found: Sequence[Piece], work: Path, runner: Runner, on_progress: OnProgress
 ) -> tuple[Rows, str]:
     folder = pipeline.folder(work, READ)
-    plain = {"sources": [to_dict(source) for source in pipeline.sources], "pieces": [to_dict(piece) for piece in found]}
-    mark = _mark(READ, "", plain, "")
+    mark = fingerprint(found, pipeline.sources)
+    plain = {"sources": [to_dict(source) for source in pipeline.sources]}
     _begin(folder, mark, {"stage": READ, **plain, "before": ""})
     tasks = [
         ReadPart(folder=folder, part=part, piece=piece, sources=pipeline.sources) for part, piece in enumerate(found)
@@ -221,6 +223,15 @@ def _mark(name: str, kind: str, options: object, before: str) -> str:
     """Changes with what a stage is and with all that leads to it."""
     plain = json.dumps({"stage": name, "class": kind, "options": options}, sort_keys=True, default=str)
     return hashlib.sha256(f"{before}\n{plain}".encode()).hexdigest()
+
+
+def _without_folders(value: Any) -> Any:
+    """Options whose absolute paths are their last part: what lies there counts, not where it lies."""
+    if isinstance(value, dict):
+        return {key: _without_folders(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(one) for one in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _is_of(folder: Path, mark: str) -> bool:

@@ -43,6 +43,11 @@ class TextRules:
     rules: tuple[TextRule, ...] = DEFAULT_RULES
     name: ClassVar[str] = "text"
 
+    def files(self) -> list[str]:
+        """Paths that the rules name."""
+        named = [getattr(rule, option, None) for rule in self.rules for option in ("file", "phrases", "model")]
+        return [str(path) for path in named if path]
+
     def apply(self, rows: pa.Table, whole: Whole) -> Judged:  # noqa: ARG002
         """Judge the captions of N rows; adds the column `captions_dropped` int32."""
         parts = [self._judged(part) for part in _slices(rows)]

@@ -108,8 +108,10 @@ def _page(record: Any, kind: str, rules: PageRules) -> tuple[bytes, Sequence[tup
             record.parse_http()
             headers = [(key.lower(), value) for key, value in record.http_headers.to_tuples()]
             status = record.http_headers.status_code
-        except (OSError, ValueError, AttributeError):
-            raise DataError("HTTP headers unreadable") from None
+        except (OSError, ValueError, AttributeError):  # it has none where nothing could be parsed
+            status = None
+        if status is None:
+            raise DataError("HTTP headers unreadable")
         content_type = next((value for key, value in headers if key == "content-type"), "")
     if status != 200:
         raise DataError(f"status {status}")
@@ -214,7 +216,8 @@ def _records(file: BinaryIO, name: str, collected: Collected, kinds: Sequence[st
     except ImportError:
         raise missing_extra(f"reading {name}", "curate") from None
     types = [getattr(WarcRecordType, kind) for kind in kinds]
-    stream, count, start = _Stream(file), 0, 0
+    stream: Any = _Stream(file)
+    count = start = 0
     try:
         for record in ArchiveIterator(stream, record_types=functools.reduce(operator.or_, types), parse_http=False):
             start = record.stream_pos

@@ -103,22 +103,20 @@ class PairTable:
     def __getitem__(self, index: int) -> Sample:
         """One sample; see `Pairs`."""
         numbers = self._numbers(index)
-        image = self._rows[numbers[0]].get(self._columns.image)
+        first = self._rows[numbers[0]]
+        image = first.get(self._columns.image)
         if isinstance(image, str):
             parts = {Path(image).suffix[1:].lower() or UNTYPED_PICTURE: read_picture(self._pictures / image)}
         elif image is not None and not isinstance(image, bytes):
             raise DataError("picture is no path")
         else:
             parts = {UNTYPED_PICTURE: image} if image else {}
-        return Sample(self.key(index), parts | self._text(numbers))
+        return Sample(self._key(numbers[0], first), parts | self._text(numbers))
 
     def key(self, index: int) -> str:
         """The key of one sample; see `Pairs`. Of pictures inside a table it reads these, too."""
         number = self._numbers(index)[0]
-        row = self._rows[number]
-        image = row.get(self._columns.image)
-        own = row.get(self._columns.key) if self._columns.key else image if isinstance(image, str) else None
-        return f"{number:09d}" if own is None else str(own)
+        return self._key(number, self._rows[number])
 
     def captions(self, index: int) -> list[str]:
         """The captions of one sample; see `Pairs`."""
@@ -144,6 +142,11 @@ class PairTable:
                 f"pictures are read from the column {self._columns.image}, captions from {self._columns.captions[0]}"
             )
         return [f"{self.path}: {sentence}." for sentence in said]
+
+    def _key(self, number: int, row: Mapping[str, Any]) -> str:
+        image = row.get(self._columns.image)
+        own = row.get(self._columns.key) if self._columns.key else image if isinstance(image, str) else None
+        return f"{number:09d}" if own is None else str(own)
 
     def _numbers(self, index: int) -> list[int]:
         start = self._ends[index - 1] if index else 0

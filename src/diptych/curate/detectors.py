@@ -1,0 +1,67 @@
+"""Detectors that the user names: functions that find boxes in a picture."""
+
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from diptych.errors import ConfigError, DataError
+
+Detector = Callable[[np.ndarray], np.ndarray]  # [H, W, 3] uint8 -> [N, 5]: left, top, right, bottom in px, confidence
+
+
+@functools.cache
+def detector_of(name: str) -> Detector:
+    """A detector by its name, imported once a process.
+
+    Args:
+        name: "module:function"; the module must be importable in every process that works, on each machine.
+
+    Raises:
+        ConfigError: it is no such name, or there is no such module or function.
+    """
+    module, colon, function = name.partition(":")
+    if not (module and colon and function):
+        raise ConfigError(f'a detector is named as "module:function". Got {name!r}.')
+    try:
+        found: Any = getattr(importlib.import_module(module), function)
+    except ImportError as error:
+        raise ConfigError(f"the detector {name} cannot be imported: {error}. Is its folder in PYTHONPATH?") from None
+    except AttributeError:
+        raise ConfigError(
+            f"the detector {name} must be a function of the module {module}, which has none so."
+        ) from None
+    if not callable(found):
+        raise ConfigError(f"the detector {name} must be a function. Got {type(found).__name__}.")
+    return found
+
+
+def boxes_in(pixels: np.ndarray, detector: Detector, min_confidence: float) -> np.ndarray:
+    """What a detector finds in a picture.
+
+    Args:
+        pixels: [H, W, 3] uint8.
+        detector: is handed a copy, which it may change.
+        min_confidence: below which a box does not count.
+
+    Returns:
+        [N, 4] int64: left, top, right, bottom, px, within the picture; none is empty.
+
+    Raises:
+        DataError: the detector gives something else than [N, 5] finite numbers.
+    """
+    height, width = pixels.shape[:2]
+    found = np.asarray(detector(pixels.copy()), np.float64)
+    found = found.reshape(0, 5) if found.size == 0 else found
+    if found.ndim != 2 or found.shape[1] != 5 or not np.isfinite(found).all():
+        raise DataError(
+            "a detector must return [N, 5] finite numbers: left, top, right, bottom, confidence. "
+            f"Got {list(found.shape)}."
+        )
+    found = found[found[:, 4] >= min_confidence]
+    low = np.floor(found[:, :2]).clip(0, (width, height))
+    high = np.ceil(found[:, 2:4]).clip(0, (width, height))
+    boxes = np.concatenate([low, high], axis=1).astype(np.int64)
+    return boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
