@@ -7,7 +7,7 @@ without characters that steer a terminal or turn the direction of a page, and cu
 import unicodedata
 from dataclasses import dataclass
 
-from diptych.curate.balance import Curve
+from diptych.curate.balance import BalanceCurve
 from diptych.curate.fetch import FetchSummary
 
 CARD_FORMAT = "diptych-data-card-1"
@@ -91,7 +91,7 @@ class BalanceOnCard:
 
     rule: str
     t: int
-    curve: Curve
+    curve: BalanceCurve
     largest: tuple[QueryOnCard, ...]  # by their number before
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from diptych.curate.balance import Curve
+from diptych.curate.balance import BalanceCurve
 from diptych.curate.card import read_card
 from diptych.curate.card_data import Counts, DataCard, ShownPair
 from diptych.data.images import open_image
@@ -184,7 +184,7 @@ def _balance(card: DataCard) -> Iterator[PageSection]:
     )
 
 
-def _curves(curve: Curve) -> ShareCurves:
+def _curves(curve: BalanceCurve) -> ShareCurves:
     points = curve.points
     return ShareCurves(
         title="Matches held by the most frequent queries",
