@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from PIL import Image
 
 from diptych.curate.pipeline import Pipeline, run_stages, write_shards
 from diptych.curate.read import PairSource
@@ -178,3 +180,46 @@ def digests(out: Path) -> dict[str, str]:
     """SHA-256 of the shards and their manifest, and of all parts."""
     files = [*out.glob("shards/[!.]*"), *out.glob("work/*/parts/[!.]*/*")]
     return {file.relative_to(out).as_posix(): sha256(file) for file in sorted(files)}
+
+
+def write_pictures(folder: Path, *, count: int = 24) -> Path:
+    """A folder of pictures with `metadata.csv`: cats, and twice as many dogs; number 5 has a file name for a text."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    rows = ["file_name,text"]
+    for i in range(count):
+        spots = rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)
+        Image.fromarray(spots).resize((240 + i, 220)).save(folder / f"{i}.png")
+        text = "IMG_0001.jpg" if i == 5 else f"a photo of a {'dog' if i % 3 else 'cat'} | number {i} <b>on</b> `sofa`"
+        rows.append(f'{i}.png,"{text}"')
+    (folder / "metadata.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder
+
+
+SMALL_RECIPE = """
+name = "Cats & dogs"
+licence = "CC BY 4.0"
+part_rows = 10
+
+[[sources]]
+path = "pictures"
+licence = "CC0-1.0"
+language = "en"
+
+[match]
+queries = "queries.txt"
+
+[balance]
+t = 8
+
+[shards]
+samples = 5
+"""
+
+
+def write_small_recipe(folder: Path, *, count: int = 24) -> Path:
+    """`recipe.toml` in a folder with the pictures and the queries that it names."""
+    write_pictures(folder / "pictures", count=count)
+    (folder / "queries.txt").write_text("dog\ncat\nsofa set\nhorse\n", encoding="utf-8")
+    (folder / "recipe.toml").write_text(SMALL_RECIPE, encoding="utf-8")
+    return folder / "recipe.toml"

@@ -88,6 +88,7 @@ def write_card_again(out: Path) -> Path | None:
     if _is_of_shards(out):
         return write_card(read_curate_recipe(out / "recipe.toml"), out)
     if not (out / CARD_JSON).is_file():
+        (out / CARD).unlink(missing_ok=True)
         return None
     before = read_card(out)
     kept = _kept_in_shards(out, [source.name for source in before.kept.sources])

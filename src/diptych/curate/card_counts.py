@@ -9,16 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diptych.curate.card_data import Counted, Counts, PairsOnCard, Quantiles, ShownPair, shown
-from diptych.curate.write_shards import ending_of
 
 MOST_KINDS = 1_000_000  # that are counted at a time: some 100 MB
 _DIGITS = 3  # that a value keeps; so there are some 900 different ones for each power of ten
-_SIZES = (
-    ("width", "px"),
-    ("height", "px"),
-    ("bytes", "bytes"),
-    ("text", "characters"),
-)
+_SIZES = (("width", "px"), ("height", "px"), ("bytes", "bytes"), ("text", "characters"))
+_CALLED = {"bytes": "file", "text": "caption"}  # on the card
 
 
 class Frequent:
@@ -150,7 +145,7 @@ class PairFacts:
     def on_card(self) -> PairsOnCard:
         """All of it."""
         kinds = {name: found.counts(self._top) for name, found in self._kinds.items()}
-        sizes = [self._spreads[name].quantiles("caption" if name == "text" else name, unit) for name, unit in _SIZES]
+        sizes = [self._spreads[name].quantiles(_CALLED.get(name, name), unit) for name, unit in _SIZES]
         return PairsOnCard(
             sources=tuple(
                 Counted(name=shown(name), count=self._sources[number]) for number, name in enumerate(self._names)
@@ -175,9 +170,3 @@ def _host(address: str | None) -> str:
         return (urlsplit((address or "").strip()).hostname or "").rstrip(".")
     except ValueError:
         return ""
-
-
-def format_of(picture: bytes) -> str:
-    """A picture's format by its first bytes, under the name that `describe` gives it."""
-    ending = ending_of(picture)
-    return {"jpg": "jpeg", "tif": "tiff"}.get(ending, ending)

@@ -45,6 +45,7 @@ class FetchPictures:
     """Rows with `url` are fetched, rows with `place` read from their source; kept rows gain `sha256` and `picture`."""
 
     name: ClassVar[str] = "fetch"
+    waits: ClassVar[bool] = True
 
     options: Fetch = field(default_factory=Fetch)
     sources: "tuple[Source | None, ...]" = ()  # by the rows' number; None where a source holds no pictures

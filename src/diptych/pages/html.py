@@ -211,7 +211,9 @@ def _head(page: ReportPage) -> str:
 
 
 def _opening(page: ReportPage) -> str:
-    pictures = [prediction.picture for prediction in (*page.right, *page.classified, *page.wrong)][:_MOSAIC]
+    pictures = [one.picture for one in (*page.right, *page.classified, *page.wrong)]
+    pictures += [one.picture for section in page.sections for one in section.captioned if one.picture is not None]
+    pictures = pictures[:_MOSAIC]
     if len(pictures) == _MOSAIC:
         inside = "".join(_img(picture, "") for picture in pictures)
         left = f'<div class="mosaic" role="img" aria-label="{_MOSAIC} of the pictures below">{inside}</div>'
