@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 
-from diptych.curate.card_data import BalanceOnCard, Counts, DataCard, PairsOnCard, StageOnCard
+from diptych.curate.card_data import BalanceOnCard, Counts, DataCard, PairsOnCard, StageOnCard, shown
 from diptych.curate.fetch import FetchSummary
 from diptych.curate.fetch_causes import cure_of
 
@@ -70,7 +70,7 @@ def _head(card: DataCard) -> Iterator[str]:
 
 
 def _what(card: DataCard) -> Iterator[str]:
-    yield f"# {escaped(card.name or 'Pairs of pictures and texts')}"
+    yield f"# {escaped(shown(card.name) or 'Pairs of pictures and texts')}"
     yield ""
     yield f"{card.pairs:,} pictures with their texts, made by `diptych curate` of {card.read:,} pairs that were read."
     yield ""
@@ -78,7 +78,7 @@ def _what(card: DataCard) -> Iterator[str]:
         ("pairs", f"{card.pairs:,}"),
         ("shards", f"{card.shards:,} tar files in the WebDataset layout, {card.bytes:,} bytes"),
         ("SHA-256 of `manifest.json`", f"`{card.manifest_sha256}`"),
-        ("licence of the set", escaped(card.licence) or "not stated"),
+        ("licence of the set", escaped(shown(card.licence)) or "not stated"),
         ("seed", str(card.seed)),
         ("versions", ", ".join(f"{name} {version}" for name, version in card.versions.items())),
     ]
