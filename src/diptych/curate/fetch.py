@@ -139,7 +139,7 @@ class HostSummary:
     host: str
     asked: int
     fetched: int
-    causes: Mapping[str, int]  # of the others, the most frequent first
+    causes: dict[str, int]  # of the others, the most frequent first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +148,7 @@ class FetchSummary:
 
     asked: int
     fetched: int
-    causes: Mapping[str, int]  # of the others, the most frequent first
+    causes: dict[str, int]  # of the others, the most frequent first
     hosts: tuple[HostSummary, ...]  # those that lost most
 
 
@@ -183,7 +183,7 @@ def summary(parts: Iterable[tuple[pa.Table, pa.Table]], *, hosts: int = 20) -> F
     )
 
 
-def _ranked(causes: Counter[str]) -> Mapping[str, int]:
+def _ranked(causes: Counter[str]) -> dict[str, int]:
     return dict(sorted(causes.items(), key=lambda item: (-item[1], item[0])))
 
 

@@ -91,6 +91,37 @@ class PairGroup:
     pairs: Sequence[PicturePair]
 
 
+class ShareCurves:
+    """Shares that grow with another share, as curves in one plot, e.g. matches held by the most frequent queries."""
+
+    title: str
+    note: str = ""
+    x: str  # what is counted to the right, above 0, on a logarithmic axis
+    y: str
+    curves: Sequence[tuple[str, Sequence[tuple[float, float]]]]  # label, points (x, y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionedPicture:
+    """A picture beside its own words."""
+
+    picture: ImageLike | None  # None: it cannot be shown
+    caption: str
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageSection:
+    """A part of a page with a heading of its own. What is empty is left out."""
+
+    heading: str
+    note: str = ""
+    table: PageTable | None = None
+    plots: Sequence[Bars | ShareCurves] = ()
+    captioned: Sequence[CaptionedPicture] = ()
+    text: str = ""  # plain, its lines are kept
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReportPage:
     """What a report says. A part that is empty is left out."""
@@ -114,4 +145,5 @@ class ReportPage:
     pairs: Sequence[PairGroup] = ()
     retrievals: Sequence[Retrieval] = ()
     classified: Sequence[Prediction] = ()  # free labels, so the truth need not be among the guesses
+    sections: Sequence[PageSection] = ()  # of pages that tell of something else than a model
     credits: str = ""  # plain text, its lines are kept

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diptych.errors import missing_extra
-from diptych.pages.page import IntervalPlot, LinePlot, ReliabilityPlot
+from diptych.pages.page import IntervalPlot, LinePlot, ReliabilityPlot, ShareCurves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,6 +117,34 @@ def reliability_plot(key: str, plot: ReliabilityPlot) -> str:
     axes.set_ylabel("accuracy", color=_TEXT, fontsize=12)
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.04, 1.04)
+    return _svg(figure, key)
+
+
+def share_plot(key: str, plot: ShareCurves) -> str:
+    """Curves of shares, the first firm and the others dashed, each named at its end; the x-axis is logarithmic.
+
+    Args:
+        key: no other plot of the page has it.
+        plot: what is drawn.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    figure, axes = _figure()
+    from matplotlib.ticker import FuncFormatter
+
+    lines = [{"color": _CURVE, "linewidth": 2}, {**_DASHED, "linewidth": 1.6}]
+    for number, (label, points) in enumerate(plot.curves):
+        x, y = np.asarray(points, dtype=float).T
+        axes.plot(x, y, label=label, **lines[min(number, 1)])
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    axes.set_ylim(0, 1.02)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g}%"))
+    axes.set_xlabel(plot.x, color=_TEXT, fontsize=12)
+    axes.set_ylabel(plot.y, color=_TEXT, fontsize=12)
+    axes.legend(frameon=False, labelcolor=_TEXT, fontsize=11)
     return _svg(figure, key)
 
 
