@@ -4,7 +4,7 @@
 
 Published (arXiv:2309.16671): 500,000 queries, of which 114,000 match nothing; 16,000 have more than 20,000 matches and
 hold 94.5 % of all 5.6 billion; the largest three have 120, 107 and 100 million; 1.6 billion pairs become 400 million.
-The fit: the c-th head query has C / (c + b)^a matches, the tail goes on as T / (c + k)^s, and these six numbers follow
+The fit: the c-th head query has C / (c + b)^a matches, the tail goes on as K / (c + k)^s, and these six numbers follow
 from the published ones, of which the second and third largest count are left to check it. Pool and t are scaled down
 together by --scale; `Balance` and `Cap` then run over it, part by part.
 
@@ -12,8 +12,8 @@ The counts alone leave open how many are kept: what matters is which queries are
 is one joint distribution with the published counts: how the number of head queries of a text is spread (at least one;
 the others Poisson, or geometric), and how many tail queries a text has that has any ("together": 1 + Poisson). The last
 two pools are those at which 400 million are kept, worked out from the formula and then run. With --captions the same
-number is measured on real sentences, with a list from packages, at the t above which queries hold 94.5 % of the matches,
-beside what it were if tail queries fell where they fall.
+number is measured on real sentences, with a list from packages, where queries above t hold 94.5 % of the matches,
+beside what it would be if tail queries came one by one.
 """
 
 import argparse
@@ -192,7 +192,7 @@ def on_captions(folder: Path, path: Path) -> dict[str, Any]:
         "t": t,
         "head, share of matches": round(float(counts[counts > t].sum() / counts.sum()), 4),
         "tail queries of a caption that has any": round(float(of_tail.sum() / (of_tail > 0).sum()), 2),
-        "the same, if they fell where they fall": round(float(mean / -math.expm1(-mean)), 2),
+        "the same, if they came one by one": round(float(mean / -math.expm1(-mean)), 2),
         "kept": kept,
         "let through, with repeats, for each kept": round(through / kept, 2),
     }

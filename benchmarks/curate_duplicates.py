@@ -1,14 +1,15 @@
 """Which copies of pictures are found by hash, by features and by both, and what the stages cost.
 
-    python benchmarks/curate_duplicates.py DATA [--parts choice copies scaled clusters large] [--model diptych-photo]
+    python benchmarks/curate_duplicates.py DATA [--parts kinds choice copies scaled clusters large] [--model NAME]
 
-DATA holds the shared evaluation sets. Thresholds are chosen on the pictures of CHOSEN_ON (part "choice", with the
-embedded drawings for the kinds of hash) and reported on 10,000 others, those of REPORTED_ON ("copies"): of 300 drawn
-pictures a copy by each change, saved as a JPEG of quality 90 unless the change is the quality. A copy is found where it
-is near its original; a false alarm is a pair of a copy with another picture, or of two of the 10,000. "scaled" holds
-hashes of JPEGs decoded at a part of their size against those of the whole; "clusters" counts what SameMeaning misses
-because two pictures never meet; "large" times 100,000 pictures through description without a model, the three stages
-of duplicates, and features drawn around those of "copies". Writes results/curate_duplicates.json.
+DATA holds the shared evaluation sets. Thresholds are chosen on pictures of CHOSEN_ON (parts "kinds", with every ninth
+embedded drawing, and "choice", every fourth picture) and reported on 10,000 others, those of REPORTED_ON ("copies"): of
+100 drawn pictures a copy by each change, saved as a JPEG of quality 90 unless the change is the quality. A copy is
+found where it is near its original; a false alarm is a pair of a copy with another picture, or of two of the 10,000.
+"scaled" holds hashes of JPEGs decoded at a part of their size against those of the whole; "clusters" counts what
+SameMeaning misses because two pictures never meet; "large" times 100,000 pictures through description without a model,
+the three stages of duplicates, and features drawn around those of "choice". Decoding is timed on a tenth of them.
+Writes results/curate_duplicates.json.
 """
 
 import argparse
@@ -37,6 +38,7 @@ from diptych.curate.stage import Counting, Grouping, Judged, Whole
 from diptych.data.decoding import decode
 from diptych.data.embedded import data_path
 from diptych.data.tar import TarReader
+from diptych.files import atomic_file
 from diptych.measures.perceptual_hash import SIDE, hamming, near_pairs, perceptual_hash
 from diptych.runtime import hardware
 
@@ -48,7 +50,7 @@ REPORTED_ON = (
     *(("flickr8k", "train"), ("caltech101", "test"), ("pacs_photo", "test"), ("clothing10", "test")),
     *(("flowers5", "test"), ("rsscn7", "test")),
 )
-PICTURES, COPIED, LARGE, SEED = 10_000, 300, 100_000, 0
+PICTURES, COPIED, LARGE, SEED = 10_000, 100, 100_000, 0
 DISTANCES, COSINES = (2, 4, 6, 8, 10, 12), (0.9, 0.92, 0.94, 0.95, 0.96, 0.97)
 RESULT = history.RESULTS / "curate_duplicates.json"
 
@@ -56,14 +58,15 @@ RESULT = history.RESULTS / "curate_duplicates.json"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    names = ["choice", "copies", "scaled", "clusters", "large"]
+    names = ["kinds", "choice", "copies", "scaled", "clusters", "large"]
     parser.add_argument("--parts", nargs="+", choices=names, default=names)
     parser.add_argument("--model", default="diptych-photo")
+    parser.add_argument("--featured", type=int, default=PICTURES, help="how many of the pictures the model sees")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "curate_duplicates")
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
     args.cache.mkdir(parents=True, exist_ok=True)
-    bench = Bench(args.data, args.model, args.cache)
+    bench = Bench(args.data, args.model, args.featured, args.cache)
     measured = {part: getattr(bench, part)() for part in args.parts}
     before = json.loads(args.out.read_text()) if args.out.exists() else {}
     result = {
@@ -80,11 +83,11 @@ def main() -> None:
 class Bench:
     """The parts; what one has described the others take from the cache."""
 
-    def __init__(self, data: Path, model: str, cache: Path) -> None:
-        self.data, self.model, self.cache = data, model, cache
+    def __init__(self, data: Path, model: str, featured: int, cache: Path) -> None:
+        self.data, self.model, self.featured, self.cache = data, model, featured, cache
 
-    def choice(self) -> dict[str, Any]:
-        """Kinds of hash on photographs and on drawings; and both ways of finding on the pictures chosen on."""
+    def kinds(self) -> dict[str, Any]:
+        """Kinds of hash on photographs and on drawings."""
         photos = [opened(data) for data in self.pictures(CHOSEN_ON)]
         drawings = [opened(data) for data in self.drawings()]
         rows = []
@@ -105,10 +108,14 @@ class Bench:
                         "recall at 6 bits": {change: share(is_near) for change, is_near in found.items()},
                     }
                 )
-        return {"pictures": len(photos), "drawings": len(drawings), "hashes": rows, "both": self.recalls("chosen")}
+        return {"photographs": len(photos), "drawings": len(drawings), "copied": COPIED, "hashes": rows}
+
+    def choice(self) -> dict[str, Any]:
+        """Every fourth of the pictures chosen on."""
+        return {"copied": COPIED, **self.recalls("chosen")}
 
     def copies(self) -> dict[str, Any]:
-        return {"pictures": PICTURES, "copied": COPIED, **self.recalls("reported"), "stages": self.chains()}
+        return {"copied": COPIED, **self.recalls("reported"), "stages": self.chains()}
 
     def recalls(self, which: str) -> dict[str, Any]:
         """For each change the share of copies that are near their original, and what is near besides."""
@@ -135,7 +142,8 @@ class Bench:
                     "false by features": {c: int((all_cosines >= c).sum()) for c in COSINES},
                 }
             )
-        return {"near among different": among, "changes": rows}
+        with_features = int((features != 0).any(axis=1).sum())
+        return {"pictures": len(base), "with features": with_features, "near among different": among, "changes": rows}
 
     def chains(self) -> dict[str, Any]:
         """What the stages drop of all pictures with all copies, and how far a dropped one is from what is kept."""
@@ -159,6 +167,7 @@ class Bench:
             cosine = (features[i] * features[j]).sum(axis=1)
             family = np.array([key.split("-")[0] for key in rows["key"].to_pylist()])
             result[stage.name] = {
+                "options": str(stage),
                 "dropped": len(better),
                 "steps": np.bincount(steps).tolist(),
                 "most bits from what is kept": int(apart.max()) if stage.name == "duplicates-look" else None,
@@ -171,7 +180,7 @@ class Bench:
         """Bits in which hashes of JPEGs decoded at a part of their size differ from those of the whole."""
         draw = np.random.default_rng(SEED)
         bits = []
-        for data in itertools.islice(self.pictures(CHOSEN_ON), 300):
+        for data in itertools.islice(self.pictures(CHOSEN_ON), 0, None, 39):
             large = np.asarray(opened(data).resize((1600, 1200), Image.Resampling.BICUBIC), np.float32)
             grain = draw.standard_normal((1200, 1600, 1), dtype=np.float32) * 7
             file = io.BytesIO()
@@ -212,18 +221,20 @@ class Bench:
     def large(self) -> dict[str, Any]:
         """Processor seconds and memory of 100,000 pictures."""
         sources = [opened(data) for data in self.pictures(REPORTED_ON)]
-        base, _, _ = self.described("reported")
+        base, _, _ = self.described("chosen")
         result: dict[str, Any] = {"pictures": LARGE, "processor seconds": {}}
         clock = result["processor seconds"]
-        described = []
+        described, decoded = [], 0
         for start in range(0, LARGE, 512):
             rows = with_pictures({f"{i:08d}": variant(sources, i) for i in range(start, min(LARGE, start + 512))})
-            pictures = rows["picture"].to_pylist()
-            with timed(clock, "decode alone"):
-                for data in pictures:
-                    decode(io.BytesIO(data), "it", 10**8, at_least=2 * SIDE)
+            if start % 5120 == 0:  # a tenth of them
+                decoded += len(rows)
+                with timed(clock, "decode a tenth alone"):
+                    for data in rows["picture"].to_pylist():
+                        decode(io.BytesIO(data), "it", 10**8, at_least=2 * SIDE)
             with timed(clock, "describe, with decoding"):
                 described.append(Describe().apply(rows, Whole()).kept)
+        clock["decode alone"] = clock.pop("decode a tenth alone") * LARGE / decoded
         clock["describe, beyond decoding"] = clock["describe, with decoding"] - clock["decode alone"]
         rows = pa.concat_tables(described)
         rows = rows.append_column("features", drawn_features(columns(base)[1]))
@@ -241,20 +252,38 @@ class Bench:
 
     def described(self, which: str) -> tuple[pa.Table, dict[str, pa.Table], np.ndarray]:
         """The pictures, their copies by change, and which were copied; described once and kept in the cache."""
-        pictures = list(self.pictures(CHOSEN_ON if which == "chosen" else REPORTED_ON))
+        pictures = list(self.pictures(REPORTED_ON)) if which == "reported" else list(self.pictures(CHOSEN_ON))[::4]
         drawn = np.random.default_rng(SEED).permutation(len(pictures))[:COPIED]
-        tables = []
-        for change, make in {"": None, **CHANGES}.items():
-            path = self.cache / f"{which}-{change or 'all'}.arrow"
-            if not path.exists():
-                chosen = range(len(pictures)) if make is None else drawn
-                files = {f"{i:06d}-{change}": make(opened(pictures[i])) if make else pictures[i] for i in chosen}
-                table = Describe(model=self.model).apply(with_pictures(files), Whole()).kept
-                with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-                    writer.write_table(table)
-            with pa.OSFile(str(path), "rb") as file:
-                tables.append(pa.ipc.open_file(file).read_all())
-        return tables[0], dict(zip(CHANGES, tables[1:], strict=True)), drawn
+        featured = np.union1d(np.arange(min(self.featured, len(pictures))), drawn)
+        base = self.part(f"{which}-hashes", pictures, model=None)
+        some = [
+            self.part(f"{which}-{len(featured)}-{rows[0]}", [pictures[i] for i in rows], model=self.model)
+            for rows in np.array_split(featured, -(-len(featured) // 500))
+        ]
+        known = pa.concat_tables(some)["features"]
+        features = np.zeros((len(pictures), known.type.list_size), np.float16)  # nobody is near to what is 0
+        features[featured] = np.stack(known.to_numpy())
+        base = base.append_column(
+            "features", pa.FixedSizeListArray.from_arrays(features.reshape(-1), features.shape[1])
+        )
+        changed = {
+            change: self.part(f"{which}-{change}", [make(opened(pictures[i])) for i in drawn], model=self.model)
+            for change, make in CHANGES.items()
+        }
+        for change, table in changed.items():
+            keys = pa.array([f"{i:06d}-{change}" for i in drawn])
+            changed[change] = table.set_column(0, table.schema.field("key"), keys).select(base.column_names)
+        return base, changed, drawn
+
+    def part(self, name: str, pictures: list[bytes], *, model: str | None) -> pa.Table:
+        path = self.cache / f"{name}.arrow"
+        if not path.exists():
+            files = {f"{i:06d}": data for i, data in enumerate(pictures)}
+            table = Describe(model=model).apply(with_pictures(files), Whole()).kept
+            with atomic_file(path) as aside, pa.ipc.new_file(str(aside), table.schema) as writer:
+                writer.write_table(table)
+        with pa.OSFile(str(path), "rb") as file:
+            return pa.ipc.open_file(file).read_all()
 
     def pictures(self, sets: tuple[tuple[str, str], ...]) -> Iterator[bytes]:
         """The files of the sets, at most PICTURES."""
@@ -264,7 +293,7 @@ class Bench:
 
     def drawings(self) -> Iterator[bytes]:
         paths = [path for name in ("emoji", "icons") for path in sorted(data_path(f"embedded:{name}").glob("*.tar*"))]
-        return itertools.islice((data for path in paths for data in pictures_of(path)), 0, None, 3)
+        return itertools.islice((data for path in paths for data in pictures_of(path)), 0, None, 9)
 
 
 BOTH = tuple(itertools.product((4, 6, 8), (0.94, 0.95, 0.96)))
@@ -375,7 +404,8 @@ def columns(rows: pa.Table) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
     features = (
         np.stack(rows["features"].to_numpy()).astype(np.float32) if "features" in rows.column_names else np.empty(0)
     )
-    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    features = np.divide(features, lengths, out=features, where=lengths > 0)
     return (rows["look"].to_numpy(), rows["look_mirrored"].to_numpy()), features
 
 
@@ -422,13 +452,13 @@ def dropped_by(stage: Grouping, rows: pa.Table) -> set[str]:
 
 
 def variant(sources: list[Image.Image], number: int) -> bytes:
-    """Picture number i, cut, turned and brightened by chance; of a tenth only compressed anew."""
+    """Picture number i, cut and brightened by chance; of a tenth only compressed anew."""
     draw = np.random.default_rng((SEED, number))
     picture = sources[number % len(sources)]
     if number % 10:
         width, height = (int(side * draw.uniform(0.5, 0.9)) for side in picture.size)
         left, top = int(draw.integers(picture.width - width + 1)), int(draw.integers(picture.height - height + 1))
-        picture = picture.crop((left, top, left + width, top + height)).rotate(draw.uniform(-20, 20), expand=False)
+        picture = picture.crop((left, top, left + width, top + height))
         picture = ImageEnhance.Brightness(picture).enhance(draw.uniform(0.7, 1.3))
     return saved(picture, int(draw.integers(50, 95)))
 

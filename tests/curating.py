@@ -5,11 +5,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from diptych.curate.read import PairSource
+from PIL import Image
 
+from diptych.curate.balance import BalanceCurve
+from diptych.curate.card_data import (
+    BalanceOnCard,
+    CauseOnCard,
+    Counted,
+    Counts,
+    DataCard,
+    PairsOnCard,
+    Quantiles,
+    QueryOnCard,
+    ShownPair,
+    StageOnCard,
+)
+from diptych.curate.fetch import FetchSummary, HostSummary
 from diptych.curate.pipeline import Pipeline, run_stages, write_shards
+from diptych.curate.read import PairSource
 from diptych.curate.runner import LocalRunner
 from diptych.curate.stage import Judged, dropped
 from diptych.files import sha256
@@ -139,12 +155,14 @@ def write_rows(path: Path, count: int) -> Path:
         {"text": f"{'ab'[i % 2]}{'xyz'[i % 3] * (i % 5)} word{i // 2 % 97}", "url": f"https://h{i % 4}.example/{i}.jpg"}
         for i in range(count)
     ]
-    path.write_text("".join(json.dumps(row if i % 10 else {"text": row["text"]}) + "\n" for i, row in enumerate(rows)))
+    path.write_text(
+        "".join(json.dumps(row if i % 10 else {"text": row["text"], "url": ""}) + "\n" for i, row in enumerate(rows))
+    )
     return path
 
 
 def pipeline_of(path: Path, *stages, part_rows: int = 30) -> Pipeline:
-    return Pipeline(sources=(PairSource(path=str(path)),), part_rows=part_rows, stages=stages)
+    return Pipeline(sources=(PairSource(path=str(path), kind="table"),), part_rows=part_rows, stages=stages)
 
 
 class Here:
@@ -176,3 +194,74 @@ def digests(out: Path) -> dict[str, str]:
     """SHA-256 of the shards and their manifest, and of all parts."""
     files = [*out.glob("shards/[!.]*"), *out.glob("work/*/parts/[!.]*/*")]
     return {file.relative_to(out).as_posix(): sha256(file) for file in sorted(files)}
+
+
+def write_pictures(folder: Path, *, count: int = 24) -> Path:
+    """A folder of pictures with `metadata.csv`: cats, and twice as many dogs; number 5 has a file name for a text."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    rows = ["file_name,text"]
+    for i in range(count):
+        spots = rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)
+        Image.fromarray(spots).resize((240 + i, 220)).save(folder / f"{i}.png")
+        text = "IMG_0001.jpg" if i == 5 else f"a photo of a {'dog' if i % 3 else 'cat'} | number {i} <b>on</b> `sofa`"
+        rows.append(f'{i}.png,"{text}"')
+    (folder / "metadata.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder
+
+
+SMALL_RECIPE = """
+name = "Cats & dogs"
+licence = "CC BY 4.0"
+part_rows = 10
+
+[[sources]]
+path = "pictures"
+licence = "CC0-1.0"
+language = "en"
+
+[match]
+queries = "queries.txt"
+
+[balance]
+t = 8
+
+[shards]
+samples = 5
+"""
+
+
+def write_small_recipe(folder: Path, *, count: int = 24) -> Path:
+    """`recipe.toml` in a folder with the pictures and the queries that it names."""
+    write_pictures(folder / "pictures", count=count)
+    (folder / "queries.txt").write_text("dog\ncat\nsofa set\nhorse\n", encoding="utf-8")
+    (folder / "recipe.toml").write_text(SMALL_RECIPE, encoding="utf-8")
+    return folder / "recipe.toml"
+
+
+def small_card() -> DataCard:
+    """A card with something in every part."""
+    sample = ShownPair(key="0" * 32, shard="shard-00000.tar", text="a dog", address="https://a.example/1.jpg")
+    langs = Counts(kinds=2, top=(Counted(name="no", count=2), Counted(name="en", count=1)))
+    rest = Counts(kinds=1, unknown=1, top=(Counted(name="CC0", count=2),))
+    width = Quantiles(name="width", unit="px", count=3, least=1, p5=1, p25=2, median=2, p75=3, p95=3, most=3)
+    curve = BalanceCurve(queries=4, matched=2, head=1, matches=8, matches_after=3, head_share=0.6, head_share_after=0.5,
+                         points=((0.25, 0.6, 0.5), (1.0, 1.0, 1.0)))  # fmt: skip
+    host = HostSummary(host="a.example", asked=4, fetched=2, causes={"http 404": 2})
+    length = CauseOnCard(cause="length", count=6, limit="at least 2 words", examples=("one", "two"))
+    gone = CauseOnCard(cause="http 404", count=2, cure="The picture is gone: leave it out.")
+    return DataCard(
+        name='Cats & "dogs"', licence="CC BY 4.0", seed=3, recipe="seed = 3\n", versions={"diptych": "0.1"}, pairs=1,
+        shards=1, bytes=10_240, manifest_sha256="ab" * 32,
+        stages=(
+            StageOnCard(name="read", read=9, kept=9),
+            StageOnCard(name="text", read=9, kept=3, causes=(length,)),
+            StageOnCard(name="fetch", read=3, kept=1, causes=(gone,)),
+        ),
+        balance=BalanceOnCard(rule="metaclip", t=2, curve=curve,
+                              largest=(QueryOnCard(query="dog", before=5, after=2),)),
+        fetch=FetchSummary(asked=4, fetched=2, causes={"http 404": 2}, hosts=(host,)),
+        kept=PairsOnCard(sources=(Counted(name="crawl", count=3),), languages=langs, licences=rest, hosts=rest,
+                         formats=rest, sizes=(width,), samples=(sample,)),
+        not_measured=("No rule looked for faces.",),
+    )  # fmt: skip

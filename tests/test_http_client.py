@@ -15,7 +15,7 @@ import pytest
 from bad_server import BadServer, serving
 from diptych.curate.fetch_causes import FetchError
 from diptych.curate.fetch_options import Fetch
-from diptych.curate.http_client import HttpAnswer, HttpClient
+from diptych.curate.http_client import HttpAnswer, HttpClient, Wanted
 from diptych.curate.web_address import WebAddress
 
 FILES = {"a": b"a picture, so to say"}
@@ -44,7 +44,7 @@ def get(urls: Sequence[str], names: Any = None, **options: Any) -> list[HttpAnsw
         async with HttpClient(Fetch(**options), resolve=names) as client:
             for url in urls:
                 try:
-                    outcomes.append(await client.get(WebAddress.read(url), max_bytes=2_000_000))
+                    outcomes.append(await client.get(WebAddress.read(url), Wanted(max_bytes=2_000_000)))
                 except FetchError as failed:
                     outcomes.append(failed)
         return outcomes
@@ -112,9 +112,9 @@ def test_a_slow_name_server_holds_up_only_its_own_names_and_not_the_end():
         return ["10.0.0.1"]
 
     async def run() -> list[str]:
-        async with HttpClient(Fetch(lookups=2, seconds_dns=0.3), resolve=names) as client:
+        async with HttpClient(Fetch(lookups=2, seconds_dns=1.0), resolve=names) as client:
             hosts = ["slow", *(f"quick{number}" for number in range(5))]
-            asked = (client.get(WebAddress.read(f"http://{host}.org/"), max_bytes=9) for host in hosts)
+            asked = (client.get(WebAddress.read(f"http://{host}.org/"), Wanted(max_bytes=9)) for host in hosts)
             found = await asyncio.gather(*asked, return_exceptions=True)
             return [error.cause for error in found if isinstance(error, FetchError)]
 
@@ -129,8 +129,8 @@ def test_our_own_queue_of_names_is_no_slow_name_server():
         return ["10.0.0.1"]
 
     async def run() -> set[str]:
-        async with HttpClient(Fetch(lookups=1, seconds_dns=0.4), resolve=names) as client:
-            asked = (client.get(WebAddress.read(f"http://h{number}.org/"), max_bytes=9) for number in range(8))
+        async with HttpClient(Fetch(lookups=1, seconds_dns=0.7), resolve=names) as client:
+            asked = (client.get(WebAddress.read(f"http://h{number}.org/"), Wanted(max_bytes=9)) for number in range(8))
             return {getattr(error, "cause", "") for error in await asyncio.gather(*asked, return_exceptions=True)}
 
     assert asyncio.run(run()) == {"private address"}
@@ -165,7 +165,8 @@ def test_the_times_are_told_apart():
 def test_a_file_of_rules_is_cut_and_not_refused():
     async def run(server: BadServer) -> HttpAnswer:
         async with HttpClient(Fetch(allow_hosts=(f"127.0.0.1:{server.port}",))) as client:
-            return await client.get(WebAddress.read(f"http://127.0.0.1:{server.port}/endless"), max_bytes=100, cut=True)
+            address = WebAddress.read(f"http://127.0.0.1:{server.port}/endless")
+            return await client.get(address, Wanted(max_bytes=100, cut=True))
 
     with serving(BadServer(FILES)) as server:
         assert asyncio.run(run(server)).body == b"x" * 100

@@ -159,13 +159,32 @@ def test_the_stage_adds_numbers_and_drops_what_matches_none(tmp_path):
     assert judged.kept["text"].to_pylist() == ["A cat, a dog", "golden retriever"]
     assert judged.kept["queries"].to_pylist() == [[0, 2], [1]]
     assert judged.dropped.schema == DROPPED
+    limit = "one of 3 queries; left out: 1 empty, 1 repeated"
     assert judged.dropped.to_pylist() == [
-        {"key": pair_key("u", "fish"), "cause": "no query", "value": None, "limit": "one of 3 queries, by word"}
+        {"key": pair_key("u", "fish"), "cause": "no query", "value": None, "limit": limit}
     ]
     assert Match(queries=str(path), lower=False).apply(rows_of("Dog"), Whole()).kept.num_rows == 0
     none = stage.apply(rows_of(), Whole())
     assert none.kept.schema == judged.kept.schema
     assert len(none.dropped) == 0
+
+
+def test_languages_without_spaces_are_matched_by_substring_among_others(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("東京\ndog\n夜景\n", encoding="utf-8")
+    texts = ["a dog", "東京タワーの夜景", "hotdog", "hotdog 東京", "夜景 dog"]
+    languages = ["en", "ja", "en", "ja", None]
+    rows = pairs_table(
+        [
+            {"key": pair_key("u", text), "text": text, "source": 0, "language": language}
+            for text, language in zip(texts, languages, strict=True)
+        ]
+    )
+    judged = Match(queries=str(path), unspaced=("ja", "zh")).apply(rows, Whole())
+    assert judged.kept["text"].to_pylist() == [texts[0], texts[1], texts[3], texts[4]]
+    assert judged.kept["queries"].to_pylist() == [[1], [0, 2], [0, 1], [1, 2]]
+    by_words = Match(queries=str(path)).apply(rows, Whole())
+    assert by_words.kept["queries"].to_pylist() == [[1], [0], [1, 2]]
 
 
 def test_a_list_is_read_once_and_again_when_it_changed(tmp_path):

@@ -224,4 +224,8 @@ def _holds_tables(value: Any) -> bool:
 
 
 def _toml_value(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)  # a string, number, boolean or list of them in JSON is also TOML
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml_value(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml_value, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)  # a string, number or boolean in JSON is also TOML

@@ -34,7 +34,7 @@ def run(
     recipe
         A TOML file; its relative paths are from its folder.
     out
-        A folder for recipe.toml, work/, shards/ and the data card.
+        A folder for recipe.toml, work/, shards/ and the data card: card.md, card.json, card.html.
     set_
         One option of the recipe, e.g. balance.t=50; relative paths are from here. May be given several times.
     workers
@@ -71,6 +71,7 @@ def run(
 
         done = carry_out(plan, out, runner, retry=causes, on_progress=show)
     print_ledger(done.stages)
+    _write_page(out)
     print(f"{done.samples:,} pairs -> {done.shards}; data card: {done.card}")
 
 
@@ -125,10 +126,20 @@ def remove(
 
     with folder_lock(out):
         count = remove_samples(out, Removal(keys=tuple(keys or ()), domains=tuple(domain or ()), note=note))
-        write_card_again(out)
+        if write_card_again(out):
+            _write_page(out)
+        else:
+            (out / "card.html").unlink(missing_ok=True)
     print(f"{count:,} pairs removed from {out / 'shards'}")
     if not count:
         complain("no pair in the shards is meant; it is noted all the same, for what is made later.")
+
+
+def _write_page(out: Path) -> None:
+    from diptych.pages.curation import write_curation_page
+
+    if left_out := write_curation_page(out):
+        complain(left_out)
 
 
 def print_ledger(stages: "list[StageCounts]") -> None:

@@ -12,7 +12,7 @@ CURES: Mapping[str, str] = {
     "timeout": "The host was too slow: try again later, or raise the seconds that the value names.",
     "truncated": "The body ended early: try again later.",
     "bad answer": "What came is no HTTP answer, or its head is too long: nothing to be done.",
-    "too large": "Raise max_bytes if pictures of that size are wanted.",
+    "too large": "Raise max_bytes, or of a picture made anew max_pixels, if such pictures are wanted.",
     "empty": "The answer has no bytes: nothing to be done.",
     "not an image": "The body is something else, mostly a web page in a picture's place: nothing to be done.",
     "unsupported": "A picture of a kind that is not read, such as SVG; for HEIC install diptych[heif].",
@@ -44,8 +44,9 @@ MAY_HEAL: frozenset[str] = frozenset(
 FAULTS_OF_HOST: frozenset[str] = frozenset({"connect", "tls", "timeout", "bad answer"}) | {
     f"http {status}" for status in (429, *range(500, 600))
 }
-# Worth another try within the same minute.
-TRIED_AGAIN: frozenset[str] = frozenset({"connect", "timeout", "truncated"}) | {
+# Worth another try within the same minute. Not a timeout: who was silent for long rarely speaks a second later, and a
+# part would wait for it three times.
+TRIED_AGAIN: frozenset[str] = frozenset({"connect", "truncated"}) | {
     f"http {status}" for status in (408, 425, 429, 500, 502, 503, 504)
 }
 

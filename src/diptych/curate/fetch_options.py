@@ -11,13 +11,13 @@ from diptych.version import __version__
 
 @dataclass(frozen=True, kw_only=True)
 class Fetch:
-    """How pictures are fetched. All limits are those of one worker."""
+    """How pictures are fetched. Limits are those of one process, which fetches all parts of a run on this machine."""
 
-    part_rows: int = 1_000  # rows of a part, whose pictures are held in memory at once
+    part_rows: int = 1_000  # rows of a part, whose pictures are held in memory at once; several parts are under way
     connections: int = 100  # at once, in all
     per_host: int = 4  # connections at once to one host
     delay: float = 0.0  # seconds between the beginnings of two requests to one host
-    lookups: int = 16  # names that are looked up at once
+    lookups: int = 16  # names that are looked up at once for a part
     seconds_dns: float = 10.0  # for the addresses of a host, looked up once a part
     seconds_connect: float = 10.0
     seconds_silent: float = 10.0  # before the first byte, and between two
@@ -27,7 +27,7 @@ class Fetch:
     retries: int = 2  # after the first try, where the cause may pass within the minute
     back_off: float = 1.0  # seconds before the first of them; each later one waits twice as long
     max_wait: float = 30.0  # seconds that a server may make us wait (Retry-After); beyond, its host is left alone
-    max_host_failures: int = 10  # requests to a host that fail in a row, after which the rest is not asked
+    max_host_failures: int = 5  # requests to a host that fail in a row, after which the rest is not asked
     agent: str = "diptych"  # the name by which robots.txt and X-Robots-Tag know us
     contact: str = "https://pypi.org/project/diptych"  # whom a site can ask about this run: put your page or mail here
     respect_robots: bool = True  # robots.txt, RFC 9309

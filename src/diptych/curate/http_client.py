@@ -40,6 +40,15 @@ class HttpAnswer:
         return next((value for key, value in self.headers if key.lower() == name), None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is wanted of a file."""
+
+    max_bytes: int  # of the body, as it comes and unpacked
+    cut: bool = False  # a body that is longer is cut there, and not refused
+    refuse: Callable[[Headers], None] | None = None  # sees the head of an answer 200 before its body, and raises
+
+
 class HttpClient:
     """Asks for files, one after the other or many at once. An async context manager, for one event loop.
 
@@ -79,21 +88,8 @@ class HttpClient:
         await self._session.close()
         self._threads.shutdown(wait=False, cancel_futures=True)  # a look-up that hangs is not waited for
 
-    async def get(
-        self,
-        address: WebAddress,
-        *,
-        max_bytes: int,
-        refuse: Callable[[Headers], None] = lambda _: None,
-        cut: bool = False,
-    ) -> HttpAnswer:
-        """Ask once.
-
-        Args:
-            address: read and checked before; its host is looked up and checked here.
-            max_bytes: of the body, as it comes and unpacked.
-            refuse: is shown the head before the body is read, and raises where that is not wanted.
-            cut: a body that is longer is cut there, and not refused.
+    async def get(self, address: WebAddress, wanted: Wanted) -> HttpAnswer:
+        """Ask once; whatever the answer's status. The address's host is looked up and checked before.
 
         Raises:
             FetchError: with the cause.
@@ -101,7 +97,7 @@ class HttpClient:
         await self._check_addresses(address)
         try:
             async with asyncio.timeout(self._options.seconds):
-                return await self._get(address, max_bytes, refuse, cut)
+                return await self._get(address, wanted)
         except aiohttp.ConnectionTimeoutError:
             raise _timeout("seconds_connect", self._options.seconds_connect) from None
         except aiohttp.ServerTimeoutError:
@@ -119,9 +115,7 @@ class HttpClient:
         except ValueError as error:
             raise FetchError("bad answer", _line(error)) from None
 
-    async def _get(
-        self, address: WebAddress, max_bytes: int, refuse: Callable[[Headers], None], cut: bool
-    ) -> HttpAnswer:
+    async def _get(self, address: WebAddress, wanted: Wanted) -> HttpAnswer:
         path, _, query = address.target.partition("?")
         url = URL.build(
             scheme=address.scheme, host=address.host, port=address.port, path=path, query_string=query, encoded=True
@@ -129,14 +123,15 @@ class HttpClient:
         async with self._session.get(url, allow_redirects=False) as response:
             headers = list(response.headers.items())
             answer = HttpAnswer(status=response.status, headers=headers)
-            refuse(headers)
-            if response.status != 200:
+            if response.status != 200:  # what its headers say of robots speaks of an error page
                 return answer
+            if wanted.refuse:
+                wanted.refuse(headers)
             told = response.content_length
-            if told is not None and told > max_bytes and not cut:
-                raise _too_large(f"{told:,} bytes", max_bytes)
-            body = await _read(response, max_bytes, cut)
-            body = _unpacked(body, (answer.header("content-encoding") or "identity").strip().lower(), max_bytes, cut)
+            if told is not None and told > wanted.max_bytes and not wanted.cut:
+                raise _too_large(f"{told:,} bytes", wanted)
+            body = await _read(response, wanted)
+            body = _unpacked(body, (answer.header("content-encoding") or "identity").strip().lower(), wanted)
             return HttpAnswer(status=200, headers=headers, body=body)
 
     async def _check_addresses(self, address: WebAddress) -> None:
@@ -199,18 +194,18 @@ class _Checked(AbstractResolver):
         pass
 
 
-async def _read(response: aiohttp.ClientResponse, max_bytes: int, cut: bool) -> bytes:
+async def _read(response: aiohttp.ClientResponse, wanted: Wanted) -> bytes:
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > max_bytes:
-            if cut:
-                return bytes(body[:max_bytes])
-            raise _too_large(f"more than {max_bytes:,} bytes", max_bytes)
+        if len(body) > wanted.max_bytes:
+            if wanted.cut:
+                return bytes(body[: wanted.max_bytes])
+            raise _too_large("more", wanted)
     return bytes(body)
 
 
-def _unpacked(body: bytes, encoding: str, max_bytes: int, cut: bool) -> bytes:
+def _unpacked(body: bytes, encoding: str, wanted: Wanted) -> bytes:
     """The body as it was before it was packed, though that was not asked for; a bomb is cut off at the limit."""
     if encoding in ("identity", ""):
         return body
@@ -218,18 +213,18 @@ def _unpacked(body: bytes, encoding: str, max_bytes: int, cut: bool) -> bytes:
         raise FetchError("content encoding", encoding[:40], "identity, gzip or deflate")
     unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # the header of either is looked for
     try:
-        data = unpacker.decompress(body, max_bytes + 1)
+        data = unpacker.decompress(body, wanted.max_bytes + 1)
     except zlib.error as error:
         raise FetchError("content encoding", _line(error)) from None
-    if len(data) > max_bytes and not cut:
-        raise _too_large(f"more than {max_bytes:,} bytes unpacked", max_bytes)
-    if not unpacker.eof and not cut:
+    if len(data) > wanted.max_bytes and not wanted.cut:
+        raise _too_large("more, unpacked", wanted)
+    if not unpacker.eof and not wanted.cut:
         raise FetchError("truncated", f"{encoding} ends early")
-    return data[:max_bytes]
+    return data[: wanted.max_bytes]
 
 
-def _too_large(value: str, max_bytes: int) -> FetchError:
-    return FetchError("too large", value, f"at most {max_bytes:,} bytes (max_bytes)")
+def _too_large(value: str, wanted: Wanted) -> FetchError:
+    return FetchError("too large", value, f"at most {wanted.max_bytes:,} bytes (max_bytes)")
 
 
 def _timeout(option: str, seconds: float) -> FetchError:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from diptych.curate.work import read_table
+from diptych.curate.work import mark_after, read_table, stage_file
 from diptych.errors import DataError
 
 
@@ -52,8 +52,14 @@ def read_ledger(work: Path) -> list[StageCounts]:
 
 
 def stage_folders(work: Path) -> list[Path]:
-    """Folders of the stages that are whole, in their order."""
-    return [file.parent for file in sorted(work.glob("[0-9][0-9]-*/sizes.json"))]
+    """Folders of the stages that are whole, in their order, up to where an option changed and nothing is redone yet."""
+    found, before = list[Path](), ""
+    for file in sorted(work.glob("[0-9][0-9]-*/sizes.json")):
+        if json.loads(stage_file(file.parent).read_text(encoding="utf-8"))["before"] != before:
+            break
+        found.append(file.parent)
+        before = mark_after(file.parent)
+    return found
 
 
 def examples(folder: Path, cause: str, count: int) -> pa.Table:

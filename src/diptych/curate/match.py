@@ -3,7 +3,7 @@
 `word`, as MetaCLIP does: spaces are put around , . ; : ? ! and `, and a query matches where its words follow one
 another as whole words. Unlike there, queries are spaced as texts are ("st. louis" can match), runs of spaces count as
 one, and case does not count, unless `lower` is off. `substring`, as CLIP, section 2.2, puts it: anywhere in the text,
-also within a word, and so for languages that write no spaces.
+also within a word, and so for languages that write no spaces; `Match.unspaced` names those of a pool of many.
 
 By both a query matches within one line, which is one caption, and texts and queries are compared as `folded` has them.
 Of queries that are the same then, the first is the one that matches.
@@ -40,6 +40,7 @@ class Match:
     queries: str  # path of the list
     rule: MatchRule = "word"
     lower: bool = True  # case does not count
+    unspaced: tuple[str, ...] = ()  # languages that are matched by substring whatever the rule, as ("ja", "th", "zh")
 
     def files(self) -> tuple[str, ...]:
         """The list: another one gives other results."""
@@ -48,11 +49,23 @@ class Match:
     def apply(self, rows: pa.Table, whole: Whole) -> Judged:
         """Judge rows by their texts."""
         del whole
-        matcher = _matcher(queries_of(self.queries), self.rule, self.lower)
-        matches = matcher.match(rows["text"])
+        queries = queries_of(self.queries)
+        matches = self._matches(queries, rows)
+        keep = pc.greater(pc.list_value_length(matches), 0)
         rows = rows.append_column("queries", matches)
-        limit = f"one of {matcher.size:,} queries, by {self.rule}"
-        return Judged.by(rows, pc.greater(pc.list_value_length(matches), 0), "no query", limit=limit)
+        return Judged.by(rows, keep, "no query", limit=f"one of {queries.sentence}")
+
+    def _matches(self, queries: Queries, rows: pa.Table) -> pa.Array:
+        texts = rows["text"]
+        inside = pc.fill_null(pc.is_in(rows["language"], pa.array(self.unspaced, pa.string())), False).to_numpy()
+        if self.rule == "substring" or not inside.any():
+            return _matcher(queries, self.rule, self.lower).match(texts)
+        apart = [np.flatnonzero(~inside), np.flatnonzero(inside)]
+        lists = [
+            _matcher(queries, rule, self.lower).match(texts.take(pa.array(places)))
+            for rule, places in zip(("word", "substring"), apart, strict=True)
+        ]
+        return pa.concat_arrays(lists).take(pa.array(np.argsort(np.concatenate(apart))))
 
 
 def queries_of(path: str) -> Queries:

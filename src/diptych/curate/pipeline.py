@@ -10,10 +10,11 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from diptych.config import to_dict
 from diptych.curate.columns import PICTURE
-from diptych.curate.read import PairSource, Piece, pieces
+from diptych.curate.read import PairSource, Piece, fingerprint, pieces
 from diptych.curate.remove import all_removed
 from diptych.curate.runner import Runner
 from diptych.curate.stage import Counting, CurateStage, Grouping, ReadsFiles, Recut, Waits
@@ -28,7 +29,7 @@ from diptych.curate.tasks import (
     TotalFacts,
     has_causes,
 )
-from diptych.curate.work import Rows, part_folder, sizes_file
+from diptych.curate.work import Rows, mark_after, part_folder, rounds, rounds_file, sizes_file, stage_file
 from diptych.curate.write_shards import WriteShard
 from diptych.errors import ConfigError
 from diptych.files import remove_leftovers, write_json
@@ -36,7 +37,6 @@ from diptych.pairs.shards import list_shards
 
 SHARDS = "shards"
 READ = "read"  # name of the first stage, which is none: it turns sources into rows
-_STAGE, _ROUNDS = "stage.json", "rounds.json"
 
 OnProgress = Callable[[str, int, int], None]  # name of the stage, tasks done, tasks in all
 
@@ -95,12 +95,16 @@ def run_stages(
     """
     work.mkdir(parents=True, exist_ok=True)
     _clean(work)
+    mine = {pipeline.folder(work, name) for name in (READ, *(stage.name for stage in pipeline.stages))}
+    for folder in set(work.glob("[0-9][0-9]-*")) - mine:  # of a recipe with other stages
+        shutil.rmtree(folder)
     found = pieces(pipeline.sources, pipeline.part_rows)
     rows, mark = _read(pipeline, found, work, runner, on_progress)
     for stage in pipeline.stages:
         folder, kind = pipeline.folder(work, stage.name), type(stage).__name__
-        mark = _mark(stage.name, kind, to_dict(stage), f"{mark} {_files_mark(stage)}")
-        _begin(folder, mark, {"stage": stage.name, "class": kind, "options": to_dict(stage)})
+        before, options = mark, to_dict(stage)
+        mark = _mark(stage.name, kind, _without_folders(options), f"{before} {_files_mark(stage)}")
+        _begin(folder, mark, {"stage": stage.name, "class": kind, "options": options, "before": before})
         if isinstance(stage, Recut):
             assert rows.pictures is None, "rows cannot be cut anew once they have pictures"
             rows = Rows(folder=rows.folder, part_rows=stage.part_rows)
@@ -108,7 +112,7 @@ def run_stages(
             _retry(stage, folder, rows, runner, retry, on_progress)
             retry = ()
         rows = _run_stage(stage, folder, rows, runner, on_progress)
-        mark += f" {_rounds(folder)}"  # what was tried again may have changed all that follows
+        mark = mark_after(folder)  # what was tried again may have changed all that follows
     if retry:
         raise ConfigError("--retry needs a stage that fetches pictures, and the recipe has none.")
     return Left(rows=rows, mark=mark)
@@ -131,13 +135,13 @@ def write_shards(left: Left, out: Path, runner: Runner, *, size: int, on_progres
         ConfigError: `out` holds shards that are not of this work.
     """
     work, shards, rows = left.rows.folder.parent, out / SHARDS, left.rows
-    folder = work / f"{int(rows.folder.name[:2]) + 1:02}-{SHARDS}"
+    folder = work / SHARDS
     if shards.exists() and not folder.exists():
         raise ConfigError(f"{shards} must be absent, or of the work in {work}, and is not. Move it away.")
     mark = _mark(SHARDS, "", {"size": size}, left.mark)
     if folder.exists() and not _is_of(folder, mark):
         shutil.rmtree(shards, ignore_errors=True)
-    _begin(folder, mark, {"stage": SHARDS, "size": size})
+    _begin(folder, mark, {"stage": SHARDS, "size": size, "before": left.mark})
     cut, removal = Rows(folder=rows.folder, part_rows=size, pictures=rows.pictures), all_removed(out)
     tasks = [
         WriteShard(folder=folder, shards=shards, rows=cut, number=number, removal=removal)
@@ -156,15 +160,15 @@ def _read(
     pipeline: Pipeline, found: Sequence[Piece], work: Path, runner: Runner, on_progress: OnProgress
 ) -> tuple[Rows, str]:
     folder = pipeline.folder(work, READ)
-    plain = {"sources": [to_dict(source) for source in pipeline.sources], "pieces": [to_dict(piece) for piece in found]}
-    mark = _mark(READ, "", plain, "")
-    _begin(folder, mark, {"stage": READ, **plain})
+    mark = fingerprint(found, pipeline.sources)
+    plain = {"sources": [to_dict(source) for source in pipeline.sources]}
+    _begin(folder, mark, {"stage": READ, **plain, "before": ""})
     tasks = [
         ReadPart(folder=folder, part=part, piece=piece, sources=pipeline.sources) for part, piece in enumerate(found)
     ]
     _do(runner.run, tasks, READ, on_progress)
     _end(folder, len(found))
-    return Rows(folder=folder), mark
+    return Rows(folder=folder), mark_after(folder)
 
 
 def _run_stage(stage: CurateStage, folder: Path, rows: Rows, runner: Runner, on_progress: OnProgress) -> Rows:
@@ -202,7 +206,7 @@ def _retry(
     parts = [part for part in range(len(rows)) if has_causes(folder, part, causes)]
     if not parts:
         return
-    write_json(folder / _ROUNDS, _rounds(folder) + 1)  # first: what follows is old from here on
+    write_json(rounds_file(folder), rounds(folder) + 1)  # first: what follows is old from here on
     sizes_file(folder).unlink()
     tasks = [RetryPart(folder=folder, stage=stage, rows=rows, part=part, causes=causes) for part in parts]
     done = 0
@@ -215,20 +219,23 @@ def _retry(
     runner.run_waiting(tasks, on_done)
 
 
-def _rounds(folder: Path) -> int:
-    """How often rows that a stage dropped were tried again."""
-    path = folder / _ROUNDS
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else 0
-
-
 def _mark(name: str, kind: str, options: object, before: str) -> str:
     """Changes with what a stage is and with all that leads to it."""
     plain = json.dumps({"stage": name, "class": kind, "options": options}, sort_keys=True, default=str)
     return hashlib.sha256(f"{before}\n{plain}".encode()).hexdigest()
 
 
+def _without_folders(value: Any) -> Any:
+    """Options whose absolute paths are their last part: what lies there counts, not where it lies."""
+    if isinstance(value, dict):
+        return {key: _without_folders(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(one) for one in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
 def _is_of(folder: Path, mark: str) -> bool:
-    note = folder / _STAGE
+    note = stage_file(folder)
     return note.exists() and json.loads(note.read_text(encoding="utf-8"))["mark"] == mark
 
 
@@ -237,7 +244,7 @@ def _begin(folder: Path, mark: str, plain: dict[str, object]) -> None:
     if folder.exists() and not _is_of(folder, mark):
         shutil.rmtree(folder)
     if not folder.exists():
-        write_json(folder / _STAGE, {"mark": mark, **json.loads(json.dumps(plain, default=str))})
+        write_json(stage_file(folder), {"mark": mark, **json.loads(json.dumps(plain, default=str))})
 
 
 def _end(folder: Path, parts: int) -> None:

@@ -20,16 +20,20 @@ from diptych.curate.fetch import FetchPictures
 from diptych.curate.fetch_options import Fetch
 from diptych.curate.match import Match
 from diptych.curate.meaning import SameMeaning
+from diptych.curate.people import People
 from diptych.curate.picture_rules import PictureRules
 from diptych.curate.pipeline import Pipeline
 from diptych.curate.read import PairSource
+from diptych.curate.repeated_texts import RepeatedTexts
+from diptych.curate.scores import BestShare, ClipScore, DenyPictures
 from diptych.curate.stage import CurateStage
+from diptych.curate.text_in_pictures import TextInPictures
 from diptych.curate.text_rules import TextRules
 from diptych.errors import ConfigError
 
 _NO_PATH = re.compile(r"~|[A-Za-z][A-Za-z0-9+.-]+:")  # a home, an embedded set, a URL
-_PATHS = {"sources": ("path", "image_folder"), "match": ("queries",), "overlap": ("data",)}
-_PATHS_OF_RULES = ("file", "model")
+_PATHS = {"sources": ("path", "image_folder"), "match": ("queries",), "overlap": ("data",), "deny": ("deny_list",)}
+_PATHS_OF_RULES = ("file", "phrases", "model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +81,7 @@ class CurateRecipe:
     sources: tuple[PairSource, ...]
     pairs: SamePair = field(default_factory=SamePair)
     text: TextRules = field(default_factory=TextRules)
+    repeated: RepeatedTexts | None = None
     match: Match | None = None
     balance: BalanceOptions | None = None
     fetch: Fetch = field(default_factory=Fetch)
@@ -84,6 +89,11 @@ class CurateRecipe:
     pictures: PictureRules = field(default_factory=PictureRules)
     duplicates: Duplicates = field(default_factory=Duplicates)
     overlap: Decontaminate | None = None
+    deny: DenyPictures | None = None
+    score: ClipScore | None = None
+    text_in_pictures: TextInPictures | None = None
+    best: BestShare | None = None  # of one of the two scores
+    people: People | None = None  # last: it may change pictures
     shards: Shards = field(default_factory=Shards)
 
     def __post_init__(self) -> None:
@@ -95,6 +105,8 @@ class CurateRecipe:
             raise ConfigError("[balance] needs [match], which says which queries a text has. The recipe has none.")
         if self.duplicates.features and not self.describe.model:
             raise ConfigError("[duplicates.features] needs describe.model, which makes the features. It names none.")
+        if self.best and not (self.text_in_pictures if self.best.column == "masked_score" else self.score):
+            raise ConfigError(f"[best] needs the stage that gives {self.best.column}, and the recipe has none.")
 
     def pipeline(self) -> Pipeline:
         """The stages that it means."""
@@ -104,8 +116,9 @@ class CurateRecipe:
         same = self.duplicates
         fetch = FetchPictures(options=self.fetch, sources=tuple(source.pairs for source in self.sources))
         stages = (
-            self.pairs, self.text, self.match, self._balance(), fetch, self.describe, self.pictures, same.bytes,
-            same.look, same.features, self.overlap,
+            self.pairs, self.text, self.repeated, self.match, self._balance(), fetch, self.describe, self.pictures,
+            same.bytes, same.look, same.features, self.overlap, self.deny, self.score, self.text_in_pictures, self.best,
+            self.people,
         )  # fmt: skip
         return [stage for stage in stages if stage]
 

@@ -59,7 +59,7 @@ def remove_samples(out: Path, removal: Removal) -> int:
             gone[shard["file"]] = keys
     keys = [key for some in gone.values() for key in some]
     _note(out, removal, keys)
-    for facts in (out / "work").glob("*-shards/*.json"):  # a run that is killed from here on makes these anew
+    for facts in (out / "work" / "shards").glob("*.json"):  # a run that is killed from here on makes these anew
         if facts.name != "stage.json" and json.loads(facts.read_text(encoding="utf-8"))["file"] in gone:
             facts.unlink()
     _blank(out / "work", set(keys))
@@ -68,9 +68,9 @@ def remove_samples(out: Path, removal: Removal) -> int:
         for shard in listed
     ]
     list_shards(manifest.parent, changed)
-    for folder in (out / "work").glob("*-shards"):
+    if (out / "work" / "shards").is_dir():
         for number, facts in enumerate(changed):
-            write_json(folder / f"{number:06}.json", facts)
+            write_json(out / "work" / "shards" / f"{number:06}.json", facts)
     return len(keys)
 
 

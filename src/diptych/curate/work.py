@@ -2,6 +2,7 @@
 
     work/03-match/
       stage.json            what the stage is, and the fingerprint of all that led to it
+      rounds.json           how often rows that it dropped were tried again
       counts/000000.parquet, facts.parquet            of a stage that counts
       scatter/000000.parquet, verdicts/000.parquet    of one that groups
       parts/000000/rows.parquet, dropped.parquet, counts.json, and pictures.parquet where the stage brings pictures
@@ -117,6 +118,25 @@ def facts_file(folder: Path) -> Path:
 
 def sizes_file(folder: Path) -> Path:
     return folder / "sizes.json"
+
+
+def stage_file(folder: Path) -> Path:
+    return folder / "stage.json"
+
+
+def rounds_file(folder: Path) -> Path:
+    return folder / "rounds.json"
+
+
+def rounds(folder: Path) -> int:
+    """How often rows that a stage dropped were tried again."""
+    path = rounds_file(folder)
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else 0
+
+
+def mark_after(folder: Path) -> str:
+    """Changes with a stage and all that led to it, and with what was tried again; what follows notes it as `before`."""
+    return f"{json.loads(stage_file(folder).read_text(encoding='utf-8'))['mark']} {rounds(folder)}"
 
 
 def read_table(path: Path, **where: Any) -> pa.Table:

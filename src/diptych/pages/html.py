@@ -18,17 +18,29 @@ from diptych.data.images import open_image
 from diptych.files import write_text
 from diptych.pages.page import (
     Bars,
+    CaptionedPicture,
     Headline,
     ImageLike,
+    IntervalPlot,
     LinePlot,
+    PageSection,
     PageTable,
+    PicturePair,
     Prediction,
     RankedPicture,
     ReliabilityPlot,
     ReportPage,
     Retrieval,
+    ShareCurves,
 )
-from diptych.pages.plots import line_plot, neighbours, reliability_plot, without_matplotlib
+from diptych.pages.plots import (
+    interval_plot,
+    line_plot,
+    neighbours,
+    reliability_plot,
+    share_plot,
+    without_matplotlib,
+)
 
 _MOSAIC = 12  # pictures of the opening panel: divides into rows of 4 and, on a phone, of 6
 _LARGEST = 288  # pixels; the largest picture is shown at 144 CSS pixels, twice that on a fine screen
@@ -54,7 +66,8 @@ def write_report(page: ReportPage, path: Path) -> str:
         ImageError: a picture cannot be used.
     """
     write_text(path, render_report(page))
-    return without_matplotlib() if page.curves or page.reliability else ""
+    drawn = [plot for section in page.sections for plot in section.plots if isinstance(plot, ShareCurves)]
+    return without_matplotlib() if page.curves or page.reliability or page.intervals or drawn else ""
 
 
 def render_report(page: ReportPage) -> str:
@@ -129,7 +142,17 @@ def _sections(page: ReportPage) -> Iterator[_Section]:
         kind="cards",
         parts=[_prediction(card, "guesses free") for card in page.classified],
     )
+    for number, group in enumerate(page.pairs):
+        yield _Section(
+            key=f"pairs-{number}",
+            heading=escape(group.heading),
+            note=escape(group.note),
+            kind="cards",
+            parts=[_pair(pair) for pair in group.pairs],
+        )
     yield from _plots(page)
+    for number, section in enumerate(page.sections):
+        yield from _free(f"part-{number}", section)
     yield _Section(key="left-out", heading="Left out", note=_note_of(page.left_out), parts=_table(page.left_out))
     yield _Section(
         key="conditions",
@@ -142,7 +165,16 @@ def _sections(page: ReportPage) -> Iterator[_Section]:
 
 
 def _plots(page: ReportPage) -> Iterator[_Section]:
-    curves, reliability = ((), ()) if without_matplotlib() else (page.curves, page.reliability)
+    curves, reliability, intervals = (
+        ((), (), ()) if without_matplotlib() else (page.curves, page.reliability, page.intervals)
+    )
+    yield _Section(
+        key="intervals",
+        heading="Data set by data set",
+        note="A dot is a data set, its line an interval; on the dashed line there is no difference.",
+        kind="plots",
+        parts=[_intervals(f"intervals-{number}", plot) for number, plot in enumerate(intervals)],
+    )
     yield _Section(
         key="classes",
         heading="Class by class",
@@ -172,6 +204,25 @@ def _plots(page: ReportPage) -> Iterator[_Section]:
     yield _Section(key="time", heading="Where the time went", kind="plots", parts=[_bars(some) for some in page.time])
 
 
+def _free(key: str, section: PageSection) -> Iterator[_Section]:
+    """A section under a heading of its own: table, plots, pictures and text below one another."""
+    plots = [plot for plot in section.plots if isinstance(plot, Bars) or not without_matplotlib()]
+    parts = _table(section.table)
+    if section.table and section.table.note:
+        parts.append(f'<p class="note">{escape(section.table.note)}</p>')
+    if plots:
+        drawn = [
+            _bars(plot) if isinstance(plot, Bars) else _shares(f"{key}-{number}", plot)
+            for number, plot in enumerate(plots)
+        ]
+        parts.append(f'<div class="plots">{"".join(drawn)}</div>')
+    if section.captioned:
+        parts.append(f'<ul class="cards">{"".join(map(_captioned, section.captioned))}</ul>')
+    if section.text:
+        parts.append(f'<p class="credits">{escape(section.text)}</p>')
+    yield _Section(key=key, heading=escape(section.heading), note=escape(section.note), kind="parts", parts=parts)
+
+
 def _head(page: ReportPage) -> str:
     icon = base64.b64encode(_LOGO.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"').encode()).decode()
     return f"""<meta charset="utf-8">
@@ -186,7 +237,9 @@ def _head(page: ReportPage) -> str:
 
 
 def _opening(page: ReportPage) -> str:
-    pictures = [prediction.picture for prediction in (*page.right, *page.classified, *page.wrong)][:_MOSAIC]
+    pictures = [one.picture for one in (*page.right, *page.classified, *page.wrong)]
+    pictures += [one.picture for section in page.sections for one in section.captioned if one.picture is not None]
+    pictures = pictures[:_MOSAIC]
     if len(pictures) == _MOSAIC:
         inside = "".join(_img(picture, "") for picture in pictures)
         left = f'<div class="mosaic" role="img" aria-label="{_MOSAIC} of the pictures below">{inside}</div>'
@@ -247,6 +300,21 @@ def _confusion(truth: str, truth_picture: ImageLike, guess: str, guess_picture: 
         for kicker, label, picture in (("shows", truth, truth_picture), ("taken for", guess, guess_picture))
     )
     return f'<li class="diptych confusion">{panels}</li>'
+
+
+def _pair(pair: PicturePair) -> str:
+    panels = "".join(
+        f"<figure>{_img(picture, f'Picture of {label}')}<figcaption>{escape(label)}</figcaption></figure>"
+        for label, picture in ((pair.left_label, pair.left), (pair.right_label, pair.right))
+    )
+    return f'<li><div class="diptych confusion">{panels}</div><p class="note">{escape(pair.note)}</p></li>'
+
+
+def _captioned(captioned: CaptionedPicture) -> str:
+    picture = _img(captioned.picture, "The picture of these words") if captioned.picture is not None else ""
+    note = f'<p class="note">{escape(captioned.note)}</p>' if captioned.note else ""
+    words = f'<div class="words"><p class="label" dir="auto">{escape(captioned.caption)}</p>{note}</div>'
+    return f'<li class="diptych"><div class="picture">{picture}</div>{words}</li>'
 
 
 def _retrieval(query: str, hits: Sequence[RankedPicture]) -> str:
@@ -311,6 +379,14 @@ def _curve(key: str, plot: LinePlot) -> str:
 
 def _reliability(key: str, plot: ReliabilityPlot) -> str:
     return _plot(plot.title, "accuracy by confidence", plot.note, reliability_plot(key, plot))
+
+
+def _intervals(key: str, plot: IntervalPlot) -> str:
+    return _plot(plot.title, f"{plot.y} by {plot.x}", plot.note, interval_plot(key, plot))
+
+
+def _shares(key: str, plot: ShareCurves) -> str:
+    return _plot(plot.title, f"{plot.y} by {plot.x}", plot.note, share_plot(key, plot))
 
 
 def _plot(title: str, what: str, note: str, svg: str) -> str:

@@ -61,6 +61,68 @@ class LinePlot:
 
 
 @dataclass(frozen=True, kw_only=True)
+class IntervalPlot:
+    """Data sets as dots with their intervals: one share against another."""
+
+    title: str
+    note: str = ""
+    x: str  # what is counted to the right, in [0, 1]
+    y: str  # and upwards, in [-1, 1]
+    points: Sequence[tuple[str, float, float, float, float]]  # name, x, y, low and high of y
+
+
+@dataclass(frozen=True, kw_only=True)
+class PicturePair:
+    """Two pictures beside each other, and what is known of the two."""
+
+    left: ImageLike
+    left_label: str
+    right: ImageLike
+    right_label: str
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairGroup:
+    """Pairs under one heading."""
+
+    heading: str
+    note: str = ""
+    pairs: Sequence[PicturePair]
+
+
+class ShareCurves:
+    """Shares that grow with another share, as curves in one plot, e.g. matches held by the most frequent queries."""
+
+    title: str
+    note: str = ""
+    x: str  # what is counted to the right, above 0, on a logarithmic axis
+    y: str
+    curves: Sequence[tuple[str, Sequence[tuple[float, float]]]]  # label, points (x, y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionedPicture:
+    """A picture beside its own words."""
+
+    picture: ImageLike | None  # None: it cannot be shown
+    caption: str
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageSection:
+    """A part of a page with a heading of its own. What is empty is left out."""
+
+    heading: str
+    note: str = ""
+    table: PageTable | None = None
+    plots: Sequence[Bars | ShareCurves] = ()
+    captioned: Sequence[CaptionedPicture] = ()
+    text: str = ""  # plain, its lines are kept
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportPage:
     """What a report says. A part that is empty is left out."""
 
@@ -79,6 +141,9 @@ class ReportPage:
     right: Sequence[Prediction] = ()
     wrong: Sequence[Prediction] = ()
     confusions: Sequence[Confusion] = ()
+    intervals: Sequence[IntervalPlot] = ()
+    pairs: Sequence[PairGroup] = ()
     retrievals: Sequence[Retrieval] = ()
     classified: Sequence[Prediction] = ()  # free labels, so the truth need not be among the guesses
+    sections: Sequence[PageSection] = ()  # of pages that tell of something else than a model
     credits: str = ""  # plain text, its lines are kept

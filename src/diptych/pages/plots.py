@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diptych.errors import missing_extra
-from diptych.pages.page import LinePlot, ReliabilityPlot
+from diptych.pages.page import IntervalPlot, LinePlot, ReliabilityPlot, ShareCurves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,6 +117,62 @@ def reliability_plot(key: str, plot: ReliabilityPlot) -> str:
     axes.set_ylabel("accuracy", color=_TEXT, fontsize=12)
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.04, 1.04)
+    return _svg(figure, key)
+
+
+def share_plot(key: str, plot: ShareCurves) -> str:
+    """Curves of shares, the first firm and the others dashed, each named at its end; the x-axis is logarithmic.
+
+    Args:
+        key: no other plot of the page has it.
+        plot: what is drawn.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    figure, axes = _figure()
+    from matplotlib.ticker import FuncFormatter
+
+    lines = [{"color": _CURVE, "linewidth": 2}, {**_DASHED, "linewidth": 1.6}]
+    for number, (label, points) in enumerate(plot.curves):
+        x, y = np.asarray(points, dtype=float).T
+        axes.plot(x, y, label=label, **lines[min(number, 1)])
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    axes.set_ylim(0, 1.02)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g}%"))
+    axes.set_xlabel(plot.x, color=_TEXT, fontsize=12)
+    axes.set_ylabel(plot.y, color=_TEXT, fontsize=12)
+    axes.legend(frameon=False, labelcolor=_TEXT, fontsize=11)
+    return _svg(figure, key)
+
+
+def interval_plot(key: str, plot: IntervalPlot) -> str:
+    """Data sets as dots with their intervals, and a dashed line where there is no difference.
+
+    Args:
+        key: no other plot of the page has it.
+        plot: what is drawn.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    figure, axes = _figure()
+    from matplotlib.ticker import PercentFormatter
+
+    x, y, low, high = np.asarray([point[1:] for point in plot.points], dtype=float).T
+    axes.axhline(0, **_DASHED)
+    axes.vlines(x, low, high, color=_CURVE, linewidth=1.2, alpha=0.6)
+    axes.scatter(x, y, s=22, color=_CURVE, linewidths=0, zorder=3)
+    for name, at, value, *_ in plot.points:
+        axes.annotate(name, (at, value), (5, 3), textcoords="offset points", color=_TEXT, fontsize=9)
+    axes.set_xlabel(plot.x, color=_TEXT, fontsize=12)
+    axes.set_ylabel(plot.y, color=_TEXT, fontsize=12)
+    axes.set_xlim(left=0)
+    axes.margins(x=0.15)
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     return _svg(figure, key)
 
 
