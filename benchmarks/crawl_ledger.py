@@ -1,12 +1,19 @@
 """The ledger of a curated crawl, held against the tags that were written."""
 
+import functools
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
+from diptych.curate.copies import Sketches, best_scores, small_grey
+from diptych.curate.evaluation_pictures import known_pictures
 from diptych.curate.ledger import read_ledger, stage_folders
+from diptych.data.ahead import batched
+from diptych.data.embedded import HELD_OUT, data_path
+from diptych.data.tar import TarReader
 
 IN_SHARDS = "in shards"
 _OF_NO_TAG = ("page: ", "file: ")
@@ -70,8 +77,7 @@ def accounted(folder: Path, out: Path) -> dict[str, Any]:
 
 def found_overlap(folder: Path, out: Path) -> dict[str, Any]:
     """Hidden evaluation pictures: how many of those that came to the stage were found, by change, and what else was."""
-    tags = pq.read_table(folder / "tags.parquet").to_pylist()
-    hidden = {tag["key"]: tag for tag in tags if tag["kind"] == "evaluation picture" and not tag["fault"]}
+    hidden = _hidden(folder)
     stage = next(path for path in stage_folders(out / "work") if path.name.endswith("-overlap"))
     rows = list(_rows(stage))
     came, found = {key for key, _ in rows if key in hidden}, [key for key, cause in rows if cause]
@@ -87,12 +93,62 @@ def found_overlap(folder: Path, out: Path) -> dict[str, Any]:
         "recall": round((len(found) - len(others)) / max(1, len(came)), 4),
         "precision": round((len(found) - len(others)) / max(1, len(found)), 4),
         "others among": len(rows) - len(came),
-        "others found": dict(Counter(_styles(tags, others)).most_common()),
+        "others found": dict(
+            Counter(_styles(pq.read_table(folder / "tags.parquet").to_pylist(), others)).most_common()
+        ),
         "by change": [
             {"change": change, "n": len(values), "recall": round(sum(values) / len(values), 4)}
             for change, values in sorted(of_change.items())
         ],
     }
+
+
+def hidden_in_shards(folder: Path, out: Path) -> list[str]:
+    """Keys of the pairs in the shards whose pictures are evaluation pictures."""
+    hidden = _hidden(folder)
+    return [key for path in sorted((out / "shards").glob("*.tar")) for key in _samples(path) if key in hidden]
+
+
+def found_in_shards(folder: Path, out: Path, *, others: int) -> dict[str, Any]:
+    """How well evaluation pictures are told from others in shards that nothing was dropped from, by threshold.
+
+    Args:
+        folder: of the crawl.
+        out: of the curation.
+        others: pictures of others that are looked at, drawn by chance; all hidden ones are.
+    """
+    hidden = _hidden(folder)
+    places = [(path, key) for path in sorted((out / "shards").glob("*.tar")) for key in _samples(path)]
+    mine = [place for place in places if place[1] in hidden]
+    rest = [place for place in places if place[1] not in hidden]
+    drawn = np.random.default_rng(0).permutation(len(rest))[:others]
+    chosen = mine + [rest[i] for i in drawn.tolist()]
+    readers = {path: _samples(path) for path in {path for path, _ in chosen}}
+    _, known = known_pictures((str(data_path(HELD_OUT)),))
+    scores = np.concatenate(
+        [best_scores(Sketches.of([small_grey(readers[path][key]) for path, key in some]), known)[1]
+         for some in batched(chosen, 256)]
+    )  # fmt: skip
+    is_hidden = np.arange(len(chosen)) < len(mine)
+    styles = _styles(pq.read_table(folder / "tags.parquet").to_pylist(), [key for _, key in chosen])
+    rows = []
+    for threshold in (0.8, 0.9, 0.95, 0.97):
+        found = scores >= threshold
+        rows.append(
+            {
+                "threshold": threshold,
+                "recall": round(float(found[is_hidden].mean()), 4),
+                "false alarms": int(found[~is_hidden].sum()),
+                "share of others": round(float(found[~is_hidden].mean()), 4),
+                "of these": dict(Counter(np.array(styles)[found & ~is_hidden].tolist()).most_common()),
+                "recall by change": {
+                    change: round(float(found[: len(mine)][at].mean()), 4)
+                    for change in sorted({hidden[key]["change"] for _, key in mine})
+                    if (at := np.array([hidden[key]["change"] == change for _, key in mine])).any()
+                },
+            }
+        )
+    return {"hidden": len(mine), "others": len(chosen) - len(mine), "thresholds": rows}
 
 
 def stage_bytes(out: Path) -> list[dict[str, Any]]:
@@ -117,6 +173,21 @@ def stage_bytes(out: Path) -> list[dict[str, Any]]:
             }
         )
     return told
+
+
+def _hidden(folder: Path) -> dict[str, dict[str, Any]]:
+    tags = pq.read_table(folder / "tags.parquet").to_pylist()
+    return {tag["key"]: tag for tag in tags if tag["kind"] == "evaluation picture" and not tag["fault"]}
+
+
+@functools.cache
+def _samples(path: Path) -> dict[str, bytes]:
+    """The pictures of a shard by their keys."""
+    reader = TarReader(path)
+    return {
+        sample.key: next(reader.read(*span) for ending, span in sample.parts.items() if ending not in ("txt", "json"))
+        for sample in reader.index().samples
+    }
 
 
 def _rows(stage: Path) -> list[tuple[str, str]]:
