@@ -28,7 +28,7 @@ class Site:
                 path = head.split(b" ", 2)[1].decode()
                 if not await self._answer(path, writer):
                     break
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError):
             pass
         finally:
             writer.close()

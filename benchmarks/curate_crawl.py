@@ -58,6 +58,7 @@ rules = []
 seconds_silent = 5.0
 retries = 1
 back_off = 0.2
+max_host_failures = 1000
 [pictures]
 min_side = 0
 max_aspect = 1000.0
