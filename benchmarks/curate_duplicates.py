@@ -2,7 +2,7 @@
 
     python benchmarks/curate_duplicates.py DATA [--parts kinds choice copies scaled clusters large] [--model NAME]
 
-DATA holds the shared evaluation sets. Thresholds are chosen on pictures of CHOSEN_ON (parts "kinds", with every third
+DATA holds the shared evaluation sets. Thresholds are chosen on pictures of CHOSEN_ON (parts "kinds", with every ninth
 embedded drawing, and "choice", every fourth picture) and reported on 10,000 others, those of REPORTED_ON ("copies"): of
 100 drawn pictures a copy by each change, saved as a JPEG of quality 90 unless the change is the quality. A copy is
 found where it is near its original; a false alarm is a pair of a copy with another picture, or of two of the 10,000.
@@ -61,11 +61,12 @@ def main() -> None:
     names = ["kinds", "choice", "copies", "scaled", "clusters", "large"]
     parser.add_argument("--parts", nargs="+", choices=names, default=names)
     parser.add_argument("--model", default="diptych-photo")
+    parser.add_argument("--featured", type=int, default=PICTURES, help="how many of the pictures the model sees")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "curate_duplicates")
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
     args.cache.mkdir(parents=True, exist_ok=True)
-    bench = Bench(args.data, args.model, args.cache)
+    bench = Bench(args.data, args.model, args.featured, args.cache)
     measured = {part: getattr(bench, part)() for part in args.parts}
     before = json.loads(args.out.read_text()) if args.out.exists() else {}
     result = {
@@ -82,8 +83,8 @@ def main() -> None:
 class Bench:
     """The parts; what one has described the others take from the cache."""
 
-    def __init__(self, data: Path, model: str, cache: Path) -> None:
-        self.data, self.model, self.cache = data, model, cache
+    def __init__(self, data: Path, model: str, featured: int, cache: Path) -> None:
+        self.data, self.model, self.featured, self.cache = data, model, featured, cache
 
     def kinds(self) -> dict[str, Any]:
         """Kinds of hash on photographs and on drawings."""
@@ -114,7 +115,7 @@ class Bench:
         return {"copied": COPIED, **self.recalls("chosen")}
 
     def copies(self) -> dict[str, Any]:
-        return {"pictures": PICTURES, "copied": COPIED, **self.recalls("reported"), "stages": self.chains()}
+        return {"copied": COPIED, **self.recalls("reported"), "stages": self.chains()}
 
     def recalls(self, which: str) -> dict[str, Any]:
         """For each change the share of copies that are near their original, and what is near besides."""
@@ -141,7 +142,8 @@ class Bench:
                     "false by features": {c: int((all_cosines >= c).sum()) for c in COSINES},
                 }
             )
-        return {"near among different": among, "changes": rows}
+        with_features = int((features != 0).any(axis=1).sum())
+        return {"pictures": len(base), "with features": with_features, "near among different": among, "changes": rows}
 
     def chains(self) -> dict[str, Any]:
         """What the stages drop of all pictures with all copies, and how far a dropped one is from what is kept."""
@@ -165,6 +167,7 @@ class Bench:
             cosine = (features[i] * features[j]).sum(axis=1)
             family = np.array([key.split("-")[0] for key in rows["key"].to_pylist()])
             result[stage.name] = {
+                "options": str(stage),
                 "dropped": len(better),
                 "steps": np.bincount(steps).tolist(),
                 "most bits from what is kept": int(apart.max()) if stage.name == "duplicates-look" else None,
@@ -177,7 +180,7 @@ class Bench:
         """Bits in which hashes of JPEGs decoded at a part of their size differ from those of the whole."""
         draw = np.random.default_rng(SEED)
         bits = []
-        for data in itertools.islice(self.pictures(CHOSEN_ON), 300):
+        for data in itertools.islice(self.pictures(CHOSEN_ON), 0, None, 39):
             large = np.asarray(opened(data).resize((1600, 1200), Image.Resampling.BICUBIC), np.float32)
             grain = draw.standard_normal((1200, 1600, 1), dtype=np.float32) * 7
             file = io.BytesIO()
@@ -251,21 +254,32 @@ class Bench:
         """The pictures, their copies by change, and which were copied; described once and kept in the cache."""
         pictures = list(self.pictures(REPORTED_ON)) if which == "reported" else list(self.pictures(CHOSEN_ON))[::4]
         drawn = np.random.default_rng(SEED).permutation(len(pictures))[:COPIED]
-        tables = []
-        for change, make in {"": None, **CHANGES}.items():
-            chosen = np.arange(len(pictures)) if make is None else drawn
-            some = np.array_split(chosen, -(-len(chosen) // 500))
-            parts = [self.part(f"{which}-{change or 'all'}-{n}", pictures, rows, make) for n, rows in enumerate(some)]
-            tables.append(pa.concat_tables(parts))
-        return tables[0], dict(zip(CHANGES, tables[1:], strict=True)), drawn
+        featured = np.union1d(np.arange(min(self.featured, len(pictures))), drawn)
+        base = self.part(f"{which}-hashes", pictures, model=None)
+        some = [
+            self.part(f"{which}-{len(featured)}-{rows[0]}", [pictures[i] for i in rows], model=self.model)
+            for rows in np.array_split(featured, -(-len(featured) // 500))
+        ]
+        known = pa.concat_tables(some)["features"]
+        features = np.zeros((len(pictures), known.type.list_size), np.float16)  # nobody is near to what is 0
+        features[featured] = np.stack(known.to_numpy())
+        base = base.append_column(
+            "features", pa.FixedSizeListArray.from_arrays(features.reshape(-1), features.shape[1])
+        )
+        changed = {
+            change: self.part(f"{which}-{change}", [make(opened(pictures[i])) for i in drawn], model=self.model)
+            for change, make in CHANGES.items()
+        }
+        for change, table in changed.items():
+            keys = pa.array([f"{i:06d}-{change}" for i in drawn])
+            changed[change] = table.set_column(0, table.schema.field("key"), keys).select(base.column_names)
+        return base, changed, drawn
 
-    def part(
-        self, name: str, pictures: list[bytes], which: np.ndarray, make: Callable[[Image.Image], bytes] | None
-    ) -> pa.Table:
+    def part(self, name: str, pictures: list[bytes], *, model: str | None) -> pa.Table:
         path = self.cache / f"{name}.arrow"
         if not path.exists():
-            files = {f"{i:06d}-{name}": make(opened(pictures[i])) if make else pictures[i] for i in which}
-            table = Describe(model=self.model).apply(with_pictures(files), Whole()).kept
+            files = {f"{i:06d}": data for i, data in enumerate(pictures)}
+            table = Describe(model=model).apply(with_pictures(files), Whole()).kept
             with atomic_file(path) as aside, pa.ipc.new_file(str(aside), table.schema) as writer:
                 writer.write_table(table)
         with pa.OSFile(str(path), "rb") as file:
@@ -279,7 +293,7 @@ class Bench:
 
     def drawings(self) -> Iterator[bytes]:
         paths = [path for name in ("emoji", "icons") for path in sorted(data_path(f"embedded:{name}").glob("*.tar*"))]
-        return itertools.islice((data for path in paths for data in pictures_of(path)), 0, None, 3)
+        return itertools.islice((data for path in paths for data in pictures_of(path)), 0, None, 9)
 
 
 BOTH = tuple(itertools.product((4, 6, 8), (0.94, 0.95, 0.96)))
@@ -390,7 +404,8 @@ def columns(rows: pa.Table) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
     features = (
         np.stack(rows["features"].to_numpy()).astype(np.float32) if "features" in rows.column_names else np.empty(0)
     )
-    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    features = np.divide(features, lengths, out=features, where=lengths > 0)
     return (rows["look"].to_numpy(), rows["look_mirrored"].to_numpy()), features
 
 

@@ -89,7 +89,8 @@ class BadServer:
             writer.write(_whole(self.files[unquote(rest)]))
             return True
         if deed == "status":
-            writer.write(_whole(_PAGE, int(rest), b"ETag: x\r\n"))
+            status, _, robots = rest.partition("/")
+            writer.write(_whole(_PAGE, int(status), f"ETag: x\r\nX-Robots-Tag: {robots or 'all'}\r\n".encode()))
             return True
         if deed == "once":
             status, _, then = rest.partition("/")
@@ -219,7 +220,7 @@ async def _packed(server: BadServer, writer: asyncio.StreamWriter, rest: str) ->
 
 
 async def _bomb(server: BadServer, writer: asyncio.StreamWriter, rest: str) -> bool:
-    writer.write(_whole(_gzip(bytes(30_000_000)), 200, b"Content-Encoding: gzip\r\n"))
+    writer.write(_whole(_BOMB, 200, b"Content-Encoding: gzip\r\n"))
     return True
 
 
@@ -260,6 +261,9 @@ _DEEDS: Mapping[str, Deed] = {
 def _gzip(data: bytes) -> bytes:
     packer = zlib.compressobj(wbits=31)
     return packer.compress(data) + packer.flush()
+
+
+_BOMB = _gzip(bytes(30_000_000))
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diptych.curate.balance import (
-    BALANCE_RULES,
     COUNTS,
     FACTS,
     Balance,
@@ -179,7 +178,7 @@ def test_draws_of_one_pair_are_independent_among_queries_and_seeds():
 
 def test_the_ledger_names_the_rarest_query_of_what_is_dropped(path):
     rows = rows_of([[0, 3]] * 900 + [[0]] * 600 + [[]])
-    for rule, limit in ((Balance, "2 pairs a query, by draws"), (Cap, "2 pairs a query at most")):
+    for rule, limit in ((Balance, "2 pairs a query by draws"), (Cap, "2 pairs a query at most")):
         _, judged = run(rule(queries=path, t=2), [rows])
         assert judged.dropped.schema == DROPPED
         assert set(judged.dropped["cause"].to_pylist()) == {"balance"}
@@ -256,6 +255,19 @@ def test_languages_are_balanced_each_by_itself(path):
         assert kept["en", 0] < 60
 
 
+def test_a_language_that_matches_nothing_is_no_trouble(path):
+    rows = rows_of([[0], [], [0], [1]], ["en", "fr", None, "en"])
+    for rule in (Balance, Cap):
+        _, judged = run(rule(queries=path, t=5, per_language=True), [rows.slice(0, 2), rows.slice(2)])
+        assert judged.kept["queries"].to_pylist() == [[0], [0], [1]]
+        assert judged.dropped["limit"].to_pylist()[0].endswith(" in en, elsewhere as large a tail")
+
+
+def test_rows_of_one_key_are_capped_too(path):
+    rows = pa.concat_tables([rows_of([[0]])] * 5)
+    assert len(run(Cap(queries=path, t=2), [rows.slice(0, 3), rows.slice(3)])[1].kept) == 2
+
+
 def test_a_reference_language_without_matches_is_told(path):
     with pytest.raises(ConfigError, match=r"no text in en matches a query\. Languages: de, fr\."):
         run(Balance(queries=path, per_language=True), [rows_of([[0], [1]], ["fr", "de"])])
@@ -268,7 +280,6 @@ def test_a_t_that_keeps_nothing_is_refused(rule):
 
 
 def test_the_rules_are_stages_of_their_kinds(path):
-    assert {"metaclip": Balance, "cap": Cap} == BALANCE_RULES
     assert isinstance(Balance(queries=path), Counting)
     assert not isinstance(Balance(queries=path), Grouping)
     assert isinstance(Cap(queries=path), Counting)

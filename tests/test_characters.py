@@ -7,7 +7,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diptych.curate.characters import DENSE, DIGIT, LETTER, SPACE, Characters, before, mixed, most_frequent
+from diptych.curate.characters import DENSE, DIGIT, LETTER, SPACE, Characters, before, hashes_of, mixed, most_frequent
 
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), max_size=8)
 
@@ -100,6 +100,9 @@ def test_a_hash_does_not_depend_on_what_stands_beside_it():
     texts = ["a red kite", "小狗", "x" * 1000]
     together = Characters.of(pa.array(texts)).hashes()
     assert together.tolist() == [Characters.of(pa.array([text])).hashes()[0] for text in texts]
+    many = pa.chunked_array([texts * 3000, texts])
+    assert hashes_of(many).tolist() == together.tolist() * 3001
+    assert hashes_of(pa.array([], pa.string())).tolist() == []
 
 
 def test_mixing_is_that_of_splitmix64():

@@ -1,6 +1,8 @@
 """curate/columns.py: rows of pairs."""
 
-from diptych.curate.columns import PAIRS, pair_key, pairs_table
+import pyarrow as pa
+
+from diptych.curate.columns import PAIRS, pair_key, pairs_table, with_column
 
 
 def test_a_key_is_of_the_address_and_the_text_and_of_nothing_else():
@@ -13,3 +15,11 @@ def test_what_a_row_leaves_out_is_null():
     assert table.schema == PAIRS
     assert table.to_pylist()[0]["place"] is None
     assert table.to_pylist()[0]["source"] == 3
+
+
+def test_a_column_takes_the_place_of_its_namesake_or_the_last():
+    rows = pairs_table([{"key": "a", "text": "b", "source": 0}])
+    both = with_column(with_column(rows, "text", pa.array(["c"])), "more", pa.array([1]))
+    assert both.column_names == [*rows.column_names, "more"]
+    assert both["text"].to_pylist() == ["c"]
+    assert both.schema.field("text") == rows.schema.field("text")

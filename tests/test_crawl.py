@@ -1,13 +1,14 @@
 """curate/crawl.py: what is asked for, how often, and what a site's rules say to it."""
 
 import asyncio
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from bad_server import BadServer, serving
-from diptych.curate.crawl import Crawler, _retry_after
+from diptych.curate.crawl import Crawler, Turns, _retry_after
 from diptych.curate.fetch_causes import FetchError
 from diptych.curate.fetch_options import Fetch
 from diptych.curate.http_client import HttpAnswer, HttpClient
@@ -25,9 +26,9 @@ def fetch(server: BadServer, urls: Sequence[str], **options: Any) -> list[str]:
 
     async def run() -> list[str]:
         hosts = (f"*.org:{server.port}",)
-        values = Fetch(**{"allow_hosts": hosts, "back_off": 0.001, "seconds_silent": 0.3, **options})
+        values = Fetch(**{"allow_hosts": hosts, "back_off": 0.001, "seconds_silent": 20.0, **options})
         async with HttpClient(values, resolve=everywhere_here) as client:
-            crawler = Crawler(values, client)
+            crawler = Crawler(values, client, Turns(values))
             full = (f"http://{host}:{server.port}/{path}" for host, _, path in (url.partition("/") for url in urls))
             found = await asyncio.gather(*map(crawler.fetch, full), return_exceptions=True)
             return [one.cause if isinstance(one, FetchError) else one.decode() for one in found]  # type: ignore
@@ -114,14 +115,49 @@ def test_a_header_that_opts_out_is_seen_before_the_body_and_only_if_that_is_resp
         assert fetch(server, [url], respect_opt_out=False) == [A]
 
 
+def test_what_the_headers_of_an_error_page_say_is_no_word_on_the_picture():
+    with serving(BadServer(FILES)) as server:
+        assert fetch(server, ["site.org/status/404/noindex", "site.org/status/200/noindex"]) == ["http 404", "opt-out"]
+
+
 def test_hosts_do_not_wait_for_each_other():
     """One host answers nothing; the rows of the other come, though there are fewer connections than rows."""
     with serving(BadServer(FILES)) as server:
         urls = [f"dead.org/silence?{number}" for number in range(8)] + ["good.org/file/a"]
         options = {"connections": 3, "per_host": 2, "retries": 0, "respect_robots": False, "respect_opt_out": False}
-        found = fetch(server, urls, max_host_failures=4, **options)
+        found = fetch(server, urls, max_host_failures=4, seconds_silent=1.0, **options)
         assert found[-1] == A
         assert sorted(set(found[:-1])) == ["host gave up", "timeout"]
+
+
+def test_no_host_is_remembered_that_nobody_waits_for():
+    async def run() -> tuple[int, int]:
+        turns = Turns(Fetch(delay=0.05))
+        for number in range(5):
+            async with turns.turn(f"h{number}.org"):
+                pass
+        while_they_rest = len(turns._hosts)
+        await asyncio.sleep(0.2)
+        return while_they_rest, len(turns._hosts)
+
+    assert asyncio.run(run()) == (5, 0)
+
+
+def test_between_two_requests_to_a_host_is_the_delay():
+    """By the loop's clock, which is the one that is waited by."""
+
+    async def run() -> list[float]:
+        turns, begun = Turns(Fetch(delay=0.05, per_host=4)), []
+
+        async def one(host: str) -> None:
+            async with turns.turn(host):
+                begun.append(asyncio.get_running_loop().time())
+
+        await asyncio.gather(*(one("a.org") for _ in range(4)))
+        return begun
+
+    begun = asyncio.run(run())
+    assert all(later - earlier > 0.04 for earlier, later in itertools.pairwise(begun))
 
 
 def test_a_success_in_between_forgives_a_host_its_faults():

@@ -182,7 +182,7 @@ def test_plain_pictures_are_nobodys_duplicates():
 
 
 def test_a_row_is_dropped_for_the_best_near_it_and_chains_are_not_closed():
-    steps = [(1 << 4 * i) - 1 for i in range(4)]  # each 4 bits from the one before, and from none else within 6
+    steps = [(1 << 4 * i) - 1 for i in range(4)]  # each 4 bits from the one before, and 8 from the next but one
     falling = looking(steps, width=[4, 3, 2, 1], height=[1] * 4)
     assert verdict(run_grouping(SameLook(), falling)) == {key(1): key(0), key(2): key(1), key(3): key(2)}
     valley = looking(steps, width=[3, 1, 2, 4], height=[1] * 4)

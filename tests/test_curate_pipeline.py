@@ -4,9 +4,7 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from curating import Common, Draw, Dull, Fails, SameWord, Short, curated, digest
 from diptych.curate.ledger import read_ledger
 from diptych.errors import ConfigError, DataError
 from diptych.pairs.sources import Source, open_pairs
+from processes import started, wait_until
 
 
 def whole_pipeline(tmp_path, **options):
@@ -177,11 +176,8 @@ def test_killed_at_any_moment_it_comes_to_the_same_shards(tmp_path):
     script.write_text(KILLED)
     words = [sys.executable, str(script), str(tmp_path), str(Path(__file__).parent)]
     for moment in random.Random(0).sample(range(12), 6):
-        with subprocess.Popen(words, start_new_session=True) as process:
-            end = time.monotonic() + 120
-            while process.poll() is None and count_parts(tmp_path / "out") < 4 * moment:
-                assert time.monotonic() < end
-                time.sleep(0.005)
+        with started(words, start_new_session=True) as process:
+            wait_until(lambda: process.poll() is not None or count_parts(tmp_path / "out") >= 4 * moment)  # noqa: B023
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     assert curated(whole_pipeline(tmp_path), tmp_path / "out", workers=2) == undisturbed

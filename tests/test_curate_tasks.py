@@ -11,7 +11,7 @@ from curating import Dull, SameWord
 from diptych.curate.columns import pairs_table
 from diptych.curate.stage import Judged, dropped
 from diptych.curate.tasks import ApplyPart, ResolveBucket, ScatterPart, has_causes, write_part
-from diptych.curate.work import PICTURES_AT_ONCE, Rows, part_folder, read_table, sizes_file
+from diptych.curate.work import PICTURES_AT_ONCE, PartedRows, part_folder, read_table, sizes_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ def rows_with_pictures(folder, texts):
     table = table.append_column("picture", pa.array([text.encode() for text in texts], pa.binary()))
     write_part(part_folder(folder, 0), [Judged(kept=table, dropped=dropped(pa.array(["x"]), "cause"))])
     sizes_file(folder).write_text(json.dumps([len(texts)]))
-    return Rows(folder=folder, pictures=folder)
+    return PartedRows(folder=folder, pictures=folder)
 
 
 def test_a_part_counts_what_it_read_kept_and_dropped_by_cause(tmp_path):

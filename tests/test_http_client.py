@@ -112,7 +112,7 @@ def test_a_slow_name_server_holds_up_only_its_own_names_and_not_the_end():
         return ["10.0.0.1"]
 
     async def run() -> list[str]:
-        async with HttpClient(Fetch(lookups=2, seconds_dns=0.3), resolve=names) as client:
+        async with HttpClient(Fetch(lookups=2, seconds_dns=1.0), resolve=names) as client:
             hosts = ["slow", *(f"quick{number}" for number in range(5))]
             asked = (client.get(WebAddress.read(f"http://{host}.org/"), Wanted(max_bytes=9)) for host in hosts)
             found = await asyncio.gather(*asked, return_exceptions=True)
@@ -129,7 +129,7 @@ def test_our_own_queue_of_names_is_no_slow_name_server():
         return ["10.0.0.1"]
 
     async def run() -> set[str]:
-        async with HttpClient(Fetch(lookups=1, seconds_dns=0.4), resolve=names) as client:
+        async with HttpClient(Fetch(lookups=1, seconds_dns=0.7), resolve=names) as client:
             asked = (client.get(WebAddress.read(f"http://h{number}.org/"), Wanted(max_bytes=9)) for number in range(8))
             return {getattr(error, "cause", "") for error in await asyncio.gather(*asked, return_exceptions=True)}
 

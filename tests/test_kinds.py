@@ -12,7 +12,7 @@ from diptych.eval.measure import evaluate_zero_shot, kind_of, open_task
 from diptych.eval.result import Result, interval_of, metric_of
 from diptych.eval.tasks import Kind, Prompts
 from diptych.sets.captioned import read_retrieval
-from test_tasks import task
+from test_eval_tasks import task
 from toys import ToyEncoder, draw, nine_kinds, pack, png
 
 

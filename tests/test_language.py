@@ -103,3 +103,7 @@ def test_limits_and_wrong_options_are_told():
     assert Languages(languages=("en",), undetermined="drop").limit == "in en"
     with pytest.raises(ConfigError, match="min_confidence must be a share"):
         Languages(min_confidence=50)
+    for wrong in ("English", "en-US", "EN"):
+        with pytest.raises(ConfigError, match=f"such as \"en\". Got '{wrong}'"):
+            Languages(languages=("de", wrong))
+    assert Languages(languages=("eng_Latn", "ceb")).languages == ("eng_Latn", "ceb")

@@ -21,8 +21,8 @@ from diptych.sets.captioned import read_retrieval
 from diptych.sets.labelled import LabelledImages
 from diptych.sets.open import read_labelled
 from diptych.weights.bundle import Bundle
+from test_eval_tasks import task
 from test_kinds import Encoder
-from test_tasks import task
 from toys import draw
 
 

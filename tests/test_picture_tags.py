@@ -164,6 +164,8 @@ def test_a_copy_for_browsers_without_scripts_is_counted_as_one():
     assert (len(read(before).kept), causes(read(before))) == (1, {"noscript copy": 1})
     alone = '<img src="data:," alt="a dog"><noscript><img src="a.jpg" alt="a dog"></noscript>'
     assert (pairs(read(alone)), causes(read(alone))) == ([(HERE + "a.jpg", "a dog")], {"data URL": 1})
+    several = alone + alone.replace("a.jpg", "b.jpg")
+    assert [url for url, _ in pairs(read(several))] == [HERE + "a.jpg", HERE + "b.jpg"]
 
 
 def test_what_is_not_shown_is_counted_or_is_no_tag():
@@ -307,6 +309,11 @@ def test_a_page_with_much_in_it_is_not_taken_for_a_hostile_one():
         f"<tr><td class=a><a href='/{n}'><img src='{n}.jpg' alt='picture {n}'></a></td></tr>" for n in range(5000)
     )
     assert is_slow(f"<table>{rows}</table><ul>{'<li>x' * 5000}</ul>".encode()) is None
+    script = "if(a<b){c='<div>'+d}" * 9000
+    paths = '<svg viewBox="0 0 9 9">' + '<path d="M 1 2 3"/><g><circle r=1 /></g>' * 5000 + "</svg>"
+    for plain in (f"<script>{script}</script>", f"<!-- {script} -->", f"<STYLE>{script}</style>", paths):
+        assert is_slow(f"{plain}<img src=a alt=x>".encode()) is None
+        assert is_slow(f"{plain}{'<div/>' * 4000}".encode()) is not None
     assert len(read(f"<table>{rows}</table>").kept) == 5000
 
 

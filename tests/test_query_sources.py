@@ -36,6 +36,23 @@ def test_bigrams_are_chosen_by_number_or_by_bits(tmp_path):
     assert list(words_and_bigrams([path], least=9)[1].texts) == []
 
 
+def test_no_line_is_lost_between_chunks(tmp_path, monkeypatch):
+    monkeypatch.setattr("diptych.curate.query_sources._CHUNK", 2)
+    path = tmp_path / "a.txt"
+    path.write_text("a\nb\nc\nd\ne\n")
+    assert list(words_and_bigrams([path], least=1)[0].texts) == ["a", "b", "c", "d", "e"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"text", gzip.compress(b"golden dogs\n" * 99)[:-9], b"\x1f\x8b\x08\x00" + b"x" * 40]
+)
+def test_what_gzip_did_not_pack_whole_is_told(tmp_path, content):
+    path = tmp_path / "a.txt.gz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.txt\.gz cannot be read: "):
+        words_and_bigrams([path])
+
+
 def test_words_beyond_the_number_wanted_are_left_out(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("b b b a a c c\n", encoding="utf-8")
@@ -82,24 +99,28 @@ def test_what_is_no_wordnet_is_told(tmp_path):
         wordnet(tmp_path)
 
 
-def test_packages_give_words_bigrams_and_cities_best_first():
-    words, bigrams, cities = packaged(words=1000, bigrams=500)
-    assert len(words.texts) == 1000
+@pytest.fixture(scope="module")
+def of_packages():
+    return packaged()
+
+
+def test_packages_give_words_bigrams_and_cities_best_first(of_packages):
+    words, bigrams, cities = of_packages
+    assert (len(words.texts), len(bigrams.texts)) == (251_465, 100_646)
     assert words.texts[0] == "the"
-    assert len(bigrams.texts) == 500
     assert cities.texts[0] == "Shanghai"
     assert "CC BY-SA 4.0" in words.licence
     assert "CC BY 4.0" in cities.licence
 
 
-def test_more_bits_mean_fewer_bigrams():
-    number = len(packaged(words=1, bigrams=100_646)[1].texts)
-    assert number == 100_646
-    chosen = packaged(words=1, pmi=10.0)[1]
-    assert 0 < len(chosen.texts) < number
-    assert chosen.rule == "mutual information from 10.00 bits on"
-    assert "mutatis mutandis" in chosen.texts
-    assert "of the" not in chosen.texts
+def test_fewer_words_and_more_bits_are_the_best_of_more(of_packages):
+    words, bigrams, _ = packaged(words=100, pmi=10.0)
+    assert list(words.texts) == list(of_packages[0].texts[:100])
+    assert 0 < len(bigrams.texts) < 100_646
+    assert list(bigrams.texts) == list(of_packages[1].texts[: len(bigrams.texts)])
+    assert bigrams.rule == "mutual information from 10.00 bits on"
+    assert "mutatis mutandis" in bigrams.texts
+    assert "of the" not in bigrams.texts
 
 
 def test_a_package_that_is_missing_names_the_extra(monkeypatch):

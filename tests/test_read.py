@@ -62,9 +62,14 @@ def test_kinds_are_told_by_the_files(crawl, tmp_path, pair_shards):
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "part.jsonl").write_text('{"url": "https://a.example/1", "text": "x"}\n')
     (tmp_path / "p.csv").write_text("file_name,text\na.png,a cross\n")
-    paths = [crawl / "warc", crawl / "wat", tmp_path / "t", tmp_path / "p.csv", pair_shards, "embedded:emoji"]
-    kinds = [pieces([PairSource(path=str(path))], 10**6)[0].kind for path in paths[:5]]
-    assert kinds == ["warc", "wat", "table", "pairs", "pairs"]
+    paths = [crawl / "warc", crawl / "wat", tmp_path / "t", tmp_path / "p.csv", pair_shards, "embedded:twemoji"]
+    kinds = [pieces([PairSource(path=str(path))], 10**6)[0].kind for path in paths]
+    assert kinds == ["warc", "wat", "table", "pairs", "pairs", "pairs"]
+    (tmp_path / "three.tsv").write_text("a dog\thttps://a.example/1\ten\n")
+    with pytest.raises(ConfigError, match="If it is a table of addresses, set kind to table in the source"):
+        pieces([PairSource(path=str(tmp_path / "three.tsv"))], 10)
+    with pytest.raises(ConfigError, match=r"three\.tsv has no header, and 3 columns"):
+        pieces([PairSource(path=str(tmp_path / "three.tsv"), kind="table")], 10)
     with pytest.raises(ConfigError, match="WARC and WAT files, which tell of the same pages"):
         pieces([PairSource(path=str(crawl))], 10)
     assert [p.kind for p in pieces([PairSource(path=str(crawl), kind="wat")], 10)] == ["wat", "wat"]
@@ -237,6 +242,7 @@ def test_options_are_those_of_a_recipe(tmp_path):
         ({"opt_outs": ["robots"]}, "sources.opt_outs must be some of noai"),
         ({"page_mb": 0}, "sources.page_mb must be above 0"),
         ({"path": ""}, "sources.path must be a file"),
+        ({"separator": "::"}, "sources.separator must be one character"),
         ({"kind": "html"}, "sources.kind must be one of"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -26,7 +26,7 @@ from diptych.train import run
 from diptych.train.log import read_log
 from diptych.train.recipe import TrainRecipe
 from diptych.train.trainer import train
-from test_pipeline import stream
+from test_pairs_pipeline import stream
 
 pytest.importorskip("fsspec", reason="the extra remote is not installed")
 pytest.importorskip("aiohttp", reason="the extra remote is not installed")

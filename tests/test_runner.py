@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from diptych.curate.runner import LocalRunner
 from diptych.errors import ConfigError, DataError
+from processes import started, wait_until
 
 
 @dataclass(frozen=True)
@@ -72,20 +72,17 @@ def test_a_worker_ends_with_its_parent(tmp_path):
     )
     script = tmp_path / "parent.py"
     script.write_text(code)
-    with subprocess.Popen(
-        [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with started([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout
         worker = int(process.stdout.readline())
         process.kill()
         process.wait()
-    for _ in range(600):
-        state = Path(f"/proc/{worker}/stat")
-        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
-            break
-        time.sleep(0.05)
-    else:
-        pytest.fail("the worker is still there")
+        wait_until(lambda: has_ended(worker))
+
+
+def has_ended(number: int) -> bool:
+    state = Path(f"/proc/{number}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def test_workers_are_at_least_one():

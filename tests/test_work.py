@@ -7,7 +7,7 @@ import pyarrow as pa
 from diptych.curate.columns import pairs_table
 from diptych.curate.stage import Judged, dropped
 from diptych.curate.tasks import write_part
-from diptych.curate.work import PICTURES_AT_ONCE, Rows, part_folder, sizes_file
+from diptych.curate.work import PICTURES_AT_ONCE, PartedRows, part_folder, sizes_file
 
 
 def leave(folder, *sizes):
@@ -20,7 +20,7 @@ def leave(folder, *sizes):
         write_part(part_folder(folder, part), [Judged(kept=table, dropped=dropped(pa.array([], pa.string()), ""))])
         first += size
     sizes_file(folder).write_text(json.dumps(sizes))
-    return Rows(folder=folder, pictures=folder)
+    return PartedRows(folder=folder, pictures=folder)
 
 
 def keys(rows):
@@ -31,16 +31,16 @@ def test_rows_come_in_their_parts_or_cut_anew(tmp_path):
     rows = leave(tmp_path, 3, 0, 2, 4)
     assert [len(some) for some in keys(rows)] == [3, 0, 2, 4]
     for size in (1, 2, 4, 9, 20):
-        cut = keys(Rows(folder=tmp_path, part_rows=size))
+        cut = keys(PartedRows(folder=tmp_path, part_rows=size))
         assert [key for some in cut for key in some] == [str(number) for number in range(9)]
         assert {len(some) for some in cut[:-1]} <= {size}
 
 
 def test_no_rows_are_one_part_without_rows(tmp_path):
     leave(tmp_path, 0, 0)
-    rows = Rows(folder=tmp_path, part_rows=5)
+    rows = PartedRows(folder=tmp_path, part_rows=5)
     assert keys(rows) == [[]]
-    assert rows.table(0).schema == Rows(folder=tmp_path).table(0).schema
+    assert rows.table(0).schema == PartedRows(folder=tmp_path).table(0).schema
 
 
 def test_pictures_come_with_their_rows_some_at_a_time(tmp_path):

@@ -330,8 +330,8 @@ def _add(row: Mapping[str, Any], place: str, columns: AddressColumns, collected:
     try:
         captions = [caption for name in columns.texts for caption in _captions(row.get(name))]
         text = as_text(captions)
-        if any(not one.isascii() and _BROKEN.search(one) for one in (*captions, written)):
-            fault = fault or "not UTF-8"
+        if not written.isascii() or not all(map(str.isascii, captions)):
+            fault = fault or ("not UTF-8" if any(map(_BROKEN.search, (written, *captions))) else None)
     except DataError:
         fault = fault or "text is no text"
     if not fault and not text:
@@ -339,18 +339,16 @@ def _add(row: Mapping[str, Any], place: str, columns: AddressColumns, collected:
     if fault:
         collected.drop(url if url and fault_of(url) is None else place, text, fault)
         return
-    licence = row.get(columns.licence)
-    page = row.get(columns.page)
     collected.keep(
         url,
         text,
         url=url,
-        page=plain_address(page) or None if isinstance(page, str) else None,
-        licence=_licence(licence) if isinstance(licence, str) else None,
-        language=language_of(row.get(columns.language)),
-        width=pixels_of(row.get(columns.width)),
-        height=pixels_of(row.get(columns.height)),
-        listed_sha256=sha256_of(row.get(columns.sha256)),
+        page=_page(row[columns.page]) if columns.page in row else None,
+        licence=_licence(row[columns.licence]) if columns.licence in row else None,
+        language=language_of(row[columns.language]) if columns.language in row else None,
+        width=pixels_of(row[columns.width]) if columns.width in row else None,
+        height=pixels_of(row[columns.height]) if columns.height in row else None,
+        listed_sha256=sha256_of(row[columns.sha256]) if columns.sha256 in row else None,
     )
 
 
@@ -358,6 +356,10 @@ def _captions(value: Any) -> Sequence[str]:
     return (value,) if isinstance(value, str) else texts_of(value)
 
 
-def _licence(value: str) -> str | None:
-    text = clean_text(value)
+def _page(value: Any) -> str | None:
+    return plain_address(value) or None if isinstance(value, str) else None
+
+
+def _licence(value: Any) -> str | None:
+    text = clean_text(value) if isinstance(value, str) else ""
     return None if text.lower() in _UNKNOWN else text

@@ -70,8 +70,7 @@ class Balance:
         matches = _Matches(rows, whole.facts, self.per_language)
         drawn = draws(rows["key"], self.seed)[matches.row]
         through = uniform(mixed(drawn, matches.query)) < matches.t / np.maximum(matches.count, matches.t)
-        limit = f"{self.t:,} pairs a query, by draws"
-        return matches.judged(rows, through, self.queries, limit)
+        return matches.judged(rows, through, self.queries, _limit(self, "by draws"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,18 +124,15 @@ class Cap:
         )
 
     def resolve(self, members: pa.Table, whole: Whole) -> pa.Table:
-        """The rows among the t smallest draws of a query. Of equal draws at the limit none is: at most t are kept."""
+        """The rows among the t smallest draws of a query. Rows of one key draw alike; of these the first come first."""
         assert whole.facts is not None
-        fact, draw = members["fact"].to_numpy(), members["draw"].to_numpy()
-        t = whole.facts["t"].to_numpy()
-        order = np.lexsort((draw, fact))
-        starts = np.flatnonzero(np.diff(fact[order], prepend=-1))
-        sizes = np.diff(starts, append=len(order))
+        part, row, fact, draw = (members[name].to_numpy() for name in ("part", "row", "fact", "draw"))
+        order = np.lexsort((row, part, draw, fact))
+        mine = fact[order]
+        starts = np.flatnonzero(np.diff(mine, prepend=-1))
+        place = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))  # within its query
         chosen = np.zeros(len(order), bool)
-        for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
-            mine = order[start : start + size]
-            most = int(t[fact[mine[0]]])
-            chosen[mine] = True if size <= most else draw[mine] < draw[mine[most]]
+        chosen[order] = place < whole.facts["t"].to_numpy()[mine]
         return members.select(["part", "row"]).filter(pa.array(chosen))
 
     def apply(self, rows: pa.Table, whole: Whole) -> Judged:
@@ -146,12 +142,17 @@ class Cap:
         chosen = np.zeros(len(rows), bool)
         chosen[whole.verdicts["row"].to_numpy()] = True
         through = (matches.count <= matches.t) | chosen[matches.row]
-        return matches.judged(rows, through, self.queries, f"{self.t:,} pairs a query at most")
+        return matches.judged(rows, through, self.queries, _limit(self, "at most"))
 
 
 def _check(t: int) -> None:
     if t < 1:
         raise ConfigError(f"balance.t must be at least 1, pairs that a query may bring in. Got {t}.")
+
+
+def _limit(stage: Balance | Cap, how: str) -> str:
+    where = f" in {stage.reference}, elsewhere as large a tail" if stage.per_language else ""
+    return f"{stage.t:,} pairs a query {how}{where}"
 
 
 def match_counts(rows: pa.Table, per_language: bool) -> pa.Table:
@@ -168,7 +169,7 @@ def match_counts(rows: pa.Table, per_language: bool) -> pa.Table:
     if per_language:
         language = pc.fill_null(rows["language"], "").take(pc.list_parent_indices(rows["queries"]))
     else:
-        language = pa.array(np.full(len(query), "", object), pa.string())
+        language = pa.repeat("", len(query))
     ones = pa.array(np.ones(len(query), np.int64))
     return _summed(pa.table([language, query, ones], names=COUNTS.names))
 
@@ -300,9 +301,7 @@ class BalanceCurve:
     matches_after: int
     head_share: float  # of the matches
     head_share_after: float
-    points: tuple[
-        tuple[float, float, float], ...
-    ]  # share of the queries, most frequent first; of matches before, after
+    points: tuple[tuple[float, float, float], ...]  # share of queries, the frequent first; of matches before and after
 
     @property
     def head_of_queries(self) -> float:
@@ -323,9 +322,8 @@ def curve(facts: pa.Table, after: pa.Table, queries: int, *, points: int = 60) -
     before, kept = np.zeros(entries, np.int64), np.zeros(entries, np.int64)
     before[: len(facts)] = facts["count"].to_numpy()
     in_head = np.flatnonzero(facts["count"].to_numpy() > facts["t"].to_numpy())
-    kept[_places(after["language"], np.arange(len(after)), after["query"].to_numpy(), facts)] = after[
-        "count"
-    ].to_numpy()
+    places = _places(after["language"], np.arange(len(after)), after["query"].to_numpy(), facts)
+    kept[places] = after["count"].to_numpy()
     order = np.argsort(-before, kind="stable")
     matches, matches_after = int(before.sum()), int(kept.sum())
     sums, sums_after = np.cumsum(before[order]) / max(matches, 1), np.cumsum(kept[order]) / max(matches_after, 1)
@@ -340,6 +338,3 @@ def curve(facts: pa.Table, after: pa.Table, queries: int, *, points: int = 60) -
         head_share_after=int(kept[in_head].sum()) / max(matches_after, 1),
         points=tuple((rank / entries, float(sums[rank - 1]), float(sums_after[rank - 1])) for rank in ranks),
     )
-
-
-BALANCE_RULES = {"metaclip": Balance, "cap": Cap}  # by the names that recipes have for them

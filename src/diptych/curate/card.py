@@ -40,7 +40,7 @@ from diptych.curate.match import queries_of
 from diptych.curate.recipe import CurateRecipe, read_curate_recipe
 from diptych.curate.remove import Removal, all_removed, removed_before
 from diptych.curate.text_patterns import PersonalData
-from diptych.curate.work import Rows, facts_file, mark_after, part_folder, read_table, sizes_file, stage_file
+from diptych.curate.work import PartedRows, facts_file, mark_after, part_folder, read_table, sizes_file, stage_file
 from diptych.data.images import PICTURE_ENDINGS
 from diptych.data.tar import TarReader
 from diptych.errors import DataError, DiptychError
@@ -182,7 +182,7 @@ def _is_of_shards(out: Path) -> bool:
 
 def _tables(folder: Path, columns: tuple[str, ...]) -> Iterator[pa.Table]:
     """The rows that a stage kept, part by part; those of the columns that it has."""
-    for part in range(len(Rows(folder=folder).sizes())):
+    for part in range(len(PartedRows(folder=folder).sizes())):
         path = part_folder(folder, part) / "rows.parquet"
         there = pq.read_schema(path).names
         yield read_table(path, columns=[name for name in columns if name in there])
@@ -264,7 +264,7 @@ def _fetch(folders: list[Path]) -> FetchSummary | None:
         return None
     folder, sizes = folders[number], json.loads(sizes_file(folders[number]).read_text(encoding="utf-8"))
     counts = json.loads((part_folder(folder, 0) / "counts.json").read_text(encoding="utf-8"))
-    rows = Rows(folder=folders[number - 1], part_rows=counts["read"] or 1)
+    rows = PartedRows(folder=folders[number - 1], part_rows=counts["read"] or 1)
     parts = (
         (rows.table(part).select(["key", "url"]), read_table(part_folder(folder, part) / "dropped.parquet"))
         for part in range(len(sizes))

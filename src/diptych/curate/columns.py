@@ -15,6 +15,10 @@
 | `queries` | list of int32 | match | numbers of the queries that the text matches, ascending |
 | `sha256` | string | fetch | of the picture's bytes |
 | `picture` | binary | fetch | its bytes; kept in a file of its own, see `work.py` |
+| `captions_dropped` | int32 | text | captions of the row that the rules over texts took away |
+| `clip_score` | float32 | clip-score | cosine of picture and text, the mean over the captions |
+| `text_area`, `masked_score` | float32 | text-in-pictures | share of the picture that is text; the cosine without it |
+| `notes` | string | people | what was done to the picture's pixels; null where nothing was |
 
 What `describe` adds, its own page says.
 """

@@ -1,12 +1,13 @@
 """Pictures behind addresses, asked for politely: few requests at once to a host, its rules first, redirects by hand.
 
-What is known of hosts (addresses, rules, faults) is kept for one part of the rows and no longer.
+How often a host is asked, and how often it may fail, holds for all parts that a process fetches at once (`Turns`); its
+addresses and rules are kept for one part and no longer.
 """
 
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 
@@ -17,15 +18,80 @@ from diptych.curate.robots import MOST_BYTES, Rules, opt_out_of
 from diptych.curate.web_address import WebAddress
 
 _REDIRECTS = (301, 302, 303, 307, 308)
-_PAUSES = (429, 503)  # statuses that speak for the whole host
-_UNREADABLE = ("truncated", "content encoding", "too large", "bad answer", "host gave up")  # of a robots.txt
+_PAUSES = ("http 429", "http 503")  # speak for the whole host
+_UNREADABLE = ("truncated", "content encoding", "bad answer", "host gave up")  # of a robots.txt
 
 
 @dataclass
 class _Host:
     slots: asyncio.Semaphore
+    users: int = 0
     failures: int = 0  # in a row
     not_before: float = 0.0  # by the loop's clock
+
+
+class Turns:
+    """Whose turn it is: so many requests at once in all, and so many to a host. For one event loop.
+
+    Args:
+        options: `connections`, `per_host`, `delay` and `max_host_failures`.
+    """
+
+    def __init__(self, options: Fetch) -> None:
+        self._options = options
+        self._all = asyncio.Semaphore(options.connections)
+        self._hosts: dict[str, _Host] = {}
+
+    @contextlib.asynccontextmanager
+    async def turn(self, name: str) -> AsyncIterator[None]:
+        """Wait for a turn at a host. Who waits for one host takes no turn from another.
+
+        Raises:
+            FetchError: requests to the host have failed too often, also while this one waited.
+        """
+        host = self._hosts.setdefault(name, _Host(asyncio.Semaphore(self._options.per_host)))
+        host.users += 1
+        loop = asyncio.get_running_loop()
+        try:
+            async with host.slots:
+                self._check(host)
+                while (wait := host.not_before - loop.time()) > 0:
+                    await asyncio.sleep(wait)
+                    self._check(host)
+                host.not_before = loop.time() + self._options.delay
+                async with self._all:
+                    try:
+                        yield
+                    except FetchError as failed:
+                        self._blame(host, failed)
+                        raise
+                    host.failures = 0
+        finally:
+            host.users -= 1
+            if not host.users:
+                loop.call_later(max(0.0, host.not_before - loop.time()), self._forget, name)
+
+    def _check(self, host: _Host) -> None:
+        if host.failures >= self._options.max_host_failures:
+            limit = f"{self._options.max_host_failures} in a row (max_host_failures)"
+            raise FetchError("host gave up", limit=limit)
+
+    def _blame(self, host: _Host, failed: FetchError) -> None:
+        if failed.cause not in FAULTS_OF_HOST:
+            host.failures = 0
+            return
+        host.failures += 1
+        if failed.wait is not None and failed.cause in _PAUSES:
+            if failed.wait > self._options.max_wait:
+                host.failures = self._options.max_host_failures
+            wait = min(failed.wait, self._options.max_wait)
+            host.not_before = max(host.not_before, asyncio.get_running_loop().time() + wait)
+
+    def _forget(self, name: str) -> None:
+        """A run sees millions of hosts; one that nobody waits for needs no room."""
+        host = self._hosts.get(name)
+        if host and not host.users and host.not_before <= asyncio.get_running_loop().time():
+            del self._hosts[name]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +101,18 @@ class _Site:
 
 
 class Crawler:
-    """Fetches files, each with all that politeness asks for. For one event loop.
+    """Fetches the files of one part, each with all that politeness asks for.
 
     Args:
-        options: how many at once, how often, what is respected.
+        options: how often a request is made again, what is respected.
         client: makes the requests.
+        turns: when each is made.
     """
 
-    def __init__(self, options: Fetch, client: HttpClient) -> None:
+    def __init__(self, options: Fetch, client: HttpClient, turns: Turns) -> None:
         self._options = options
         self._client = client
-        self._all = asyncio.Semaphore(options.connections)
-        self._hosts: dict[str, _Host] = {}
+        self._turns = turns
         self._sites: dict[str, asyncio.Task[_Site]] = {}
 
     async def fetch(self, url: str) -> bytes:
@@ -93,43 +159,13 @@ class Crawler:
         return await self._ask_once(address, wanted)
 
     async def _ask_once(self, address: WebAddress, wanted: Wanted) -> HttpAnswer:
-        host = self._hosts.setdefault(address.host, _Host(asyncio.Semaphore(self._options.per_host)))
-        async with host.slots:
-            await self._turn(host)
-            async with self._all:
-                try:
-                    answer = await self._client.get(address, wanted)
-                    if answer.status in (408, 425, 429) or answer.status >= 500:
-                        wait = _retry_after(answer)
-                        value = "" if wait is None else f"Retry-After {wait:.0f} s"
-                        raise FetchError(f"http {answer.status}", value, wait=wait)
-                except FetchError as failed:
-                    self._blame(host, failed)
-                    raise
-        host.failures = 0
-        return answer
-
-    async def _turn(self, host: _Host) -> None:
-        """Wait until a host may be asked, if it is to be asked at all."""
-        loop = asyncio.get_running_loop()
-        while host.failures < self._options.max_host_failures:
-            wait = host.not_before - loop.time()
-            if wait <= 0:
-                host.not_before = loop.time() + self._options.delay
-                return
-            await asyncio.sleep(wait)
-        limit = f"{self._options.max_host_failures} in a row (max_host_failures)"
-        raise FetchError("host gave up", "", limit)
-
-    def _blame(self, host: _Host, failed: FetchError) -> None:
-        if failed.cause not in FAULTS_OF_HOST:
-            host.failures = 0
-            return
-        host.failures += 1
-        if failed.wait is not None and failed.cause in {f"http {status}" for status in _PAUSES}:
-            if failed.wait > self._options.max_wait:
-                host.failures = self._options.max_host_failures
-            host.not_before = max(host.not_before, asyncio.get_running_loop().time() + failed.wait)
+        async with self._turns.turn(address.host):
+            answer = await self._client.get(address, wanted)
+            if answer.status in (408, 425, 429) or answer.status >= 500:
+                wait = _retry_after(answer)
+                value = "" if wait is None else f"Retry-After {wait:.0f} s"
+                raise FetchError(f"http {answer.status}", value, wait=wait)
+            return answer
 
     async def _check_rules(self, address: WebAddress) -> None:
         if not self._options.respect_robots and not self._options.respect_opt_out:

@@ -94,7 +94,7 @@ class SameLook:
     `distance + 1` bands of bits, of which two that are near share one at least.
     """
 
-    distance: int = 6  # bits of 64 in which two hashes may differ
+    distance: int = 4  # bits of 64 in which two hashes may differ; false alarms grow with the square of the pictures
     mirrored: bool = True  # is a mirrored picture the same
     min_detail: float = 2.0  # grey levels: what is plainer has no look of its own, and is left out
     keep: Keep = "largest"

@@ -4,12 +4,13 @@ What a run gets depends on the network; the order of rows and of the ledger is t
 """
 
 import asyncio
+import contextlib
 import functools
 import hashlib
 import io
+import threading
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
@@ -25,7 +26,11 @@ from diptych.data.decoding import decode, read_header
 from diptych.errors import ImageError, ShardError
 
 if TYPE_CHECKING:
+    from diptych.curate.crawl import Turns
     from diptych.pairs.sources import Pairs, Source
+
+
+_MADE_AT_ONCE = 2  # pictures of a part, each of which is decoded whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +50,7 @@ class FetchPictures:
     """Rows with `url` are fetched, rows with `place` read from their source; kept rows gain `sha256` and `picture`."""
 
     name: ClassVar[str] = "fetch"
-    waits: ClassVar[bool] = True
+    waits: ClassVar[bool] = True  # for others: threads of one process judge its parts, so that limits hold for all
 
     options: Fetch = field(default_factory=Fetch)
     sources: "tuple[Source | None, ...]" = ()  # by the rows' number; None where a source holds no pictures
@@ -60,7 +65,7 @@ class FetchPictures:
         columns = [rows[name].to_pylist() for name in ("url", "place", "source", "listed_sha256")]
         wanted = list(zip(*columns, strict=True))
         pages = dict.fromkeys(url for url, *_ in wanted if url is not None)
-        fetched = _run(self._fetch_all(list(pages))) if pages else {}
+        fetched = self._fetch_all(list(pages)) if pages else {}
         outcomes = [
             self._as_listed(fetched[url] if url is not None else self._read(source, place), listed)
             for url, place, source, listed in wanted
@@ -86,13 +91,23 @@ class FetchPictures:
         except (ImageError, ShardError) as error:
             return FetchError(error.cause, str(error)[:200])
 
-    async def _fetch_all(self, urls: Sequence[str]) -> Fetched:
-        from diptych.curate.crawl import Crawler  # aiohttp is loaded where something is fetched
+    def _fetch_all(self, urls: Sequence[str]) -> Fetched:
+        with _network(self.options) as network:
+            work = asyncio.run_coroutine_threadsafe(self._fetch_part(urls, network), network.loop)
+            try:
+                return work.result()
+            except BaseException:  # Ctrl-C reaches this thread and not the one that fetches
+                work.cancel()
+                raise
+
+    async def _fetch_part(self, urls: Sequence[str], network: "_Network") -> Fetched:
+        from diptych.curate.crawl import Crawler, Turns  # aiohttp is loaded where something is fetched
         from diptych.curate.http_client import HttpClient
 
+        network.turns = network.turns or Turns(self.options)
         async with HttpClient(self.options) as client:
-            crawler = Crawler(self.options, client)
-            making = asyncio.Semaphore(2)  # large pictures that are decoded at once
+            crawler = Crawler(self.options, client, network.turns)
+            making = asyncio.Semaphore(_MADE_AT_ONCE)
 
             async def one(url: str) -> FetchedPicture | FetchError:
                 try:
@@ -184,7 +199,7 @@ def _judged(rows: pa.Table, outcomes: Sequence[FetchedPicture | FetchError]) -> 
     pictures = [outcome for outcome in outcomes if isinstance(outcome, FetchedPicture)]
     kept = rows.filter(pa.array(there, pa.bool_()))
     kept = kept.append_column("sha256", pa.array([picture.sha256 for picture in pictures], pa.string()))
-    kept = kept.append_column(PICTURE, pa.chunked_array([[picture.data] for picture in pictures], pa.binary()))
+    kept = kept.append_column(PICTURE, pa.array([picture.data for picture in pictures], pa.binary()))
     failed = [
         {"key": key, "cause": outcome.cause, "value": outcome.value or None, "limit": outcome.limit}
         for key, outcome in zip(rows["key"].to_pylist(), outcomes, strict=True)
@@ -214,11 +229,48 @@ def _opened(source: "Source") -> "Pairs":
     return open_pairs(source)
 
 
-def _run(work: Coroutine[Any, Any, Fetched]) -> Fetched:
-    """Run to its end, also where this thread has an event loop already, as a notebook's has."""
+class _Network:
+    """An event loop on a thread of its own, which all parts share that are under way in this process."""
+
+    def __init__(self) -> None:
+        self.users = 0
+        self.turns: Turns | None = None  # made on the loop by the first part
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="fetch", daemon=True)
+        self._thread.start()
+
+    async def _end(self) -> None:
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await self.loop.shutdown_default_executor()
+
+    def close(self) -> None:
+        """Throw away what is under way: of a part that was cancelled, and look-ups that nobody waits for."""
+        asyncio.run_coroutine_threadsafe(self._end(), self.loop).result()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+_LOCK = threading.Lock()
+_NETWORKS: dict[Fetch, _Network] = {}  # while they are used
+
+
+@contextlib.contextmanager
+def _network(options: Fetch) -> Iterator[_Network]:
+    """The network of all parts with these options, so that their limits are those of the process."""
+    with _LOCK:
+        network = _NETWORKS.get(options) or _NETWORKS.setdefault(options, _Network())
+        network.users += 1
     try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
+        yield network
+    finally:
+        with _LOCK:
+            network.users -= 1
+            last = not network.users
+            if last:
+                del _NETWORKS[options]
+        if last:
+            network.close()

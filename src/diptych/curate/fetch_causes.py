@@ -12,7 +12,7 @@ CURES: Mapping[str, str] = {
     "timeout": "The host was too slow: try again later, or raise the seconds that the value names.",
     "truncated": "The body ended early: try again later.",
     "bad answer": "What came is no HTTP answer, or its head is too long: nothing to be done.",
-    "too large": "Raise max_bytes if pictures of that size are wanted.",
+    "too large": "Raise max_bytes, or of a picture made anew max_pixels, if such pictures are wanted.",
     "empty": "The answer has no bytes: nothing to be done.",
     "not an image": "The body is something else, mostly a web page in a picture's place: nothing to be done.",
     "unsupported": "A picture of a kind that is not read, such as SVG; for HEIC install diptych[heif].",

@@ -11,13 +11,13 @@ from diptych.version import __version__
 
 @dataclass(frozen=True, kw_only=True)
 class Fetch:
-    """How pictures are fetched. All limits are those of one worker."""
+    """How pictures are fetched. Limits are those of one process, which fetches all parts of a run on this machine."""
 
-    part_rows: int = 1_000  # rows of a part, whose pictures are held in memory at once
+    part_rows: int = 1_000  # rows of a part, whose pictures are held in memory at once; several parts are under way
     connections: int = 100  # at once, in all
     per_host: int = 4  # connections at once to one host
     delay: float = 0.0  # seconds between the beginnings of two requests to one host
-    lookups: int = 16  # names that are looked up at once
+    lookups: int = 16  # names that are looked up at once for a part
     seconds_dns: float = 10.0  # for the addresses of a host, looked up once a part
     seconds_connect: float = 10.0
     seconds_silent: float = 10.0  # before the first byte, and between two

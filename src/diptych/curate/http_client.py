@@ -46,7 +46,7 @@ class Wanted:
 
     max_bytes: int  # of the body, as it comes and unpacked
     cut: bool = False  # a body that is longer is cut there, and not refused
-    refuse: Callable[[Headers], None] | None = None  # is shown the head before the body is read; raises to refuse it
+    refuse: Callable[[Headers], None] | None = None  # sees the head of an answer 200 before its body, and raises
 
 
 class HttpClient:
@@ -123,10 +123,10 @@ class HttpClient:
         async with self._session.get(url, allow_redirects=False) as response:
             headers = list(response.headers.items())
             answer = HttpAnswer(status=response.status, headers=headers)
+            if response.status != 200:  # what its headers say of robots speaks of an error page
+                return answer
             if wanted.refuse:
                 wanted.refuse(headers)
-            if response.status != 200:
-                return answer
             told = response.content_length
             if told is not None and told > wanted.max_bytes and not wanted.cut:
                 raise _too_large(f"{told:,} bytes", wanted)

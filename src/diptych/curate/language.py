@@ -6,6 +6,7 @@ the file where that package lies; it is no part of diptych.
 """
 
 import importlib.util
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,7 @@ from diptych.curate.characters import DENSE, LETTER
 from diptych.errors import ConfigError, missing_extra
 
 _LABEL = "__label__"
+_CODE = re.compile(r"[a-z]{2,3}(_[A-Za-z]{4})?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,9 @@ class Languages:
 
     def __post_init__(self) -> None:
         check_share("min_confidence", self.min_confidence)
+        for code in self.languages:
+            if not _CODE.fullmatch(code):
+                raise ConfigError(f'languages must be codes as the model gives them, such as "en". Got {code!r}.')
 
     @property
     def limit(self) -> str:

@@ -51,9 +51,9 @@ class Match:
         del whole
         queries = queries_of(self.queries)
         matches = self._matches(queries, rows)
-        limit = f"one of {len(queries.texts):,} queries"
         keep = pc.greater(pc.list_value_length(matches), 0)
-        return Judged.by(rows.append_column("queries", matches), keep, "no query", limit=limit)
+        rows = rows.append_column("queries", matches)
+        return Judged.by(rows, keep, "no query", limit=f"one of {queries.sentence}")
 
     def _matches(self, queries: Queries, rows: pa.Table) -> pa.Array:
         texts = rows["text"]

@@ -26,12 +26,21 @@ _LATER = frozenset((*_SETS, *LAZY))
 _CANDIDATE = re.compile(r"[\s,]*+(\S*[^\s,])(?:,|\s+(?:([^\s,()]+)\s*)?(?:[^,()]|\([^)]*\)?|\))*+(?:,|\Z)|\Z)")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([wx])")
 _LARGE_PAGE = 2**16  # bytes from which on it is looked whether a page is made to be slow
-_DEEPEST = 1000  # tags open at once; browsers stop at 512, and a parser's time grows with the square
+_DEEPEST = 3000  # tags open at once; browsers stop at 512, and a parser's time grows with the square
 _MOST_ATTRIBUTES = 2000  # of one tag, likewise
-_TAG = re.compile(rb"<(/?)([a-zA-Z][a-zA-Z0-9:-]*)((?:[^<>\"']|\"[^\"]*\"|'[^']*')*+)>?")
+_TAG = re.compile(
+    rb"<!--(?:-?>|.*?(?:--!?>|\Z))|<(script|style|textarea|title|iframe|xmp)\b.*?(?:</\1\b|\Z)"
+    rb"|<(/?)([a-z][a-z0-9:-]*)((?:[^<>\"']|\"[^\"]*\"|'[^']*')*+)>?",
+    re.IGNORECASE | re.DOTALL,
+)
 _QUOTED = re.compile(rb"\"[^\"]*\"|'[^']*'")
-_NEVER_NESTED = frozenset(
-    b"area base br col embed hr img input link meta param source track wbr p li dt dd tr td th option".split()
+_NEVER_NESTED = frozenset(  # they have no end, or need none
+    b"area base br col embed hr img input link meta param source track wbr p li dt dd tr td th tbody thead tfoot "
+    b"colgroup caption option optgroup rt rp html head body".split()
+)
+_NOT_OF_DRAWINGS = frozenset(  # within <svg> and <math> other tags may end in themselves
+    b"b big blockquote center code div dl em h1 h2 h3 h4 h5 h6 i menu ol pre s small span strong sub sup table tt u ul "
+    b"a nobr strike var".split()
 )
 _RIGHTS = frozenset(("dc.rights", "dcterms.rights", "dc.rights.license", "dcterms.license", "license", "licence"))
 _MARKS = '[rel~="license" i], [itemprop~="license" i], a[href*="creativecommons.org/licenses/" i]'
@@ -142,14 +151,21 @@ def largest(sets: Iterable[str | None]) -> str | None:
 
 def is_slow(content: bytes) -> str | None:
     """What of a page is made to take a parser's time: more than any page has of it; None for others."""
-    depth = 0
+    depth = drawings = 0
     for match in _TAG.finditer(content):
-        if len(match[3]) > _MOST_ATTRIBUTES and len(_QUOTED.sub(b"", match[3]).split()) > _MOST_ATTRIBUTES:
+        _, end, name, said = match.groups()
+        if name is None:  # a comment, or what holds text alone
+            continue
+        name = name.lower()
+        if len(said) > _MOST_ATTRIBUTES and len(_QUOTED.sub(b"", said).split()) > _MOST_ATTRIBUTES:
             return f"more than {_MOST_ATTRIBUTES:,} attributes in a tag"
-        if match[2].lower() not in _NEVER_NESTED:
-            depth = max(0, depth - 1) if match[1] else depth + 1
-            if depth > _DEEPEST:
-                return f"more than {_DEEPEST:,} tags within each other"
+        if name in _NEVER_NESTED or (drawings and said.endswith(b"/") and name not in _NOT_OF_DRAWINGS):
+            continue
+        if name in (b"svg", b"math"):
+            drawings = max(0, drawings - 1) if end else drawings + 1
+        depth = max(0, depth - 1) if end else depth + 1
+        if depth > _DEEPEST:
+            return f"more than {_DEEPEST:,} tags within each other"
     return None
 
 
@@ -193,12 +209,12 @@ def read_page(
     copies = {node.mem_id for outer in tree.tags("noscript") for node in outer.css("img")}
     found = [_read_tag(node, facts, rules.texts) for node in nodes]
     shown = {tag.url for node, tag in zip(nodes, found, strict=True) if not tag.fault and node.mem_id not in copies}
-    before = ""  # text of the picture that was kept before
+    before = ""  # text of the tag before that is for all browsers, where it was kept
     for node, tag in zip(nodes, found, strict=True):
-        if not tag.fault and node.mem_id in copies and (tag.url in shown or tag.text == before):
+        if node.mem_id not in copies:
+            before = "" if tag.fault else tag.text
+        elif not tag.fault and (tag.url in shown or tag.text == before):
             tag = tag._replace(fault="noscript copy")
-        elif not tag.fault:
-            before = tag.text
         collect(tag, facts, collected, licences.get(node.mem_id))
     for node in hidden:
         collect(_read_tag(node, facts, rules.texts)._replace(fault="in a template"), facts, collected)

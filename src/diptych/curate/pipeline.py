@@ -21,15 +21,15 @@ from diptych.curate.stage import Counting, CurateStage, Grouping, ReadsFiles, Re
 from diptych.curate.tasks import (
     ApplyPart,
     CountPart,
+    CurateTask,
     ReadPart,
     ResolveBucket,
     RetryPart,
     ScatterPart,
-    Task,
     TotalFacts,
     has_causes,
 )
-from diptych.curate.work import Rows, mark_after, part_folder, rounds, rounds_file, sizes_file, stage_file
+from diptych.curate.work import PartedRows, mark_after, part_folder, rounds, rounds_file, sizes_file, stage_file
 from diptych.curate.write_shards import WriteShard
 from diptych.errors import ConfigError
 from diptych.files import remove_leftovers, write_json
@@ -69,7 +69,7 @@ class Pipeline:
 class Left:
     """What the last stage kept."""
 
-    rows: Rows
+    rows: PartedRows
     mark: str  # changes with all that led to it
 
 
@@ -107,7 +107,7 @@ def run_stages(
         _begin(folder, mark, {"stage": stage.name, "class": kind, "options": options, "before": before})
         if isinstance(stage, Recut):
             assert rows.pictures is None, "rows cannot be cut anew once they have pictures"
-            rows = Rows(folder=rows.folder, part_rows=stage.part_rows)
+            rows = PartedRows(folder=rows.folder, part_rows=stage.part_rows)
         if retry and isinstance(stage, Waits):
             _retry(stage, folder, rows, runner, retry, on_progress)
             retry = ()
@@ -142,7 +142,7 @@ def write_shards(left: Left, out: Path, runner: Runner, *, size: int, on_progres
     if folder.exists() and not _is_of(folder, mark):
         shutil.rmtree(shards, ignore_errors=True)
     _begin(folder, mark, {"stage": SHARDS, "size": size, "before": left.mark})
-    cut, removal = Rows(folder=rows.folder, part_rows=size, pictures=rows.pictures), all_removed(out)
+    cut, removal = PartedRows(folder=rows.folder, part_rows=size, pictures=rows.pictures), all_removed(out)
     tasks = [
         WriteShard(folder=folder, shards=shards, rows=cut, number=number, removal=removal)
         for number in range(len(cut) if sum(rows.sizes()) else 0)
@@ -158,7 +158,7 @@ def write_shards(left: Left, out: Path, runner: Runner, *, size: int, on_progres
 
 def _read(
     pipeline: Pipeline, found: Sequence[Piece], work: Path, runner: Runner, on_progress: OnProgress
-) -> tuple[Rows, str]:
+) -> tuple[PartedRows, str]:
     folder = pipeline.folder(work, READ)
     mark = fingerprint(found, pipeline.sources)
     plain = {"sources": [to_dict(source) for source in pipeline.sources]}
@@ -168,14 +168,16 @@ def _read(
     ]
     _do(runner.run, tasks, READ, on_progress)
     _end(folder, len(found))
-    return Rows(folder=folder), mark_after(folder)
+    return PartedRows(folder=folder), mark_after(folder)
 
 
-def _run_stage(stage: CurateStage, folder: Path, rows: Rows, runner: Runner, on_progress: OnProgress) -> Rows:
+def _run_stage(
+    stage: CurateStage, folder: Path, rows: PartedRows, runner: Runner, on_progress: OnProgress
+) -> PartedRows:
     parts, buckets = range(len(rows)), 0
     brings = folder if _brings_pictures(folder) else rows.pictures
     if sizes_file(folder).exists():
-        return Rows(folder=folder, pictures=brings)
+        return PartedRows(folder=folder, pictures=brings)
     if isinstance(stage, Counting):
         counts = [CountPart(folder=folder, stage=stage, rows=rows, part=part) for part in parts]
         _do(runner.run, counts, f"{stage.name}: count", on_progress)
@@ -189,13 +191,13 @@ def _run_stage(stage: CurateStage, folder: Path, rows: Rows, runner: Runner, on_
     tasks = [ApplyPart(folder=folder, stage=stage, rows=rows, part=part, buckets=buckets) for part in parts]
     _do(runner.run_waiting if isinstance(stage, Waits) else runner.run, tasks, stage.name, on_progress)
     _end(folder, len(parts))
-    return Rows(folder=folder, pictures=folder if _brings_pictures(folder) else rows.pictures)
+    return PartedRows(folder=folder, pictures=folder if _brings_pictures(folder) else rows.pictures)
 
 
 def _retry(
     stage: CurateStage,
     folder: Path,
-    rows: Rows,
+    rows: PartedRows,
     runner: Runner,
     causes: tuple[str, ...],
     on_progress: OnProgress,
@@ -255,8 +257,8 @@ def _end(folder: Path, parts: int) -> None:
 
 
 def _do(
-    run: Callable[[Sequence[Task], Callable[[], None]], None],
-    tasks: Sequence[Task],
+    run: Callable[[Sequence[CurateTask], Callable[[], None]], None],
+    tasks: Sequence[CurateTask],
     name: str,
     on_progress: OnProgress,
 ) -> None:

@@ -17,11 +17,12 @@ import importlib
 import importlib.metadata
 import math
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -88,12 +89,12 @@ def words_and_bigrams(
 
 def _phrases(files: Iterable[Path]) -> Iterator[list[str]]:
     for path in files:
-        with _opened(path) as file:
-            while lines := [line for line, _ in zip(file, range(_CHUNK), strict=False)]:
-                for line in folded(pa.array(lines)).to_pylist():
-                    for part in _BREAK.split(line):
-                        if phrase := [word for one in part.split() if (word := one.strip("'’-_"))]:
-                            yield phrase
+        lines = _lines(path)
+        while some := list(islice(lines, _CHUNK)):
+            for line in folded(pa.array(some)).to_pylist():
+                for part in _BREAK.split(line):
+                    if phrase := [word for one in part.split() if (word := one.strip("'’-_"))]:
+                        yield phrase
 
 
 def _by_pmi(
@@ -122,12 +123,11 @@ def titles(files: Sequence[Path], *, least: int = 70, wiki: str = "en") -> Query
     codes = {wiki, f"{wiki}.m"}
     for path in files:
         understood = False
-        with _opened(path) as file:
-            for line in file:
-                code, title, count = _title_line(line)
-                understood |= count is not None
-                if count and (code is None or code in codes):
-                    views[title] += count
+        for line in _lines(path):
+            code, title, count = _title_line(line)
+            understood |= count is not None
+            if count and (code is None or code in codes):
+                views[title] += count
         if not understood:
             raise DataError(f"{path} must have lines of a title, a tab and its views, or be Wikimedia's pageviews.")
     chosen = [title for title, count in views.items() if count >= least and not _NO_ARTICLES.match(title)]
@@ -156,12 +156,11 @@ def wordnet(folder: Path) -> QuerySource:
     lemmas: dict[str, None] = {}
     for name in _WORDNET_FILES:
         found = 0
-        with _opened(folder / name) as file:
-            for line in file:
-                fields = line.split(" ", 3)
-                if line[0] != " " and len(fields) == 4 and fields[1] in "nvar":  # the licence stands indented
-                    lemmas[fields[0].replace("_", " ")] = None
-                    found += 1
+        for line in _lines(folder / name):
+            fields = line.split(" ", 3)
+            if line[0] != " " and len(fields) == 4 and fields[1] in ("n", "v", "a", "r"):  # the licence is indented
+                lemmas[fields[0].replace("_", " ")] = None
+                found += 1
         if not found:
             raise DataError(
                 f"{folder / name} must be an index of WordNet's, lines that begin with a lemma. It has none."
@@ -230,10 +229,12 @@ def _version(package: str) -> str:
     return importlib.metadata.version(package)
 
 
-def _opened(path: Path) -> IO[str]:
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, unpacked where its name ends in .gz; what is no UTF-8 counts as punctuation."""
+    opened = gzip.open if path.suffix == ".gz" else open
     try:
-        if path.suffix == ".gz":
-            return gzip.open(path, "rt", encoding="utf-8-sig", errors="replace")
-        return path.open(encoding="utf-8-sig", errors="replace")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}. Give a text file.") from None
+        with opened(path, "rt", encoding="utf-8-sig", errors="replace") as file:
+            yield from file
+    except (OSError, EOFError, zlib.error) as error:
+        why = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} cannot be read: {why}. Give a text file, or one that gzip packed.") from None

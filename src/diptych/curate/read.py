@@ -71,6 +71,8 @@ class PairSource:
             raise ConfigError(f"sources.texts must name at least one of {', '.join(TEXTS)}. Got none.")
         if not 0 < self.page_mb <= 1000:
             raise ConfigError(f"sources.page_mb must be above 0 and at most 1000. Got {self.page_mb:g}.")
+        if len(self.separator) > 1 or self.separator in ('"', "\n", "\r"):
+            raise ConfigError(f"sources.separator must be one character, no quote. Got {self.separator!r}.")
         if not self.path:
             raise ConfigError("sources.path must be a file, a folder, a pattern or a URL. Got nothing.")
 
@@ -250,7 +252,11 @@ def _read_pairs(piece: Piece, source: PairSource, collected: Collected) -> None:
 
 
 def _cut_pairs(number: int, source: PairSource, part_rows: int) -> Iterator[Piece]:
-    pairs = open_pairs(source.pairs)
+    try:
+        pairs = open_pairs(source.pairs)
+    except ConfigError as error:
+        hint = " If it is a table of addresses, set kind to table in the source." if source.kind == "auto" else ""
+        raise ConfigError(f"{error}{hint}") from error
     mark = pairs.fingerprint()
     for start in range(0, len(pairs), part_rows):
         stop = min(start + part_rows, len(pairs))
@@ -279,7 +285,7 @@ def _resolved(source: PairSource) -> tuple[Kind, list[SourceFile]]:
         return "pairs", []
     found = found_files(source.path)
     if source.kind != "auto":
-        if not (files := found if len(found) == 1 else _of_kind(found, source.kind)):
+        if not (files := _of_kind(found, source.kind) or (found if len(found) == 1 else [])):
             endings = ", ".join(_ENDINGS[source.kind])
             raise DataError(f"{source.path} must hold files of the kind {source.kind} ({endings}). It has none.")
         return source.kind, files

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from diptych.curate.characters import Characters
+from diptych.curate.characters import hashes_of
 from diptych.curate.stage import Judged, Whole
 from diptych.errors import ConfigError
 
@@ -36,13 +36,13 @@ class RepeatedTexts:
         return max(1, -(-rows // _BUCKET_ROWS))
 
     def scatter(self, rows: pa.Table, whole: Whole, buckets: int) -> pa.Table:  # noqa: ARG002  # as all stages take it
-        texts = Characters.of(rows["text"]).hashes()
+        texts = hashes_of(rows["text"])
         return pa.table(
             {
                 "bucket": pa.array((texts % np.uint64(buckets)).astype(np.int32)),
                 "row": pa.array(np.arange(len(rows), dtype=np.int32)),
                 "text": pa.array(texts),
-                "picture": pa.array(Characters.of(_pictures(rows)).hashes()),
+                "picture": pa.array(hashes_of(_pictures(rows))),
             }
         )
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
-from diptych.curate.tasks import Task
+from diptych.curate.tasks import CurateTask
 from diptych.errors import ConfigError, DataError
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ARROW_NUM_THREADS")
@@ -24,9 +24,9 @@ _AHEAD = 4  # tasks a process that are handed out before they are done
 class Runner(Protocol):
     """Does tasks, in any order, each whole or not at all."""
 
-    def run(self, tasks: Sequence[Task], on_done: Callable[[], None]) -> None: ...
+    def run(self, tasks: Sequence[CurateTask], on_done: Callable[[], None]) -> None: ...
 
-    def run_waiting(self, tasks: Sequence[Task], on_done: Callable[[], None]) -> None:
+    def run_waiting(self, tasks: Sequence[CurateTask], on_done: Callable[[], None]) -> None:
         """The same for tasks that wait for others more than they work."""
         ...
 
@@ -68,7 +68,7 @@ class LocalRunner:
                 process.kill()
         self._pool.shutdown(cancel_futures=True)
 
-    def run(self, tasks: Sequence[Task], on_done: Callable[[], None]) -> None:
+    def run(self, tasks: Sequence[CurateTask], on_done: Callable[[], None]) -> None:
         """Do them all.
 
         Raises:
@@ -94,13 +94,13 @@ class LocalRunner:
                 "Start again with fewer workers: what is done stays."
             ) from None
 
-    def run_waiting(self, tasks: Sequence[Task], on_done: Callable[[], None]) -> None:
+    def run_waiting(self, tasks: Sequence[CurateTask], on_done: Callable[[], None]) -> None:
         """Do tasks that wait more than they work, some at once in this process.
 
         Raises:
             DiptychError: that of the first task that failed.
         """
-        left: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        left: queue.SimpleQueue[CurateTask | None] = queue.SimpleQueue()
         done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
         def work() -> None:

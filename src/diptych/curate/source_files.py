@@ -1,4 +1,4 @@
-"""Files of a source: here, or behind any URL that fsspec reads. Found, known again, opened. [extra: remote for URLs]"""
+"""Files of a source, here or behind any URL that fsspec reads: found, known again, opened. [extra: remote for URLs]"""
 
 import contextlib
 import io

@@ -16,7 +16,7 @@ from diptych.curate.read import PairSource, Piece, read_piece
 from diptych.curate.stage import Counting, CurateStage, Grouping, Judged, Whole, WithPictures
 from diptych.curate.work import (
     PICTURES_AT_ONCE,
-    Rows,
+    PartedRows,
     count_file,
     facts_file,
     joined,
@@ -31,7 +31,7 @@ from diptych.files import atomic_folder
 _GROUP = 1 << 14  # rows of a row group that is looked for by its bucket or its part
 
 
-class Task(Protocol):
+class CurateTask(Protocol):
     """A piece of work, pickled to whoever does it."""
 
     @property
@@ -65,7 +65,7 @@ class CountPart:
 
     folder: Path
     stage: Counting
-    rows: Rows
+    rows: PartedRows
     part: int
 
     @property
@@ -99,7 +99,7 @@ class ScatterPart:
 
     folder: Path
     stage: Grouping
-    rows: Rows
+    rows: PartedRows
     part: int
     buckets: int
 
@@ -146,7 +146,7 @@ class ApplyPart:
 
     folder: Path
     stage: CurateStage
-    rows: Rows
+    rows: PartedRows
     part: int
     buckets: int = 0
 
@@ -181,7 +181,7 @@ class RetryPart:
 
     folder: Path
     stage: CurateStage
-    rows: Rows
+    rows: PartedRows
     part: int
     causes: tuple[str, ...]
 
@@ -231,7 +231,7 @@ def write_part(out: Path, judged: Iterable[Judged]) -> None:
         (aside / "counts.json").write_text(json.dumps(counts), encoding="utf-8")
 
 
-def _inputs(stage: CurateStage, rows: Rows, part: int) -> Iterator[pa.Table]:
+def _inputs(stage: CurateStage, rows: PartedRows, part: int) -> Iterator[pa.Table]:
     if isinstance(stage, WithPictures) and stage.reads_pictures:
         yield from rows.with_pictures(part)
     else:

@@ -151,7 +151,7 @@ class Repetition:
     def _words(self, text: Characters) -> tuple[np.ndarray, np.ndarray]:
         words = text.words
         counts = np.diff(words.starts)
-        judged = counts >= self.min_words
+        judged = _word_count(text) >= self.min_words  # where each character stands alone, more than so many of them
         word = most_frequent(words.of_text, words.hashes, len(text)) / counts.clip(min=1)
         inside = np.flatnonzero(words.of_text[1:] == words.of_text[:-1])
         pairs = mixed(words.hashes[inside] + mixed(words.hashes[inside + 1]))

@@ -26,7 +26,7 @@ _FEW = 0.8  # share of captions that are left, below which the others are no lon
 
 TextRule = Length | Letters | Repetition | FileNames | Boilerplate | Watermarks | PersonalData | DenyWords | Languages
 DEFAULT_RULES: tuple[TextRule, ...] = (
-    FileNames(),  # before what is shorter to say of the same captions: the cause is to tell most
+    FileNames(),  # first: IMG_1234 is told as the name that it is, not as one word
     Length(),
     Letters(),
     Repetition(),

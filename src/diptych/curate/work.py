@@ -8,7 +8,7 @@
       parts/000000/rows.parquet, dropped.parquet, counts.json, and pictures.parquet where the stage brings pictures
       sizes.json            last: the rows kept of each part
 
-What a stage left is the next one's input, by `Rows`, in the same parts or cut anew.
+What a stage left is the next one's input, by `PartedRows`, in the same parts or cut anew.
 """
 
 import functools
@@ -29,7 +29,7 @@ PICTURES_AT_ONCE = 128  # pictures of one row group: what a stage that looks at 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class PartedRows:
     """The rows that a stage left.
 
     Args:

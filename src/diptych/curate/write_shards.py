@@ -12,7 +12,7 @@ from typing import Any
 
 from diptych.curate.columns import PICTURE
 from diptych.curate.remove import Removal
-from diptych.curate.work import Rows, joined
+from diptych.curate.work import PartedRows, joined
 from diptych.files import write_json
 from diptych.pairs.shards import write_shard
 
@@ -29,7 +29,7 @@ class WriteShard:
 
     folder: Path  # of the stage
     shards: Path
-    rows: Rows  # cut into shards
+    rows: PartedRows  # cut into shards
     number: int
     removal: Removal  # what had to go
 
@@ -48,7 +48,7 @@ class WriteShard:
     def _samples(self) -> Iterator[tuple[str, Mapping[str, bytes]]]:
         assert self.rows.pictures
         for part, first, count in self.rows.cuts(self.number):
-            mine = Rows(folder=self.rows.folder).table(part).slice(first, count)
+            mine = PartedRows(folder=self.rows.folder).table(part).slice(first, count)
             for some in joined(mine, self.rows.pictures, part):
                 for row in some.to_pylist():
                     if not self.removal.wants(row["key"], filter(None, (row["url"], row["page"]))):

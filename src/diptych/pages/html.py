@@ -21,9 +21,11 @@ from diptych.pages.page import (
     CaptionedPicture,
     Headline,
     ImageLike,
+    IntervalPlot,
     LinePlot,
     PageSection,
     PageTable,
+    PicturePair,
     Prediction,
     RankedPicture,
     ReliabilityPlot,
@@ -31,7 +33,14 @@ from diptych.pages.page import (
     Retrieval,
     ShareCurves,
 )
-from diptych.pages.plots import line_plot, neighbours, reliability_plot, share_plot, without_matplotlib
+from diptych.pages.plots import (
+    interval_plot,
+    line_plot,
+    neighbours,
+    reliability_plot,
+    share_plot,
+    without_matplotlib,
+)
 
 _MOSAIC = 12  # pictures of the opening panel: divides into rows of 4 and, on a phone, of 6
 _LARGEST = 288  # pixels; the largest picture is shown at 144 CSS pixels, twice that on a fine screen
@@ -58,7 +67,7 @@ def write_report(page: ReportPage, path: Path) -> str:
     """
     write_text(path, render_report(page))
     drawn = [plot for section in page.sections for plot in section.plots if isinstance(plot, ShareCurves)]
-    return without_matplotlib() if page.curves or page.reliability or drawn else ""
+    return without_matplotlib() if page.curves or page.reliability or page.intervals or drawn else ""
 
 
 def render_report(page: ReportPage) -> str:
@@ -133,6 +142,14 @@ def _sections(page: ReportPage) -> Iterator[_Section]:
         kind="cards",
         parts=[_prediction(card, "guesses free") for card in page.classified],
     )
+    for number, group in enumerate(page.pairs):
+        yield _Section(
+            key=f"pairs-{number}",
+            heading=escape(group.heading),
+            note=escape(group.note),
+            kind="cards",
+            parts=[_pair(pair) for pair in group.pairs],
+        )
     yield from _plots(page)
     for number, section in enumerate(page.sections):
         yield from _free(f"part-{number}", section)
@@ -148,7 +165,16 @@ def _sections(page: ReportPage) -> Iterator[_Section]:
 
 
 def _plots(page: ReportPage) -> Iterator[_Section]:
-    curves, reliability = ((), ()) if without_matplotlib() else (page.curves, page.reliability)
+    curves, reliability, intervals = (
+        ((), (), ()) if without_matplotlib() else (page.curves, page.reliability, page.intervals)
+    )
+    yield _Section(
+        key="intervals",
+        heading="Data set by data set",
+        note="A dot is a data set, its line an interval; on the dashed line there is no difference.",
+        kind="plots",
+        parts=[_intervals(f"intervals-{number}", plot) for number, plot in enumerate(intervals)],
+    )
     yield _Section(
         key="classes",
         heading="Class by class",
@@ -276,6 +302,14 @@ def _confusion(truth: str, truth_picture: ImageLike, guess: str, guess_picture: 
     return f'<li class="diptych confusion">{panels}</li>'
 
 
+def _pair(pair: PicturePair) -> str:
+    panels = "".join(
+        f"<figure>{_img(picture, f'Picture of {label}')}<figcaption>{escape(label)}</figcaption></figure>"
+        for label, picture in ((pair.left_label, pair.left), (pair.right_label, pair.right))
+    )
+    return f'<li><div class="diptych confusion">{panels}</div><p class="note">{escape(pair.note)}</p></li>'
+
+
 def _captioned(captioned: CaptionedPicture) -> str:
     picture = _img(captioned.picture, "The picture of these words") if captioned.picture is not None else ""
     note = f'<p class="note">{escape(captioned.note)}</p>' if captioned.note else ""
@@ -345,6 +379,10 @@ def _curve(key: str, plot: LinePlot) -> str:
 
 def _reliability(key: str, plot: ReliabilityPlot) -> str:
     return _plot(plot.title, "accuracy by confidence", plot.note, reliability_plot(key, plot))
+
+
+def _intervals(key: str, plot: IntervalPlot) -> str:
+    return _plot(plot.title, f"{plot.y} by {plot.x}", plot.note, interval_plot(key, plot))
 
 
 def _shares(key: str, plot: ShareCurves) -> str:

@@ -61,6 +61,36 @@ class LinePlot:
 
 
 @dataclass(frozen=True, kw_only=True)
+class IntervalPlot:
+    """Data sets as dots with their intervals: one share against another."""
+
+    title: str
+    note: str = ""
+    x: str  # what is counted to the right, in [0, 1]
+    y: str  # and upwards, in [-1, 1]
+    points: Sequence[tuple[str, float, float, float, float]]  # name, x, y, low and high of y
+
+
+@dataclass(frozen=True, kw_only=True)
+class PicturePair:
+    """Two pictures beside each other, and what is known of the two."""
+
+    left: ImageLike
+    left_label: str
+    right: ImageLike
+    right_label: str
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairGroup:
+    """Pairs under one heading."""
+
+    heading: str
+    note: str = ""
+    pairs: Sequence[PicturePair]
+
+
 class ShareCurves:
     """Shares that grow with another share, as curves in one plot, e.g. matches held by the most frequent queries."""
 
@@ -111,6 +141,8 @@ class ReportPage:
     right: Sequence[Prediction] = ()
     wrong: Sequence[Prediction] = ()
     confusions: Sequence[Confusion] = ()
+    intervals: Sequence[IntervalPlot] = ()
+    pairs: Sequence[PairGroup] = ()
     retrievals: Sequence[Retrieval] = ()
     classified: Sequence[Prediction] = ()  # free labels, so the truth need not be among the guesses
     sections: Sequence[PageSection] = ()  # of pages that tell of something else than a model

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diptych.errors import missing_extra
-from diptych.pages.page import LinePlot, ReliabilityPlot, ShareCurves
+from diptych.pages.page import IntervalPlot, LinePlot, ReliabilityPlot, ShareCurves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -145,6 +145,34 @@ def share_plot(key: str, plot: ShareCurves) -> str:
     axes.set_xlabel(plot.x, color=_TEXT, fontsize=12)
     axes.set_ylabel(plot.y, color=_TEXT, fontsize=12)
     axes.legend(frameon=False, labelcolor=_TEXT, fontsize=11)
+    return _svg(figure, key)
+
+
+def interval_plot(key: str, plot: IntervalPlot) -> str:
+    """Data sets as dots with their intervals, and a dashed line where there is no difference.
+
+    Args:
+        key: no other plot of the page has it.
+        plot: what is drawn.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    figure, axes = _figure()
+    from matplotlib.ticker import PercentFormatter
+
+    x, y, low, high = np.asarray([point[1:] for point in plot.points], dtype=float).T
+    axes.axhline(0, **_DASHED)
+    axes.vlines(x, low, high, color=_CURVE, linewidth=1.2, alpha=0.6)
+    axes.scatter(x, y, s=22, color=_CURVE, linewidths=0, zorder=3)
+    for name, at, value, *_ in plot.points:
+        axes.annotate(name, (at, value), (5, 3), textcoords="offset points", color=_TEXT, fontsize=9)
+    axes.set_xlabel(plot.x, color=_TEXT, fontsize=12)
+    axes.set_ylabel(plot.y, color=_TEXT, fontsize=12)
+    axes.set_xlim(left=0)
+    axes.margins(x=0.15)
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     return _svg(figure, key)
 
 

@@ -1,0 +1,63 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from diptych.cli.audit import _THRESHOLD
+from diptych.cli.main import main
+from diptych.curate.copies import THRESHOLD
+from diptych.weights.bundle import Bundle
+from scenes import CHANGES, jpeg, scene
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[str, str]:
+    for name, number in (("day", 1), ("night", 2), ("night", 3)):
+        folder = tmp_path / "sets" / "sky" / "test" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.jpg").write_bytes(jpeg(scene(number)))
+    (tmp_path / "train").mkdir()
+    for number in range(20, 26):
+        (tmp_path / "train" / f"{number}.jpg").write_bytes(jpeg(scene(number)))
+        (tmp_path / "train" / f"{number}.txt").write_text("a sky")
+    (tmp_path / "train" / "copy.jpg").write_bytes(jpeg(CHANGES["crop 90 %"](scene(2))))
+    (tmp_path / "train" / "copy.txt").write_text("a sky")
+    return str(tmp_path / "train"), str(tmp_path / "sets")
+
+
+def test_overlap_is_told_written_and_shown(
+    folders: tuple[str, str], tmp_path: Path, tiny_bundle: Bundle, capsys: pytest.CaptureFixture[str]
+):
+    train, data = folders
+    out = tmp_path / "out"
+    tiny_bundle.save(tmp_path / "tiny")
+    command = ["audit", "overlap", train, "--data", data, "--out", str(out)]
+    assert main([*command, "--model", str(tmp_path / "tiny")]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split()[:4] == ["data", "pictures", "overlap", "contamination"]
+    assert row.split()[:4] == ["sky", "3", "1", "33.33%"]
+    content = json.loads((out / "overlap.json").read_text())
+    assert content["sets"][0]["score"]["n"] == 3
+    page = (out / "overlap.html").read_text()
+    assert "training: copy" in page
+    first = (out / "overlap.json").read_bytes()
+    # The results that were kept say the same; nothing is measured then.
+    assert main([*command, "--results", str(out / "results")]) == 0
+    assert (out / "overlap.json").read_bytes() == first
+
+
+def test_without_a_folder_nothing_is_kept(folders: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    before = sorted(tmp_path.iterdir())
+    assert main(["audit", "overlap", folders[0], "--data", folders[1], "--threshold", "1"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["sky", "3", "0", "0.00%"]
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_model_and_its_results_are_not_asked_for_both(folders: tuple[str, str], capsys: pytest.CaptureFixture[str]):
+    command = ["audit", "overlap", folders[0], "--data", folders[1], "--model", "x", "--results", "y"]
+    assert main(command) == 2
+    assert "Got both" in capsys.readouterr().err
+
+
+def test_the_default_threshold_is_that_of_the_library():
+    assert _THRESHOLD == THRESHOLD
