@@ -88,9 +88,12 @@ def report(out: Path, *, examples: int = 0) -> None:
     """
     from diptych.curate.ledger import examples as find_examples
     from diptych.curate.ledger import read_ledger, stage_folders
+    from diptych.errors import DataError
 
     work = out / "work"
     stages = read_ledger(work)
+    if not stages:
+        raise DataError(f"{work} must hold a stage of a curation that is done, and holds none.")
     print_ledger(stages)
     for folder, stage in zip(stage_folders(work), stages, strict=True):
         for cause in stage.dropped if examples else ():
