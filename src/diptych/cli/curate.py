@@ -9,6 +9,8 @@ from cyclopts.types import PositiveInt
 from diptych.cli.console import complain, print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from diptych.curate.ledger import StageCounts
 
 curate = App(name="curate", help="Make training shards of a crawl, of lists of addresses, or of other pairs.")
@@ -145,7 +147,7 @@ def _write_page(out: Path) -> None:
         complain(left_out)
 
 
-def print_ledger(stages: "list[StageCounts]") -> None:
+def print_ledger(stages: "Sequence[StageCounts]") -> None:
     """One line a stage, one a cause below it."""
     rows = []
     for stage in stages:
