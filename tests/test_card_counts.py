@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from curation import pairs_of
-from diptych.curate.card_counts import Frequent, PairFacts, Spread, hosts_of
+from diptych.curate.card_counts import Frequent, PairFacts, ValueCounts, hosts_of
 
 
 def test_kinds_are_counted_exactly_while_they_fit():
@@ -38,7 +38,7 @@ def test_beyond_that_no_frequent_kind_is_lost_and_counts_say_how_wrong_they_may_
 @pytest.mark.parametrize("most", [999, 10**9])
 def test_quantiles_are_those_of_all_values_to_three_digits(most):
     values = np.random.default_rng(1).integers(0, most, 5_000)
-    spread = Spread()
+    spread = ValueCounts()
     for part in np.array_split(values, 7):
         spread.add(pa.array(part))
     spread.add(pa.array([None, None], pa.int64()))
@@ -59,7 +59,7 @@ def test_quantiles_are_those_of_all_values_to_three_digits(most):
 
 
 def test_nothing_known_has_no_quantiles():
-    spread = Spread()
+    spread = ValueCounts()
     spread.add(pa.array([None], pa.int32()))
     assert spread.quantiles("width", "px") is None
 

@@ -27,6 +27,13 @@ from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 
 from diptych.cli.main import app, main
+from diptych.curate.decontaminate import Decontaminate
+from diptych.curate.fetch_options import Fetch
+from diptych.curate.match import Match
+from diptych.curate.read import PairSource
+from diptych.curate.recipe import BalanceOptions, CurateRecipe, read_curate_recipe
+from diptych.curate.repeated_texts import RepeatedTexts
+from diptych.curate.scores import BestShare, ClipScore
 from diptych.data.embedded import HELD_OUT, data_path
 from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
@@ -196,7 +203,14 @@ def test_published_weights_are_converted_as_the_page_says(workplace: Path, capsy
 
 
 def test_every_block_that_runs_is_on_a_page_that_is_run():
-    by_hand = {"README.md", "how-to/train.md", *STORY, "how-to/serve.md", "how-to/published-weights.md"}
+    by_hand = {
+        "README.md",
+        "how-to/train.md",
+        "how-to/curate.md",
+        *STORY,
+        "how-to/serve.md",
+        "how-to/published-weights.md",
+    }
     run_somewhere = {*QUICK, *SLOW, *by_hand}
     for block in BLOCKS:
         if not block.not_run and (block.commands or block.language in ("python", "bash")):
@@ -210,7 +224,8 @@ def test_a_block_is_of_its_kind(block: Block):
         case "python":
             compile(block.text, str(block), "exec")
         case "toml":
-            assert unknown_keys(TrainRecipe, tomllib.loads(block.text)) == []
+            recipe = CurateRecipe if block.page.stem == "curate" else TrainRecipe
+            assert unknown_keys(recipe, tomllib.loads(block.text)) == []
         case "json":
             json.loads(block.text)
         case "":
@@ -282,6 +297,31 @@ def test_the_how_to_on_training_leads_to_a_model(workplace: Path):
     run(other, options=SMALL)
     for page in STORY:  # what comes after: how it went on, what was drawn, how it is watched
         run_page(DOCS / page, small=SMALL)
+
+
+def test_the_how_to_on_curation_leads_to_shards(workplace: Path, capsys: pytest.CaptureFixture[str]):
+    text = (DOCS / "how-to" / "curate.md").read_text(encoding="utf-8")
+    Path("my-set.toml").write_text(blocks(text, "toml")[0], encoding="utf-8")
+    run_page(DOCS / "how-to" / "curate.md")
+    assert "27 pairs -> " in capsys.readouterr().out
+    assert len(ShardSet(Path("curated/shards"))) == 27
+
+
+def test_the_whole_recipe_of_curation_has_the_defaults(workplace: Path):
+    whole = blocks((DOCS / "how-to" / "curate.md").read_text(encoding="utf-8"), "toml")[1]
+    Path("whole.toml").write_text(whole, encoding="utf-8")
+    shown, told = read_curate_recipe(Path("whole.toml")), tomllib.loads(whole)
+    plain = CurateRecipe(
+        sources=(PairSource(path=shown.sources[0].path),),
+        repeated=RepeatedTexts(),
+        match=Match(queries=shown.match.queries if shown.match else ""),
+        balance=BalanceOptions(),
+        overlap=Decontaminate(data=shown.overlap.data if shown.overlap else ()),
+        score=ClipScore(),
+        best=BestShare(),
+        fetch=Fetch(contact=told["fetch"]["contact"]),
+    )
+    assert shown == plain
 
 
 def test_make_targets_exist():

@@ -9,6 +9,8 @@ from cyclopts.types import PositiveInt
 from diptych.cli.console import complain, print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from diptych.curate.ledger import StageCounts
 
 curate = App(name="curate", help="Make training shards of a crawl, of lists of addresses, or of other pairs.")
@@ -88,9 +90,12 @@ def report(out: Path, *, examples: int = 0) -> None:
     """
     from diptych.curate.ledger import examples as find_examples
     from diptych.curate.ledger import read_ledger, stage_folders
+    from diptych.errors import DataError
 
     work = out / "work"
     stages = read_ledger(work)
+    if not stages:
+        raise DataError(f"{work} must hold a stage of a curation that is done, and holds none.")
     print_ledger(stages)
     for folder, stage in zip(stage_folders(work), stages, strict=True):
         for cause in stage.dropped if examples else ():
@@ -142,7 +147,7 @@ def _write_page(out: Path) -> None:
         complain(left_out)
 
 
-def print_ledger(stages: "list[StageCounts]") -> None:
+def print_ledger(stages: "Sequence[StageCounts]") -> None:
     """One line a stage, one a cause below it."""
     rows = []
     for stage in stages:

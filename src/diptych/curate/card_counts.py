@@ -57,7 +57,7 @@ class Frequent:
         )
 
 
-class Spread:
+class ValueCounts:
     """How a number is spread: counts by value, which keeps three digits, so that their number is bounded."""
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ class PairFacts:
         self._most_samples, self._samples = samples, list[ShownPair]()
         self._sources: Counter[int] = Counter()
         self._kinds = {name: Frequent() for name in ("language", "licence", "host", "format")}
-        self._spreads = {name: Spread() for name, _ in _SIZES}
+        self._spreads = {name: ValueCounts() for name, _ in _SIZES}
         self.pairs = 0
 
     def add(self, rows: pa.Table, shards: list[str]) -> None:
