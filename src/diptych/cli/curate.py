@@ -1,5 +1,6 @@
 """`diptych curate`: from a crawl, a list of addresses or pairs to shards, with a ledger of every pair."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -145,7 +146,7 @@ def _write_page(out: Path) -> None:
         complain(left_out)
 
 
-def print_ledger(stages: "list[StageCounts]") -> None:
+def print_ledger(stages: "Sequence[StageCounts]") -> None:
     """One line a stage, one a cause below it."""
     rows = []
     for stage in stages:
