@@ -169,9 +169,12 @@ class Bench:
             result[stage.name] = {
                 "options": str(stage),
                 "dropped": len(better),
-                "steps": np.bincount(steps).tolist(),
-                "most bits from what is kept": int(apart.max()) if stage.name == "duplicates-look" else None,
-                "least cosine with what is kept": round(float(cosine.min()), 4),
+                "steps to what is kept": {str(n): steps.count(n) for n in sorted(set(steps))},
+                **(
+                    {"most bits from what is kept": int(apart.max())}
+                    if isinstance(stage, SameLook)
+                    else {"least cosine with what is kept": round(float(cosine.min()), 4)}
+                ),
                 "of another picture than what is kept": int((family[i] != family[j]).sum()),
             }
         return result
@@ -208,13 +211,14 @@ class Bench:
         every = dropped_by(SameMeaning(clusters=1), rows)
         for count, margin in itertools.product((4, 16, 64), (0.0, 0.05, 0.1)):
             stage = SameMeaning(clusters=count, margin=margin)
-            facts = stage.total([stage.count(rows)])
+            counts = stage.count(rows)
+            featured, facts = counts["rows"][0].as_py(), stage.total([counts])
             sent = len(stage.scatter(rows, Whole(facts=facts), 1))
             found = dropped_by(stage, rows)
             result[f"{count} clusters, margin {margin}"] = {
                 "of those": len(every),
                 "found": round(len(found & every) / len(every), 4),
-                "places of a row": round(sent / len(rows), 3),
+                "places of a row": round(sent / featured, 3),
             }
         return result
 

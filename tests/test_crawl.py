@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bad_server import BadServer, serving
+from diptych.addresses import Resolve
 from diptych.curate.crawl import Crawler, Turns, _retry_after
 from diptych.curate.fetch_causes import FetchError
 from diptych.curate.fetch_options import Fetch
@@ -21,13 +22,13 @@ async def everywhere_here(host: str, port: int) -> Sequence[str]:
     return ["127.0.0.1"]
 
 
-def fetch(server: BadServer, urls: Sequence[str], **options: Any) -> list[str]:
+def fetch(server: BadServer, urls: Sequence[str], *, resolve: Resolve = everywhere_here, **options: Any) -> list[str]:
     """For each `HOST/PATH`, its body or the cause."""
 
     async def run() -> list[str]:
         hosts = (f"*.org:{server.port}",)
         values = Fetch(**{"allow_hosts": hosts, "back_off": 0.001, "seconds_silent": 20.0, **options})
-        async with HttpClient(values, resolve=everywhere_here) as client:
+        async with HttpClient(values, resolve=resolve) as client:
             crawler = Crawler(values, client, Turns(values))
             full = (f"http://{host}:{server.port}/{path}" for host, _, path in (url.partition("/") for url in urls))
             found = await asyncio.gather(*map(crawler.fetch, full), return_exceptions=True)
@@ -158,6 +159,19 @@ def test_between_two_requests_to_a_host_is_the_delay():
 
     begun = asyncio.run(run())
     assert all(later - earlier > 0.04 for earlier, later in itertools.pairwise(begun))
+
+
+def test_a_name_that_is_being_looked_up_takes_no_connection():
+    """There is one, and the name is found when the other host has been asked."""
+    with serving(BadServer(FILES)) as server:
+
+        async def resolve(host: str, port: int) -> Sequence[str]:
+            while host == "slow.org" and "good.org/file/a" not in server.asked:
+                await asyncio.sleep(0.01)
+            return ["127.0.0.1"]
+
+        urls = ["slow.org/file/a", "good.org/file/a"]
+        assert fetch(server, urls, resolve=resolve, connections=1, seconds_dns=20.0) == [A, A]
 
 
 def test_a_success_in_between_forgives_a_host_its_faults():

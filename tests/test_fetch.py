@@ -20,6 +20,7 @@ from diptych.curate.fetch import FetchPictures, summary
 from diptych.curate.fetch_options import Fetch
 from diptych.curate.stage import DROPPED, CurateStage, Judged, Recut, Whole
 from diptych.data.decoding import decode
+from diptych.errors import MissingExtraError
 from diptych.pairs.shards import ShardWriter
 from diptych.pairs.sources import Source
 
@@ -304,6 +305,12 @@ def test_pictures_of_a_source_are_read_where_they_lie(tmp_path):
     judged = FetchPictures(sources=(None, Source(path=str(tmp_path)))).apply(rows, Whole())
     assert judged.kept[PICTURE].to_pylist() == [FILES["phone.jpg"], FILES["a.jpg"]]
     assert judged.dropped["cause"].to_pylist() == ["not an image", "bad address"]
+
+
+def test_without_the_extra_it_is_named(server, monkeypatch):
+    monkeypatch.setattr("diptych.curate.fetch.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"diptych\[curate\]"):
+        fetched(server, ["/file/a.jpg"])
 
 
 def test_it_works_where_an_event_loop_runs_already(server):

@@ -3,6 +3,7 @@
 import collections
 import gzip
 import io
+import random
 import zlib
 
 import pytest
@@ -142,6 +143,25 @@ def test_a_file_that_can_no_longer_be_read_is_an_error_and_no_early_end():
     content = warc([answer(BODY * 9, url=f"https://a.example/{n}") for n in range(50)])
     with pytest.raises(DataError, match=r"crawl\.warc cannot be read after \d+ records: .*reset by peer"):
         read_warc(Failing(content), "crawl.warc", Collected(0), PageRules())
+
+
+def test_damage_and_failures_within_a_large_record_are_told_apart():
+    class Failing(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() > 100_000:
+                raise RuntimeError("store gone")
+            return super().read(min(size, 5000))
+
+    draw = random.Random(0)
+    noise = "".join(draw.choices("abcdefghij ", k=1_000_000))
+    content = warc([answer(BODY, url="https://a.example/"), answer(f"<p>{noise}</p>{BODY}")])
+    broken = content[:-150_000] + bytes(100) + content[-149_900:]
+    judged = rows(broken)
+    assert judged.kept["page"].to_pylist() == ["https://a.example/"]
+    assert causes(judged)["page: record damaged"] == 1
+    for reader, archive in ((read_warc, content), (read_wat, wat([(PAGE, TOLD | {"x": noise})] * 2))):
+        with pytest.raises(DataError, match=r"crawl\.warc cannot be read after \d records: store gone"):
+            reader(Failing(archive), "crawl.warc", Collected(0), PageRules())
 
 
 def test_headers_opt_out_and_tell_the_language():

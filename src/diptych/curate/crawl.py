@@ -159,6 +159,7 @@ class Crawler:
         return await self._ask_once(address, wanted)
 
     async def _ask_once(self, address: WebAddress, wanted: Wanted) -> HttpAnswer:
+        await self._client.locate(address)  # a slow name server holds no connection back
         async with self._turns.turn(address.host):
             answer = await self._client.get(address, wanted)
             if answer.status in (408, 425, 429) or answer.status >= 500:

@@ -3,7 +3,7 @@
 import functools
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -35,7 +35,7 @@ def detector_of(name: str) -> Detector:
         ) from None
     if not callable(found):
         raise ConfigError(f"the detector {name} must be a function. Got {type(found).__name__}.")
-    return found
+    return cast("Detector", found)
 
 
 def boxes_in(pixels: np.ndarray, detector: Detector, min_confidence: float) -> np.ndarray:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import functools
 import hashlib
+import importlib.util
 import io
 import threading
 from collections import Counter
@@ -23,7 +24,7 @@ from diptych.curate.fetch_causes import FetchError
 from diptych.curate.fetch_options import Fetch
 from diptych.curate.stage import DROPPED, Judged, Whole
 from diptych.data.decoding import decode, read_header
-from diptych.errors import ImageError, ShardError
+from diptych.errors import ImageError, ShardError, missing_extra
 
 if TYPE_CHECKING:
     from diptych.curate.crawl import Turns
@@ -92,6 +93,8 @@ class FetchPictures:
             return FetchError(error.cause, str(error)[:200])
 
     def _fetch_all(self, urls: Sequence[str]) -> Fetched:
+        if importlib.util.find_spec("aiohttp") is None:
+            raise missing_extra("fetching pictures", "curate")
         with _network(self.options) as network:
             work = asyncio.run_coroutine_threadsafe(self._fetch_part(urls, network), network.loop)
             try:

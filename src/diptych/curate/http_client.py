@@ -89,12 +89,12 @@ class HttpClient:
         self._threads.shutdown(wait=False, cancel_futures=True)  # a look-up that hangs is not waited for
 
     async def get(self, address: WebAddress, wanted: Wanted) -> HttpAnswer:
-        """Ask once; whatever the answer's status. The address's host is looked up and checked before.
+        """Ask once; whatever the answer's status. The host is located before.
 
         Raises:
             FetchError: with the cause.
         """
-        await self._check_addresses(address)
+        await self.locate(address)
         try:
             async with asyncio.timeout(self._options.seconds):
                 return await self._get(address, wanted)
@@ -134,7 +134,12 @@ class HttpClient:
             body = _unpacked(body, (answer.header("content-encoding") or "identity").strip().lower(), wanted)
             return HttpAnswer(status=200, headers=headers, body=body)
 
-    async def _check_addresses(self, address: WebAddress) -> None:
+    async def locate(self, address: WebAddress) -> None:
+        """Look the host up, once, and check where it is.
+
+        Raises:
+            FetchError: "dns" or "private address".
+        """
         key = address.host
         if key not in self._addresses:
             self._addresses[key] = asyncio.create_task(self._addresses_of(address))

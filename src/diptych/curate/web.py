@@ -77,14 +77,13 @@ def read_wat(file: BinaryIO, name: str, collected: Collected, rules: PageRules) 
     """
     for record, _ in _records(file, name, collected, ("metadata",)):
         address = record.headers.get("WARC-Target-URI") or ""
-        content = record.reader.read()
         if "json" not in (record.headers.get("Content-Type") or "json"):
             continue
-        if len(content) < record.content_length:
-            collected.drop(address, "", "page: record cut short")
-            continue
         try:
-            envelope = _table(_table(json.loads(content)).get("Envelope"))
+            envelope = _table(_table(json.loads(_content(record))).get("Envelope"))
+        except DataError as error:
+            collected.drop(address, "", f"page: {error}")
+            continue
         except (ValueError, RecursionError):
             collected.drop(address, "", "page: metadata unreadable")
             continue
@@ -120,15 +119,27 @@ def _page(record: Any, kind: str, rules: PageRules) -> tuple[bytes, Sequence[tup
         raise DataError("not HTML")
     if record.content_length > rules.largest:
         raise DataError("too large")
-    content = record.reader.read()
-    if len(content) < record.content_length:
-        raise DataError("record cut short")
-    content = body_of(content, headers, rules.largest)
+    content = body_of(_content(record), headers, rules.largest)
     if len(content) > rules.largest:
         raise DataError("too large")
     if not told and not _LOOKS_LIKE_HTML.search(content, 0, _TOP):
         raise DataError("not HTML")
     return content, headers, content_type
+
+
+def _content(record: Any) -> bytes:
+    """What a record holds.
+
+    Raises:
+        DataError: not all of it can be read; the message is the cause.
+    """
+    try:
+        content = record.reader.read()
+    except Exception as error:  # damage; where the file itself failed, `_records` says so
+        raise DataError("record damaged") from error
+    if len(content) < record.content_length:
+        raise DataError("record cut short")
+    return content
 
 
 def _read_listed(answer: Mapping[str, Any], address: str, collected: Collected, rules: PageRules) -> None:
@@ -225,10 +236,14 @@ def _records(file: BinaryIO, name: str, collected: Collected, kinds: Sequence[st
                 collected.drop(name, "", "file: cut short", f"after {count:,} records, in that at byte {start:,}")
                 return
             yield record, kinds[types.index(record.record_type)]
+            if stream.fault is not None:  # while the record was read
+                raise stream.fault
             count += 1
-    except (OSError, ValueError) as error:
+    except Exception as error:
         if stream.fault is not None:
             raise DataError(f"{name} cannot be read after {count:,} records: {_words(error)}. Try again.") from error
+        if not isinstance(error, OSError | ValueError):
+            raise
         place = f"after {count:,} records, behind that at byte {start:,}: {_words(error)}"
         collected.drop(name, "", "file: damaged", place)
 

@@ -1,9 +1,9 @@
 """A picture as 64 bits that stay when it is recompressed, resized or made brighter: signs of its slow waves.
 
 The picture, squeezed to 32 x 32 grey values, goes through a cosine transform (DCT-II). Of its coefficients without the
-mean the 64 lowest by u + v give a bit each: is it above 0. The usual hash compares with the median of 8 x 8
-coefficients instead; benchmarks/curate_duplicates.py chose this one: as many copies are found, fewer drawings on white
-are taken for others, and a mirrored picture's hash follows from the same coefficients.
+mean the 64 lowest by u + v give a bit each: is it above 0. The usual hash compares 8 x 8 of them with their median.
+Both find the same copies but for some hundredths, and far fewer different pictures than hashes of differences or of
+block means do (benchmarks/curate_duplicates.py, part "kinds"); here no bit depends on the other coefficients.
 
 The transform is in whole numbers, so that a hash is the same on every machine and in every batch, and a coefficient
 that is 0 for a symmetric picture is 0.

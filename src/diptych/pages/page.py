@@ -91,6 +91,7 @@ class PairGroup:
     pairs: Sequence[PicturePair]
 
 
+@dataclass(frozen=True, kw_only=True)
 class ShareCurves:
     """Shares that grow with another share, as curves in one plot, e.g. matches held by the most frequent queries."""
 
