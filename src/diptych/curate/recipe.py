@@ -52,10 +52,10 @@ class BalanceOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Duplicates:
-    """Which duplicates are dropped."""
+    """Which duplicates are dropped; `false` leaves a kind out."""
 
-    bytes: SameBytes | None = field(default_factory=SameBytes)
-    look: SameLook | None = field(default_factory=SameLook)
+    bytes: SameBytes | Literal[False] = field(default_factory=SameBytes)
+    look: SameLook | Literal[False] = field(default_factory=SameLook)
     features: SameMeaning | None = None  # needs describe.model
 
 
