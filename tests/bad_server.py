@@ -229,6 +229,11 @@ async def _brotli(server: BadServer, writer: asyncio.StreamWriter, rest: str) ->
     return True
 
 
+async def _packed_how(server: BadServer, writer: asyncio.StreamWriter, rest: str) -> bool:
+    writer.write(_whole(server.files[rest], 200, b"Content-Encoding: \xff\xfe\r\n"))
+    return True
+
+
 async def _lying_type(server: BadServer, writer: asyncio.StreamWriter, rest: str) -> bool:
     writer.write(_whole(server.files[rest], 200, b"Content-Type: text/html\r\n"))
     return True
@@ -253,8 +258,8 @@ _DEEDS: Mapping[str, Deed] = {
     "silence": _silence, "drip": _drip, "drip-head": _drip_head, "endless": _endless, "short": _short,
     "chunked": _chunked, "chunked-short": _chunked_short, "reset": _reset, "no-length": _no_length,
     "huge-length": _huge_length, "junk": _junk, "big-head": _big_head, "many-headers": _many_headers,
-    "cookies": _cookies, "packed": _packed, "bomb": _bomb, "brotli": _brotli, "lying-type": _lying_type,
-    "page": _page, "circle": _circle, "far": _far,
+    "cookies": _cookies, "packed": _packed, "bomb": _bomb, "brotli": _brotli,
+    "packed-how": _packed_how, "lying-type": _lying_type, "page": _page, "circle": _circle, "far": _far,
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from diptych.curate.card_data import (
     PairsOnCard,
     Quantiles,
     QueryOnCard,
-    ShownPair,
+    SampleOnCard,
     StageOnCard,
 )
 from diptych.curate.fetch import FetchSummary, HostSummary
@@ -241,7 +241,7 @@ def write_small_recipe(folder: Path, *, count: int = 24) -> Path:
 
 def small_card() -> DataCard:
     """A card with something in every part."""
-    sample = ShownPair(key="0" * 32, shard="shard-00000.tar", text="a dog", address="https://a.example/1.jpg")
+    sample = SampleOnCard(key="0" * 32, shard="shard-00000.tar", text="a dog", address="https://a.example/1.jpg")
     langs = Counts(kinds=2, top=(Counted(name="no", count=2), Counted(name="en", count=1)))
     rest = Counts(kinds=1, unknown=1, top=(Counted(name="CC0", count=2),))
     width = Quantiles(name="width", unit="px", count=3, least=1, p5=1, p25=2, median=2, p75=3, p95=3, most=3)

@@ -132,6 +132,7 @@ def test_a_part_without_rows_and_one_that_loses_all_have_the_same_columns(server
         ("/big-head", "bad answer"),
         ("/many-headers", "bad answer"),
         ("/brotli/a.jpg", "content encoding"),
+        ("/packed-how/a.jpg", "content encoding"),  # in bytes that are no text
         ("/page", "not an image"),
         ("/file/text", "not an image"),
         ("/file/empty", "empty"),

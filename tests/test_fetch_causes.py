@@ -49,3 +49,12 @@ def test_a_cause_of_another_stage_has_no_cure_here():
 def test_an_error_says_its_cause():
     assert str(FetchError("dns", "no answer")) == "dns: no answer"
     assert str(FetchError("dns")) == "dns"
+
+
+def test_a_bare_error_says_the_same_and_holds_no_frame():
+    try:
+        raise FetchError("http 503", "a\udcff", "b", 5.0)
+    except FetchError as error:
+        bare = error.bare()
+    assert (bare.cause, bare.value, bare.limit, bare.wait) == ("http 503", "a?", "b", 5.0)
+    assert bare.__traceback__ is bare.__context__ is None

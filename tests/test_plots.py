@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from diptych.errors import MissingExtraError
-from diptych.pages.page import LinePlot, ReliabilityPlot
-from diptych.pages.plots import line_figure, line_plot, neighbours, reliability_plot
+from diptych.pages.page import LinePlot, ReliabilityPlot, ShareCurves
+from diptych.pages.plots import line_figure, line_plot, neighbours, reliability_plot, share_plot
 
 
 def curve(*points: tuple[float, float], is_share: bool = False, chance: float | None = None) -> LinePlot:
@@ -131,3 +131,11 @@ def test_a_plot_without_matplotlib_is_one_sentence(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtraError, match=r"the report's curves needs an extra: pip install 'diptych\[eval\]'"):
         line_plot("k", curve((0, 1.0)))
+
+
+def test_curves_of_shares_are_named_and_their_axis_is_logarithmic():
+    points = [(0.001, 0.5), (0.1, 0.8), (1.0, 1.0)]
+    plot = ShareCurves(title="t", x="share of the queries", y="matches", curves=[("after", points), ("before", points)])
+    svg = share_plot("k", plot)
+    for text in ("share of the queries", "matches", "after", "before", "0.1%", "1%", "10%", "100%"):
+        assert f">{text}</text>" in svg

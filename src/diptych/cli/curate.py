@@ -1,5 +1,6 @@
 """`diptych curate`: from a crawl, a list of addresses or pairs to shards, with a ledger of every pair."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 

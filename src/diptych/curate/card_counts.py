@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from diptych.curate.card_data import Counted, Counts, PairsOnCard, Quantiles, ShownPair, shown
+from diptych.curate.card_data import Counted, Counts, PairsOnCard, Quantiles, SampleOnCard, shown
 
 MOST_KINDS = 1_000_000  # that are counted at a time: some 100 MB
 _DIGITS = 3  # that a value keeps; so there are some 900 different ones for each power of ten
@@ -102,7 +102,7 @@ class PairFacts:
 
     def __init__(self, sources: list[str], *, samples: int = 12, top: int = 20) -> None:
         self._names, self._top = sources, top
-        self._most_samples, self._samples = samples, list[ShownPair]()
+        self._most_samples, self._samples = samples, list[SampleOnCard]()
         self._sources: Counter[int] = Counter()
         self._kinds = {name: Frequent() for name in ("language", "licence", "host", "format")}
         self._spreads = {name: ValueCounts() for name, _ in _SIZES}
@@ -139,7 +139,7 @@ class PairFacts:
         for row, place in zip(rows.select(names).take(first).to_pylist(), first.to_pylist(), strict=True):
             told = {"address": row["url"], "page": row["page"], "licence": row["licence"], "text": row["text"]}
             plain = {name: shown(value) for name, value in told.items()}
-            self._samples.append(ShownPair(key=row["key"], shard=shards[place], **plain))
+            self._samples.append(SampleOnCard(key=row["key"], shard=shards[place], **plain))
         self._samples = sorted(self._samples, key=lambda sample: sample.key)[: self._most_samples]
 
     def on_card(self) -> PairsOnCard:

@@ -96,7 +96,7 @@ class BalanceOnCard:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShownPair:
+class SampleOnCard:
     """A pair as an example."""
 
     key: str
@@ -126,7 +126,7 @@ class PairsOnCard:
     hosts: Counts
     formats: Counts
     sizes: tuple[Quantiles, ...] = ()  # of pictures and captions; those of which something is known
-    samples: tuple[ShownPair, ...] = ()
+    samples: tuple[SampleOnCard, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -180,7 +180,7 @@ class Crawler:
             self._sites[address.site] = asyncio.create_task(self._rules_of(address))
         site = await asyncio.shield(self._sites[address.site])
         if isinstance(site.robots, FetchError):
-            raise FetchError(site.robots.cause, site.robots.value, site.robots.limit)
+            raise site.robots.bare()
         if not site.robots.allow(address.target):
             raise FetchError("robots", address.site)
         if not site.reserved.allow(address.target):

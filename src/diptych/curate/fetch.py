@@ -9,6 +9,7 @@ import functools
 import hashlib
 import importlib.util
 import io
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from diptych.pairs.sources import Pairs, Source
 
 
-_MADE_AT_ONCE = 2  # pictures of a part, each of which is decoded whole
+_MADE_AT_ONCE = min(8, os.cpu_count() or 1)  # pictures, each of which is decoded whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,17 +111,16 @@ class FetchPictures:
         network.turns = network.turns or Turns(self.options)
         async with HttpClient(self.options) as client:
             crawler = Crawler(self.options, client, network.turns)
-            making = asyncio.Semaphore(_MADE_AT_ONCE)
 
             async def one(url: str) -> FetchedPicture | FetchError:
                 try:
                     data = await crawler.fetch(url)
                     if not self.options.reencode:
                         return self._picture(data)
-                    async with making:
+                    async with network.making:
                         return await asyncio.to_thread(self._picture, data)
                 except FetchError as failed:
-                    return failed
+                    return failed.bare()
                 except ImageError as error:
                     return FetchError(error.cause, str(error)[:200])
 
@@ -237,6 +237,7 @@ class _Network:
 
     def __init__(self) -> None:
         self.users = 0
+        self.making = asyncio.Semaphore(_MADE_AT_ONCE)
         self.turns: Turns | None = None  # made on the loop by the first part
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="fetch", daemon=True)

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping
+from typing import Self
 
 CURES: Mapping[str, str] = {
     "dns": "The name server knew no such host, or did not answer in time: raise seconds_dns, or use a nearer one.",
@@ -62,11 +63,16 @@ class FetchError(Exception):
     """
 
     def __init__(self, cause: str, value: str = "", limit: str | None = None, wait: float | None = None) -> None:
+        value = value.encode("utf-8", "replace").decode()  # a stranger's bytes must not stop the ledger
         super().__init__(f"{cause}: {value}" if value else cause)
         self.cause = cause
         self.value = value
         self.limit = limit
         self.wait = wait
+
+    def bare(self) -> Self:
+        """The same without the frames that it came through, which hold bodies of answers."""
+        return type(self)(self.cause, self.value, self.limit, self.wait)
 
 
 def cure_of(cause: str) -> str:

@@ -145,7 +145,7 @@ class HttpClient:
             self._addresses[key] = asyncio.create_task(self._addresses_of(address))
         found = await asyncio.shield(self._addresses[key])
         if isinstance(found, FetchError):
-            raise FetchError(found.cause, found.value, found.limit)
+            raise found.bare()
         if not all(map(is_public, found)) and not self._allowed.holds(address.host, address.port, address.scheme):
             raise FetchError("private address", ", ".join(found[:3]))
 

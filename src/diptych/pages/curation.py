@@ -7,7 +7,7 @@ from PIL import Image
 
 from diptych.curate.balance import BalanceCurve
 from diptych.curate.card import read_card
-from diptych.curate.card_data import Counts, DataCard, ShownPair
+from diptych.curate.card_data import Counts, DataCard, SampleOnCard
 from diptych.data.images import open_image
 from diptych.errors import DiptychError
 from diptych.pages.html import write_report
@@ -30,7 +30,7 @@ def write_curation_page(out: Path) -> str:
     return write_report(curation_page(card, sample_pictures(card.kept.samples, out / "shards")), out / PAGE)
 
 
-def sample_pictures(samples: tuple[ShownPair, ...], shards: Path) -> dict[str, Image.Image]:
+def sample_pictures(samples: tuple[SampleOnCard, ...], shards: Path) -> dict[str, Image.Image]:
     """The pictures of the pairs that a card shows, by key; without those that cannot be read."""
     found = {}
     for name in sorted({sample.shard for sample in samples}):
