@@ -4,13 +4,13 @@
 
 Writes a crawl (`made_crawl.py`), serves its pictures on this machine's loopback addresses, makes queries from packages,
 and runs `diptych curate recipes/curate-crawl.toml`. Part "threshold" is what the threshold of overlap was chosen by.
-Part "ledger" holds the ledger against the tags that were written. Part "train" trains the demo's model at equal steps on
-the curated shards and on the same crawl without curation: what could be fetched and has a text, with the evaluation
+Part "ledger" holds the ledger against the tags that were written. Part "train" trains the demo's model at equal steps
+on the curated shards and on the same crawl without curation: what could be fetched and has a text, with the evaluation
 pictures that are hidden in it and without them; and measures all on the style that is held out, and on another one,
 `noto-v1`, which is in no crawl either. Part "workers" makes the shards of a smaller crawl with 1, 2 and 4 workers, with
 daft, and through kills at random moments. DATA holds the shared sets, whose photographs stand beside texts that do not
-tell of them; without it patches of colour do. With the package `emoji` sites in ten other languages are among them. What
-is done already in the folder is used again. Writes results/curate_crawl.json.
+tell of them; without it patches of colour do. With the package `emoji` sites in ten other languages are among them.
+What is done already in the folder is used again. Writes results/curate_crawl.json.
 """
 
 import argparse
@@ -20,12 +20,12 @@ import hashlib
 import io
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -170,24 +170,28 @@ def workers(args: argparse.Namespace) -> dict[str, Any]:
     with served(folder, args.port + 1):
         for name, extra in (("1", ["--workers", "1"]), ("2", ["--workers", "2"]), ("4", ["--workers", "4"]),
                             ("daft", ["--workers", "2", "--engine", "daft"])):  # fmt: skip
-            shutil.rmtree(folder / f"by {name}", ignore_errors=True)
             _carry_out(folder, RECIPE.read_text(), args.port + 1, options, f"by {name}", extra)
             told["shards"][name] = _digest(folder / f"by {name}" / "shards")
-        told |= _killed(folder, args, options)
+        told |= _killed(folder, args, [*options[2:], "fetch.seconds_silent=10.0"])
     told["same"] = len({*told["shards"].values()}) == 1
     assert told["same"], told
     return told
 
 
 def _killed(folder: Path, args: argparse.Namespace, options: Sequence[str]) -> dict[str, Any]:
-    """Kills of the whole process group at random moments, until there were so many; each time it goes on."""
+    """Kills of the whole process group at random moments, until there were so many; each time it goes on.
+
+    Without overlap, in which most of the time would go by.
+    """
     command = _command(folder, RECIPE.read_text(), args.port + 1, options, "killed", ["--workers", "2"])
-    start = time.monotonic()
     shutil.rmtree(folder / "killed", ignore_errors=True)
+    start = time.monotonic()
     _wait(command, None)
     longest = time.monotonic() - start
-    draw, kills, whole = np.random.default_rng(0), 0, []
-    shutil.rmtree(folder / "killed", ignore_errors=True)
+    reference = _digest(folder / "killed" / "shards")
+    draw, kills, whole = np.random.default_rng(0), 0, list[str]()
+    during: Counter[str] = Counter()
+    shutil.rmtree(folder / "killed")
     while kills < args.kills or not whole:
         last = kills >= args.kills
         if _wait(command, None if last else float(draw.uniform(1, longest * 0.7))):
@@ -196,8 +200,11 @@ def _killed(folder: Path, args: argparse.Namespace, options: Sequence[str]) -> d
                 shutil.rmtree(folder / "killed")
         else:
             kills += 1
-    return {"kills": kills, "whole after kills": len(whole), "shards after kills": sorted(set(whole))} | {
-        "same after kills": {*whole} == {_digest(folder / "by 1" / "shards")}
+            stages = sorted(path.name for path in (folder / "killed" / "work").glob("*"))
+            during[stages[-1] if stages else "before reading"] += 1
+    assert {*whole} == {reference}, (whole, reference)
+    return {"kills": kills, "whole after kills": len(whole), "killed during": dict(sorted(during.items()))} | {
+        "same after kills": True
     }
 
 
@@ -216,19 +223,8 @@ def _wait(command: Sequence[str], seconds: float | None) -> bool:
 def _curated(
     folder: Path, recipe: str, args: argparse.Namespace, options: Sequence[str], name: str = ARMS[0]
 ) -> dict[str, Any]:
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     _carry_out(folder, recipe, args.port, options, name, ["--workers", str(args.workers)])
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    told: dict[str, Any] = {
-        "seconds": round(time.monotonic() - start, 1),
-        "processor seconds": round(sum(after[:2]) - sum(before[:2]), 1),
-        "shards": _digest(folder / name / "shards"),
-    }
-    note = folder / f"{name}.json"  # a run that had nothing left to do measures nothing
-    if told["processor seconds"] < 30 and note.exists():
-        return {**json.loads(note.read_text()), "shards": told["shards"]}
-    note.write_text(json.dumps(told))
-    return told
+    return {"shards": _digest(folder / name / "shards")}
 
 
 def _carry_out(folder: Path, recipe: str, port: int, options: Sequence[str], name: str, extra: Sequence[str]) -> None:
