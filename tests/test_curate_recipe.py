@@ -159,3 +159,12 @@ def test_the_balance_is_of_the_rule_and_draws_by_the_recipes_seed(write):
 def test_what_cannot_be_meant_is_a_sentence(write, text, message):
     with pytest.raises(ConfigError, match=message):
         read_curate_recipe(write(text))
+
+
+def test_duplicates_by_bytes_and_look_can_be_left_out(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text('[[sources]]\npath = "a.csv"\n[duplicates]\nbytes = false\nlook = false\n')
+    recipe = read_curate_recipe(path)
+    assert not [stage.name for stage in recipe.pipeline().stages if stage.name.startswith("duplicates-") and stage.name != "duplicates-pair"]
+    path.write_text(to_toml(recipe))
+    assert read_curate_recipe(path) == recipe

@@ -231,8 +231,8 @@ def _without(cause: CauseOnCard, removal: Removal) -> CauseOnCard:
 
 def _balance(folders: list[Path], recipe: CurateRecipe, removal: Removal) -> BalanceOnCard | None:
     folder = next((folder for folder in folders if folder.name.endswith("-balance")), None)
-    if not (folder and recipe.balance and recipe.match):
-        return None
+    if not (folder and recipe.balance and recipe.match and Path(recipe.match.queries).is_file()):
+        return None  # also where the list is gone by now: a pair must be removable all the same
     options, facts = recipe.balance, read_table(facts_file(folder))
     texts = queries_of(recipe.match.queries).texts
     columns = ("key", "url", "page", "language", "queries")
