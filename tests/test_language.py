@@ -1,4 +1,4 @@
-"""curate/language.py: captions by their language."""
+"""captions/language.py: captions by their language."""
 
 import importlib.util
 
@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from curation import captions_of
-from diptych.curate import language
-from diptych.curate.language import Languages, language_of
+from diptych.captions import language
+from diptych.captions.language import Languages, language_of
 from diptych.errors import ConfigError, MissingExtraError
 
 needs_model = pytest.mark.skipif(

@@ -1,4 +1,4 @@
-"""curate/repeated_texts.py: texts beside many different pictures."""
+"""captions/repeated_texts.py: texts beside many different pictures."""
 
 import itertools
 
@@ -6,9 +6,9 @@ import pyarrow as pa
 import pytest
 
 from curation import pairs_of
-from diptych.curate.repeated_texts import RepeatedTexts
-from diptych.curate.stage import Grouping, Whole
+from diptych.captions.repeated_texts import RepeatedTexts
 from diptych.errors import ConfigError
+from diptych.rows.stage import Grouping, Whole
 
 
 def judged(stage, parts, buckets):

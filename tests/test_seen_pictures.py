@@ -7,8 +7,8 @@ from conftest import png
 from curation import pairs_of
 from diptych.curate import seen_pictures
 from diptych.curate.seen_pictures import model_of, seen, unreadable
-from diptych.curate.stage import DROPPED
 from diptych.errors import ImageError
+from diptych.rows.stage import DROPPED
 
 
 def test_pictures_come_in_order_and_what_cannot_be_read_in_its_place():
