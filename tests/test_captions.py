@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curation import captions_of
+from pair_tables import captions_of
 from diptych.captions.captions import check_share, shown
 from diptych.errors import ConfigError
 

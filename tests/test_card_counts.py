@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curation import pairs_of
+from pair_tables import pairs_of
 from diptych.curate.card_counts import Frequent, PairFacts, ValueCounts, hosts_of
 
 

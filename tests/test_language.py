@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curation import captions_of
+from pair_tables import captions_of
 from diptych.captions import language
 from diptych.captions.language import Languages, language_of
 from diptych.errors import ConfigError, MissingExtraError

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from conftest import png
-from curation import pairs_of
+from pair_tables import pairs_of
 from diptych.curate.detectors import detector_of
 from diptych.curate.people import People, blurred
 from diptych.errors import ConfigError

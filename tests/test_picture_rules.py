@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from curation import pairs_of
+from pair_tables import pairs_of
 from diptych.config import from_dict
 from diptych.curate.picture_rules import PictureRules
 from diptych.errors import ConfigError

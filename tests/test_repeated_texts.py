@@ -5,7 +5,7 @@ import itertools
 import pyarrow as pa
 import pytest
 
-from curation import pairs_of
+from pair_tables import pairs_of
 from diptych.captions.repeated_texts import RepeatedTexts
 from diptych.errors import ConfigError
 from diptych.rows.stage import Grouping, Whole

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from conftest import png
-from curation import pairs_of
+from pair_tables import pairs_of
 from diptych.curate import scores
 from diptych.curate.scores import BestShare, ClipScore, DenyPictures
 from diptych.errors import ConfigError

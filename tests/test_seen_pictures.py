@@ -4,7 +4,7 @@ import pyarrow as pa
 from PIL import Image
 
 from conftest import png
-from curation import pairs_of
+from pair_tables import pairs_of
 from diptych.curate import seen_pictures
 from diptych.curate.seen_pictures import model_of, seen, unreadable
 from diptych.errors import ImageError

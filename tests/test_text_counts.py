@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation import captions_of, kept_by, measured_by
+from pair_tables import captions_of, kept_by, measured_by
 from diptych.captions.text_counts import Length, Letters, Repetition
 from diptych.errors import ConfigError
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from conftest import png
-from curation import pairs_of
+from pair_tables import pairs_of
 from diptych.curate import text_in_pictures
 from diptych.curate.detectors import detector_of
 from diptych.curate.text_in_pictures import TextInPictures, area_of, masked

@@ -2,7 +2,7 @@
 
 import pytest
 
-from curation import kept_by, measured_by
+from pair_tables import kept_by, measured_by
 from diptych.captions.text_lists import Boilerplate, DenyWords, Watermarks
 from diptych.errors import DataError
 

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from curation import captions_of, kept_by, measured_by
+from pair_tables import captions_of, kept_by, measured_by
 from diptych.captions.text_patterns import FileNames, PersonalData
 
 

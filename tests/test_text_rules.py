@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curation import pairs_of
+from pair_tables import pairs_of
 from diptych.captions import text_rules
 from diptych.captions.captions import Captions, Verdict
 from diptych.captions.language import Languages
