@@ -2,6 +2,7 @@
 
 import functools
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from diptych.curate.ledger import read_ledger, stage_folders
 from diptych.data.ahead import batched
 from diptych.data.embedded import HELD_OUT, data_path
 from diptych.data.tar import TarReader
+from made_crawl_pictures import CHANGES, Picture, changed
 
 IN_SHARDS = "in shards"
+THRESHOLDS = (0.8, 0.9, 0.95, 0.97)
 _OF_NO_TAG = ("page: ", "file: ")
 
 
@@ -103,6 +106,39 @@ def found_overlap(folder: Path, out: Path) -> dict[str, Any]:
     }
 
 
+def thresholds_on(known: Sequence[Picture], others: Sequence[Picture], *, copied: int) -> dict[str, Any]:
+    """How well copies of some drawings are told from others, by threshold: what `overlap.threshold` is chosen by.
+
+    Args:
+        known: the drawings that are looked for.
+        others: none of them; what is found among these are false alarms.
+        copied: drawings of which a copy by each change is looked at.
+    """
+    draw = np.random.default_rng(0)
+    sketches = Sketches.of([small_grey(one.data) for one in known])
+    pictures = [changed(one, "as it is") for one in others]
+    scores = best_scores(Sketches.of([small_grey(data) for data in pictures]), sketches)[1]
+    of_change = {}
+    for change in CHANGES:
+        drawn = [known[i] for i in draw.permutation(len(known))[:copied].tolist()]
+        of_change[change] = best_scores(Sketches.of([small_grey(changed(one, change)) for one in drawn]), sketches)[1]
+    return {
+        "known": len(known),
+        "others": len(others),
+        "copied by each change": copied,
+        "thresholds": [
+            {
+                "threshold": threshold,
+                "false alarms": int((scores >= threshold).sum()),
+                "recall by change": {
+                    change: round(float((one >= threshold).mean()), 4) for change, one in of_change.items()
+                },
+            }
+            for threshold in THRESHOLDS
+        ],
+    }
+
+
 def hidden_in_shards(folder: Path, out: Path) -> list[str]:
     """Keys of the pairs in the shards whose pictures are evaluation pictures."""
     hidden = _hidden(folder)
@@ -132,7 +168,7 @@ def found_in_shards(folder: Path, out: Path, *, others: int) -> dict[str, Any]:
     is_hidden = np.arange(len(chosen)) < len(mine)
     styles = _styles(pq.read_table(folder / "tags.parquet").to_pylist(), [key for _, key in chosen])
     rows = []
-    for threshold in (0.8, 0.9, 0.95, 0.97):
+    for threshold in THRESHOLDS:
         found = scores >= threshold
         rows.append(
             {

@@ -21,7 +21,7 @@ from diptych.rows.columns import pair_key
 from made_crawl_texts import Texts, names_in_languages
 
 TAGS_OF_A_PAGE = 3  # of what it is about, on average; logos, buttons, pixels and banners come beside them
-PAGES_OF_A_FILE, PAGES_OF_A_SITE = 2_500, 100
+FILES, PAGES_OF_A_SITE = 8, 100
 PHOTOGRAPHS, HIDDEN = 6_000, 400  # different ones; evaluation pictures that are hidden
 SHARES = {  # of the tags that a page is about
     "clean": 0.28,
@@ -92,8 +92,9 @@ def write_crawl(folder: Path, *, pages: int, seed: int, port: int, data: Path | 
         return
     (folder / "crawl").mkdir(parents=True, exist_ok=True)
     crawl = _Crawl(folder, seed, port, data, pages)
-    for number in range(-(-pages // PAGES_OF_A_FILE)):
-        crawl.write_file(number, min(PAGES_OF_A_FILE, pages - number * PAGES_OF_A_FILE))
+    each = -(-pages // FILES)
+    for number in range(FILES):
+        crawl.write_file(number, range(number * each, min((number + 1) * each, pages)))
     crawl.pictures.close()
     columns = {name: [getattr(tag, name) for tag in crawl.tags] for name in Tag.__dataclass_fields__}
     pq.write_table(pa.table(columns), folder / "tags.parquet")
@@ -124,24 +125,24 @@ class _Crawl:
         self._next = self._next_hidden = 0
         self.hidden = len(self._hidden)
 
-    def write_file(self, number: int, pages: int) -> None:
+    def write_file(self, number: int, pages: range) -> None:
         path = self._folder / "crawl" / f"CC-MADE-{number:05}.warc.gz"
         with path.open("wb") as file:
             file.write(
                 _record("warcinfo", f"{path.name}", b"software: made by a benchmark\r\n", "application/warc-fields")
             )
-            for page in range(pages):
+            for page in pages:
                 if self.draw.random() < NO_PAGES:
-                    file.write(self._no_page(number, page))
-                file.write(self._page(number * PAGES_OF_A_FILE + page))
+                    file.write(self._no_page(page))
+                file.write(self._page(page))
 
-    def _no_page(self, number: int, page: int) -> bytes:
+    def _no_page(self, page: int) -> bytes:
         kind = self._texts.one_of(("status 404", "not HTML", "status 301"))
         self.pages[f"page: {kind}"] += 1
         status = kind.removeprefix("status ") if kind.startswith("status") else "200"
         media = "application/pdf" if kind == "not HTML" else "text/html"
         body = b'<p><img src="/never.png" alt="never to be read"></p>'
-        return _response(f"http://{_host(0)}:{self._port}/no/{number}-{page}", status, body, [f"Content-Type: {media}"])
+        return _response(f"http://{_host(0)}:{self._port}/no/{page}", status, body, [f"Content-Type: {media}"])
 
     def _page(self, number: int) -> bytes:
         """A page with its tags, which are noted."""

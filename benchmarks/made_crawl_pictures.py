@@ -66,6 +66,11 @@ def photographs(data: Path | None, count: int, seed: int) -> list[Picture]:
     return [Picture(f"photo/{i}", found[i][1], "") for i in chosen.tolist()]
 
 
+def changed(picture: Picture, change: str, side: int = 96) -> bytes:
+    """A copy, its shorter side so long before one of `CHANGES`."""
+    return _saved(CHANGES[change](_sized(picture, side)), "jpg", 30 if change == "JPEG quality 30" else 90)
+
+
 class Pictures:
     """The files of a crawl, written as they are asked for.
 
@@ -120,17 +125,21 @@ class Pictures:
 
     def _copy(self, picture: Picture, variant: int, change: str) -> tuple[str, bytes]:
         draw = np.random.default_rng((self._seed, zlib.crc32(f"{picture.key} {variant} {change}".encode())))
-        image = Image.open(io.BytesIO(picture.data)).convert("RGB")
         side = int(draw.choice((72, 96, 96, 128)))
-        scale = side / min(image.size)
-        image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
         if change:
-            return "jpg", _saved(CHANGES[change](image), "jpg", 30 if change == "JPEG quality 30" else 90)
+            return "jpg", changed(picture, change, side)
+        image = _sized(picture, side)
         if variant:
             name = str(draw.choice(("as it is", "mirrored", "brightness +20 %", "border of 5 %", "crop to 90 %")))
             image = CHANGES[name](image)
         kind = str(draw.choice(("jpg", "jpg", "webp", "png")))
         return kind, _saved(image, kind, int(draw.integers(40, 95)))
+
+
+def _sized(picture: Picture, side: int) -> Image.Image:
+    image = Image.open(io.BytesIO(picture.data)).convert("RGB")
+    scale = side / min(image.size)
+    return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
 
 
 def _cropped(image: Image.Image, share: float) -> Image.Image:

@@ -112,6 +112,14 @@ def test_a_recipe_goes_to_toml_and_back(write):
     assert read_curate_recipe(write(to_toml(recipe))) == recipe  # as the copy in the folder of the curation is read
 
 
+def test_duplicates_that_are_not_looked_for_are_said_to_be_false_and_stay_so(write):
+    recipe = read_curate_recipe(write('[[sources]]\npath = "pictures"\n[duplicates]\nbytes = false\nlook = false\n'))
+    assert [stage.name for stage in recipe.pipeline().stages] == [
+        "duplicates-pair", "text", "fetch", "describe", "pictures",
+    ]  # fmt: skip
+    assert read_curate_recipe(write(to_toml(recipe))) == recipe
+
+
 def test_relative_paths_are_from_the_recipes_folder_and_those_of_options_from_here(write, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -43,8 +43,13 @@ class Turns:
         self._hosts: dict[str, _Host] = {}
 
     @contextlib.asynccontextmanager
-    async def turn(self, name: str) -> AsyncIterator[None]:
+    async def turn(self, name: str, *, again: bool = False) -> AsyncIterator[None]:
         """Wait for a turn at a host. Who waits for one host takes no turn from another.
+
+        Args:
+            name: of the host.
+            again: the request has failed before, which was counted then. Requests that are made again come together
+                once all others are answered: counted, a few of them would shut out a host that answers the rest.
 
         Raises:
             FetchError: requests to the host have failed too often, also while this one waited.
@@ -63,7 +68,7 @@ class Turns:
                     try:
                         yield
                     except FetchError as failed:
-                        self._blame(host, failed)
+                        self._blame(host, failed, again)
                         raise
                     host.failures = 0
         finally:
@@ -76,11 +81,11 @@ class Turns:
             limit = f"{self._options.max_host_failures} in a row (max_host_failures)"
             raise FetchError("host gave up", limit=limit)
 
-    def _blame(self, host: _Host, failed: FetchError) -> None:
+    def _blame(self, host: _Host, failed: FetchError, again: bool) -> None:
         if failed.cause not in FAULTS_OF_HOST:
             host.failures = 0
             return
-        host.failures += 1
+        host.failures += not again
         if failed.wait is not None and failed.cause in _PAUSES:
             if failed.wait > self._options.max_wait:
                 host.failures = self._options.max_host_failures
@@ -149,18 +154,18 @@ class Crawler:
         """One request, made again where its fault may pass."""
         for attempt in range(self._options.retries):
             try:
-                return await self._ask_once(address, wanted)
+                return await self._ask_once(address, wanted, again=attempt > 0)
             except FetchError as failed:
                 if failed.cause not in TRIED_AGAIN or (failed.wait or 0) > self._options.max_wait:
                     raise
                 wait = min(self._options.back_off * 2**attempt * _spread(address.url), self._options.max_wait)
                 wait = max(wait, failed.wait or 0)
             await asyncio.sleep(wait)
-        return await self._ask_once(address, wanted)
+        return await self._ask_once(address, wanted, again=self._options.retries > 0)
 
-    async def _ask_once(self, address: WebAddress, wanted: Wanted) -> HttpAnswer:
+    async def _ask_once(self, address: WebAddress, wanted: Wanted, *, again: bool) -> HttpAnswer:
         await self._client.locate(address)  # a slow name server holds no connection back
-        async with self._turns.turn(address.host):
+        async with self._turns.turn(address.host, again=again):
             answer = await self._client.get(address, wanted)
             if answer.status in (408, 425, 429) or answer.status >= 500:
                 wait = _retry_after(answer)
