@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pair_tables import captions_of
 from diptych.captions.captions import check_share, shown
 from diptych.errors import ConfigError
+from pair_tables import captions_of
 
 
 def test_captions_are_taken_with_all_that_belongs_to_them():

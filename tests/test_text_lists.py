@@ -2,9 +2,9 @@
 
 import pytest
 
-from pair_tables import kept_by, measured_by
 from diptych.captions.text_lists import Boilerplate, DenyWords, Watermarks
 from diptych.errors import DataError
+from pair_tables import kept_by, measured_by
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import pyarrow as pa
 import pytest
 
-from pair_tables import captions_of, kept_by, measured_by
 from diptych.captions.text_patterns import FileNames, PersonalData
+from pair_tables import captions_of, kept_by, measured_by
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pair_tables import pairs_of
 from diptych.captions import text_rules
 from diptych.captions.captions import Captions, Verdict
 from diptych.captions.language import Languages
@@ -20,6 +19,7 @@ from diptych.config import from_dict, to_dict
 from diptych.errors import ConfigError
 from diptych.rows.columns import pairs_table
 from diptych.rows.stage import DROPPED, CurateStage, Whole
+from pair_tables import pairs_of
 
 FLICKR = Path(__file__).parents[2] / "shared" / "data" / "flickr8k"
 GOOD = [
