@@ -29,19 +29,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import history
-from diptych.curate.balance import Balance
-from diptych.curate.columns import pair_key, pairs_table
-from diptych.curate.match import Match
-from diptych.curate.queries import merged
-from diptych.curate.query_sources import packaged, wordnet
-from diptych.curate.stage import CurateStage, Whole
+from diptych.captions.balance import Balance
+from diptych.captions.match import Match
+from diptych.captions.queries import merged
+from diptych.captions.query_sources import packaged, wordnet
+from diptych.rows.columns import pair_key, pairs_table
+from diptych.rows.stage import CurateStage, Whole
 
 SEED, TEXTS, PART, T = 0, 1_000_000, 100_000, 20
 RESULT = history.RESULTS / "curate.json"
 LIMITS = {"processor seconds": 60, "peak MB": 700}
 # Words of a text: at least one, the others geometric; and the share of them that are English.
 TABLES = {"like the web": (7.6, 0.352), "plain words": (9.5, 1.0)}
-_HAS_TEXT_RULES = importlib.util.find_spec("diptych.curate.text_rules") is not None
+_HAS_TEXT_RULES = importlib.util.find_spec("diptych.captions.text_rules") is not None
 
 
 def write_table(file: Path, mean: float, english: float) -> None:
@@ -132,7 +132,7 @@ def text_stages() -> list[CurateStage]:
     """The rules over texts, where they are there."""
     if not _HAS_TEXT_RULES:
         return []
-    from diptych.curate import text_rules
+    from diptych.captions import text_rules
 
     return [text_rules.TextRules()]
 

@@ -32,12 +32,12 @@ import pyarrow.compute as pc
 from scipy.optimize import brentq, fsolve
 
 import history
-from diptych.curate.balance import Balance, Cap, added, curve, match_counts
-from diptych.curate.columns import pairs_table
-from diptych.curate.match import Matcher
-from diptych.curate.queries import merged, read_queries
-from diptych.curate.query_sources import packaged
-from diptych.curate.stage import Whole
+from diptych.captions.balance import Balance, Cap, added, curve, match_counts
+from diptych.captions.match import Matcher
+from diptych.captions.queries import merged, read_queries
+from diptych.captions.query_sources import packaged
+from diptych.rows.columns import pairs_table
+from diptych.rows.stage import Whole
 from diptych.runtime import hardware
 
 QUERIES, MATCHED, HEAD, T = 500_000, 386_000, 16_000, 20_000

@@ -30,16 +30,16 @@ import pyarrow as pa
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 import history
-from diptych.curate.columns import pairs_table
 from diptych.curate.describe import Describe, grey_of
 from diptych.curate.duplicates import SameBytes, SameLook, SamePair
 from diptych.curate.meaning import SameMeaning
-from diptych.curate.stage import Counting, Grouping, Judged, Whole
 from diptych.data.decoding import decode
 from diptych.data.embedded import data_path
 from diptych.data.tar import TarReader
 from diptych.files import atomic_file
 from diptych.measures.perceptual_hash import SIDE, hamming, near_pairs, perceptual_hash
+from diptych.rows.columns import pairs_table
+from diptych.rows.stage import Counting, Grouping, Judged, Whole
 from diptych.runtime import hardware
 
 CHOSEN_ON = (

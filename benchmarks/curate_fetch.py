@@ -45,10 +45,10 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
 import history
-from diptych.curate.columns import PICTURE, pair_key, pairs_table
-from diptych.curate.fetch import FetchPictures
-from diptych.curate.fetch_options import Fetch
-from diptych.curate.stage import Whole
+from diptych.crawl.fetch import FetchPictures
+from diptych.crawl.fetch_options import Fetch
+from diptych.rows.columns import PICTURE, pair_key, pairs_table
+from diptych.rows.stage import Whole
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from bad_server import BadServer

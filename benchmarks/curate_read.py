@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import history
-from diptych.curate.read import PairSource, pieces, read_piece
+from diptych.crawl.read import PairSource, pieces, read_piece
 from diptych.runtime import hardware
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))

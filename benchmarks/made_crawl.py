@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import made_crawl_pictures as drawn
-from diptych.curate.columns import pair_key
+from diptych.rows.columns import pair_key
 from made_crawl_texts import Texts, names_in_languages
 
 TAGS_OF_A_PAGE = 3  # of what it is about, on average; logos, buttons, pixels and banners come beside them

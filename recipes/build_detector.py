@@ -1,6 +1,6 @@
 """Train the detector of copies that `diptych audit overlap` and the stage "overlap" of curation use.
 
-    python recipes/build_detector.py OUT [--minutes-of-steps 1400] [--seed 0]
+    python recipes/build_detector.py OUT [--steps 240] [--seed 0]
 
 Writes OUT, which ships as `src/diptych/curate/copy_detector.safetensors`.
 
@@ -29,10 +29,10 @@ from diptych.pairs.shards import ShardSet
 from diptych.runtime import generator
 
 CANVAS = 96  # px, side of a drawn picture; the detector's is cut from it
-POOL = 16_000  # drawn pictures
+POOL = 8_000  # drawn pictures
 PAIRS = 384  # a batch
 TEMPERATURE = 0.07
-LEARNING_RATE, WARM_UP = 1.5e-3, 100  # of AdamW; steps
+LEARNING_RATE, WARM_UP = 1.5e-3, 40  # of AdamW; steps
 SETS = ("embedded:emoji", "embedded:icons")
 
 
@@ -222,7 +222,7 @@ def train(pool: Tensor, steps: int, seed: int) -> CopyDetector:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     torch.set_num_threads(1)

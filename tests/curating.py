@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from diptych.curate.balance import BalanceCurve
+from diptych.captions.balance import BalanceCurve
+from diptych.crawl.fetch import FetchSummary, HostSummary
+from diptych.crawl.read import PairSource
 from diptych.curate.card_data import (
     BalanceOnCard,
     CauseOnCard,
@@ -23,12 +25,10 @@ from diptych.curate.card_data import (
     SampleOnCard,
     StageOnCard,
 )
-from diptych.curate.fetch import FetchSummary, HostSummary
 from diptych.curate.pipeline import Pipeline, run_stages, write_shards
-from diptych.curate.read import PairSource
 from diptych.curate.runner import LocalRunner
-from diptych.curate.stage import Judged, dropped
 from diptych.files import sha256
+from diptych.rows.stage import Judged, dropped
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import itertools
 
 import pyarrow as pa
 
-from diptych.curate.stage import Counting, Grouping, Judged, Whole
+from diptych.rows.stage import Counting, Grouping, Judged, Whole
 
 
 def run_grouping(stage: Grouping, rows: pa.Table, *, parts: int = 1, buckets: int | None = None) -> Judged:

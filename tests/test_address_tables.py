@@ -1,4 +1,4 @@
-"""curate/address_tables.py: tables of addresses and texts."""
+"""crawl/address_tables.py: tables of addresses and texts."""
 
 import collections
 import csv
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from diptych.curate.address_tables import (
+from diptych.crawl.address_tables import (
     AddressColumns,
     TableRules,
     cuts_of,
@@ -19,9 +19,9 @@ from diptych.curate.address_tables import (
     read_parquet,
     read_text,
 )
-from diptych.curate.collected import Collected
-from diptych.curate.stage import Judged
+from diptych.crawl.collected import Collected
 from diptych.errors import ConfigError, DataError
+from diptych.rows.stage import Judged
 
 ROWS = [{"url": f"https://a.example/{n}.jpg", "text": f'picture "{n}", here\nthere {"é" * (n % 3)}'} for n in range(50)]
 HASH = "ab" * 32

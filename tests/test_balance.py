@@ -1,4 +1,4 @@
-"""curate/balance.py: no query brings in many more pairs than t."""
+"""captions/balance.py: no query brings in many more pairs than t."""
 
 import hashlib
 from collections import Counter
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diptych.curate.balance import (
+from diptych.captions.balance import (
     COUNTS,
     FACTS,
     Balance,
@@ -25,9 +25,9 @@ from diptych.curate.balance import (
     uniform,
     with_thresholds,
 )
-from diptych.curate.columns import pair_key, pairs_table
-from diptych.curate.stage import DROPPED, Counting, Grouping, Judged, Whole
 from diptych.errors import ConfigError
+from diptych.rows.columns import pair_key, pairs_table
+from diptych.rows.stage import DROPPED, Counting, Grouping, Judged, Whole
 
 NAMES = [f"query {number}" for number in range(40)]
 
@@ -194,7 +194,7 @@ def test_no_rows_are_judged_too(path):
 
 
 def test_counts_are_added_in_any_groups(monkeypatch):
-    monkeypatch.setattr("diptych.curate.balance._MERGED_AT", 2)
+    monkeypatch.setattr("diptych.captions.balance._MERGED_AT", 2)
     parts = [match_counts(rows_of([[i % 3], [i % 5, 7]], ["en", None]), True) for i in range(15)]
     total = added(parts)
     assert total.schema == COUNTS

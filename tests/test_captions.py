@@ -1,12 +1,12 @@
-"""curate/captions.py: captions under judgement."""
+"""captions/captions.py: captions under judgement."""
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from curation import captions_of
-from diptych.curate.captions import check_share, shown
+from diptych.captions.captions import check_share, shown
 from diptych.errors import ConfigError
+from pair_tables import captions_of
 
 
 def test_captions_are_taken_with_all_that_belongs_to_them():

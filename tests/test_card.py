@@ -173,10 +173,10 @@ def test_what_nobody_looked_at_is_said_only_where_it_is_true(made, tmp_path):
     assert any("faces" in sentence for sentence in said)
     assert any("evaluation sets" in sentence for sentence in said)
     assert not any("mail addresses" in sentence for sentence in said)  # the default rules look for them
+    from diptych.captions.text_rules import TextRules
+    from diptych.crawl.fetch_options import Fetch
     from diptych.curate.card import _not_measured
-    from diptych.curate.fetch_options import Fetch
     from diptych.curate.people import People
-    from diptych.curate.text_rules import TextRules
 
     recipe = read_curate_recipe(made / "recipe.toml")
     other = dataclasses.replace(

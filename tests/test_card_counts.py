@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curation import pairs_of
 from diptych.curate.card_counts import Frequent, PairFacts, ValueCounts, hosts_of
+from pair_tables import pairs_of
 
 
 def test_kinds_are_counted_exactly_while_they_fit():

@@ -1,4 +1,4 @@
-"""curate/characters.py: what is counted and hashed of many texts at once."""
+"""captions/characters.py: what is counted and hashed of many texts at once."""
 
 import unicodedata
 
@@ -7,7 +7,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diptych.curate.characters import DENSE, DIGIT, LETTER, SPACE, Characters, before, hashes_of, mixed, most_frequent
+from diptych.captions.characters import DENSE, DIGIT, LETTER, SPACE, Characters, before, hashes_of, mixed, most_frequent
 
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), max_size=8)
 

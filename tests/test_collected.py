@@ -1,7 +1,7 @@
-"""curate/collected.py: rows as they are read."""
+"""crawl/collected.py: rows as they are read."""
 
-from diptych.curate import collected as module
-from diptych.curate.collected import (
+from diptych.crawl import collected as module
+from diptych.crawl.collected import (
     Collected,
     as_text,
     clean_text,
@@ -11,8 +11,8 @@ from diptych.curate.collected import (
     plain_address,
     sha256_of,
 )
-from diptych.curate.columns import PAIRS, pair_key
-from diptych.curate.stage import DROPPED
+from diptych.rows.columns import PAIRS, pair_key
+from diptych.rows.stage import DROPPED
 
 
 def test_rows_keep_their_order_over_batches(monkeypatch):

@@ -1,8 +1,8 @@
-"""curate/columns.py: rows of pairs."""
+"""rows/columns.py: rows of pairs."""
 
 import pyarrow as pa
 
-from diptych.curate.columns import PAIRS, pair_key, pairs_table, with_column
+from diptych.rows.columns import PAIRS, pair_key, pairs_table, with_column
 
 
 def test_a_key_is_of_the_address_and_the_text_and_of_nothing_else():

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 
 from diptych.curate import duplicates
-from diptych.curate.columns import pairs_table
 from diptych.curate.duplicates import SameBytes, SameLook, SamePair
-from diptych.curate.stage import DROPPED, CurateStage, Grouping, Judged
 from diptych.errors import ConfigError
 from diptych.measures.perceptual_hash import perceptual_hash
+from diptych.rows.columns import pairs_table
+from diptych.rows.stage import DROPPED, CurateStage, Grouping, Judged
 from stages import run_grouping
 
 

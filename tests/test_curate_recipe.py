@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from diptych.captions.balance import Balance, Cap
+from diptych.captions.text_lists import DenyWords
 from diptych.config import from_dict, to_toml
-from diptych.curate.balance import Balance, Cap
 from diptych.curate.recipe import CurateRecipe, read_curate_recipe
-from diptych.curate.text_lists import DenyWords
 from diptych.errors import ConfigError
 
 WHOLE = """
@@ -167,3 +167,16 @@ def test_the_balance_is_of_the_rule_and_draws_by_the_recipes_seed(write):
 def test_what_cannot_be_meant_is_a_sentence(write, text, message):
     with pytest.raises(ConfigError, match=message):
         read_curate_recipe(write(text))
+
+
+def test_duplicates_by_bytes_and_look_can_be_left_out(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text('[[sources]]\npath = "a.csv"\n[duplicates]\nbytes = false\nlook = false\n')
+    recipe = read_curate_recipe(path)
+    assert not [
+        stage.name
+        for stage in recipe.pipeline().stages
+        if stage.name.startswith("duplicates-") and stage.name != "duplicates-pair"
+    ]
+    path.write_text(to_toml(recipe))
+    assert read_curate_recipe(path) == recipe

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 
 from curating import Dull, SameWord
-from diptych.curate.columns import pairs_table
-from diptych.curate.stage import Judged, dropped
 from diptych.curate.tasks import ApplyPart, ResolveBucket, ScatterPart, has_causes, write_part
 from diptych.curate.work import PICTURES_AT_ONCE, PartedRows, part_folder, read_table, sizes_file
+from diptych.rows.columns import pairs_table
+from diptych.rows.stage import Judged, dropped
 
 
 @dataclass(frozen=True, kw_only=True)

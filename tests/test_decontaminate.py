@@ -3,11 +3,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from diptych.curate.columns import PAIRS, pairs_table
 from diptych.curate.copies import THRESHOLD
 from diptych.curate.decontaminate import Decontaminate
-from diptych.curate.stage import CurateStage, Judged, Whole, WithPictures
 from diptych.errors import ConfigError, DataError
+from diptych.rows.columns import PAIRS, pairs_table
+from diptych.rows.stage import CurateStage, Judged, Whole, WithPictures
 from scenes import CHANGES, jpeg, scene
 
 

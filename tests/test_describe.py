@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from diptych.curate import describe
-from diptych.curate.columns import pairs_table
 from diptych.curate.describe import Describe, grey_of, side_needed
-from diptych.curate.stage import DROPPED, Whole, WithPictures
 from diptych.data.images import open_image
 from diptych.embed import encode_fast
 from diptych.errors import ConfigError
 from diptych.measures.perceptual_hash import hamming, perceptual_hash
+from diptych.rows.columns import pairs_table
+from diptych.rows.stage import DROPPED, Whole, WithPictures
 
 MODEL = "diptych-pictogram-small"
 

@@ -1,4 +1,4 @@
-"""curate/fetch.py: pictures from a server that does every bad thing, and from sources that hold them."""
+"""crawl/fetch.py: pictures from a server that does every bad thing, and from sources that hold them."""
 
 import asyncio
 import hashlib
@@ -14,15 +14,15 @@ import pytest
 from PIL import Image
 
 from bad_server import BadServer, serving
-from diptych.curate import fetch
-from diptych.curate.columns import PICTURE, pair_key, pairs_table
-from diptych.curate.fetch import FetchPictures, summary
-from diptych.curate.fetch_options import Fetch
-from diptych.curate.stage import DROPPED, CurateStage, Judged, Recut, Whole
+from diptych.crawl import fetch
+from diptych.crawl.fetch import FetchPictures, summary
+from diptych.crawl.fetch_options import Fetch
 from diptych.data.decoding import decode
 from diptych.errors import MissingExtraError
 from diptych.pairs.shards import ShardWriter
 from diptych.pairs.sources import Source
+from diptych.rows.columns import PICTURE, pair_key, pairs_table
+from diptych.rows.stage import DROPPED, CurateStage, Judged, Recut, Whole
 
 
 def picture(kind: str = "JPEG", size: tuple[int, int] = (60, 40), **options) -> bytes:
@@ -309,7 +309,7 @@ def test_pictures_of_a_source_are_read_where_they_lie(tmp_path):
 
 
 def test_without_the_extra_it_is_named(server, monkeypatch):
-    monkeypatch.setattr("diptych.curate.fetch.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("diptych.crawl.fetch.importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"diptych\[curate\]"):
         fetched(server, ["/file/a.jpg"])
 

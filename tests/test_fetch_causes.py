@@ -1,12 +1,12 @@
-"""curate/fetch_causes.py: each cause has its cure, and those that may heal are among them."""
+"""crawl/fetch_causes.py: each cause has its cure, and those that may heal are among them."""
 
 import ast
 from pathlib import Path
 
 import pytest
 
-import diptych.curate.fetch_causes as causes
-from diptych.curate.fetch_causes import CURES, FAULTS_OF_HOST, MAY_HEAL, TRIED_AGAIN, FetchError, cure_of
+import diptych.crawl.fetch_causes as causes
+from diptych.crawl.fetch_causes import CURES, FAULTS_OF_HOST, MAY_HEAL, TRIED_AGAIN, FetchError, cure_of
 
 FILES = ("crawl.py", "fetch.py", "http_client.py", "web_address.py")
 

@@ -1,9 +1,9 @@
-"""curate/fetch_options.py."""
+"""crawl/fetch_options.py."""
 
 import pytest
 
 from diptych.config import from_dict
-from diptych.curate.fetch_options import Fetch
+from diptych.crawl.fetch_options import Fetch
 from diptych.errors import ConfigError
 
 

@@ -1,4 +1,4 @@
-"""curate/http_client.py: whom it connects to, how long it waits, how much it reads."""
+"""crawl/http_client.py: whom it connects to, how long it waits, how much it reads."""
 
 import asyncio
 import shutil
@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from bad_server import BadServer, serving
-from diptych.curate.fetch_causes import FetchError
-from diptych.curate.fetch_options import Fetch
-from diptych.curate.http_client import HttpAnswer, HttpClient, Wanted
-from diptych.curate.web_address import WebAddress
+from diptych.crawl.fetch_causes import FetchError
+from diptych.crawl.fetch_options import Fetch
+from diptych.crawl.http_client import HttpAnswer, HttpClient, Wanted
+from diptych.crawl.web_address import WebAddress
 
 FILES = {"a": b"a picture, so to say"}
 
@@ -143,7 +143,7 @@ def test_a_look_up_that_hangs_in_the_system_is_not_waited_for(monkeypatch):
         assert free.wait(60)
         return []
 
-    monkeypatch.setattr("diptych.curate.http_client.look_up", hangs)
+    monkeypatch.setattr("diptych.crawl.http_client.look_up", hangs)
     try:
         assert cause(get(["http://slow.org/"], seconds_dns=0.05)[0]) == "dns"  # and so it came to its end
     finally:

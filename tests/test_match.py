@@ -1,4 +1,4 @@
-"""curate/match.py: which queries a text matches."""
+"""captions/match.py: which queries a text matches."""
 
 import sys
 
@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diptych.curate import match
-from diptych.curate.columns import pair_key, pairs_table
-from diptych.curate.match import Match, Matcher, queries_of
-from diptych.curate.queries import Queries
-from diptych.curate.stage import DROPPED, CurateStage, Whole
+from diptych.captions import match
+from diptych.captions.match import Match, Matcher, queries_of
+from diptych.captions.queries import Queries
 from diptych.errors import DataError, MissingExtraError
+from diptych.rows.columns import pair_key, pairs_table
+from diptych.rows.stage import DROPPED, CurateStage, Whole
 
 SPACED = ",.;:?!`"
 

@@ -5,10 +5,10 @@ import pyarrow as pa
 import pytest
 
 from diptych.curate import meaning
-from diptych.curate.columns import pairs_table
 from diptych.curate.meaning import SameMeaning, first_near
-from diptych.curate.stage import DROPPED, Counting, CurateStage, Grouping, Whole
 from diptych.errors import ConfigError
+from diptych.rows.columns import pairs_table
+from diptych.rows.stage import DROPPED, Counting, CurateStage, Grouping, Whole
 from stages import run_grouping
 
 

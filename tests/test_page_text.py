@@ -1,11 +1,11 @@
-"""curate/page_text.py: bytes of a page as UTF-8."""
+"""crawl/page_text.py: bytes of a page as UTF-8."""
 
 import codecs
 import random
 
 import pytest
 
-from diptych.curate.page_text import body_of, utf8_of
+from diptych.crawl.page_text import body_of, utf8_of
 
 TEXT = "<p>Füße, kávé, naïve</p>"
 

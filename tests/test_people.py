@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from conftest import png
-from curation import pairs_of
 from diptych.curate.detectors import detector_of
 from diptych.curate.people import People, blurred
-from diptych.curate.stage import Whole, WithPictures
 from diptych.errors import ConfigError
+from diptych.rows.stage import Whole, WithPictures
+from pair_tables import pairs_of
 
 # A "face" is a red square; this stands in a file of the user's.
 DETECTOR = """

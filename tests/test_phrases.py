@@ -1,4 +1,4 @@
-"""curate/phrases.py: phrases of a list, found in texts."""
+"""captions/phrases.py: phrases of a list, found in texts."""
 
 import itertools
 import tomllib
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diptych.curate.characters import Characters
-from diptych.curate.phrases import SHIPPED, Phrases, phrases_of_kind, phrases_of_lines
+from diptych.captions.characters import Characters
+from diptych.captions.phrases import SHIPPED, Phrases, phrases_of_kind, phrases_of_lines
 from diptych.errors import ConfigError, DataError
 
 

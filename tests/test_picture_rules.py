@@ -3,11 +3,11 @@
 import pyarrow as pa
 import pytest
 
-from curation import pairs_of
 from diptych.config import from_dict
 from diptych.curate.picture_rules import PictureRules
-from diptych.curate.stage import DROPPED, CurateStage, Whole
 from diptych.errors import ConfigError
+from diptych.rows.stage import DROPPED, CurateStage, Whole
+from pair_tables import pairs_of
 
 NONE = {"min_side": None, "max_aspect": None, "min_bytes": None, "min_detail": None}
 

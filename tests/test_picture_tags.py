@@ -1,4 +1,4 @@
-"""curate/picture_tags.py: the picture tags of a page."""
+"""crawl/picture_tags.py: the picture tags of a page."""
 
 import collections
 import html
@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("selectolax")
 
-from diptych.curate.collected import Collected
-from diptych.curate.picture_tags import OPT_OUTS, PageFacts, PageRules, is_slow, largest, opt_out_of, read_page
-from diptych.curate.stage import Judged
+from diptych.crawl.collected import Collected
+from diptych.crawl.picture_tags import OPT_OUTS, PageFacts, PageRules, is_slow, largest, opt_out_of, read_page
+from diptych.rows.stage import Judged
 
 PAGE = "https://site.example/blog/page.html?x=1#top"
 HERE = "https://site.example/blog/"

@@ -1,11 +1,11 @@
-"""curate/queries.py: lists of queries, read, merged and written."""
+"""captions/queries.py: lists of queries, read, merged and written."""
 
 import json
 
 import pyarrow as pa
 import pytest
 
-from diptych.curate.queries import QuerySource, folded, merged, read_queries
+from diptych.captions.queries import QuerySource, folded, merged, read_queries
 from diptych.errors import ConfigError, DataError
 from diptych.files import sha256
 

@@ -1,4 +1,4 @@
-"""curate/query_sources.py: where queries come from."""
+"""captions/query_sources.py: where queries come from."""
 
 import gzip
 import math
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from diptych.curate.query_sources import packaged, titles, wordnet, words_and_bigrams
+from diptych.captions.query_sources import packaged, titles, wordnet, words_and_bigrams
 from diptych.errors import DataError, MissingExtraError
 
 
@@ -37,7 +37,7 @@ def test_bigrams_are_chosen_by_number_or_by_bits(tmp_path):
 
 
 def test_no_line_is_lost_between_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr("diptych.curate.query_sources._CHUNK", 2)
+    monkeypatch.setattr("diptych.captions.query_sources._CHUNK", 2)
     path = tmp_path / "a.txt"
     path.write_text("a\nb\nc\nd\ne\n")
     assert list(words_and_bigrams([path], least=1)[0].texts) == ["a", "b", "c", "d", "e"]

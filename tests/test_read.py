@@ -1,4 +1,4 @@
-"""curate/read.py: sources of pairs, cut into pieces and read."""
+"""crawl/read.py: sources of pairs, cut into pieces and read."""
 
 import collections
 import csv
@@ -18,11 +18,11 @@ pytest.importorskip("selectolax")
 
 from conftest import drawing, png
 from diptych.config import from_dict, to_dict
-from diptych.curate.columns import PAIRS, pair_key
-from diptych.curate.read import PairSource, Piece, check, fingerprint, pieces, read_piece, sample_address
-from diptych.curate.stage import DROPPED, Judged
+from diptych.crawl.read import PairSource, Piece, check, fingerprint, pieces, read_piece, sample_address
 from diptych.errors import ConfigError, DataError
 from diptych.pairs.shards import ShardWriter
+from diptych.rows.columns import PAIRS, pair_key
+from diptych.rows.stage import DROPPED, Judged
 from test_source_files import in_memory, served
 from warcs import answer, warc, wat
 

@@ -26,13 +26,13 @@ import pytest
 from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 
+from diptych.captions.match import Match
+from diptych.captions.repeated_texts import RepeatedTexts
 from diptych.cli.main import app, main
+from diptych.crawl.fetch_options import Fetch
+from diptych.crawl.read import PairSource
 from diptych.curate.decontaminate import Decontaminate
-from diptych.curate.fetch_options import Fetch
-from diptych.curate.match import Match
-from diptych.curate.read import PairSource
 from diptych.curate.recipe import BalanceOptions, CurateRecipe, read_curate_recipe
-from diptych.curate.repeated_texts import RepeatedTexts
 from diptych.curate.scores import BestShare, ClipScore
 from diptych.data.embedded import HELD_OUT, data_path
 from diptych.data.images import Preprocess

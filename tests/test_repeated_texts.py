@@ -1,14 +1,14 @@
-"""curate/repeated_texts.py: texts beside many different pictures."""
+"""captions/repeated_texts.py: texts beside many different pictures."""
 
 import itertools
 
 import pyarrow as pa
 import pytest
 
-from curation import pairs_of
-from diptych.curate.repeated_texts import RepeatedTexts
-from diptych.curate.stage import Grouping, Whole
+from diptych.captions.repeated_texts import RepeatedTexts
 from diptych.errors import ConfigError
+from diptych.rows.stage import Grouping, Whole
+from pair_tables import pairs_of
 
 
 def judged(stage, parts, buckets):

@@ -1,4 +1,4 @@
-"""curate/robots.py: robots.txt as RFC 9309 reads it, headers, and reservations."""
+"""crawl/robots.py: robots.txt as RFC 9309 reads it, headers, and reservations."""
 
 import random
 import re
@@ -6,7 +6,7 @@ from urllib.robotparser import RobotFileParser
 
 import pytest
 
-from diptych.curate.robots import MOST_BYTES, Rules, opt_out_of
+from diptych.crawl.robots import MOST_BYTES, Rules, opt_out_of
 
 TWICE = "User-agent: diptych\nDisallow: /a\nUser-agent: *\nDisallow: /c\nUser-agent: diptych\nDisallow: /b"
 

@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 
 from conftest import png
-from curation import pairs_of
 from diptych.curate import scores
 from diptych.curate.scores import BestShare, ClipScore, DenyPictures
-from diptych.curate.stage import DROPPED, Counting, Whole, WithPictures
 from diptych.errors import ConfigError
+from diptych.rows.stage import DROPPED, Counting, Whole, WithPictures
+from pair_tables import pairs_of
 
 COLOURS = ["red", "lime", "blue", "white", "black"]
 

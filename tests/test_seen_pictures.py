@@ -4,11 +4,11 @@ import pyarrow as pa
 from PIL import Image
 
 from conftest import png
-from curation import pairs_of
 from diptych.curate import seen_pictures
 from diptych.curate.seen_pictures import model_of, seen, unreadable
-from diptych.curate.stage import DROPPED
 from diptych.errors import ImageError
+from diptych.rows.stage import DROPPED
+from pair_tables import pairs_of
 
 
 def test_pictures_come_in_order_and_what_cannot_be_read_in_its_place():

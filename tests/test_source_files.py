@@ -1,4 +1,4 @@
-"""curate/source_files.py: files of a source, here and behind URLs."""
+"""crawl/source_files.py: files of a source, here and behind URLs."""
 
 import contextlib
 import functools
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from diptych.curate.source_files import found_files, mark_of, open_file
+from diptych.crawl.source_files import found_files, mark_of, open_file
 from diptych.errors import DataError
 
 pytest.importorskip("fsspec", reason="the extra remote is not installed")

@@ -1,9 +1,9 @@
-"""curate/stage.py: what a stage says of rows."""
+"""rows/stage.py: what a stage says of rows."""
 
 import pyarrow as pa
 
-from diptych.curate.columns import pair_key, pairs_table
-from diptych.curate.stage import DROPPED, Judged, dropped
+from diptych.rows.columns import pair_key, pairs_table
+from diptych.rows.stage import DROPPED, Judged, dropped
 
 
 def rows_of(*texts):

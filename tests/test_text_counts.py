@@ -1,4 +1,4 @@
-"""curate/text_counts.py: length, letters and repetition of captions."""
+"""captions/text_counts.py: length, letters and repetition of captions."""
 
 import itertools
 import unicodedata
@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation import captions_of, kept_by, measured_by
-from diptych.curate.text_counts import Length, Letters, Repetition
+from diptych.captions.text_counts import Length, Letters, Repetition
 from diptych.errors import ConfigError
+from pair_tables import captions_of, kept_by, measured_by
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import pytest
 from PIL import Image, ImageDraw
 
 from conftest import png
-from curation import pairs_of
 from diptych.curate import text_in_pictures
 from diptych.curate.detectors import detector_of
-from diptych.curate.stage import Whole, WithPictures
 from diptych.curate.text_in_pictures import TextInPictures, area_of, masked
 from diptych.errors import ConfigError, MissingExtraError
+from diptych.rows.stage import Whole, WithPictures
+from pair_tables import pairs_of
 
 # Text is what is black.
 DETECTOR = """

@@ -1,10 +1,10 @@
-"""curate/text_lists.py: boilerplate, watermarks and the user's own list."""
+"""captions/text_lists.py: boilerplate, watermarks and the user's own list."""
 
 import pytest
 
-from curation import kept_by, measured_by
-from diptych.curate.text_lists import Boilerplate, DenyWords, Watermarks
+from diptych.captions.text_lists import Boilerplate, DenyWords, Watermarks
 from diptych.errors import DataError
+from pair_tables import kept_by, measured_by
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
-"""curate/text_patterns.py: names of files and codes, and what tells of a person."""
+"""captions/text_patterns.py: names of files and codes, and what tells of a person."""
 
 import pyarrow as pa
 import pytest
 
-from curation import captions_of, kept_by, measured_by
-from diptych.curate.text_patterns import FileNames, PersonalData
+from diptych.captions.text_patterns import FileNames, PersonalData
+from pair_tables import captions_of, kept_by, measured_by
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""curate/text_rules.py: the stage that applies rules to the captions of rows."""
+"""captions/text_rules.py: the stage that applies rules to the captions of rows."""
 
 import io
 import tarfile
@@ -8,18 +8,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curation import pairs_of
+from diptych.captions import text_rules
+from diptych.captions.captions import Captions, Verdict
+from diptych.captions.language import Languages
+from diptych.captions.text_counts import Length, Letters
+from diptych.captions.text_lists import Boilerplate, DenyWords
+from diptych.captions.text_patterns import PersonalData
+from diptych.captions.text_rules import DEFAULT_RULES, TextRules
 from diptych.config import from_dict, to_dict
-from diptych.curate import text_rules
-from diptych.curate.captions import Captions, Verdict
-from diptych.curate.columns import pairs_table
-from diptych.curate.language import Languages
-from diptych.curate.stage import DROPPED, CurateStage, Whole
-from diptych.curate.text_counts import Length, Letters
-from diptych.curate.text_lists import Boilerplate, DenyWords
-from diptych.curate.text_patterns import PersonalData
-from diptych.curate.text_rules import DEFAULT_RULES, TextRules
 from diptych.errors import ConfigError
+from diptych.rows.columns import pairs_table
+from diptych.rows.stage import DROPPED, CurateStage, Whole
+from pair_tables import pairs_of
 
 FLICKR = Path(__file__).parents[2] / "shared" / "data" / "flickr8k"
 GOOD = [

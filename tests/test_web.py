@@ -1,4 +1,4 @@
-"""curate/web.py: pages of WARC and WAT files as rows."""
+"""crawl/web.py: pages of WARC and WAT files as rows."""
 
 import collections
 import gzip
@@ -11,12 +11,12 @@ import pytest
 pytest.importorskip("fastwarc")
 pytest.importorskip("selectolax")
 
-from diptych.curate.collected import Collected
-from diptych.curate.columns import pair_key
-from diptych.curate.picture_tags import PageRules
-from diptych.curate.stage import Judged
-from diptych.curate.web import read_warc, read_wat
+from diptych.crawl.collected import Collected
+from diptych.crawl.picture_tags import PageRules
+from diptych.crawl.web import read_warc, read_wat
 from diptych.errors import DataError
+from diptych.rows.columns import pair_key
+from diptych.rows.stage import Judged
 from warcs import PAGE, answer, warc, wat
 
 BODY = '<html lang="de-AT"><img src="a.jpg" alt="ein Hund"><img src="b.jpg"></html>'

@@ -1,9 +1,9 @@
-"""curate/web_address.py: one reading of whatever stands in a list or a redirect."""
+"""crawl/web_address.py: one reading of whatever stands in a list or a redirect."""
 
 import pytest
 
-from diptych.curate.fetch_causes import FetchError
-from diptych.curate.web_address import WebAddress
+from diptych.crawl.fetch_causes import FetchError
+from diptych.crawl.web_address import WebAddress
 
 
 @pytest.mark.parametrize(

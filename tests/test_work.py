@@ -4,10 +4,10 @@ import json
 
 import pyarrow as pa
 
-from diptych.curate.columns import pairs_table
-from diptych.curate.stage import Judged, dropped
 from diptych.curate.tasks import write_part
 from diptych.curate.work import PICTURES_AT_ONCE, PartedRows, part_folder, sizes_file
+from diptych.rows.columns import pairs_table
+from diptych.rows.stage import Judged, dropped
 
 
 def leave(folder, *sizes):

@@ -121,7 +121,7 @@ def find_overlap(
     data = [DataId(name=one.name, split=one.split, sha256=digest(one.folder, one.split)) for one in sets]
     stored: list[StoredSketches] = []
     for one, pictures in zip(data, opened, strict=True):
-        stored.append(StoredSketches(_of_set(pictures, one.sha256), kept_in, part_size=part_size))
+        stored.append(StoredSketches(_of_set(pictures, one.sha256), kept_in, part_size=part_size, known=True))
         stored[-1].make(lambda done, all_, name=one.name: on_progress(name, done, all_))
     on_progress("compared", 0, 0)
     found = [

@@ -1,7 +1,7 @@
 """Sketches of many pictures, part by part on disk: made once, and used again whatever the threshold.
 
 Part p holds the pictures from p times the part's size on. It is whole or absent, so whoever is started again does what
-is absent. Of each picture 64 x 64 grey values and 128 numbers of the detector are kept, 4.4 kB.
+is absent. Of each picture 64 x 64 grey values and 128 numbers of the detector are kept, 4.4 kB; of known ones more.
 """
 
 import hashlib
@@ -51,13 +51,14 @@ class StoredSketches:
         pictures: whose.
         folder: its parts lie in a subfolder; another detector or other pictures have another.
         part_size: pictures of a part: what is in memory at once.
+        known: see `Sketches.of`.
     """
 
-    def __init__(self, pictures: PictureList, folder: Path, *, part_size: int = PART_SIZE) -> None:
-        facts = (_SKETCHES, detector_sha256(), pictures.fingerprint, str(part_size))
+    def __init__(self, pictures: PictureList, folder: Path, *, part_size: int = PART_SIZE, known: bool = False) -> None:
+        facts = (_SKETCHES, detector_sha256(), pictures.fingerprint, str(part_size), str(known))
         name = hashlib.sha256("\n".join(facts).encode(errors="surrogateescape")).hexdigest()[:16]
         self.folder = folder / f"{pictures.name}-{name}"
-        self._pictures, self._part_size = pictures, part_size
+        self._pictures, self._part_size, self._known = pictures, part_size, known
 
     @property
     def count(self) -> int:
@@ -121,7 +122,7 @@ class StoredSketches:
                     small.append(picture)
                 if (number + 1) % _BATCH == 0:
                     on_progress(number + 1)
-        sketches = Sketches.of(small)
+        sketches = Sketches.of(small, known=self._known)
         arrays = {
             **vars(sketches),
             "features": sketches.features.astype(np.float16),

@@ -55,8 +55,8 @@ def run(
     from rich.progress import Progress
 
     from diptych.cluster import DaftRunner
+    from diptych.crawl.fetch_causes import MAY_HEAL
     from diptych.curate.curation import curate as carry_out
-    from diptych.curate.fetch_causes import MAY_HEAL
     from diptych.curate.recipe import read_curate_recipe
     from diptych.curate.runner import LocalRunner
     from diptych.runtime import usable_cores

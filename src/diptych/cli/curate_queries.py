@@ -60,8 +60,8 @@ def queries(
     """
     if bigrams is not None and pmi is not None:
         raise ConfigError(f"bigrams are chosen by --bigrams or by --pmi. Got {bigrams:,} and {pmi}; leave one out.")
-    from diptych.curate import query_sources
-    from diptych.curate.queries import QuerySource, merged, read_queries
+    from diptych.captions import query_sources
+    from diptych.captions.queries import QuerySource, merged, read_queries
 
     number = bigrams or query_sources.BIGRAMS
     sources: list[QuerySource] = []

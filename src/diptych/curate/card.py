@@ -17,8 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from diptych.captions.balance import added, curve, match_counts
+from diptych.captions.language import Languages
+from diptych.captions.match import queries_of
+from diptych.captions.text_patterns import PersonalData
 from diptych.config import from_dict, to_dict, to_toml
-from diptych.curate.balance import added, curve, match_counts
+from diptych.crawl.fetch import FetchSummary, summary
+from diptych.crawl.fetch_causes import cure_of
 from diptych.curate.card_counts import PairFacts
 from diptych.curate.card_data import (
     BalanceOnCard,
@@ -31,21 +36,16 @@ from diptych.curate.card_data import (
     shown,
 )
 from diptych.curate.card_markdown import markdown
-from diptych.curate.columns import PAIRS
-from diptych.curate.fetch import FetchSummary, summary
-from diptych.curate.fetch_causes import cure_of
-from diptych.curate.language import Languages
 from diptych.curate.ledger import StageCounts, examples, read_ledger, stage_folders
-from diptych.curate.match import queries_of
 from diptych.curate.recipe import CurateRecipe, read_curate_recipe
 from diptych.curate.remove import Removal, all_removed, removed_before
-from diptych.curate.text_patterns import PersonalData
 from diptych.curate.work import PartedRows, facts_file, mark_after, part_folder, read_table, sizes_file, stage_file
 from diptych.data.images import PICTURE_ENDINGS
 from diptych.data.tar import TarReader
 from diptych.errors import DataError, DiptychError
 from diptych.files import sha256, write_json, write_text
 from diptych.pairs.shards import MANIFEST
+from diptych.rows.columns import PAIRS
 from diptych.version import __version__
 
 CARD, CARD_JSON = "card.md", "card.json"
@@ -231,8 +231,8 @@ def _without(cause: CauseOnCard, removal: Removal) -> CauseOnCard:
 
 def _balance(folders: list[Path], recipe: CurateRecipe, removal: Removal) -> BalanceOnCard | None:
     folder = next((folder for folder in folders if folder.name.endswith("-balance")), None)
-    if not (folder and recipe.balance and recipe.match):
-        return None
+    if not (folder and recipe.balance and recipe.match and Path(recipe.match.queries).is_file()):
+        return None  # also where the list is gone by now: a pair must be removable all the same
     options, facts = recipe.balance, read_table(facts_file(folder))
     texts = queries_of(recipe.match.queries).texts
     columns = ("key", "url", "page", "language", "queries")

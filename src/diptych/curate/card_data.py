@@ -7,8 +7,8 @@ without characters that steer a terminal or turn the direction of a page, and cu
 import unicodedata
 from dataclasses import dataclass
 
-from diptych.curate.balance import BalanceCurve
-from diptych.curate.fetch import FetchSummary
+from diptych.captions.balance import BalanceCurve
+from diptych.crawl.fetch import FetchSummary
 
 CARD_FORMAT = "diptych-data-card-1"
 TEXT_LENGTH = 300  # characters of a text of strangers that a card shows

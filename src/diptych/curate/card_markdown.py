@@ -7,9 +7,9 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 
+from diptych.crawl.fetch import FetchSummary
+from diptych.crawl.fetch_causes import cure_of
 from diptych.curate.card_data import BalanceOnCard, Counts, DataCard, PairsOnCard, StageOnCard, shown
-from diptych.curate.fetch import FetchSummary
-from diptych.curate.fetch_causes import cure_of
 
 # Licences that the Hub knows by these names, of those that sets of pictures come under; others are told as they are.
 _LICENCES = (

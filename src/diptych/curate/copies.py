@@ -5,7 +5,7 @@ A picture is squeezed to a small grey one, without the plain frame around it. A 
 (`measures/alignment.py`) says which are. What was measured of it, and on which pictures the limits here were chosen:
 docs/how-to/overlap.md and benchmarks/overlap.py.
 
-Letters: N pictures, E known ones, S side, D, M candidates.
+Letters: N pictures, E known ones, V views of each, S side, D, M candidates.
 """
 
 import functools
@@ -27,9 +27,10 @@ from diptych.model.copy_detector import CopyDetector
 
 THRESHOLD = 0.8  # of the second look's score, from which a picture counts as a copy
 NEAREST = 8  # known pictures that are looked at for each picture
-LEAST_COSINE = 0.5  # of the detector, below which none is looked at
+LEAST_COSINE = 0.6  # of the detector, below which none is looked at
 HASH_BITS = 10  # that may differ, of 64
 
+_PART = 0.8  # of a side, that parts of known pictures keep
 _DETAIL = 2.0  # grey levels of the hash's waves
 _BATCH = 64  # pictures that the detector sees at once
 _WEIGHTS = Path(__file__).parent / "copy_detector.safetensors"
@@ -44,7 +45,7 @@ class Sketches:
     """What is kept of pictures to know them again."""
 
     small: np.ndarray  # [N, S, S] uint8
-    features: np.ndarray  # [N, D] float32, unit length, of the detector
+    features: np.ndarray  # [N, V, D] float32, unit length, of the detector: of the picture, then of parts of known ones
     hashes: np.ndarray  # [N] uint64
     mirrored_hashes: np.ndarray  # [N] uint64, of the pictures mirrored
     has_detail: np.ndarray  # [N] bool; the hashes of pictures without are all alike
@@ -53,18 +54,19 @@ class Sketches:
         return len(self.small)
 
     @classmethod
-    def of(cls, small: Sequence[np.ndarray]) -> Self:
+    def of(cls, small: Sequence[np.ndarray], *, known: bool = False) -> Self:
         """Sketches of pictures.
 
         Args:
             small: N of them, from `small_grey`.
+            known: parts of the pictures are seen as well, so that narrow crops of them come out near; V is 6, else 1.
         """
         pictures = np.stack(small) if len(small) else np.empty((0, SIDE, SIDE), np.uint8)
         halved = pictures.reshape(-1, SIDE // 2, 2, SIDE // 2, 2).mean(axis=(2, 4)).astype(np.uint8)
         hashes, mirrored, detail = perceptual_hash(halved)
         return cls(
             small=pictures,
-            features=_features(pictures),
+            features=np.stack([_features(view) for view in (_views(pictures) if known else [pictures])], axis=1),
             hashes=hashes,
             mirrored_hashes=mirrored,
             has_detail=detail >= _DETAIL,
@@ -116,7 +118,7 @@ def candidates(pictures: Sketches, known: Sketches, *, nearest: int = NEAREST) -
     near_hashes = _near_by_hash(pictures, known)
     found = np.concatenate([near_hashes, _near_by_features(pictures.features, known.features, nearest)])
     pairs, first = np.unique(found, axis=0, return_index=True)  # [M, 2], and where in `found` each comes first
-    cosines = np.einsum("md,md->m", pictures.features[pairs[:, 0]], known.features[pairs[:, 1]])
+    cosines = np.einsum("mvd,mwd->mvw", pictures.features[pairs[:, 0]], known.features[pairs[:, 1]]).max(axis=(1, 2))
     order = np.lexsort([pairs[:, 1], -cosines, pairs[:, 0]])
     by_hash = first < len(near_hashes)
     return Candidates(rows=pairs[order, 0], known=pairs[order, 1], cosines=cosines[order], by_hash=by_hash[order])
@@ -172,17 +174,27 @@ def _features(small: np.ndarray) -> np.ndarray:
     return np.concatenate(features)
 
 
+def _views(pictures: np.ndarray) -> list[np.ndarray]:
+    """Pictures, their four corners and their middles, each [N, S, S] uint8."""
+    part = round(_PART * SIDE)
+    far, middle = SIDE - part, (SIDE - part) // 2
+    at = np.arange(SIDE) * part // SIDE  # each part is drawn large by repeating lines
+    corners = [(0, 0), (0, far), (far, 0), (far, far), (middle, middle)]
+    return [pictures, *(pictures[:, top + at][:, :, left + at] for top, left in corners)]
+
+
 def _near_by_features(features: np.ndarray, known: np.ndarray, nearest: int) -> np.ndarray:
     """[M, 2] rows and known rows."""
     found = [np.empty((0, 2), np.int64)]
-    nearest = min(nearest, len(known))
+    nearest, views = min(nearest, len(known)), known.reshape(-1, known.shape[2])  # [E * V, D]
     if not nearest:
         return found[0]
     for first in range(0, len(features), _BATCH):
-        block = np.zeros((_BATCH, features.shape[1]), np.float32)  # always as many, as above
+        block = np.zeros((_BATCH, *features.shape[1:]), np.float32)  # always as many, as above
         some = features[first : first + _BATCH]
         block[: len(some)] = some
-        cosines = (block @ known.T)[: len(some)]  # [B, E]
+        products = block.reshape(-1, views.shape[1]) @ views.T
+        cosines = products.reshape(*block.shape[:2], *known.shape[:2]).max(axis=(1, 3))[: len(some)]  # [B, E]
         top = np.argpartition(-cosines, nearest - 1, axis=1)[:, :nearest]
         rows, ranks = np.nonzero(np.take_along_axis(cosines, top, axis=1) >= LEAST_COSINE)
         found.append(np.stack([rows + first, top[rows, ranks]], axis=1))

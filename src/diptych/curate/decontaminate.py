@@ -9,13 +9,13 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from diptych.curate.columns import PICTURE
 from diptych.curate.copies import THRESHOLD, Sketches, best_scores, small_grey
 from diptych.curate.evaluation_pictures import known_pictures
-from diptych.curate.stage import Judged, Whole
 from diptych.data.ahead import decoded_ahead, or_error
 from diptych.data.images import MAX_PIXELS
 from diptych.errors import ConfigError, ImageError
+from diptych.rows.columns import PICTURE
+from diptych.rows.stage import Judged, Whole
 
 _BATCH = 64
 

@@ -25,8 +25,6 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from diptych.curate.columns import PICTURE
-from diptych.curate.stage import DROPPED, Judged, Whole
 from diptych.data.ahead import batched, decoded_ahead, or_error
 from diptych.data.decoding import decode
 from diptych.data.facts import Facts
@@ -34,6 +32,8 @@ from diptych.data.images import FAST_MARGIN, MAX_PIXELS
 from diptych.embed import encode_fast
 from diptych.errors import ConfigError, ImageError
 from diptych.measures.perceptual_hash import SIDE, perceptual_hash
+from diptych.rows.columns import PICTURE
+from diptych.rows.stage import DROPPED, Judged, Whole
 from diptych.weights.bundle import Bundle
 from diptych.weights.registry import load
 

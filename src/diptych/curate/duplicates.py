@@ -20,9 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from diptych.curate.stage import Judged, Whole
 from diptych.errors import ConfigError
 from diptych.measures.perceptual_hash import BITS, check_distance, near_pairs
+from diptych.rows.stage import Judged, Whole
 
 Keep = Literal["largest", "first"]
 

@@ -8,13 +8,14 @@ import numpy as np
 
 from diptych.curate.copies import Sketches, small_grey
 from diptych.data.ahead import decoded_ahead, or_error
-from diptych.errors import DataError, ImageError
+from diptych.errors import DataError, ImageError, ShardError
 from diptych.sets.captioned import read_retrieval
 from diptych.sets.open import read_labelled
 from diptych.sets.pictures import Pictures
 from diptych.sets.webdataset import dataset_type, subfolders
 
-_SPLITS = ("test", "val", "validation")
+_SPLITS = ("test", "validation")  # the latter is also valid, val and dev
+_FOLDERS = ("test", "validation", "valid", "val", "dev")
 _BATCH = 256
 
 
@@ -23,11 +24,12 @@ def evaluation_pictures(folder: Path) -> list[Pictures]:
 
     Raises:
         DataError: there is no set in it.
+        ShardError: a shard is missing or damaged.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} must be a folder of evaluation sets. There is no such folder.")
     names = [child.name for child in subfolders(folder)]
-    sets = [folder] if any(name in _SPLITS for name in names) else subfolders(folder)
+    sets = [folder] if any(name in _FOLDERS for name in names) else subfolders(folder)
     found = [pictures for one in sets for pictures in _splits_of(one)]
     if not found:
         found = _splits_of(folder)
@@ -42,6 +44,7 @@ def known_pictures(folders: tuple[str, ...]) -> tuple[tuple[str, ...], Sketches]
 
     Raises:
         DataError: there is no set in a folder.
+        ShardError: a shard is missing or damaged.
     """
     keys: list[str] = []
     small: list[np.ndarray] = []
@@ -51,7 +54,7 @@ def known_pictures(folders: tuple[str, ...]) -> tuple[tuple[str, ...], Sketches]
                 if not isinstance(picture, ImageError):
                     keys.append(f"{pictures.name}/{pictures.split}/{key}")
                     small.append(picture)
-    return tuple(keys), Sketches.of(small)
+    return tuple(keys), Sketches.of(small, known=True)
 
 
 def _small_of(pictures: Pictures) -> Callable[[int], np.ndarray]:
@@ -63,11 +66,12 @@ def _small_of(pictures: Pictures) -> Callable[[int], np.ndarray]:
 
 def _splits_of(folder: Path) -> list[Pictures]:
     read = read_retrieval if dataset_type(folder) == "retrieval" else read_labelled
-    found: dict[str, Pictures] = {}
+    found: list[Pictures] = []
     for split in _SPLITS:
         try:
-            pictures = read(folder, split=split)
-        except DataError:
+            found.append(read(folder, split=split))
+        except ShardError:  # it is a set, and is damaged
+            raise
+        except DataError:  # no set, or it has no such split
             continue
-        found.setdefault(pictures.split, pictures)
-    return list(found.values())
+    return found

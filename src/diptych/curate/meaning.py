@@ -27,9 +27,9 @@ from diptych.curate.duplicates import (
     verdicts,
     without_duplicates,
 )
-from diptych.curate.stage import Judged, Whole
 from diptych.errors import ConfigError
 from diptych.measures.clusters import k_means, nearest_centroids
+from diptych.rows.stage import Judged, Whole
 
 ROWS_OF_CLUSTER = 4_000  # a cluster for each so many rows
 ROWS_OF_BUCKET = 200_000  # that `resolve` holds at once: 200 MB of 512 numbers each

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image, ImageFilter
 
-from diptych.curate.columns import PICTURE, with_column
 from diptych.curate.detectors import boxes_in, detector_of
 from diptych.curate.seen_pictures import seen, unreadable
-from diptych.curate.stage import Judged, Whole
 from diptych.errors import ConfigError, ImageError
+from diptych.rows.columns import PICTURE, with_column
+from diptych.rows.stage import Judged, Whole
 
 _AHEAD = 2  # whole pictures are large
 _MARGIN = 0.1  # of a box's sides, put around it: a detector ends at the chin

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from diptych.curate.stage import Judged, Whole, dropped
 from diptych.errors import ConfigError
+from diptych.rows.stage import Judged, Whole, dropped
 
 
 @dataclass(frozen=True, kw_only=True)

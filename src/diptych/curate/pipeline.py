@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from diptych.config import to_dict
-from diptych.curate.columns import PICTURE
-from diptych.curate.read import PairSource, Piece, fingerprint, pieces
+from diptych.crawl.read import PairSource, Piece, fingerprint, pieces
 from diptych.curate.remove import all_removed
 from diptych.curate.runner import Runner
-from diptych.curate.stage import Counting, CurateStage, Grouping, ReadsFiles, Recut, Waits
 from diptych.curate.tasks import (
     ApplyPart,
     CountPart,
@@ -34,6 +32,8 @@ from diptych.curate.write_shards import WriteShard
 from diptych.errors import ConfigError
 from diptych.files import remove_leftovers, write_json
 from diptych.pairs.shards import list_shards
+from diptych.rows.columns import PICTURE
+from diptych.rows.stage import Counting, CurateStage, Grouping, ReadsFiles, Recut, Waits
 
 SHARDS = "shards"
 READ = "read"  # name of the first stage, which is none: it turns sources into rows

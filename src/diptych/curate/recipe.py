@@ -11,25 +11,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from diptych.captions.balance import Balance, Cap
+from diptych.captions.match import Match
+from diptych.captions.repeated_texts import RepeatedTexts
+from diptych.captions.text_rules import TextRules
 from diptych.config import apply_overrides, from_dict, read_toml, to_dict
-from diptych.curate.balance import Balance, Cap
+from diptych.crawl.fetch import FetchPictures
+from diptych.crawl.fetch_options import Fetch
+from diptych.crawl.read import PairSource
 from diptych.curate.decontaminate import Decontaminate
 from diptych.curate.describe import Describe
 from diptych.curate.duplicates import SameBytes, SameLook, SamePair
-from diptych.curate.fetch import FetchPictures
-from diptych.curate.fetch_options import Fetch
-from diptych.curate.match import Match
 from diptych.curate.meaning import SameMeaning
 from diptych.curate.people import People
 from diptych.curate.picture_rules import PictureRules
 from diptych.curate.pipeline import Pipeline
-from diptych.curate.read import PairSource
-from diptych.curate.repeated_texts import RepeatedTexts
 from diptych.curate.scores import BestShare, ClipScore, DenyPictures
-from diptych.curate.stage import CurateStage
 from diptych.curate.text_in_pictures import TextInPictures
-from diptych.curate.text_rules import TextRules
 from diptych.errors import ConfigError
+from diptych.rows.stage import CurateStage
 
 _NO_PATH = re.compile(r"~|[A-Za-z][A-Za-z0-9+.-]+:")  # a home, an embedded set, a URL
 _PATHS = {"sources": ("path", "image_folder"), "match": ("queries",), "overlap": ("data",), "deny": ("deny_list",)}
@@ -38,7 +38,7 @@ _PATHS_OF_RULES = ("file", "phrases", "model")
 
 @dataclass(frozen=True, kw_only=True)
 class BalanceOptions:
-    """How many pairs a query may bring in; see `curate/balance.py`."""
+    """How many pairs a query may bring in; see `captions/balance.py`."""
 
     rule: Literal["metaclip", "cap"] = "metaclip"  # independent draws; or exactly the t smallest of each query
     t: int = 20_000

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from diptych.curate.columns import PICTURE
 from diptych.curate.work import PICTURES_AT_ONCE
 from diptych.data.tar import TarReader
 from diptych.errors import ConfigError
 from diptych.files import atomic_file, write_json
 from diptych.pairs.shards import MANIFEST, list_shards, write_shard
+from diptych.rows.columns import PICTURE
 
 REMOVED = "removed.json"
 

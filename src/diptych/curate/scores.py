@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from diptych.curate.columns import PICTURE, with_column
 from diptych.curate.seen_pictures import BATCH, model_of, seen, unreadable
-from diptych.curate.stage import Judged, Whole
 from diptych.data.prompts import read_lines
 from diptych.embed import encode_fast
 from diptych.errors import ConfigError, ImageError
 from diptych.measures.deny_scores import deny_scores
+from diptych.rows.columns import PICTURE, with_column
+from diptych.rows.stage import Judged, Whole
 from diptych.weights.bundle import Bundle
 
 _DIGITS = 10_000  # steps of a score within 1

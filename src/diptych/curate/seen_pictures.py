@@ -8,12 +8,12 @@ from typing import TypeVar
 import pyarrow as pa
 from PIL import Image
 
-from diptych.curate.columns import PICTURE
-from diptych.curate.stage import DROPPED
 from diptych.data.ahead import decoded_ahead, or_error
 from diptych.data.decoding import decode
 from diptych.data.images import MAX_PIXELS
 from diptych.errors import ImageError
+from diptych.rows.columns import PICTURE
+from diptych.rows.stage import DROPPED
 from diptych.weights.bundle import Bundle
 from diptych.weights.registry import load
 

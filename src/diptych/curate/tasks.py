@@ -11,9 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from diptych.curate.columns import PICTURE
-from diptych.curate.read import PairSource, Piece, read_piece
-from diptych.curate.stage import Counting, CurateStage, Grouping, Judged, Whole, WithPictures
+from diptych.crawl.read import PairSource, Piece, read_piece
 from diptych.curate.work import (
     PICTURES_AT_ONCE,
     PartedRows,
@@ -27,6 +25,8 @@ from diptych.curate.work import (
     write_table,
 )
 from diptych.files import atomic_folder
+from diptych.rows.columns import PICTURE
+from diptych.rows.stage import Counting, CurateStage, Grouping, Judged, Whole, WithPictures
 
 _GROUP = 1 << 14  # rows of a row group that is looked for by its bucket or its part
 

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from diptych.curate.columns import PICTURE, with_column
 from diptych.curate.detectors import Detector, boxes_in, detector_of
 from diptych.curate.scores import caption_scores, judged_by_score, rounded
 from diptych.curate.seen_pictures import BATCH, model_of, seen, unreadable
-from diptych.curate.stage import Judged, Whole
 from diptych.embed import encode_fast
 from diptych.errors import ConfigError, ImageError, MissingExtraError
+from diptych.rows.columns import PICTURE, with_column
+from diptych.rows.stage import Judged, Whole
 
 _AHEAD = 2  # whole pictures are large
 _RING = 0.25  # width of what surrounds a box, of its shorter side

@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from diptych.curate.columns import PICTURE
 from diptych.files import atomic_file
+from diptych.rows.columns import PICTURE
 
 PICTURES_AT_ONCE = 128  # pictures of one row group: what a stage that looks at them holds in memory
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diptych.curate.columns import PICTURE
 from diptych.curate.remove import Removal
 from diptych.curate.work import PartedRows, joined
 from diptych.files import write_json
 from diptych.pairs.shards import write_shard
+from diptych.rows.columns import PICTURE
 
 _TOLD = ("url", "page", "licence", "language", "sha256", "width", "height", "source")
 _KINDS = (

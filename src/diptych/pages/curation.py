@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from diptych.curate.balance import BalanceCurve
+from diptych.captions.balance import BalanceCurve
 from diptych.curate.card import read_card
 from diptych.curate.card_data import Counts, DataCard, SampleOnCard
 from diptych.data.images import open_image

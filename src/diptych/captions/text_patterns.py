@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from diptych.curate.captions import Captions, Verdict, shown
-from diptych.curate.characters import DIGIT, SPACE
+from diptych.captions.captions import Captions, Verdict, shown
+from diptych.captions.characters import DIGIT, SPACE
 
 _PICTURE_NAME = r"(?i)\.(?:jpe?g|jpe|jfif|png|gif|bmp|webp|svg|tiff?|avif|heic|ico|psd)\s*$"
 # A day and a time, with the words that stand between them.

@@ -17,9 +17,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from diptych.addresses import HostList, Resolve, is_public, look_up
-from diptych.curate.fetch_causes import FetchError
-from diptych.curate.fetch_options import Fetch
-from diptych.curate.web_address import WebAddress
+from diptych.crawl.fetch_causes import FetchError
+from diptych.crawl.fetch_options import Fetch
+from diptych.crawl.web_address import WebAddress
 
 Headers = Sequence[tuple[str, str]]
 

@@ -20,15 +20,15 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from PIL import Image
 
-from diptych.curate.columns import PICTURE
-from diptych.curate.fetch_causes import FetchError
-from diptych.curate.fetch_options import Fetch
-from diptych.curate.stage import DROPPED, Judged, Whole
+from diptych.crawl.fetch_causes import FetchError
+from diptych.crawl.fetch_options import Fetch
 from diptych.data.decoding import decode, read_header
 from diptych.errors import ImageError, ShardError, missing_extra
+from diptych.rows.columns import PICTURE
+from diptych.rows.stage import DROPPED, Judged, Whole
 
 if TYPE_CHECKING:
-    from diptych.curate.crawl import Turns
+    from diptych.crawl.crawler import Turns
     from diptych.pairs.sources import Pairs, Source
 
 
@@ -105,8 +105,8 @@ class FetchPictures:
                 raise
 
     async def _fetch_part(self, urls: Sequence[str], network: "_Network") -> Fetched:
-        from diptych.curate.crawl import Crawler, Turns  # aiohttp is loaded where something is fetched
-        from diptych.curate.http_client import HttpClient
+        from diptych.crawl.crawler import Crawler, Turns  # aiohttp is loaded where something is fetched
+        from diptych.crawl.http_client import HttpClient
 
         network.turns = network.turns or Turns(self.options)
         async with HttpClient(self.options) as client:

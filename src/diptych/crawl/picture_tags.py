@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
-from diptych.curate.collected import Collected, as_text, clean_text, fault_of, language_of, pixels_of, plain_address
+from diptych.crawl.collected import Collected, as_text, clean_text, fault_of, language_of, pixels_of, plain_address
 from diptych.errors import missing_extra
 
 LAZY = ("data-src", "data-lazy-src", "data-original", "data-lazy", "data-echo")

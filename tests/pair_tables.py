@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from diptych.curate.captions import Captions
-from diptych.curate.columns import pair_key, pairs_table
+from diptych.captions.captions import Captions
+from diptych.rows.columns import pair_key, pairs_table
 
 
 def pairs_of(*texts: str, **columns: list[Any]) -> pa.Table:

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 
-from diptych.curate.fetch_causes import FAULTS_OF_HOST, TRIED_AGAIN, FetchError
-from diptych.curate.fetch_options import Fetch
-from diptych.curate.http_client import Headers, HttpAnswer, HttpClient, Wanted
-from diptych.curate.robots import MOST_BYTES, Rules, opt_out_of
-from diptych.curate.web_address import WebAddress
+from diptych.crawl.fetch_causes import FAULTS_OF_HOST, TRIED_AGAIN, FetchError
+from diptych.crawl.fetch_options import Fetch
+from diptych.crawl.http_client import Headers, HttpAnswer, HttpClient, Wanted
+from diptych.crawl.robots import MOST_BYTES, Rules, opt_out_of
+from diptych.crawl.web_address import WebAddress
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PAUSES = ("http 429", "http 503")  # speak for the whole host

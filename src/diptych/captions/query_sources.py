@@ -26,7 +26,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from diptych.curate.queries import QuerySource, folded
+from diptych.captions.queries import QuerySource, folded
 from diptych.errors import DataError, missing_extra
 
 WORDS, BIGRAMS = 251_465, 100_646  # how many of each MetaCLIP's list has

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from diptych.curate.captions import Captions, Verdict
-from diptych.curate.phrases import Phrases, phrases_of_kind, phrases_of_lines
+from diptych.captions.captions import Captions, Verdict
+from diptych.captions.phrases import Phrases, phrases_of_kind, phrases_of_lines
 
 
 @dataclass(frozen=True, kw_only=True)

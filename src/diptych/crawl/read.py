@@ -18,18 +18,18 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from diptych.config import to_dict
-from diptych.curate import address_tables
-from diptych.curate.address_tables import AddressColumns, TableRules
-from diptych.curate.collected import Collected, as_text
-from diptych.curate.picture_tags import OPT_OUTS, TEXTS, PageRules
-from diptych.curate.source_files import SourceFile, found_files, mark_of, open_file
-from diptych.curate.stage import Judged
-from diptych.curate.web import read_warc, read_wat
+from diptych.crawl import address_tables
+from diptych.crawl.address_tables import AddressColumns, TableRules
+from diptych.crawl.collected import Collected, as_text
+from diptych.crawl.picture_tags import OPT_OUTS, TEXTS, PageRules
+from diptych.crawl.source_files import SourceFile, found_files, mark_of, open_file
+from diptych.crawl.web import read_warc, read_wat
 from diptych.data.tar import TAR_ENDINGS
 from diptych.errors import ConfigError, DataError, ShardError
 from diptych.pairs.rows import Quoting
 from diptych.pairs.samples import CAPTION_COLUMNS, IMAGE_COLUMN
 from diptych.pairs.sources import Pairs, Source, open_pairs
+from diptych.rows.stage import Judged
 
 Kind = Literal["warc", "wat", "table", "pairs"]
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diptych.config import unknown_name
-from diptych.curate.collected import (
+from diptych.crawl.collected import (
     Collected,
     as_text,
     clean_text,

@@ -5,8 +5,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from diptych.curate.captions import Captions, Verdict, check_share
-from diptych.curate.characters import (
+from diptych.captions.captions import Captions, Verdict, check_share
+from diptych.captions.characters import (
     DENSE,
     DENSE_WORD,
     LETTER,

@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from diptych.curate.captions import Captions
-from diptych.curate.columns import with_column
-from diptych.curate.language import Languages
-from diptych.curate.stage import DROPPED, Judged, Whole
-from diptych.curate.text_counts import Length, Letters, Repetition
-from diptych.curate.text_lists import Boilerplate, DenyWords, Watermarks
-from diptych.curate.text_patterns import FileNames, PersonalData
+from diptych.captions.captions import Captions
+from diptych.captions.language import Languages
+from diptych.captions.text_counts import Length, Letters, Repetition
+from diptych.captions.text_lists import Boilerplate, DenyWords, Watermarks
+from diptych.captions.text_patterns import FileNames, PersonalData
+from diptych.rows.columns import with_column
+from diptych.rows.stage import DROPPED, Judged, Whole
 
 _SLICE_BYTES = 1 << 20  # of text that is judged at a time: more falls out of the processor's cache
 _FEW = 0.8  # share of captions that are left, below which the others are no longer looked at

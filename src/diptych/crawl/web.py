@@ -17,9 +17,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
-from diptych.curate.collected import Collected, as_text
-from diptych.curate.page_text import body_of, utf8_of
-from diptych.curate.picture_tags import (
+from diptych.crawl.collected import Collected, as_text
+from diptych.crawl.page_text import body_of, utf8_of
+from diptych.crawl.picture_tags import (
     PageFacts,
     PageRules,
     Tag,

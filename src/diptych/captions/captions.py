@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from diptych.curate.characters import Characters
+from diptych.captions.characters import Characters
 from diptych.errors import ConfigError
 
 

@@ -1,4 +1,4 @@
-"""curate/crawl.py: what is asked for, how often, and what a site's rules say to it."""
+"""crawl/crawler.py: what is asked for, how often, and what a site's rules say to it."""
 
 import asyncio
 import itertools
@@ -9,10 +9,10 @@ import pytest
 
 from bad_server import BadServer, serving
 from diptych.addresses import Resolve
-from diptych.curate.crawl import Crawler, Turns, _retry_after
-from diptych.curate.fetch_causes import FetchError
-from diptych.curate.fetch_options import Fetch
-from diptych.curate.http_client import HttpAnswer, HttpClient
+from diptych.crawl.crawler import Crawler, Turns, _retry_after
+from diptych.crawl.fetch_causes import FetchError
+from diptych.crawl.fetch_options import Fetch
+from diptych.crawl.http_client import HttpAnswer, HttpClient
 
 FILES = {"a": b"a picture, so to say"}
 ROBOTS, TDM = "/robots.txt", "/.well-known/tdmrep.json"
@@ -197,7 +197,7 @@ def test_a_pause_that_a_server_asks_for_is_kept_by_all_rows_of_its_host(monkeypa
         waits.append(seconds)
         await sleep(0.001)
 
-    monkeypatch.setattr("diptych.curate.crawl.asyncio.sleep", noted)
+    monkeypatch.setattr("diptych.crawl.crawler.asyncio.sleep", noted)
 
     with serving(BadServer(FILES)) as server:
         options = {"retries": 1, "per_host": 1, "respect_robots": False, "respect_opt_out": False, "max_wait": 9.0}

@@ -9,8 +9,8 @@ from typing import NamedTuple, Self
 import numpy as np
 import pyarrow as pa
 
+from diptych.captions.characters import Characters, mixed
 from diptych.config import from_dict, read_toml, unknown_name
-from diptych.curate.characters import Characters, mixed
 from diptych.data.prompts import read_lines
 from diptych.errors import ConfigError, DataError
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from diptych.curate.columns import PAIRS, pair_key
-from diptych.curate.stage import DROPPED, Judged
+from diptych.rows.columns import PAIRS, pair_key
+from diptych.rows.stage import DROPPED, Judged
 
 _BATCH = 8192  # rows that are held as Python objects
 _LONGEST_ADDRESS = 8000  # characters; servers and stores take no longer ones

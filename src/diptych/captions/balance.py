@@ -22,9 +22,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from diptych.curate.match import queries_of
-from diptych.curate.stage import Judged, Whole
+from diptych.captions.match import queries_of
 from diptych.errors import ConfigError
+from diptych.rows.stage import Judged, Whole
 
 COUNTS = pa.schema(
     [

@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from diptych.curate.captions import Captions, Verdict, check_share
-from diptych.curate.characters import DENSE, LETTER
+from diptych.captions.captions import Captions, Verdict, check_share
+from diptych.captions.characters import DENSE, LETTER
 from diptych.errors import ConfigError, missing_extra
 
 _LABEL = "__label__"

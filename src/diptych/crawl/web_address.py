@@ -8,7 +8,7 @@ from urllib.parse import quote, urljoin, urlsplit
 from yarl import URL
 
 from diptych.addresses import PORTS
-from diptych.curate.fetch_causes import FetchError
+from diptych.crawl.fetch_causes import FetchError
 
 # What may stand in a target as it is: all of RFC 3986's marks, and "%", since what is quoted already stays as it is.
 _KEPT = "%/:=&?~#+!$,;'@()*[]|"

@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from diptych.curate.queries import Queries, folded, read_queries
-from diptych.curate.stage import Judged, Whole
+from diptych.captions.queries import Queries, folded, read_queries
 from diptych.errors import missing_extra
 from diptych.files import sha256
+from diptych.rows.stage import Judged, Whole
 
 MatchRule = Literal["word", "substring"]
 _SPACED = "([,.;:?!`])"

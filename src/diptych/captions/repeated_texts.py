@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from diptych.curate.characters import hashes_of
-from diptych.curate.stage import Judged, Whole
+from diptych.captions.characters import hashes_of
 from diptych.errors import ConfigError
+from diptych.rows.stage import Judged, Whole
 
 _BUCKET_ROWS = 4_000_000
 
