@@ -148,7 +148,8 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
                 if not file.exists():
                     _run(["evaluate", "zero-shot", "--model", str(out / "bundle"), "--data", data, "--out", str(file)])
                 results[arm, name, seed] = read_result(file)
-                facts[name] = round(results[arm, name, seed].value, 4)
+                numbers = results[arm, name, seed].numbers
+                facts[name] = {one: round(numbers[one], 4) for one in ("top-1", "top-5")}
             runs.append({"arm": f"{arm}, seed {seed}", **facts})
     told: dict[str, Any] = {"steps": args.steps, "pairs seen": args.steps * 256, "runs": runs, "margins": {}}
     for name in ("held out", VALIDATION_STYLE):
@@ -338,7 +339,7 @@ def _apart(folder: Path, results: dict[tuple[str, str, int], Result], args: argp
     told: dict[str, Any] = {}
     for arm in args.arms:
         rows = [results[arm, "held out", seed].rows for seed in range(args.seeds)]
-        is_hidden = torch.tensor([key in hidden for key in rows[0].keys])
+        is_hidden = torch.tensor([key.partition("/")[2] in hidden for key in rows[0].keys])  # behind the shard's name
         right = torch.stack([_correct(results[arm, "held out", seed]).double() for seed in range(args.seeds)]).mean(0)
         told[arm] = {
             "hidden": round(float(right[is_hidden].mean()), 4),
@@ -347,7 +348,7 @@ def _apart(folder: Path, results: dict[tuple[str, str, int], Result], args: argp
         }
     first, *rest = args.arms
     if rest:
-        is_hidden = torch.tensor([key in hidden for key in results[first, "held out", 0].rows.keys])
+        is_hidden = torch.tensor([key.partition("/")[2] in hidden for key in results[first, "held out", 0].rows.keys])
         for arm in rest:
             others = [
                 compare_correct(
