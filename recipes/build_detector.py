@@ -13,7 +13,6 @@ see from such pictures is known from "Learning to See by Looking at Noise" (arXi
 import argparse
 import io
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
