@@ -42,6 +42,7 @@ TESTED_ELSEWHERE = {
 }
 # Test files that mirror no file of src.
 WHOLE_HOUSE_TESTS = {
+    "test_audit.py",
     "test_benchmarks.py",
     "test_house.py",
     "test_parity.py",

@@ -18,18 +18,21 @@ TRAIN = [
 ]
 
 
-def stored(name: str, pictures: list, folder: Path, part_size: int) -> StoredSketches:
+def stored(name: str, pictures: list, folder: Path, part_size: int, *, known: bool = False) -> StoredSketches:
     files = [jpeg(picture) for picture in pictures]
     listed = PictureList(
         name=name, count=len(files), fingerprint=name, read=lambda number: (f"{name}{number}", files[number])
     )
-    sketches = StoredSketches(listed, folder, part_size=part_size)
+    sketches = StoredSketches(listed, folder, part_size=part_size, known=known)
     sketches.make()
     return sketches
 
 
 def found(folder: Path, part_size: int) -> list[Nearest]:
-    sets = [stored(name, [scene(number) for number in numbers], folder, part_size) for name, numbers in SETS.items()]
+    sets = [
+        stored(name, [scene(number) for number in numbers], folder, part_size, known=True)
+        for name, numbers in SETS.items()
+    ]
     return nearest_in_training(sets, stored("t", TRAIN, folder, part_size))
 
 
@@ -57,7 +60,9 @@ def test_the_best_copy_is_found_and_of_equal_ones_the_first(whole: list[Nearest]
 def test_it_agrees_with_what_curation_finds(whole: list[Nearest]):
     """From the other side: of each training picture the evaluation picture that it fits best."""
     train = Sketches.of([small_grey(jpeg(picture)) for picture in TRAIN])
-    known = Sketches.of([small_grey(jpeg(scene(number))) for numbers in SETS.values() for number in numbers])
+    known = Sketches.of(
+        [small_grey(jpeg(scene(number))) for numbers in SETS.values() for number in numbers], known=True
+    )
     best, scores = best_scores(train, known)
     assert best[12:].tolist() == [3, 3, 7, 7]
     assert float(whole[0].scores[3]) == pytest.approx(float(scores[12]), abs=0.02)

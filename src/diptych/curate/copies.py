@@ -27,7 +27,7 @@ from diptych.model.copy_detector import CopyDetector
 
 THRESHOLD = 0.8  # of the second look's score, from which a picture counts as a copy
 NEAREST = 8  # known pictures that are looked at for each picture
-LEAST_COSINE = 0.6  # of the detector, below which none is looked at
+LEAST_COSINE = 0.65  # of the detector, below which none is looked at
 HASH_BITS = 10  # that may differ, of 64
 
 _PART = 0.8  # of a side, that parts of known pictures keep

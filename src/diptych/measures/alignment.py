@@ -77,11 +77,13 @@ def align(first: np.ndarray, second: np.ndarray) -> Alignment:
         second: [S, S], likewise.
     """
     placed = [
-        (*_placed(large, small), mirrored, is_larger)
-        for mirrored, other in ((False, second), (True, second[:, ::-1]))
-        for is_larger, large, small in ((True, first, other), (False, other, first))
+        (fit, box, mirrored, is_larger)
+        for is_larger, large, small in ((True, first, second), (False, second, first))
+        for mirrored, (fit, box) in zip((False, True), _placed(large, small), strict=True)
     ]
     fit, box, mirrored, is_larger = max(placed, key=lambda one: one[0])  # of several that fit as well, the first
+    if mirrored and not is_larger:  # the first was mirrored to fit; from here on the second is
+        box = (1 - box[2], box[1], 1 - box[0], box[3])
     other = second[:, ::-1] if mirrored else second
     large, small = (first, other) if is_larger else (other, first)
     if fit >= _HOPELESS:
@@ -90,23 +92,24 @@ def align(first: np.ndarray, second: np.ndarray) -> Alignment:
     return Alignment(score=score, box=box, mirrored=mirrored, is_larger=is_larger)
 
 
-def _placed(large: np.ndarray, small: np.ndarray) -> tuple[float, Box]:
-    """The best correlation of `small`, at some sizes, with what lies under it in `large`, and where."""
+def _placed(large: np.ndarray, small: np.ndarray) -> list[tuple[float, Box]]:
+    """Where `small` fits best on `large`, and how well: as it is, and mirrored. It is tried at some sizes."""
     reduce = _reduced(_COARSE)
     ground = reduce @ large @ reduce.T
-    best = -2.0, (0.0, 0.0, 1.0, 1.0)
+    best: list[tuple[float, Box]] = [(-2.0, (0.0, 0.0, 1.0, 1.0))] * 2
     for size in _SIZES:
         reduce = _reduced(size)
         piece = _unit(reduce @ small @ reduce.T)
         places = _COARSE - size + 1
         windows = np.lib.stride_tricks.sliding_window_view(ground, (size, size)).reshape(places**2, size**2)
-        mean = windows.mean(axis=1)
-        spread = np.einsum("ij,ij->i", windows, windows) - size**2 * mean**2
-        fits = windows @ piece.ravel() / np.sqrt(np.maximum(spread, 1e-3))
-        at = int(fits.argmax())
-        if fits[at] > best[0]:
-            top, left = divmod(at, places)
-            best = float(fits[at]), (left / _COARSE, top / _COARSE, (left + size) / _COARSE, (top + size) / _COARSE)
+        spread = np.einsum("ij,ij->i", windows, windows) - size**2 * windows.mean(axis=1) ** 2
+        pieces = np.stack([piece.ravel(), piece[:, ::-1].ravel()], axis=1)
+        fits = windows @ pieces / np.sqrt(np.maximum(spread, 1e-3))[:, None]  # [places, 2]
+        for way, at in enumerate(fits.argmax(axis=0).tolist()):
+            if fits[at, way] > best[way][0]:
+                top, left = divmod(at, places)
+                edges = (left / _COARSE, top / _COARSE, (left + size) / _COARSE, (top + size) / _COARSE)
+                best[way] = float(fits[at, way]), edges
     return best
 
 
