@@ -101,7 +101,7 @@ def main() -> None:
         "instructions": history.instruction_sets(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
-    history.write(args.out, result, keys=("kind", "arm", "change", "stage"), measured=measured)
+    history.write(args.out, result, keys=("kind", "arm", "change", "stage", "threshold"), measured=measured)
 
 
 def ledger(args: argparse.Namespace) -> dict[str, Any]:
