@@ -60,7 +60,6 @@ rules = []
 seconds_silent = 5.0
 retries = 1
 back_off = 0.2
-max_host_failures = 1000
 [pictures]
 min_side = 0
 max_aspect = 1000.0
@@ -238,7 +237,8 @@ def _command(
     path = folder / f"{name}.toml"
     path.write_text(recipe)
     hosts = ", ".join(f'"{host}:{port}"' for host in HOSTS)
-    asked = [f"fetch.allow_hosts=[{hosts}]", *options]
+    # A busy machine answers late; a host that is given up would make the shards depend on it.
+    asked = [f"fetch.allow_hosts=[{hosts}]", "fetch.max_host_failures=1000", *options]
     sets = [word for option in asked for word in ("--set", option)]
     return [sys.executable, "-m", "diptych", "curate", str(path), str(folder / name), *sets, *extra]
 
