@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--pages", type=int, default=20_000)
     parser.add_argument("--workers-pages", type=int, default=300)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=1_000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     parser.add_argument("--workers", type=int, default=2)
@@ -140,7 +140,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     runs = []
     for seed in range(args.seeds):
         for arm in args.arms:
-            out = args.work / f"model-{args.steps}" / f"{arm}, seed {seed}"
+            out = args.work / f"model-{args.steps}-small" / f"{arm}, seed {seed}"
             facts = _trained(folder / arm / "shards", out, args.steps, seed)
             for name, data in (("held out", HELD_OUT), (VALIDATION_STYLE, str(validation))):
                 file = out / f"{name}.json"
@@ -286,7 +286,7 @@ def _trained(shards: Path, out: Path, steps: int, seed: int) -> dict[str, Any]:
     if not (out / "results.json").exists():
         options = [
             f'data.sources=[{{path="{shards}"}}]', f"train.steps={steps}", f"seed={seed}", "evaluate=[]",
-            "train.evaluate_every=0", "train.warmup_steps=30",
+            "train.evaluate_every=0", "train.warmup_steps=30", "model.image.width=16", "model.image.heads=8",
         ]  # fmt: skip
         _run(["train", str(DEMO), "--out", str(out), *(word for one in options for word in ("--set", one))])
     facts = json.loads((out / "results.json").read_text())
