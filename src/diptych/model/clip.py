@@ -129,7 +129,7 @@ class CLIP(nn.Module):
         """
         self._check_images(images)
         kept = () if kept_patches is None else (kept_patches,)
-        tokens, feature = self.image.tokens_and_feature(images, *kept)
+        tokens, feature = self.image.tokens_and_feature(images, *kept)  # pyright: ignore[reportCallIssue]  # see `towers`
         return _unit_length(feature), tokens
 
     def _check_images(self, images: Tensor) -> None:

@@ -31,7 +31,7 @@ from diptych.train.word_classes import WordCounts
 _SEQUENCES = 512  # of names, that are scored at once
 
 
-class Ends(Protocol):
+class TextEnds(Protocol):
     """What a captioner asks of a tokenizer."""
 
     @property
@@ -69,10 +69,10 @@ class Caption:
 
     def needs(self, model: CLIPConfig) -> frozenset[Need]:  # noqa: ARG002
         """What the forward pass must give."""
-        own: frozenset[Need] = frozenset({"image_features", "tokens"})
-        return own | {"image_tokens"} if self.attends else own
+        own: tuple[Need, ...] = ("image_features", "tokens")
+        return frozenset((*own, "image_tokens") if self.attends else own)
 
-    def build(self, model: CLIPConfig, tokenizer: Ends) -> "CaptionHead":
+    def build(self, model: CLIPConfig, tokenizer: TextEnds) -> "CaptionHead":
         """Its head, on torch's default device."""
         return CaptionHead(self, model, start_token_id=tokenizer.start_token_id, end_token_id=tokenizer.end_token_id)
 
@@ -148,7 +148,7 @@ class CaptionHead(nn.Module):
     def forward(self, seen: Seen) -> Tensor:
         """[B] in nats a token: the mean over a caption's tokens, its end included; start and padding do not count."""
         losses, counts = self._losses(seen, seen.tokens)
-        return (losses * counts).sum(dim=1) / counts.sum(dim=1)
+        return (losses * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)  # of a blank that stands for no pair
 
     def _losses(self, seen: Seen, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """-log p of each token [B, L], and which of them count."""

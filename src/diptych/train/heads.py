@@ -18,7 +18,7 @@ from diptych.errors import ConfigError, WeightsError
 from diptych.files import sha256, write_json
 from diptych.train.captioner import CaptionHead, Written
 from diptych.train.learner import Learner
-from diptych.train.objectives import Head, ObjectiveConfig, build_heads
+from diptych.train.objectives import Head, PerSampleConfig, build_heads
 from diptych.weights.bundle import Bundle
 
 HEADS, CONFIG = "objectives.safetensors", "objectives.json"
@@ -27,14 +27,14 @@ _FORMAT = "diptych-objectives-1"
 
 @dataclass(frozen=True, kw_only=True)
 class _Objectives:
-    objectives: tuple[ObjectiveConfig, ...]
+    objectives: tuple[PerSampleConfig, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Heads:
     """Heads without the model that they belong to."""
 
-    objectives: Sequence[ObjectiveConfig]  # those that have heads
+    objectives: Sequence[PerSampleConfig]  # those that have heads
     tensors: Mapping[str, Tensor]  # KIND.PARAMETER, whole tensors
 
     def save(self, folder: Path) -> None:

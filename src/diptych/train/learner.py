@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from diptych.model.clip import CLIP, CLIPOutput
-from diptych.train.objectives import Objective, all_needs
+from diptych.train.objectives import Objective, all_needs, over_batch
 from diptych.train.seen import Outputs, Seen
 
 
@@ -24,7 +24,7 @@ class Learner(nn.Module):
         self.model = model
         self.heads = heads
         self.needs = all_needs(objectives, model.config)
-        self._is_over_batch = not all(objective.is_per_sample for objective in objectives)
+        self._is_over_batch = bool(over_batch(objectives))
 
     def forward(
         self,
@@ -72,5 +72,5 @@ class Learner(nn.Module):
     def _seen(self, image_features: Tensor, image_tokens: Tensor | None, tokens: Tensor, scale: Tensor) -> Seen:
         rows = weights = None
         if self.model.config.text.rows_are_features:
-            rows, weights = self.model.text.token_embedding.weight, self.model.text.token_weights
+            rows, weights = self.model.text.token_embedding.weight, self.model.text.get_buffer("token_weights")
         return Seen(image_features, image_tokens, tokens, scale, rows, weights)

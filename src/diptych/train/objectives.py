@@ -7,7 +7,7 @@ up, over micro-batches and processes alike. The forward pass runs what somebody 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from diptych.errors import ConfigError
 from diptych.model.clip import CLIPConfig, CLIPOutput
 from diptych.model.cost import TowerCost
-from diptych.model.vocabulary import Vocabulary
-from diptych.train.captioner import Caption
+from diptych.train.captioner import Caption, TextEnds
 from diptych.train.distill import affinity_distillation
 from diptych.train.distributed import Ranks
 from diptych.train.exchange import Exchange, sigmoid_loss, softmax_loss
@@ -62,15 +61,8 @@ class PerSample(Protocol):
     @property
     def weight(self) -> float: ...
     def needs(self, model: CLIPConfig, /) -> frozenset[Need]: ...
-    def build(self, model: CLIPConfig, tokenizer: "Ends", /) -> "Head": ...
+    def build(self, model: CLIPConfig, tokenizer: TextEnds, /) -> "Head": ...
     def cost(self, model: CLIPConfig, /, *, element: int) -> TowerCost: ...
-
-
-class Ends(Vocabulary, Protocol):
-    """What a head asks of a tokenizer."""
-
-    @property
-    def start_token_id(self) -> int | None: ...
 
 
 class Head(Protocol):
@@ -150,8 +142,19 @@ class Distillation:
 
 
 # What a recipe may name; the first is meant where it names no kind.
-ObjectiveConfig = Contrastive | Sigmoid | BagOfWords | Classification | Caption
+PerSampleConfig = BagOfWords | Classification | Caption
+ObjectiveConfig = Contrastive | Sigmoid | PerSampleConfig
 Objective = ObjectiveConfig | Distillation
+
+
+def over_batch(objectives: Sequence[Objective]) -> list[OverBatch]:
+    """Those whose loss needs all pairs at once."""
+    return [objective for objective in objectives if objective.is_per_sample is False]
+
+
+def per_sample(objectives: Sequence[Objective]) -> list[PerSampleConfig]:
+    """Those that have a head, and look at one pair at a time."""
+    return [objective for objective in objectives if objective.is_per_sample is True]
 
 
 def all_needs(objectives: Sequence[Objective], model: CLIPConfig) -> frozenset[Need]:
@@ -164,10 +167,11 @@ def trains_text(objectives: Sequence[Objective], model: CLIPConfig) -> bool:
     return not all_needs(objectives, model).isdisjoint({"text_features", "word_rows"})
 
 
-def build_heads(objectives: Sequence[Objective], model: CLIPConfig, tokenizer: Ends) -> nn.ModuleDict:
+def build_heads(objectives: Sequence[Objective], model: CLIPConfig, tokenizer: TextEnds) -> nn.ModuleDict:
     """The heads by the kinds of their objectives, on the meta device."""
     with torch.device("meta"):
-        return nn.ModuleDict({one.kind: one.build(model, tokenizer) for one in objectives if one.is_per_sample})
+        heads = {objective.kind: objective.build(model, tokenizer) for objective in per_sample(objectives)}
+    return nn.ModuleDict(cast("dict[str, nn.Module]", heads))
 
 
 def check_objectives(objectives: Sequence[Objective], model: CLIPConfig) -> None:

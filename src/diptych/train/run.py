@@ -4,7 +4,7 @@ import collections
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from diptych.train.frozen import FrozenFeatures
 from diptych.train.heads import Heads
 from diptych.train.laps import Laps
 from diptych.train.learner import Learner
-from diptych.train.objectives import build_heads, trains_text
+from diptych.train.objectives import Head, build_heads, per_sample, trains_text
 from diptych.train.optim import adamw, parameter_groups
 from diptych.train.phases import fitted, stage_at
 from diptych.train.recipe import TrainRecipe, difference, with_absolute_paths, without_folders
@@ -179,12 +179,12 @@ class Run:
         recipe, text = self.recipe, self.bundle.model.config.text
         heads = build_heads(recipe.objectives, self.bundle.model.config, self.bundle.tokenizer)
         counts, is_new_bag = None, text.rows_are_features and not recipe.start_from
-        if is_new_bag or any(one.is_per_sample and one.wants_counts for one in recipe.objectives):
+        if is_new_bag or any(objective.wants_counts for objective in per_sample(recipe.objectives)):
             counts = self.ranks.share(lambda: self._count_words(text.vocab_size))
-        if is_new_bag:
-            self.bundle.model.text.token_weights.copy_(counts.weights())
+        if is_new_bag and counts:
+            self.bundle.model.text.load_state_dict({"token_weights": counts.weights()}, strict=False)
         for number, head in enumerate(heads.to_empty(device=torch.empty(0).device).values()):
-            head.reset_parameters(generator(recipe.seed, number), counts)
+            cast("Head", head).reset_parameters(generator(recipe.seed, number), counts)
         return heads
 
     def _count_words(self, vocab_size: int) -> WordCounts:
@@ -259,8 +259,7 @@ class Run:
         return self._stored(self.average_of_heads.tensors()) if self.average_of_heads else self.whole_heads()
 
     def _stored(self, tensors: Mapping[str, Tensor]) -> Heads:
-        objectives = [objective for objective in self.recipe.train.objectives if objective.is_per_sample]
-        return Heads(objectives=objectives, tensors=tensors)
+        return Heads(objectives=per_sample(self.recipe.objectives), tensors=tensors)
 
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(

@@ -13,7 +13,7 @@ from diptych.errors import TrainingError
 from diptych.model.clip import CLIPOutput
 from diptych.pairs.pipeline import Batch
 from diptych.train.distributed import Ranks, Spread, clip_gradients
-from diptych.train.objectives import Objective, Together
+from diptych.train.objectives import Objective, Together, over_batch, per_sample
 from diptych.train.optim import clamp_logit_scale
 from diptych.train.patches import draw_kept_patches
 from diptych.train.run import Run
@@ -100,8 +100,8 @@ class Losses:
     """
 
     def __init__(self, objectives: Sequence[Objective], together: Together) -> None:
-        self._over_batch = [one for one in objectives if not one.is_per_sample]
-        self._per_sample = [one for one in objectives if one.is_per_sample]
+        self._over_batch = over_batch(objectives)
+        self._per_sample = per_sample(objectives)
         self._together = together
         self.is_over_batch = bool(self._over_batch)
 

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from diptych.model.blocks import draw_normal
 from diptych.model.clip import CLIPConfig
 from diptych.model.cost import FLOAT, TowerCost, without_blocks
-from diptych.model.vocabulary import Vocabulary
 from diptych.train.seen import Need, Seen
 
 _TEXTS_AT_ONCE = 4096
@@ -38,7 +37,7 @@ class WordCounts(NamedTuple):
         return (self.with_word + 0.5).log() - (self.texts - self.with_word + 0.5).log()
 
 
-class Encoder(Protocol):
+class WordEncoder(Protocol):
     """What counting asks of a tokenizer."""
 
     @property
@@ -46,7 +45,7 @@ class Encoder(Protocol):
     def encode(self, texts: list[str], /, *, truncate: bool) -> Tensor: ...
 
 
-def count_words(texts: Iterable[str], tokenizer: Encoder, *, vocab_size: int) -> WordCounts:
+def count_words(texts: Iterable[str], tokenizer: WordEncoder, *, vocab_size: int) -> WordCounts:
     """Count the texts that each word is in; start and end are in all, and padding counts as if it were.
 
     Args:
@@ -94,7 +93,7 @@ class BagOfWords:
         """What the forward pass must give."""
         return _needs(model)
 
-    def build(self, model: CLIPConfig, tokenizer: Vocabulary) -> "BagOfWordsHead":  # noqa: ARG002
+    def build(self, model: CLIPConfig, tokenizer: object) -> "BagOfWordsHead":  # noqa: ARG002
         """Its head, on torch's default device."""
         return BagOfWordsHead(model)
 
@@ -117,7 +116,7 @@ class Classification:
         """What the forward pass must give."""
         return _needs(model)
 
-    def build(self, model: CLIPConfig, tokenizer: Vocabulary) -> "ClassificationHead":  # noqa: ARG002
+    def build(self, model: CLIPConfig, tokenizer: object) -> "ClassificationHead":  # noqa: ARG002
         """Its head, on torch's default device."""
         return ClassificationHead(model)
 
@@ -127,8 +126,8 @@ class Classification:
 
 
 def _needs(model: CLIPConfig) -> frozenset[Need]:
-    own: frozenset[Need] = frozenset({"image_features", "tokens"})
-    return own | {"word_rows"} if model.text.rows_are_features else own
+    own: tuple[Need, ...] = ("image_features", "tokens")
+    return frozenset((*own, "word_rows") if model.text.rows_are_features else own)
 
 
 def _cost(model: CLIPConfig, element: int) -> TowerCost:
