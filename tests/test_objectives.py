@@ -1,4 +1,4 @@
-"""What a recipe may ask to be learned: by recipe alone, added up, exact on the way, in several processes, or refused."""
+"""What a recipe may ask to be learned: by recipe alone, added up, exact on the way, in several processes; or not."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -90,8 +90,9 @@ def test_a_recipe_that_names_no_objective_has_the_one_of_its_head(tiny_recipe):
 
 def test_naming_the_objective_of_the_head_changes_no_bit(tiny_recipe, tmp_path):
     for head, objective in (("softmax", Contrastive()), ("sigmoid", Sigmoid())):
-        train(vit(with_head(tiny_recipe, head), steps=3), tmp_path / head / "plain")
-        train(change(vit(with_head(tiny_recipe, head), steps=3), objectives=(objective,)), tmp_path / head / "named")
+        recipe = with_head(vit(tiny_recipe, steps=3), head)
+        train(recipe, tmp_path / head / "plain")
+        train(change(recipe, objectives=(objective,)), tmp_path / head / "named")
         ours, theirs = (tmp_path / head / name / "bundle" / "model.safetensors" for name in ("named", "plain"))
         assert ours.read_bytes() == theirs.read_bytes()
 
@@ -207,9 +208,8 @@ def test_words_learned_as_classes_are_a_bundle_that_tells_names_apart(tiny_recip
     names = bundle.encode_texts(captions)
     pictures = bundle.encode_pixels(batch.images.numpy())
     found = (pictures @ names.T).argmax(dim=1).tolist()
-    right = sum(
-        captions[best] == bundle.tokenizer.decode(row[1:]) for best, row in zip(found, batch.tokens, strict=True)
-    )
+    own = [bundle.tokenizer.decode(row[1:]) for row in batch.tokens]
+    right = sum(captions[best] == caption for best, caption in zip(found, own, strict=True))
     assert right / 40 > 3 / len(captions)  # three times chance
     scorer = NameScorer(bundle, Heads.load(tmp_path / "bundle"), "classification")
     assert scorer.names_by_bundle
