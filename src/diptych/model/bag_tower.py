@@ -51,7 +51,8 @@ class BagTowerConfig:
     def cost(self, embed_dim: int, *, element: int) -> TowerCost:
         """FLOPs and activations of one text at full context length; see `ImageTowerConfig.cost`."""
         forward = 2 * self.context_length * embed_dim  # the weights of the tokens need no gradient, and are kept
-        return without_blocks(forward=forward, first=forward, activations=element * self.context_length)
+        kept = self.context_length * (element + 8)  # and the tokens, whose rows learn
+        return without_blocks(forward=forward, first=forward, activations=kept)
 
     def check_tokenizer(self, tokenizer: Vocabulary) -> None:
         """Refuse a tokenizer of another model.
