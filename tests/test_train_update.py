@@ -156,7 +156,8 @@ def test_the_first_loss_is_that_of_the_plain_twin(tiny_recipe, tmp_path, same_te
     model = CLIP(recipe.model, generator(recipe.seed)).train()
     output = model(recipe.preprocess.normalise(batch.images), batch.tokens)
     ids, own = batch.text_ids.tolist(), list(range(40))
-    twins = {True: pair_by_pair_loss(*output[:3], (ids, ids)), False: pair_by_pair_loss(*output[:3], (own, own))}
+    features = output.image_features, output.text_features, output.logit_scale
+    twins = {True: pair_by_pair_loss(*features, (ids, ids)), False: pair_by_pair_loss(*features, (own, own))}
     assert twins[True].item() != pytest.approx(twins[False].item(), rel=1e-3)
     assert progress.loss == pytest.approx(twins[same_text_is_positive].item(), rel=1e-4)
 
