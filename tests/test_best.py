@@ -8,10 +8,13 @@ from diptych.errors import ConfigError, DataError, WeightsError
 from diptych.model.clip import CLIP
 from diptych.runtime import generator
 from diptych.train.best import Best, BestBundle, check_metric, read_best
+from diptych.train.heads import Heads
 from diptych.train.trainer import StepReport, train
 from diptych.weights.bundle import Bundle
 from runs import change, count_pairs
 from test_files import names, room_for
+
+NONE = Heads(objectives=(), tensors={})
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def test_the_highest_is_kept_and_of_equals_the_earlier(bundle, tmp_path):
     best = BestBundle(tmp_path / "best", "a", is_new=True)
     steps = []
     for step, value in enumerate([0.2, 0.1, 0.4, 0.4, 0.3], start=10):
-        best.offer(bundle, {"a": value, "b": 9.0}, step)
+        best.offer(bundle, NONE, {"a": value, "b": 9.0}, step)
         found = read_best(tmp_path / "best")
         assert found
         steps.append(found.step)
@@ -40,23 +43,23 @@ def test_the_highest_is_kept_and_of_equals_the_earlier(bundle, tmp_path):
 
 
 def test_who_goes_on_knows_what_was_there_and_who_starts_or_asks_for_another_metric_does_not(bundle, tmp_path):
-    BestBundle(tmp_path / "best", "a", is_new=True).offer(bundle, {"a": 0.5}, 3)
-    BestBundle(tmp_path / "best", "a", is_new=False).offer(bundle, {"a": 0.4}, 4)
+    BestBundle(tmp_path / "best", "a", is_new=True).offer(bundle, NONE, {"a": 0.5}, 3)
+    BestBundle(tmp_path / "best", "a", is_new=False).offer(bundle, NONE, {"a": 0.4}, 4)
     assert read_best(tmp_path / "best") == Best("a", 0.5, 3)
-    BestBundle(tmp_path / "best", "b", is_new=False).offer(bundle, {"b": 0.1}, 5)
+    BestBundle(tmp_path / "best", "b", is_new=False).offer(bundle, NONE, {"b": 0.1}, 5)
     assert read_best(tmp_path / "best") == Best("b", 0.1, 5)
-    BestBundle(tmp_path / "best", "b", is_new=True).offer(bundle, {"b": 0.0}, 0)
+    BestBundle(tmp_path / "best", "b", is_new=True).offer(bundle, NONE, {"b": 0.0}, 0)
     assert read_best(tmp_path / "best") == Best("b", 0.0, 0)
 
 
 def test_a_full_disk_leaves_the_one_before(bundle, tmp_path):
     best = BestBundle(tmp_path / "best", "a", is_new=True)
-    best.offer(bundle, {"a": 0.1}, 1)
+    best.offer(bundle, NONE, {"a": 0.1}, 1)
     with room_for(50_000), pytest.raises(DataError, match="best could not be written: File too large"):
-        best.offer(bundle, {"a": 0.2}, 2)
+        best.offer(bundle, NONE, {"a": 0.2}, 2)
     assert names(tmp_path) == ["best"]
     assert read_best(tmp_path / "best") == Best("a", 0.1, 1)
-    best.offer(bundle, {"a": 0.15}, 3)
+    best.offer(bundle, NONE, {"a": 0.15}, 3)
     assert read_best(tmp_path / "best") == Best("a", 0.15, 3)
 
 

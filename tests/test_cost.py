@@ -5,6 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from diptych.model import blocks
+from diptych.model.bag_tower import BagTowerConfig
 from diptych.model.blocks import Block
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.cost import frozen
@@ -16,7 +17,7 @@ from diptych.runtime import generator
 
 BATCH = 5  # no activation has the shape of a parameter, then
 SIDES = ("image", "text")
-TINY = ("tiny-vit", "tiny-resnet", "tiny-siglip", "tiny-efficientnet", "tiny-efficientnet-2")
+TINY = ("tiny-bag", "tiny-vit", "tiny-resnet", "tiny-siglip", "tiny-efficientnet", "tiny-efficientnet-2")
 NAMES = (*TINY, "ViT-B-32")
 
 
@@ -35,6 +36,9 @@ def sizes(name: str) -> CLIPConfig:
                 context_length=16, vocab_size=512, width=48, layers=3, heads=4, head_width=40, anchors=70
             ),
         )
+    if name == "tiny-bag":
+        text = BagTowerConfig(context_length=16, vocab_size=512)
+        return CLIPConfig(embed_dim=24, image=preset("tiny-vit").image, text=text)
     if name != "tiny-siglip":
         return preset(name)
     return CLIPConfig(

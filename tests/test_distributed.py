@@ -16,6 +16,8 @@ from diptych.pairs.pipeline import DataConfig, Source
 from diptych.pairs.shards import ShardWriter
 from diptych.train.checkpoint import Checkpoint
 from diptych.train.distributed import Ranks, Spread, clip_gradients, launched_ranks, pad, share_of, whole
+from diptych.train.learner import Learner
+from diptych.train.objectives import Contrastive
 from diptych.train.recipe import TrainRecipe, read_recipe
 from diptych.train.trainer import train
 from diptych.weights.bundle import Bundle
@@ -78,12 +80,14 @@ def hold(parallel: str) -> dict[str, Any]:
     with launched_ranks() as ranks:
         model = CLIP(preset("tiny-vit"), torch.Generator().manual_seed(0))
         reference = {name: p.detach().clone() for name, p in model.named_parameters()}
-        spread = Spread(model, ranks, parallel)  # pyright: ignore[reportArgumentType]
+        learner = Learner(model, nn.ModuleDict(), [Contrastive()])
+        spread = Spread(learner, ranks, parallel, model.blocks())  # pyright: ignore[reportArgumentType]
         held = sum(p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in model.parameters())
         pictures, tokens = torch.ones(2, 3, 32, 32) * (1 + ranks.rank), torch.ones(2, 4, dtype=torch.int64)
         for wanted in (False, True):
             with spread.averaging(wanted):
-                output = spread(pictures, tokens)
+                output = spread(pictures, tokens).features
+                assert output is not None
                 ((output.image_features + output.text_features)[:, 0].sum() * output.logit_scale).backward()
         parameters = [p for p in model.parameters() if p.grad is not None]
         gradients = {name: whole(p.grad).clone() for name, p in model.named_parameters() if p.grad is not None}

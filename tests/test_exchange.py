@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from diptych.model.clip import CLIPOutput
 from diptych.train.distributed import Ranks, launched_ranks
-from diptych.train.exchange import contrastive_loss
+from diptych.train.exchange import sigmoid_loss, softmax_loss
 from diptych.train.loss import clip_loss, siglip_loss
 from processes import run_ranks
 
@@ -36,7 +36,8 @@ def parts(sizes: list[int]) -> list[dict[Any, Any]]:
             (images, texts, *numbers), ids = batch(head, sizes)
             leaves = [values.detach()[own].requires_grad_() for values in (images, texts)] + numbers
             output = CLIPOutput(*leaves, *[None] * (4 - len(leaves)))  # pyright: ignore[reportArgumentType]
-            loss = contrastive_loss(output, ids[own] if with_ids else None, ranks=ranks, sizes=sizes, exchange=exchange)
+            loss_of = softmax_loss if head == "softmax" else sigmoid_loss
+            loss = loss_of(output, ids[own] if with_ids else None, ranks=ranks, sizes=sizes, exchange=exchange)
             (3 * loss).backward()
             results[case] = [loss.item(), *(leaf.grad.tolist() for leaf in leaves)]
     return results  # pyright: ignore[reportReturnType]
@@ -63,8 +64,8 @@ def test_loss_and_gradients_of_the_parts_are_those_of_the_whole(sizes):
 
 def test_one_process_has_the_plain_loss_to_the_bit():
     ranks = Ranks(0, 1, torch.device("cpu"))
-    for head, loss_of in (("softmax", clip_loss), ("sigmoid", siglip_loss)):
+    for head, shared, loss_of in (("softmax", softmax_loss, clip_loss), ("sigmoid", sigmoid_loss, siglip_loss)):
         leaves, ids = batch(head, [5])
         output = CLIPOutput(*leaves, *[None] * (4 - len(leaves)))  # pyright: ignore[reportArgumentType]
-        loss = contrastive_loss(output, ids, ranks=ranks, sizes=[5], exchange="gather")
+        loss = shared(output, ids, ranks=ranks, sizes=[5], exchange="gather")
         assert torch.equal(loss, loss_of(*leaves, text_ids=ids))

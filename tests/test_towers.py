@@ -25,6 +25,7 @@ from diptych.model.presets import preset
 from diptych.model.towers import ImageConfig
 from diptych.runtime import generator
 from diptych.train.bottleneck import bottleneck
+from diptych.train.objectives import Caption, Contrastive
 from diptych.train.plan import Setup, plan_run
 from diptych.train.recipe import TrainRecipe
 from diptych.train.trainer import train
@@ -74,7 +75,7 @@ def test_every_image_tower_tells_every_fact(cls):
 @each_text
 def test_every_text_tower_tells_every_fact(cls):
     config = text_of(cls)
-    for name in ("reads_padding", "has_blocks"):
+    for name in ("reads_padding", "has_blocks", "rows_are_features"):
         assert isinstance(getattr(config, name), bool), name
         assert name not in to_dict(config), "a fact of the kind is no option of a recipe"
     assert (config.context_length, config.vocab_size) == (16, 600)
@@ -94,6 +95,22 @@ def test_an_image_tower_is_its_trunk_and_its_projection(cls):
     assert trunk.ndim == 2
     assert tower(images).shape == (3, 24)
     assert torch.equal(tower.project(trunk), tower(images))
+
+
+@each_image
+def test_image_tokens_are_as_many_and_as_wide_as_a_tower_says_and_come_with_the_same_feature(cls, tiny_recipe):
+    config = image_of(cls)
+    model = model_of(image=config)
+    images = torch.rand(3, 3, 32, 32, generator=generator(2))
+    captions: dict[str, Any] = {"objectives": (Contrastive(), Caption(width=16, attends=True))}
+    if config.token_width:
+        features, tokens = model.encode_image_and_tokens(images)
+        assert tokens.shape == (3, config.patches, config.token_width)
+        assert torch.equal(features, model.encode_image(images))
+        with_model(tiny_recipe, config, **captions)
+    else:
+        with pytest.raises(ConfigError, match=f"needs image tokens, and a {config.kind} tower gives none"):
+            with_model(tiny_recipe, config, **captions)
 
 
 @each_image
@@ -229,6 +246,7 @@ class MeanColourConfig:
     has_blocks: ClassVar[bool] = False
     wants_channels_last: ClassVar[bool] = False
     fixed_embed_dim: ClassVar[int | None] = None
+    token_width: ClassVar[int] = 0
     patches: ClassVar[int] = 1
     summary: ClassVar[str] = "mean colour"
 

@@ -20,11 +20,12 @@ from diptych.train import update as update_module
 from diptych.train.checkpoint import Checkpoint
 from diptych.train.distributed import Ranks, Spread
 from diptych.train.log import read_log
-from diptych.train.loss import clip_loss
+from diptych.train.objectives import BagOfWords, Caption, Classification, Contrastive, Together
 from diptych.train.recipe import TrainRecipe
 from diptych.train.trainer import train
-from diptych.train.update import Inputs, cached_gradients, whole_gradients
+from diptych.train.update import Inputs, Losses, cached_gradients, whole_gradients
 from diptych.weights.bundle import Bundle
+from learning import learner_of
 from runs import (
     assert_same_run,
     change,
@@ -50,37 +51,70 @@ def model() -> CLIP:
 def inputs() -> Inputs:
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(8, 3, 32, 32, generator=generator, dtype=torch.float64)
-    return Inputs(images, torch.randint(1, 500, (8, 6), generator=generator), torch.arange(8).expand(8, 8))
+    tokens = torch.randint(3, 500, (8, 6), generator=generator)
+    tokens[:, -1] = 2  # the end
+    return Inputs(images, tokens, torch.arange(8).expand(8, 8))
 
 
-def gradients(model: CLIP, inputs: Inputs, micro_batches: list[slice] | None, **options) -> tuple[float, list]:
-    spread = Spread(model, Ranks(0, 1, torch.device("cpu")), "ddp")
+CONTRASTIVE = (Contrastive(),)
+WAYS_TO_LEARN = {
+    "contrastive": CONTRASTIVE,
+    "words": [Classification(weight=2.0)],
+    "all at once": [Caption(width=16, attends=True), Contrastive(weight=0.5), BagOfWords(weight=0.1)],
+}
+
+
+def gradients(
+    model: CLIP, inputs: Inputs, micro_batches: list[slice] | None, objectives: Any = CONTRASTIVE, **options
+) -> tuple[float, list]:
+    ranks = Ranks(0, 1, torch.device("cpu"))
+    learner = learner_of(model, objectives)
+    spread = Spread(learner, ranks, "ddp", model.blocks())
+    together = Together(
+        text_ids=None, ranks=ranks, sizes=[len(inputs.images)], exchange="gather", teacher_image_features=None,
+        teacher_text_features=None,
+    )  # fmt: skip
+    of_objectives = Losses(objectives, together)
     most: list[int] = []
 
-    def forward(inputs: Inputs):
+    def forward(inputs: Inputs, with_heads: bool):
         most.append(len(inputs.images) * torch.is_grad_enabled())
-        return spread(*inputs)
+        return spread(*inputs, None, with_heads)
 
-    def loss_of(output):
-        return clip_loss(*output[:3])
-
-    model.zero_grad()
-    options = {"scale_by": 1.0, "check": lambda loss: None} | options
+    learner.zero_grad()
+    options = {"scale_by": 1.0, "check": lambda loss: None, "ranks": ranks} | options
     if micro_batches is None:
-        loss = whole_gradients(spread, forward, inputs, loss_of, **options)
+        loss = whole_gradients(spread, forward, inputs, of_objectives, **options)
     else:
-        loss = cached_gradients(spread, forward, inputs, loss_of, micro_batches=micro_batches, **options)
+        loss = cached_gradients(spread, forward, inputs, of_objectives, micro_batches=micro_batches, **options)
         assert max(most) == 4  # rows with activations
-    return loss, [(name, p.grad.clone()) for name, p in model.named_parameters()]
+    return loss, [(name, p.grad.clone()) for name, p in learner.named_parameters() if p.grad is not None]
 
 
 @pytest.mark.parametrize("scale_by", [1.0, 8.0])
-def test_micro_batches_have_the_gradients_of_the_whole_batch(model, inputs, scale_by):
-    loss, expected = gradients(model, inputs, None)
-    cached_loss, cached = gradients(model, inputs, SLICES, scale_by=scale_by)
+@pytest.mark.parametrize("way", WAYS_TO_LEARN)
+def test_micro_batches_have_the_gradients_of_the_whole_batch(model, inputs, scale_by, way):
+    loss, expected = gradients(model, inputs, None, WAYS_TO_LEARN[way])
+    cached_loss, cached = gradients(model, inputs, SLICES, WAYS_TO_LEARN[way], scale_by=scale_by)
     assert cached_loss == pytest.approx(loss, rel=1e-12)
     for (name, ours), (_, theirs) in zip(cached, expected, strict=True):
         torch.testing.assert_close(ours, scale_by * theirs, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_where_each_pair_is_looked_at_by_itself_micro_batches_take_one_pass(model, inputs):
+    passes: list[bool] = []
+    encode = model.encode_image
+
+    def listen(*args: Any) -> torch.Tensor:
+        passes.append(torch.is_grad_enabled())
+        return encode(*args)
+
+    model.encode_image = listen
+    gradients(model, inputs, SLICES, WAYS_TO_LEARN["words"])
+    assert passes == [True] * 3
+    passes.clear()
+    gradients(model, inputs, SLICES)
+    assert passes == [False] * 3 + [True] * 3
 
 
 def test_each_micro_batch_by_itself_would_have_other_gradients(model, inputs):
@@ -122,7 +156,8 @@ def test_the_first_loss_is_that_of_the_plain_twin(tiny_recipe, tmp_path, same_te
     model = CLIP(recipe.model, generator(recipe.seed)).train()
     output = model(recipe.preprocess.normalise(batch.images), batch.tokens)
     ids, own = batch.text_ids.tolist(), list(range(40))
-    twins = {True: pair_by_pair_loss(*output[:3], (ids, ids)), False: pair_by_pair_loss(*output[:3], (own, own))}
+    features = output.image_features, output.text_features, output.logit_scale
+    twins = {True: pair_by_pair_loss(*features, (ids, ids)), False: pair_by_pair_loss(*features, (own, own))}
     assert twins[True].item() != pytest.approx(twins[False].item(), rel=1e-3)
     assert progress.loss == pytest.approx(twins[same_text_is_positive].item(), rel=1e-4)
 

@@ -19,6 +19,7 @@ _TEXTS: dict[str, dict[str, Any]] = {
     "clip": {"width": 24, "layers": 2, "heads": 2},
     "siglip": {"width": 24, "layers": 2, "heads": 2},
     "sentence": {"width": 24, "layers": 2, "heads": 2, "head_width": 20, "anchors": 9},
+    "bag-of-words": {},
 }
 
 

@@ -39,6 +39,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # so that Ctrl-C reaches `main`
 )
 app.command("diptych.cli.audit:audit", name="audit")
+app.command("diptych.cli.caption:caption")
 app.command("diptych.cli.classify:classify")
 app.command("diptych.cli.curate:curate", name="curate")
 app.command("diptych.cli.demo:demo")

@@ -91,6 +91,9 @@ def _print_run(cost: "Plan", *, has_phases: bool) -> None:
         header=("", "image", "text", "total"),
         numbers=(1, 2, 3),
     )
+    if "heads" in flops:
+        size, forward = cost.parameters["heads"] / 1e6, flops["heads"] / 1e9
+        print(f"of the total, heads of objectives: {size:,.2f} M parameters, {forward:,.3f} GFLOPs a pair, forward")
     print()
 
 

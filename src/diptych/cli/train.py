@@ -28,7 +28,7 @@ def train(
     """
     import diptych.train.trainer as trainer
     from diptych.cli.console import complain
-    from diptych.cli.training import TrainingView, zero_shot_evaluators
+    from diptych.cli.training import TrainingView, head_evaluators, zero_shot_evaluators
     from diptych.files import write_json
     from diptych.runtime import hardware
     from diptych.train.best import read_best
@@ -43,8 +43,15 @@ def train(
         trainer.train(plan, out, on_alarm=complain)
         return
     with TrainingView(plan) as view:
-        evaluators = zero_shot_evaluators(plan)
-        result = trainer.train(plan, out, evaluators=evaluators, on_progress=view, on_alarm=complain, on_note=complain)
+        result = trainer.train(
+            plan,
+            out,
+            evaluators=zero_shot_evaluators(plan),
+            head_evaluators=head_evaluators(plan),
+            on_progress=view,
+            on_alarm=complain,
+            on_note=complain,
+        )
     if not result.finished:
         print(f"stopped and saved at step {result.step:,} of {plan.train.steps:,}; the same command goes on from there")
         raise SystemExit(130)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from diptych.cli.console import complain
 from diptych.data.embedded import data_path
+from diptych.eval.head_accuracy import head_accuracy
 from diptych.eval.measure import evaluate_zero_shot, prompts_of, task_of
 from diptych.runtime import usable_cores
 from diptych.sets.labelled import LabelledImages
@@ -20,7 +21,7 @@ from diptych.sets.open import read_labelled
 from diptych.train.bottleneck import bottleneck
 from diptych.train.laps import time_shares
 from diptych.train.recipe import TrainRecipe
-from diptych.train.trainer import Evaluator, StepReport
+from diptych.train.trainer import Evaluator, HeadEvaluator, StepReport
 from diptych.train.watch import RECENT, time_of
 from diptych.weights.bundle import Bundle
 
@@ -34,6 +35,15 @@ def zero_shot_evaluators(recipe: TrainRecipe) -> dict[str, Evaluator]:
         if naming := prompts_of(data, task_of(data.name, "classification")).naming:  # refused before the first step
             complain(f"{data.name}: class names: {naming}.")
     return {data.name: _Accuracy(data) for data in sets}
+
+
+def head_evaluators(recipe: TrainRecipe) -> dict[str, HeadEvaluator]:
+    """The same sets for heads that tell names apart by themselves, in the first template of the recipe."""
+
+    def accuracy(data: LabelledImages) -> HeadEvaluator:
+        return lambda scorer: head_accuracy(scorer, data, template=recipe.data.templates[0])
+
+    return {data.name: accuracy(data) for data in [read_labelled(data_path(name)) for name in recipe.evaluate]}
 
 
 class _Accuracy:

@@ -114,6 +114,24 @@ class CLIP(nn.Module):
         trunk = self.image.trunk(images)
         return _unit_length(self.image.project(trunk)), trunk
 
+    def encode_image_and_tokens(self, images: Tensor, kept_patches: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Encode images as a whole and position by position, of a tower whose `token_width` is not 0.
+
+        Args:
+            images: [B, 3, S, S] float, normalised as the bundle's `preprocess` does.
+            kept_patches: see `encode_image`.
+
+        Returns:
+            What `encode_image` gives, [B, D], and the image tokens [B, P, W], not unit length.
+
+        Raises:
+            ShapeError: see `encode_image`.
+        """
+        self._check_images(images)
+        kept = () if kept_patches is None else (kept_patches,)
+        tokens, feature = self.image.tokens_and_feature(images, *kept)  # pyright: ignore[reportCallIssue]  # see `towers`
+        return _unit_length(feature), tokens
+
     def _check_images(self, images: Tensor) -> None:
         side = self.config.image.image_size
         if images.ndim != 4 or images.shape[1:] != (3, side, side) or not images.is_floating_point():

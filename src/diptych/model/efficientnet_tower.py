@@ -44,6 +44,7 @@ class EfficientNetTowerConfig:
     can_drop_patches: ClassVar[bool] = False
     needs_whole_batch: ClassVar[bool] = False  # its batch norms are folded
     has_blocks: ClassVar[bool] = False
+    token_width: ClassVar[int] = 0  # it looks twice, at two sizes
     # Its first picture then takes a fifth of the time: fewer kernels are compiled on the spot.
     wants_channels_last: ClassVar[bool] = True
     fixed_embed_dim: ClassVar[int | None] = None

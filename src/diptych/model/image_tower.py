@@ -60,6 +60,11 @@ class ImageTowerConfig:
         return (self.image_size // self.patch_size) ** 2
 
     @property
+    def token_width(self) -> int:
+        """W of the image tokens."""
+        return self.width
+
+    @property
     def summary(self) -> str:
         """In a few words."""
         return f"ViT/{self.patch_size}, {self.layers} layers of {self.width}"
@@ -112,13 +117,20 @@ class ImageTower(nn.Module):
         Returns:
             [B, W], not unit length.
         """
+        return self.ln_post(self._stream(images, kept_patches)[:, 0])  # [B, W], read off the class token
+
+    def tokens_and_feature(self, images: Tensor, kept_patches: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What becomes of each patch, [B, P, W] (of K kept ones [B, K, W]), and what `forward` gives, [B, D]."""
+        x = self._stream(images, kept_patches)  # [B, 1 + P, W]
+        return x[:, 1:], self.project(self.ln_post(x[:, 0]))
+
+    def _stream(self, images: Tensor, kept_patches: Tensor | None) -> Tensor:
         x = self.patch_embedding(images).flatten(2).transpose(1, 2)  # [B, P, W]
         x = torch.cat([self.class_embedding.expand(x.shape[0], 1, -1), x], dim=1)  # [B, 1 + P, W]
         x = x + self.position_embedding
         if kept_patches is not None:
             x = torch.cat([x[:, :1], keep_patches(x[:, 1:], kept_patches)], dim=1)  # [B, 1 + K, W]
-        x = self.blocks(self.ln_pre(x))
-        return self.ln_post(x[:, 0])  # [B, W], read off the class token
+        return self.blocks(self.ln_pre(x))
 
     def forward(self, images: Tensor, kept_patches: Tensor | None = None) -> Tensor:
         """Encode images.

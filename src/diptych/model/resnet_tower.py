@@ -53,6 +53,11 @@ class ResNetTowerConfig:
         return 8 * _EXPANSION * self.width
 
     @property
+    def token_width(self) -> int:
+        """W of the image tokens."""
+        return self.final_width
+
+    @property
     def patches(self) -> int:
         """P, positions of the last grid."""
         return (self.image_size // _STRIDE) ** 2
@@ -135,9 +140,16 @@ class ResNetTower(nn.Module):
         Returns:
             [B, W], not unit length: what the attention pool mixed, before its output projection.
         """
+        return self.pool(self._grid(images))
+
+    def tokens_and_feature(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The positions of the last grid, [B, P, W], and what `forward` gives, [B, D]."""
+        x = self._grid(images)
+        return x.flatten(2).transpose(1, 2), self.project(self.pool(x))
+
+    def _grid(self, images: Tensor) -> Tensor:
         x = self.stem(images)  # [B, stem width, S / 4, S / 4]
-        x = self.stages(x)  # [B, W, S / 32, S / 32]
-        return self.pool(x)
+        return self.stages(x)  # [B, W, S / 32, S / 32]
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode images.

@@ -41,6 +41,7 @@ class SentenceTowerConfig:
 
     reads_padding: ClassVar[bool] = False
     has_blocks: ClassVar[bool] = False  # its own take a mask beside their input
+    rows_are_features: ClassVar[bool] = False
     golden_texts: ClassVar[tuple[str, ...]] = GOLDEN_TEXTS
 
     def __post_init__(self) -> None:

@@ -67,6 +67,11 @@ class SigLIPImageTowerConfig:
         return (self.image_size // self.patch_size) ** 2
 
     @property
+    def token_width(self) -> int:
+        """W of the image tokens."""
+        return self.width
+
+    @property
     def fixed_embed_dim(self) -> int | None:
         """D: there is no projection to any other."""
         return self.width
@@ -115,6 +120,7 @@ class SigLIPTextTowerConfig:
 
     reads_padding: ClassVar[bool] = True
     has_blocks: ClassVar[bool] = True
+    rows_are_features: ClassVar[bool] = False
     golden_texts: ClassVar[tuple[str, ...]] = ("A Photo of a CAT.", *GOLDEN_TEXTS[1:])  # its tokenizers clean that away
 
     def __post_init__(self) -> None:
@@ -192,10 +198,14 @@ class SigLIPImageTower(nn.Module):
         Returns:
             [B, W], not yet unit length; `CLIP.encode_image` makes it so.
         """
+        return self.tokens_and_feature(images, kept_patches)[1]
+
+    def tokens_and_feature(self, images: Tensor, kept_patches: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What becomes of each patch, [B, P, W] (of K kept ones [B, K, W]), and what `forward` gives, [B, W]."""
         x = self.patch_embedding(images).flatten(2).transpose(1, 2)  # [B, P, W]
         x = x + self.position_embedding
-        x = self.blocks(x if kept_patches is None else keep_patches(x, kept_patches))
-        return self.pool(self.ln_post(x))
+        x = self.ln_post(self.blocks(x if kept_patches is None else keep_patches(x, kept_patches)))
+        return x, self.pool(x)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw all parameters as the released code does."""

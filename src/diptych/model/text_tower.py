@@ -42,6 +42,7 @@ class TextTowerConfig:
 
     reads_padding: ClassVar[bool] = False
     has_blocks: ClassVar[bool] = True
+    rows_are_features: ClassVar[bool] = False
     golden_texts: ClassVar[tuple[str, ...]] = GOLDEN_TEXTS
 
     def __post_init__(self) -> None:

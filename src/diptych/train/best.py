@@ -8,6 +8,7 @@ from pathlib import Path
 from diptych.config import unknown_name
 from diptych.errors import ConfigError, WeightsError
 from diptych.files import atomic_folder, write_json
+from diptych.train.heads import Heads
 from diptych.weights.bundle import Bundle
 
 _RECORD = "best.json"
@@ -44,8 +45,8 @@ class BestBundle:
         found = None if is_new else read_best(folder)
         self._best = found if found and found.metric == metric else None
 
-    def offer(self, bundle: Bundle, metrics: Mapping[str, float], step: int) -> None:
-        """Keep a bundle if it scored higher than all before it.
+    def offer(self, bundle: Bundle, heads: Heads, metrics: Mapping[str, float], step: int) -> None:
+        """Keep a bundle, with its heads beside it, if it scored higher than all before it.
 
         Raises:
             DataError: the disk is full or the folder cannot be written; what was there stays.
@@ -56,6 +57,7 @@ class BestBundle:
         best = Best(self._metric, value, step)
         with atomic_folder(self._folder) as aside:
             bundle.save(aside)
+            heads.save(aside)
             write_json(aside / _RECORD, asdict(best))
         self._best = best
 

@@ -16,9 +16,11 @@ from torch import Tensor
 from diptych.errors import WeightsError
 from diptych.files import atomic_folder, remove_folder, sha256, write_json
 from diptych.train.distributed import share_of, whole
+from diptych.train.heads import Heads
 from diptych.train.int8 import BLOCK, Int8AdamW
 from diptych.weights.bundle import Bundle
 
+OF_HEADS = "objectives."  # stands before the names of heads' tensors among those of the model
 _NAME = re.compile(r"step-\d{8}")
 _TENSORS = "training.safetensors"
 _AVERAGE = "average.safetensors"
@@ -35,7 +37,7 @@ class Checkpoint:
 
     step: int  # updates done
     bundle: Bundle
-    optimizer: Mapping[str, Tensor]  # as `optimizer_tensors` gives it
+    optimizer: Mapping[str, Tensor]  # as `optimizer_tensors` gives it; of heads with OF_HEADS before the name
     counts: Mapping[str, Any]  # what the loop counted so far
     metrics: Mapping[str, float]  # of the last evaluation
     recipe: Mapping[str, Any]  # plain data
@@ -43,7 +45,8 @@ class Checkpoint:
     data: list[str]  # fingerprints of the sources
     loss_scale: Mapping[str, float] = field(default_factory=dict)  # of float16: the factor, and steps since it changed
     reference: Mapping[str, float] = field(default_factory=dict)  # metrics of the model that a run started from
-    average: Mapping[str, Tensor] = field(default_factory=dict)  # of the weights, where the run keeps one
+    average: Mapping[str, Tensor] = field(default_factory=dict)  # of the weights, where the run keeps one; likewise
+    heads: Heads = field(default_factory=lambda: Heads(objectives=(), tensors={}))
 
     def save(self, folder: Path, *, keep: int) -> Path:
         """Write into `folder` and remove all but the newest `keep` checkpoints there.
@@ -55,6 +58,7 @@ class Checkpoint:
         path = folder / f"step-{self.step:08d}"
         with atomic_folder(path) as aside:
             self.bundle.save(aside)
+            self.heads.save(aside)
             # Through bytes: the file writer of safetensors wraps what the disk said.
             for name, tensors in ((_TENSORS, self.optimizer), (_AVERAGE, self.average)):
                 if tensors or name == _TENSORS:
@@ -77,11 +81,11 @@ class Checkpoint:
         """
         try:
             check_digests(path)
-            bundle = Bundle.load(path)
+            bundle, heads = Bundle.load(path), Heads.load(path)
             optimizer = load_file(path / _TENSORS)
             average = load_file(path / _AVERAGE) if (path / _AVERAGE).is_file() else {}
             state = json.loads((path / _STATE).read_text(encoding="utf-8"))
-            return cls(bundle=bundle, optimizer=optimizer, average=average, **state)
+            return cls(bundle=bundle, heads=heads, optimizer=optimizer, average=average, **state)
         except (WeightsError, OSError, ValueError, TypeError, SafetensorError) as error:
             reason = str(error).rstrip(".")
             raise WeightsError(f"{path} must be a whole checkpoint: {reason}. {_way_on(path)}") from error

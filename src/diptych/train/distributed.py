@@ -18,9 +18,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from diptych.errors import DiptychError
-from diptych.model.clip import CLIP, CLIPOutput
 from diptych.runtime import default_device
 from diptych.train.laps import Laps
+from diptych.train.seen import Outputs
 
 Parallel = Literal["ddp", "fsdp"]
 T = TypeVar("T")
@@ -188,9 +188,10 @@ class Spread(nn.Module):
         model: the same in all processes; with fsdp its parameters become shares, in place.
         ranks: the processes.
         parallel: how.
+        blocks: the parts of the model whose shares are gathered by themselves.
     """
 
-    def __init__(self, model: CLIP, ranks: Ranks, parallel: Parallel) -> None:
+    def __init__(self, model: nn.Module, ranks: Ranks, parallel: Parallel, blocks: Sequence[nn.Module]) -> None:
         super().__init__()
         self._ranks = ranks
         self._numbers = [p for p in model.parameters() if p.ndim == 0 and p.requires_grad]
@@ -198,7 +199,7 @@ class Spread(nn.Module):
         if ranks.count > 1 and parallel == "fsdp":
             model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]  # fully_shard takes no other
             mesh = init_device_mesh(ranks.device.type, (ranks.count,))
-            for block in model.blocks():
+            for block in blocks:
                 fully_shard(block, mesh=mesh)
             fully_shard(model, mesh=mesh, ignored_params=set(self._numbers))
         elif ranks.count > 1:
@@ -210,9 +211,10 @@ class Spread(nn.Module):
         tokens: Tensor,
         kept_patches: Tensor | None = None,
         image_features: Tensor | None = None,
-    ) -> CLIPOutput:
-        """As `CLIP.forward`."""
-        return self._module(images, tokens, kept_patches, image_features)
+        with_heads: bool = True,
+    ) -> Outputs:
+        """As `Learner.forward`."""
+        return self._module(images, tokens, kept_patches, image_features, with_heads)
 
     def close(self) -> None:
         """Let go of what holds the model together, before the processes part; the model itself stays.

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from diptych.errors import WeightsError
@@ -32,7 +32,7 @@ class Average:
         WeightsError: what was saved is of another model.
     """
 
-    def __init__(self, model: CLIP, decay: float, saved: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(self, model: nn.Module, decay: float, saved: Mapping[str, Tensor] | None = None) -> None:
         self._decay = decay
         self._values: dict[str, Tensor] = {}
         for name, value in model.state_dict().items():
@@ -45,7 +45,7 @@ class Average:
             self._values[name] = like.copy_(share_of(saved[name], like))
 
     @torch.no_grad()
-    def update(self, model: CLIP, step: int) -> None:
+    def update(self, model: nn.Module, step: int) -> None:
         """Take in the weights after an update.
 
         Args:

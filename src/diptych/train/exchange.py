@@ -21,10 +21,10 @@ from diptych.train.loss import LogitBlock, LogSums, Targets, clip_loss, match, s
 Exchange = Literal["gather", "ring"]
 
 
-def contrastive_loss(
+def softmax_loss(
     output: CLIPOutput, text_ids: Tensor | None, *, ranks: Ranks, sizes: Sequence[int], exchange: Exchange
 ) -> Tensor:
-    """`clip_loss`, or with a logit bias `siglip_loss`, of the pairs of all processes.
+    """`clip_loss` of the pairs of all processes.
 
     Args:
         output: features of this process's pairs, [b, D].
@@ -37,24 +37,25 @@ def contrastive_loss(
         [], in nats, the same in all processes. Its gradients are this process's part: for its features they are
         complete, for scale and bias they add up over processes.
     """
-    images, texts, scale, bias = output
+    images, texts, scale, _ = output
     if ranks.count == 1:
-        loss = clip_loss if bias is None else _with_bias(bias)
-        return loss(images, texts, scale, text_ids=text_ids)
+        return clip_loss(images, texts, scale, text_ids=text_ids)
     shared = _Shared(output, text_ids, ranks, sizes)
-    run = {
-        ("gather", True): shared.gathered_softmax,
-        ("gather", False): shared.gathered_sigmoid,
-        ("ring", True): shared.ring_softmax,
-        ("ring", False): shared.ring_sigmoid,
-    }[exchange, bias is None]
-    loss, gradients = run()
-    inputs = [value for value in output if value is not None]
-    return with_gradients(ranks.sum(loss), inputs, gradients)
+    loss, gradients = shared.gathered_softmax() if exchange == "gather" else shared.ring_softmax()
+    return with_gradients(ranks.sum(loss), (images, texts, scale), gradients)
 
 
-def _with_bias(bias: Tensor) -> Callable[..., Tensor]:
-    return lambda images, texts, scale, text_ids: siglip_loss(images, texts, scale, bias, text_ids=text_ids)
+def sigmoid_loss(
+    output: CLIPOutput, text_ids: Tensor | None, *, ranks: Ranks, sizes: Sequence[int], exchange: Exchange
+) -> Tensor:
+    """`siglip_loss` of the pairs of all processes; see `softmax_loss`."""
+    images, texts, scale, bias = output
+    assert bias is not None
+    if ranks.count == 1:
+        return siglip_loss(images, texts, scale, bias, text_ids=text_ids)
+    shared = _Shared(output, text_ids, ranks, sizes)
+    loss, gradients = shared.gathered_sigmoid() if exchange == "gather" else shared.ring_sigmoid()
+    return with_gradients(ranks.sum(loss), (images, texts, scale, bias), gradients)
 
 
 _Parts = tuple[Tensor, tuple[Tensor, ...]]  # of the loss, and gradients of what it depends on

@@ -16,6 +16,7 @@ from diptych.model.cost import TowerCost, frozen
 from diptych.train.devices import Device, MatrixType
 from diptych.train.int8 import BLOCK
 from diptych.train.loss import TILE
+from diptych.train.objectives import all_needs, build_heads, over_batch, per_sample, trains_text
 from diptych.train.optim import StateType
 from diptych.train.patches import count_kept_patches
 from diptych.train.phases import Stage, recipe_at, stages
@@ -94,8 +95,8 @@ class Plan:
     steps: int
     batch_size: int  # pairs an update, over all devices
     pairs_per_device: int  # of one batch, rounded up
-    parameters: dict[str, int]  # image, text, total
-    flops: dict[str, int]  # a pair: image, text, loss, all three forward, a step (backward and recomputation included)
+    parameters: dict[str, int]  # image, text, heads where objectives have some, total
+    flops: dict[str, int]  # a pair: image, text, heads, loss, all forward, a step (backward and recomputation included)
     memory: dict[str, int]  # bytes by part
     memory_total: int  # bytes
     memory_otherwise: dict[str, int]  # bytes in total, by sharding, with and without checkpointing
@@ -143,7 +144,12 @@ def plan_run(recipe: TrainRecipe, setup: Setup) -> Plan:
         steps=recipe.train.steps,
         batch_size=batch_size,
         pairs_per_device=sizes.pairs,
-        parameters={"image": sizes.image_parameters, "text": sizes.text_parameters, "total": sizes.parameters},
+        parameters={
+            "image": sizes.image_parameters,
+            "text": sizes.text_parameters,
+            **({"heads": sizes.head_parameters} if sizes.heads else {}),
+            "total": sizes.parameters,
+        },
         flops=flops,
         memory=memory,
         memory_total=total,
@@ -176,13 +182,16 @@ class _Sizes(NamedTuple):
 
     pairs: int  # a device
     pairs_at_a_time: int  # a device has activations of
+    is_over_batch: bool  # an objective takes the features of all pairs
     is_cached: bool  # features come first, by micro-batches; the towers' forward pass is done twice
     batch_size: int
     embed_dim: int
     image: TowerCost
     text: TowerCost
+    heads: TowerCost | None  # of the objectives per sample
     image_parameters: int
     text_parameters: int
+    head_parameters: int
     parameters: int
     trained: int  # parameters that are not frozen: those have gradients and moments
     weight_bytes: int  # parameters and buffers
@@ -200,35 +209,55 @@ def _sizes(recipe: TrainRecipe, setup: Setup) -> _Sizes:
     pairs = math.ceil(recipe.train.batch_size / setup.devices)
     micro_batch_size = recipe.train.micro_batch_size
     model = CLIP(config)  # on the meta device
+    heads = build_heads(recipe.objectives, config, _Ends())
     costs = {
         "image": config.image.cost(config.embed_dim, element=_element(setup), kept_patches=kept),
         "text": config.text.cost(config.embed_dim, element=_element(setup)),
     }
+    if "text_features" not in all_needs(recipe.objectives, config):
+        costs["text"] = TowerCost(0, 0, 0, 0, 0)
     for name in recipe.train.freeze:
         costs[name] = frozen(costs[name])
         getattr(model, name).requires_grad_(False)
-    trained = [p.numel() for p in model.parameters() if p.requires_grad]
+    if not trains_text(recipe.objectives, config):
+        model.text.requires_grad_(False)
+    of_heads = [one.cost(config, element=_element(setup)) for one in per_sample(recipe.objectives)]
+    is_over_batch = bool(over_batch(recipe.objectives))
+    trained = [p.numel() for p in (*model.parameters(), *heads.parameters()) if p.requires_grad]
     blocks = [_count(block) for block in model.blocks()]
     looked_up = ("token_embedding.weight", "position_embedding")  # added, never multiplied
     matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim >= 2 and not name.endswith(looked_up))
+    matrices += sum(p.numel() for p in heads.parameters() if p.ndim >= 2)
+    parameters = _count(model) + _count(heads)
+    tensors = (*model.parameters(), *model.buffers(), *heads.parameters(), *heads.buffers())
     return _Sizes(
         pairs=pairs,
         pairs_at_a_time=min(pairs, micro_batch_size or pairs),
-        is_cached=micro_batch_size > 0,
+        is_over_batch=is_over_batch,
+        is_cached=micro_batch_size > 0 and is_over_batch,
         batch_size=recipe.train.batch_size,
         embed_dim=config.embed_dim,
         image=costs["image"],
         text=costs["text"],
+        heads=TowerCost(*map(sum, zip(*of_heads, strict=True))) if of_heads else None,
         image_parameters=_count(model.image),
         text_parameters=_count(model.text),
-        parameters=_count(model),
+        head_parameters=_count(heads),
+        parameters=parameters,
         trained=sum(trained),
-        weight_bytes=sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())),
+        weight_bytes=sum(t.numel() * t.element_size() for t in tensors),
         moment_bytes=_moment_bytes(trained, recipe.train.optimizer_state),
-        average_bytes=_FLOAT * _count(model) if recipe.train.ema_decay else 0,
+        average_bytes=_FLOAT * parameters if recipe.train.ema_decay else 0,
         matrix_parameters=matrices,
-        gathered_parameters=_count(model) - sum(blocks) + 2 * max(blocks, default=0),
+        gathered_parameters=parameters - sum(blocks) + 2 * max(blocks, default=0),
     )
+
+
+class _Ends(NamedTuple):
+    """What a head asks of a tokenizer; none of its sizes hangs on it."""
+
+    start_token_id: int | None = None
+    end_token_id: int = 0
 
 
 def _moment_bytes(sizes: Iterable[int], state: StateType) -> int:
@@ -264,6 +293,13 @@ def _memory(sizes: _Sizes, setup: Setup) -> dict[str, int]:
         **({"average of weights": math.ceil(sizes.average_bytes / shares)} if sizes.average_bytes else {}),
         "image activations": sizes.pairs_at_a_time * image,
         "text activations": sizes.pairs_at_a_time * text,
+        **({"head activations": sizes.pairs_at_a_time * sizes.heads.activations} if sizes.heads else {}),
+        **(_loss_memory(sizes) if sizes.is_over_batch else {}),
+    }
+
+
+def _loss_memory(sizes: _Sizes) -> dict[str, int]:
+    return {
         # Own pictures, texts of all devices, and their gradients.
         "features": 2 * _FLOAT * (sizes.pairs + sizes.batch_size) * sizes.embed_dim,
         "loss tile": _TILE_BUFFERS * _FLOAT * min(TILE, sizes.pairs) * min(TILE, sizes.batch_size),
@@ -271,14 +307,17 @@ def _memory(sizes: _Sizes, setup: Setup) -> dict[str, int]:
 
 
 def _flops(sizes: _Sizes, setup: Setup) -> dict[str, int]:
-    loss = 2 * sizes.batch_size * sizes.embed_dim  # a row of logits; its softmax serves both directions
-    towers = sum(tower.forward + tower.backward for tower in (sizes.image, sizes.text))
+    # A row of logits; its softmax serves both directions.
+    loss = 2 * sizes.batch_size * sizes.embed_dim if sizes.is_over_batch else 0
+    parts = [sizes.image, sizes.text, *([sizes.heads] if sizes.heads else [])]
+    towers = sum(part.forward + part.backward for part in parts)
     # The loss: a tile is computed for its sums, again for its gradients, and takes part in two products then.
     return {
         "image": sizes.image.forward,
         "text": sizes.text.forward,
+        **({"heads": sizes.heads.forward} if sizes.heads else {}),
         "loss": loss,
-        "forward": sizes.image.forward + sizes.text.forward + loss,
+        "forward": sum(part.forward for part in parts) + loss,
         "step": towers + _repeated(sizes, setup) + 4 * loss,
     }
 
@@ -294,7 +333,7 @@ def _wire(sizes: _Sizes, setup: Setup) -> dict[str, int]:
     # fsdp: weights gathered for both passes, gradients scattered. ddp: a ring's all-reduce, which sends all twice.
     state = share * sizes.trained * _FLOAT * (3 if setup.sharding == "fsdp" else 2)
     # Texts are gathered, their gradients scattered; pictures stay. Passing them round a ring sends as much.
-    features = share * 2 * _FLOAT * sizes.batch_size * sizes.embed_dim
+    features = share * 2 * _FLOAT * sizes.batch_size * sizes.embed_dim if sizes.is_over_batch else 0
     return {"weights and gradients": round(state), "features": round(features)}
 
 

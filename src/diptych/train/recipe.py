@@ -14,6 +14,15 @@ from diptych.errors import ConfigError
 from diptych.model.clip import CLIPConfig
 from diptych.pairs.pipeline import DataConfig
 from diptych.pairs.teacher import IN_SHARD
+from diptych.train.objectives import (
+    Contrastive,
+    Distillation,
+    Objective,
+    ObjectiveConfig,
+    Sigmoid,
+    check_objectives,
+    trains_text,
+)
 
 _NO_PATH = re.compile(r"~|[A-Za-z][A-Za-z0-9+.-]+:")  # a home, an embedded set, a URL
 
@@ -57,6 +66,7 @@ class TrainConfig:
     """The loop: how many steps of what size, and what is done every so many of them."""
 
     steps: int  # updates of the whole run; pairs drawn = steps * batch_size
+    objectives: tuple[ObjectiveConfig, ...] = ()  # what is learned, added up; none: contrastive, as model.head has it
     phases: tuple[Phase, ...] = ()  # what comes before the model's own sizes, to which the steps that remain belong
     batch_size: int = 256  # pairs an update, bad ones included, over all processes
     learning_rate: float = 5e-4  # at the end of the warm-up; then half a cosine down to 0
@@ -195,6 +205,9 @@ class TrainRecipe:
         if self.train.old_tasks and not self.start_from:
             raise ConfigError("train.old_tasks must be empty without start_from: a new model has nothing to forget.")
         self._check_phases()
+        check_objectives(self.objectives, self.model)
+        if self.train.parallel == "fsdp" and not trains_text(self.objectives, self.model):
+            raise ConfigError('train.parallel must be "ddp" where no objective trains the text tower. Got "fsdp".')
         has_teacher = all(source.teacher_images and source.teacher_texts for source in self.data.sources)
         if bool(self.train.distillation) != has_teacher or any(
             bool(source.teacher_images) != bool(source.teacher_texts) for source in self.data.sources
@@ -213,6 +226,18 @@ class TrainRecipe:
                 f"train.micro_batch_size must be 0 for a {self.model.image.kind} tower: it needs the whole batch, as "
                 f"batch norm does. Got {self.train.micro_batch_size}. Use a vision transformer."
             )
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What is learned: as stated, else what the model's head is for; and a teacher's softmax where there is one."""
+        settings = self.train
+        stated = settings.objectives or ((Sigmoid() if self.model.head == "sigmoid" else Contrastive()),)
+        if not settings.distillation:
+            return stated
+        return (
+            *stated,
+            Distillation(weight=settings.distillation, teacher_logit_scale=settings.teacher_logit_scale),
+        )
 
     def _check_phases(self) -> None:
         steps, text = sum(phase.steps for phase in self.train.phases), self.model.text

@@ -4,10 +4,10 @@ import collections
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diptych.config import from_dict, to_dict, to_toml
 from diptych.data.tokenizer import Tokenizer
@@ -17,14 +17,18 @@ from diptych.model.clip import CLIP
 from diptych.pairs.pipeline import Batch, pair_sources, vocabulary_texts
 from diptych.pairs.sources import Pairs
 from diptych.runtime import fast_dtype, generator
-from diptych.train.checkpoint import Checkpoint, has_digests, optimizer_tensors, restore_optimizer
+from diptych.train.checkpoint import OF_HEADS, Checkpoint, has_digests, optimizer_tensors, restore_optimizer
 from diptych.train.distributed import Ranks, Spread, whole
 from diptych.train.ema import Average
 from diptych.train.frozen import FrozenFeatures
+from diptych.train.heads import Heads
 from diptych.train.laps import Laps
+from diptych.train.learner import Learner
+from diptych.train.objectives import Head, build_heads, per_sample, trains_text
 from diptych.train.optim import adamw, parameter_groups
 from diptych.train.phases import fitted, stage_at
 from diptych.train.recipe import TrainRecipe, difference, with_absolute_paths, without_folders
+from diptych.train.word_classes import WordCounts, count_words
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About
 from diptych.weights.registry import load
@@ -73,6 +77,11 @@ def open_run(recipe: TrainRecipe, ranks: Ranks, out: Path, newest: Path | None) 
     """
     sources = pair_sources(recipe.data)
     notes = [shown(note) for source in sources for note in source.check()]
+    if not trains_text(recipe.objectives, recipe.model):
+        notes.append(
+            "no objective trains the text tower, which stays as it began: the bundle tells no names apart, its caption "
+            "head does."
+        )
     if newest and not has_digests(newest):
         notes.append(f"{newest} is of an older diptych and has no digests: damage to it would not be noticed.")
     return Run(recipe, sources, _saved(newest, out, recipe, sources) if newest else None, ranks, notes)
@@ -123,29 +132,64 @@ class Run:
             weights = {name: value.clone() for name, value in self.bundle.model.state_dict().items()}
             self.bundle.model.load_state_dict(weights, assign=True)
         self.model: CLIP = self.bundle.model.to(device=self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.heads = self._built_heads(saved).to(self.device)
         for tower in self._frozen():
             tower.requires_grad_(False)
+        if not self._trains_text:  # nobody looks at its factor either
+            self.model.logit_scale.requires_grad_(False)
         self.train_mode()
         self.model.recompute_blocks(settings.activation_checkpointing)
         if settings.compile:
             for block in self.model.blocks():
                 block.compile()
-        self.spread = Spread(self.model, self.ranks, settings.parallel)
+        self.learner = Learner(self.model, self.heads, recipe.objectives)
+        self.spread = Spread(self.learner, self.ranks, settings.parallel, self.model.blocks())
+        decay, layer_decay = settings.weight_decay, settings.layer_decay
         self.optimizer = adamw(
-            parameter_groups(self.model, weight_decay=settings.weight_decay, layer_decay=settings.layer_decay),
+            [
+                *parameter_groups(self.model, weight_decay=decay, layer_decay=layer_decay),
+                *parameter_groups(self.heads, weight_decay=decay),
+            ],
             betas=(settings.beta1, settings.beta2),
             epsilon=settings.epsilon,
             state=settings.optimizer_state,
         )
         if saved:
             restore_optimizer(self.model, self.optimizer, saved.optimizer)
+            restore_optimizer(self.heads, self.optimizer, _of_heads(saved.optimizer))
         # Of pictures that come again; what differs at each visit would fill the memory for nothing.
         self.frozen_features = None
-        if "image" in settings.freeze and recipe.data.augment.is_fixed and not settings.patch_dropout:
+        comes_again = "image" in settings.freeze and recipe.data.augment.is_fixed and not settings.patch_dropout
+        if comes_again and "image_tokens" not in self.learner.needs:
             size = settings.micro_batch_size or settings.batch_size // self.ranks.count
             self.frozen_features = FrozenFeatures(self._encode_image, batch_size=size)
         decay = settings.ema_decay
         self.average = Average(self.model, decay, saved.average if saved else None) if decay else None
+        of_heads = _of_heads(saved.average) if saved else None
+        self.average_of_heads = Average(self.heads, decay, of_heads) if decay else None
+
+    @property
+    def _trains_text(self) -> bool:
+        return trains_text(self.recipe.objectives, self.recipe.model)
+
+    def _built_heads(self, saved: Checkpoint | None) -> nn.ModuleDict:
+        """The heads of the objectives; drawn anew for a run that begins, after a look at its captions if need be."""
+        if saved:
+            return saved.heads.build(self.bundle)
+        recipe, text = self.recipe, self.bundle.model.config.text
+        heads = build_heads(recipe.objectives, self.bundle.model.config, self.bundle.tokenizer)
+        counts, is_new_bag = None, text.rows_are_features and not recipe.start_from
+        if is_new_bag or any(objective.wants_counts for objective in per_sample(recipe.objectives)):
+            counts = self.ranks.share(lambda: self._count_words(text.vocab_size))
+        if is_new_bag and counts:
+            self.bundle.model.text.load_state_dict({"token_weights": counts.weights()}, strict=False)
+        for number, head in enumerate(heads.to_empty(device=torch.empty(0).device).values()):
+            cast("Head", head).reset_parameters(generator(recipe.seed, number), counts)
+        return heads
+
+    def _count_words(self, vocab_size: int) -> WordCounts:
+        texts = vocabulary_texts(self.sources, self.recipe.data)
+        return count_words(texts, self.bundle.tokenizer, vocab_size=vocab_size)
 
     def enter_phase(self) -> bool:
         """Take on the image size of the next step; whether it is another one. To be called by all processes.
@@ -168,7 +212,8 @@ class Run:
             self.model.freeze_batch_statistics()
 
     def _frozen(self) -> list[torch.nn.Module]:
-        return [getattr(self.model, name) for name in self.recipe.train.freeze]
+        names = {*self.recipe.train.freeze, *(() if self._trains_text else ("text",))}
+        return [getattr(self.model, name) for name in sorted(names)]
 
     def pixels(self, images: Tensor) -> Tensor:
         """[B, S, S, 3] uint8 to [B, 3, S, S], as the towers take them."""
@@ -205,11 +250,24 @@ class Run:
         """What evaluators are given and the run ends with: the average of the weights where one is kept."""
         return self.average.bundle(self.bundle) if self.average else self.whole_bundle()
 
+    def whole_heads(self) -> Heads:
+        """The heads, where processes hold shares put together; to be called by all."""
+        return self._stored({name: whole(value) for name, value in self.heads.state_dict().items()})
+
+    def measured_heads(self) -> Heads:
+        """The heads of `measured_bundle`; to be called by all."""
+        return self._stored(self.average_of_heads.tensors()) if self.average_of_heads else self.whole_heads()
+
+    def _stored(self, tensors: Mapping[str, Tensor]) -> Heads:
+        return Heads(objectives=per_sample(self.recipe.objectives), tensors=tensors)
+
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(
             step=self.step,
             bundle=self.whole_bundle(),
-            optimizer=optimizer_tensors(self.model, self.optimizer),
+            heads=self.whole_heads(),
+            optimizer=optimizer_tensors(self.model, self.optimizer)
+            | _with_prefix(optimizer_tensors(self.heads, self.optimizer)),
             counts=self.counts.plain(),
             metrics=self.metrics,
             recipe=to_dict(self.recipe),
@@ -217,8 +275,21 @@ class Run:
             data=self.data,
             loss_scale=self.loss_scale.plain(),
             reference=self.reference,
-            average=self.average.tensors() if self.average else {},
+            average=self._averages(),
         )
+
+    def _averages(self) -> dict[str, Tensor]:
+        if not self.average or not self.average_of_heads:
+            return {}
+        return self.average.tensors() | _with_prefix(self.average_of_heads.tensors())
+
+
+def _with_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{OF_HEADS}{name}": value for name, value in tensors.items()}
+
+
+def _of_heads(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(OF_HEADS): value for name, value in tensors.items() if name.startswith(OF_HEADS)}
 
 
 def _saved(newest: Path, out: Path, recipe: TrainRecipe, sources: Sequence[Pairs]) -> Checkpoint:

@@ -6,19 +6,20 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch.distributed as dist
 
 from diptych.config import to_toml
 from diptych.errors import TrainingError
-from diptych.files import folder_lock, remove_leftovers, write_text
+from diptych.files import atomic_folder, folder_lock, remove_leftovers, write_text
 from diptych.pairs.pipeline import Batch, batches
 from diptych.runtime import stop_request
 from diptych.train.best import BestBundle, check_metric
 from diptych.train.checkpoint import list_checkpoints
 from diptych.train.distributed import launched_ranks
 from diptych.train.forgetting import CHANGE, forgotten, with_changes
+from diptych.train.heads import Heads, NameScorer
 from diptych.train.log import RunLog
 from diptych.train.phases import stages
 from diptych.train.recipe import TrainRecipe
@@ -29,6 +30,7 @@ from diptych.train.watchdog import Watchdog
 from diptych.weights.bundle import Bundle
 
 Evaluator = Callable[[Bundle], Mapping[str, float]]
+HeadEvaluator = Callable[[NameScorer], Mapping[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,7 @@ def train(
     out: Path,
     *,
     evaluators: Mapping[str, Evaluator] | None = None,
+    head_evaluators: Mapping[str, HeadEvaluator] | None = None,
     on_progress: Callable[[StepReport], None] | None = None,
     on_alarm: Callable[[str], None] | None = None,
     on_note: Callable[[str], None] | None = None,
@@ -90,10 +93,13 @@ def train(
     Args:
         recipe: everything that decides the run.
         out: gets `recipe.toml`, `log.jsonl`, `checkpoints/`, `best/` where the recipe asks for it, and at the end
-            `bundle/`; one run at a time. With `train.tensorboard` event files too.
+            `bundle/`, heads of objectives beside the bundle's own files; one run at a time. With `train.tensorboard`
+            event files too.
         evaluators: each is given the model as a bundle and returns named finite numbers, logged as `NAME/number`;
             called once before the first step, then as the recipe says, and at the end. In a run from a trained model
             `NAME/number_change` tells how far each went since the start.
+        head_evaluators: each is given what scores names by the head of an objective, where that says other than the
+            bundle does, at the same times; logged as `NAME/KIND number`.
         on_progress: called after each step.
         on_alarm: called when another process died or stands still, in the one that found it, with a sentence; this
             process then ends with exit code 1, as no Python code can end a wait for others.
@@ -133,19 +139,40 @@ def train(
         )
         with watchdog:
             try:
-                _go_on(run, out, evaluators or {}, on_progress, watchdog)
-                bundle = run.measured_bundle()
+                _go_on(run, out, _Evaluators(evaluators or {}, head_evaluators or {}), on_progress, watchdog)
+                bundle, heads = run.measured_bundle(), run.measured_heads()
                 bundle.model.eval()
                 finished = run.step == recipe.train.steps
                 if finished:
                     watchdog.at("save", run.step)
                     with ranks.laps.section("saving"):
-                        ranks.share(lambda: bundle.save(out / "bundle"))
+                        ranks.share(lambda: _save_bundle(out / "bundle", bundle, heads))
             except RuntimeError as error:
                 if ranks.count > 1 and _is_of_exchange(error):
                     watchdog.wait_for_verdict()
                 raise
         return TrainResult(bundle, run.step, finished, run.metrics, run.counts.plain(), run.notes)
+
+
+class _Evaluators(NamedTuple):
+    of_bundle: Mapping[str, Evaluator]
+    of_heads: Mapping[str, HeadEvaluator]
+
+    def __call__(self, bundle: Bundle, heads: Heads) -> dict[str, float]:
+        measured = {name: measure(bundle) for name, measure in self.of_bundle.items()}
+        numbers = {f"{name}/{number}": value for name, found in measured.items() for number, value in found.items()}
+        for kind in [objective.kind for objective in heads.objectives] if self.of_heads else ():
+            scorer = NameScorer(bundle, heads, kind)
+            if not scorer.names_by_bundle:
+                for name, measure in self.of_heads.items():
+                    numbers |= {f"{name}/{kind} {number}": value for number, value in measure(scorer).items()}
+        return numbers
+
+
+def _save_bundle(folder: Path, bundle: Bundle, heads: Heads) -> None:
+    with atomic_folder(folder) as aside:
+        bundle.save(aside)
+        heads.save(aside)
 
 
 def _is_of_exchange(error: RuntimeError) -> bool:
@@ -156,7 +183,7 @@ def _is_of_exchange(error: RuntimeError) -> bool:
 def _go_on(
     run: Run,
     out: Path,
-    evaluators: Mapping[str, Evaluator],
+    evaluators: _Evaluators,
     on_progress: Callable[[StepReport], None] | None,
     watchdog: Watchdog,
 ) -> None:
@@ -269,28 +296,24 @@ def _save(run: Run, out: Path) -> None:
         run.ranks.share(lambda: checkpoint.save(out / "checkpoints", keep=keep))
 
 
-def _evaluate(run: Run, evaluators: Mapping[str, Evaluator], best: BestBundle | None) -> None:
+def _evaluate(run: Run, evaluators: _Evaluators, best: BestBundle | None) -> None:
     """Measure where the run is; the first evaluation of a run from a trained model is what later ones are held to."""
 
     def numbers() -> dict[str, float]:
         bundle.model.eval()
-        numbers = {
-            f"{name}/{number}": value
-            for name, evaluator in evaluators.items()
-            for number, value in evaluator(bundle).items()
-        }
+        numbers = evaluators(bundle, heads)
         run.train_mode()
         return numbers
 
     with run.ranks.laps.section("evaluation"):
-        bundle = run.measured_bundle()
+        bundle, heads = run.measured_bundle(), run.measured_heads()
         measured = run.ranks.share(numbers)
     run.metrics = with_changes(measured, run.reference)
     if run.step == 0 and run.recipe.start_from:
         run.reference = measured
     _check_metrics(run)
     with run.ranks.laps.section("saving"):
-        run.ranks.share(lambda: best.offer(bundle, measured, run.step) if best else None)
+        run.ranks.share(lambda: best.offer(bundle, heads, measured, run.step) if best else None)
 
 
 def _logged_start(run: Run) -> dict[str, Any]:
