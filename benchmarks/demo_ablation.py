@@ -47,7 +47,18 @@ SHORT, LONG = 10, 40  # steps of the two runs that tell what a step costs
 MUON = ["train.optimizer=muon"]
 VARIANTS: dict[str, list[str]] = {
     "demo": [],
+    "adamw": ["train.optimizer=adamw"],
     "muon": MUON,
+    "muon-rate": [*MUON, "train.learning_rate=4e-3"],
+    "muon-warmup": [*MUON, "train.warmup_steps=20"],
+    "muon-batch": [*MUON, "train.batch_size=512"],
+    "muon-names": [*MUON, "data.first_caption=1.0"],
+    "muon-average": [*MUON, "train.ema_decay=0.98"],
+    "muon-margin": [*MUON, "data.augment.margin=0.2"],
+    "muon-tone": [*MUON, "data.augment.tone=0.4"],
+    "muon-posterize": [*MUON, "data.augment.posterize=0.2"],
+    "muon-lines": [*MUON, "data.augment.lines=0.1"],
+    "muon-styles": [*MUON, *(f"data.augment.{style}" for style in ("tone=0.4", "posterize=0.2", "lines=0.05"))],
 }
 
 

@@ -22,9 +22,10 @@ from diptych.train.distributed import Ranks, Spread, whole
 from diptych.train.ema import Average
 from diptych.train.frozen import FrozenFeatures
 from diptych.train.laps import Laps
+from diptych.train.muon import Muon
 from diptych.train.optim import adamw, parameter_groups
 from diptych.train.phases import fitted, stage_at
-from diptych.train.recipe import TrainRecipe, difference, with_absolute_paths, without_folders
+from diptych.train.recipe import TrainConfig, TrainRecipe, difference, with_absolute_paths, without_folders
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About
 from diptych.weights.registry import load
@@ -131,12 +132,7 @@ class Run:
             for block in self.model.blocks():
                 block.compile()
         self.spread = Spread(self.model, self.ranks, settings.parallel)
-        self.optimizer = adamw(
-            parameter_groups(self.model, weight_decay=settings.weight_decay, layer_decay=settings.layer_decay),
-            betas=(settings.beta1, settings.beta2),
-            epsilon=settings.epsilon,
-            state=settings.optimizer_state,
-        )
+        self.optimizer = _optimizer(self.model, settings)
         if saved:
             restore_optimizer(self.model, self.optimizer, saved.optimizer)
         # Of pictures that come again; what differs at each visit would fill the memory for nothing.
@@ -279,6 +275,19 @@ def _new_tokenizer(recipe: TrainRecipe, sources: Sequence[Pairs]) -> Tokenizer:
         vocab_size=recipe.tokenizer.vocab_size,
         context_length=recipe.model.text.context_length,
     )
+
+
+def _optimizer(model: CLIP, settings: TrainConfig) -> torch.optim.Optimizer:
+    groups = parameter_groups(
+        model,
+        weight_decay=settings.weight_decay,
+        layer_decay=settings.layer_decay,
+        optimizer=settings.optimizer,
+    )
+    betas, epsilon, state = (settings.beta1, settings.beta2), settings.epsilon, settings.optimizer_state
+    if settings.optimizer == "muon":
+        return Muon(groups, momentum=settings.momentum, betas=betas, epsilon=epsilon, state=state)
+    return adamw(groups, betas=betas, epsilon=epsilon, state=state)
 
 
 def _precision(recipe: TrainRecipe, device: torch.device) -> str:
