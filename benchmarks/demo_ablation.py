@@ -49,6 +49,8 @@ VARIANTS: dict[str, list[str]] = {
     "demo": [],
     "adamw": ["train.optimizer=adamw"],
     "muon": MUON,
+    "muon-second": [*MUON, "train.orthogonal_every=2"],
+    "muon-third": [*MUON, "train.orthogonal_every=3"],
     "muon-rate": [*MUON, "train.learning_rate=4e-3"],
     "muon-warmup": [*MUON, "train.warmup_steps=20"],
     "muon-batch": [*MUON, "train.batch_size=512"],

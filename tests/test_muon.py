@@ -142,6 +142,27 @@ def test_updates_equal_their_plain_twin_and_all_else_is_adamws():
     assert parameters[1].is_contiguous(memory_format=torch.channels_last)
 
 
+def test_matrices_that_take_turns_move_every_second_step_twice_as_far():
+    parameters = [nn.Parameter(draw(6, 9, seed=n)) for n in range(3)]
+    before = [[p.detach().clone() for p in parameters]]
+    groups = [{"params": [nn.Parameter(torch.zeros(1))]}, {"params": parameters, "weight_decay": 0.2, "stacked": 1}]
+    optimizer = Muon(groups, momentum=0.9, every=2, betas=(0.9, 0.98), epsilon=1e-6, state="float32")  # pyright: ignore
+    for group in optimizer.param_groups:
+        group["lr"] = 0.05
+    momenta = [torch.zeros(6, 9) for _ in parameters]
+    for step in range(1, 5):
+        for number, parameter in enumerate(parameters):
+            parameter.grad = draw(6, 9, seed=10 * step + number)
+        optimizer.step()
+        for number, parameter in enumerate(parameters):
+            gradient, old = draw(6, 9, seed=10 * step + number), before[-1][number]
+            momenta[number] = 0.9 * momenta[number] + 0.1 * gradient
+            update = 0.2 * 3 * plain_orthogonal(0.1 * gradient + 0.9 * momenta[number])
+            wanted = old * (1 - 0.1 * 0.2) - 0.1 * update if step % 2 == number % 2 else old
+            torch.testing.assert_close(parameter.detach(), wanted, rtol=1e-4, atol=1e-4)
+        before.append([p.detach().clone() for p in parameters])
+
+
 def test_an_update_has_the_size_of_adamws():
     parameter = nn.Parameter(torch.zeros(64, 256))
     groups = [{"params": [nn.Parameter(torch.zeros(1))]}, {"params": [parameter], "stacked": 1}]
@@ -155,7 +176,8 @@ def test_an_update_has_the_size_of_adamws():
 
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 def test_a_run_that_was_stopped_goes_on_to_the_bit(tiny_recipe, tmp_path, kind):
-    recipe = vit(tiny_recipe, steps=6, optimizer="muon") if kind == "vit" else change(tiny_recipe, optimizer="muon")
+    options = {"optimizer": "muon", "orthogonal_every": 2}
+    recipe = vit(tiny_recipe, steps=6, **options) if kind == "vit" else change(tiny_recipe, **options)
     train(recipe, tmp_path / "undisturbed")
     train_in_two_parts(recipe, tmp_path / "run")
     assert_same_run(tmp_path / "run", tmp_path / "undisturbed")

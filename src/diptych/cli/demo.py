@@ -83,9 +83,7 @@ def _within(minutes: float, recipe: "TrainRecipe", out: Path, evaluators: "Mappi
     if not (out / "recipe.toml").is_file() and (pace := measure_pace(recipe, evaluators=evaluators)):
         steps = pace.steps_within(60 * minutes, evaluate_every=recipe.train.evaluate_every)
         if steps < wanted:
-            complain(
-                f"a step takes {pace.step:.2f} s here: it takes {steps:,} of {wanted:,} steps, to end within {minutes:g} "
-                "minutes (--minutes), and will know less than it could."
-            )
+            fits = f"{steps:,} of {wanted:,} steps fit into {minutes:g} minutes (--minutes)"
+            complain(f"a step takes {pace.step:.2f} s here: {fits}. The model will know less than after all of them.")
     steps = min(steps or wanted, wanted)
     return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, steps=steps))

@@ -21,6 +21,9 @@ class Muon(torch.optim.Optimizer):
     almost only in the few that its gradients have in common. A convolution [O, I, k, k] is a matrix [O, I * k * k].
     The update has the root mean square of AdamW's, so learning rate and decay mean what they mean there.
 
+    Every step takes in gradients; a matrix may move at every n-th alone, n times as far, as two momenta in a row are
+    almost the same. Matrices take turns.
+
     Where each process holds a share of a matrix, its momentum is gathered for the update, which every process computes.
 
     Sources: Keller Jordan, Muon, 2024 (kellerjordan.github.io/posts/muon), for update and coefficients;
@@ -29,6 +32,7 @@ class Muon(torch.optim.Optimizer):
     Args:
         groups: as of `parameter_groups`; those with `stacked` above 0 are Muon's.
         momentum: share that stays, of one step; with Nesterov's look ahead.
+        every: steps from one update of a matrix to the next.
         betas: of AdamW.
         epsilon: likewise.
         state: type of the momentum and of AdamW's moments; not int8.
@@ -39,6 +43,7 @@ class Muon(torch.optim.Optimizer):
         groups: Iterable[dict[str, object]],
         *,
         momentum: float,
+        every: int = 1,
         betas: tuple[float, float],
         epsilon: float,
         state: StateType,
@@ -46,16 +51,18 @@ class Muon(torch.optim.Optimizer):
         assert state != "int8"
         super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "stacked": 0})
         self._momentum = momentum
+        self._every = every
         self._dtype = getattr(torch, state)
         self._rest = adamw(
             [g for g in self.param_groups if not g["stacked"]], betas=betas, epsilon=epsilon, state=state
         )
         self._rest.state = self.state
-        self._orthogonal = {p for group in self.param_groups if group["stacked"] for p in group["params"]}
+        own = [parameter for group in self.param_groups if group["stacked"] for parameter in group["params"]]
+        self._turns = {parameter: number % every for number, parameter in enumerate(own)}
 
     def memory_of(self, parameter: Tensor) -> tuple[str, ...]:
         """What is remembered of one parameter, by name, where it is not AdamW's."""
-        return ("momentum",) if parameter in self._orthogonal else ()
+        return ("step", "momentum") if parameter in self._turns else ()
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -63,27 +70,30 @@ class Muon(torch.optim.Optimizer):
         assert closure is None
         self._rest.step()
         for group in self.param_groups:
-            if not group["stacked"]:
+            count = group["stacked"]
+            if not count:
                 continue
-            moved = [parameter for parameter in group["params"] if parameter.grad is not None]
-            directions = [
-                self._direction(p).reshape(group["stacked"], p.shape[0] // group["stacked"], -1) for p in moved
-            ]
-            for parameter, update in zip(moved, _orthogonal_all(directions), strict=True):
+            found = {p: self._direction(p) for p in group["params"] if p.grad is not None}
+            ahead = {p: whole(d).float().reshape(count, len(p) // count, -1) for p, d in found.items() if d is not None}
+            rate = self._every * group["lr"]
+            for parameter, update in zip(ahead, _orthogonal_all(list(ahead.values())), strict=True):
                 size = _LIKE_ADAMW * max(update.shape[1:]) ** 0.5
                 update = share_of(update.reshape(parameter.shape).to(parameter.dtype), parameter)
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(update, alpha=-group["lr"] * size)
+                parameter.mul_(1 - rate * group["weight_decay"])
+                parameter.add_(update, alpha=-rate * size)
 
-    def _direction(self, parameter: Tensor) -> Tensor:
-        """The momentum with this gradient, and a step ahead of it; whole, float32."""
+    def _direction(self, parameter: Tensor) -> Tensor | None:
+        """The momentum with this gradient, a step ahead of it; None where it is not the parameter's turn to move."""
         state, gradient = self.state[parameter], parameter.grad
         assert gradient is not None
         if not state:
+            state["step"] = torch.zeros(())
             state["momentum"] = torch.zeros_like(parameter, dtype=self._dtype)
         momentum = state["momentum"].to(gradient.dtype).lerp_(gradient, 1 - self._momentum)
         state["momentum"].copy_(momentum)
-        return whole(torch.lerp(gradient, momentum, self._momentum)).float()
+        state["step"] += 1
+        moves = int(state["step"].item()) % self._every == self._turns[parameter]
+        return torch.lerp(gradient, momentum, self._momentum) if moves else None
 
 
 def orthogonal(matrices: Tensor) -> Tensor:

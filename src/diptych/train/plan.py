@@ -229,7 +229,8 @@ def _sizes(recipe: TrainRecipe, setup: Setup) -> _Sizes:
         trained=sum(p.numel() for p in trained.values()),
         weight_bytes=sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())),
         moment_bytes=_moment_bytes(trained, hidden, recipe.train.optimizer_state),
-        update_flops=sum(_orthogonal_flops(trained[name], count) for name, count in hidden.items()),
+        update_flops=sum(_orthogonal_flops(trained[name], count) for name, count in hidden.items())
+        // recipe.train.orthogonal_every,
         average_bytes=_FLOAT * _count(model) if recipe.train.ema_decay else 0,
         matrix_parameters=matrices,
         gathered_parameters=_count(model) - sum(blocks) + 2 * max(blocks, default=0),

@@ -65,6 +65,7 @@ class TrainConfig:
     # muon: matrices within blocks and stages move by their momentum made orthogonal, the rest by AdamW
     optimizer: Literal["adamw", "muon"] = "adamw"
     momentum: float = 0.95  # of Muon
+    orthogonal_every: int = 1  # steps from one move of a matrix by Muon to the next, so many times as far; costs less
     beta1: float = 0.9
     beta2: float = 0.98
     epsilon: float = 1e-6
@@ -110,6 +111,7 @@ class TrainConfig:
             "steps",
             "learning_rate",
             "epsilon",
+            "orthogonal_every",
             "threads",
             "log_every",
             "checkpoint_every",

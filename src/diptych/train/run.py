@@ -286,7 +286,8 @@ def _optimizer(model: CLIP, settings: TrainConfig) -> torch.optim.Optimizer:
     )
     betas, epsilon, state = (settings.beta1, settings.beta2), settings.epsilon, settings.optimizer_state
     if settings.optimizer == "muon":
-        return Muon(groups, momentum=settings.momentum, betas=betas, epsilon=epsilon, state=state)
+        momentum, every = settings.momentum, settings.orthogonal_every
+        return Muon(groups, momentum=momentum, every=every, betas=betas, epsilon=epsilon, state=state)
     return adamw(groups, betas=betas, epsilon=epsilon, state=state)
 
 
