@@ -44,21 +44,23 @@ def measure_pace(recipe: TrainRecipe, *, evaluators: Mapping[str, Evaluator]) ->
 
     Raises:
         DiptychError: as `train` does.
+        KeyboardInterrupt: a stop was asked for.
     """
     if recipe.train.steps < 8 * _STEPS:
         return None
     probed = recipe_at(recipe, stages(recipe)[-1])
-    settings = dataclasses.replace(probed.train, steps=_STEPS, evaluate_every=0, checkpoint_every=_STEPS)
+    options = {"evaluate_every": 0, "checkpoint_every": _STEPS, "keep_best": "", "old_tasks": (), "max_forgetting": 0.0}
+    settings = dataclasses.replace(probed.train, steps=_STEPS, **options)
     seconds: list[float] = []
 
     def on_progress(report: StepReport) -> None:
         seconds.append(report.seconds)
 
     with tempfile.TemporaryDirectory() as name:
-        probed = dataclasses.replace(probed, train=dataclasses.replace(settings, keep_best="", old_tasks=()))
+        probed = dataclasses.replace(probed, train=settings)
         result = train(probed, Path(name) / "probe", evaluators=evaluators, on_progress=on_progress)
-    if not result.finished:  # a stop was asked for
-        return None
+    if not result.finished:
+        raise KeyboardInterrupt
     time = result.counts["time"]
     return Pace(
         step=(seconds[-1] - seconds[_FIRST - 1]) / (_STEPS - _FIRST),
