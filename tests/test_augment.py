@@ -19,6 +19,10 @@ EVERYTHING: dict[str, Any] = {
     "color": 0.4,
     "hue": 0.1,
     "grayscale": 0.2,
+    "lines": 0.3,
+    "posterize": 0.3,
+    "tone": 0.5,
+    "margin": 0.3,
 }
 
 
@@ -191,6 +195,52 @@ def test_grayscale_is_the_luma_and_hue_keeps_it():
     assert Augment(**WHOLE, hue=0.5)(grey, generator, preprocess).tolist() == [[[90, 90, 90]]]
 
 
+@pytest.mark.parametrize("style", [{"lines": 1.0}, {"posterize": 1.0}, {"tone": 1.0}, {"margin": 1.0}])
+def test_a_style_leaves_all_other_choices_alone_those_after_the_picture_too(style):
+    generator, other = np.random.default_rng(5), np.random.default_rng(5)
+    plain = Augment(**WHOLE, translate=0.2)(ramp(96, 96), generator, Preprocess(image_size=64))
+    styled = Augment(**WHOLE, translate=0.2, **style)(ramp(96, 96), other, Preprocess(image_size=64))
+    assert (plain != styled).mean() > 0.3
+    assert generator.random() == other.random()
+    if not style.keys() & {"margin", "lines"}:  # which move what they read, or draw on the white
+        assert ((plain == 255).all(axis=-1) <= (styled == 255).all(axis=-1)).all()  # moved alike
+
+
+def test_styles_come_as_often_as_they_are_asked_for():
+    image, preprocess = noise(32, 32), Preprocess(image_size=32)
+    found = [Augment(**WHOLE, lines=0.25)(image, np.random.default_rng(seed), preprocess) for seed in range(200)]
+    grey = [np.ptp(pixels, axis=-1).max() == 0 for pixels in found]
+    assert 30 <= sum(grey) <= 70
+    assert all(is_grey or np.array_equal(pixels, np.array(image)) for pixels, is_grey in zip(found, grey, strict=True))
+    levels = [
+        len(np.unique(Augment(**WHOLE, posterize=1)(image, np.random.default_rng(seed), preprocess)))
+        for seed in range(60)
+    ]
+    assert set(levels) == {2, 3, 4, 5}
+
+
+def test_tone_goes_to_either_side_and_not_too_far():
+    image, preprocess = Image.new("RGB", (1, 1), (64, 64, 64)), Preprocess(image_size=1)
+    found = [Augment(**WHOLE, tone=1)(image, np.random.default_rng(s), preprocess)[0, 0, 0] for s in range(100)]
+    assert 16 <= min(found) < 24  # 255 * (64 / 255) ** 2 = 16.06
+    assert 115 < max(found) <= 128  # 255 * (64 / 255) ** 0.5 = 127.75
+    assert 35 < sum(value < 64 for value in found) < 65
+
+
+def test_a_margin_is_white_and_around_the_middle():
+    preprocess, found = Preprocess(image_size=64), []
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        places = map_of(Augment(**WHOLE, margin=0.5)(ramp(128, 64), generator, preprocess))
+        np.testing.assert_allclose(places[:, 2], 0.5, atol=0.01)
+        np.testing.assert_allclose(places[0, 0] * 2, places[1, 1], atol=0.04)  # the shorter side is the whole crop
+        found.append(places[1, 1])
+        black = Augment(**WHOLE, margin=0.5)(Image.new("RGB", (64, 64)), np.random.default_rng(seed), preprocess)
+        assert (black == 0).mean() == pytest.approx(1 / places[1, 1] ** 2, abs=0.05)
+    assert 0.99 < min(found) < 1.15
+    assert 1.35 < max(found) < 1.52
+
+
 def test_the_same_generator_state_gives_the_same_picture():
     augment, preprocess, image = Augment(**EVERYTHING), Preprocess(image_size=48), noise(64, 64)
     first, again, other = (augment(image, np.random.default_rng(seed), preprocess) for seed in (1, 1, 2))
@@ -218,6 +268,10 @@ def test_any_options_on_any_picture_give_a_picture(width, height, side, seed, re
         color=strength,
         hue=0.5 * strength,
         grayscale=0.5,
+        lines=strength / 2,
+        posterize=strength / 2,
+        tone=4 * strength,
+        margin=strength,
     )
     pixels = augment(noise(width, height), np.random.default_rng(seed), Preprocess(image_size=side, resize=resize))
     assert (pixels.shape, pixels.dtype) == ((side, side, 3), np.uint8)
@@ -238,6 +292,10 @@ def test_any_options_on_any_picture_give_a_picture(width, height, side, seed, re
         {"color": 1.5},
         {"hue": 0.6},
         {"grayscale": float("nan")},
+        {"lines": 1.1},
+        {"posterize": -0.1},
+        {"tone": 5},
+        {"margin": float("nan")},
     ],
 )
 def test_options_that_make_no_sense_are_refused(options):

@@ -924,6 +924,25 @@ def test_the_demo_leaves_a_model_its_results_and_a_page(run: Run, tmp_path: Path
     assert (out / "bundle" / "model.safetensors").is_file()
 
 
+def test_the_demo_takes_the_steps_that_fit_says_so_and_keeps_them(run: Run, tmp_path: Path, monkeypatch):
+    from diptych.train import pace
+
+    slow = pace.Pace(step=10.0, evaluation=0.0, spent=0.0)
+    monkeypatch.setattr(pace, "measure_pace", lambda recipe, *, evaluators: slow)
+    options = ("--minutes", "2", "--set", "train.steps=40", "--set", "train.batch_size=16", "--set", "evaluate=[]")
+    code, _, said = run("demo", "--out", tmp_path / "demo", *options)
+    assert code == 0
+    assert "diptych: a step takes 10.00 s here: 10 of 40 steps fit into 2 minutes (--minutes)." in said
+    found = json.loads((tmp_path / "demo" / "results.json").read_text())
+    assert (found["pairs_seen"], found["steps"], found["planned_steps"]) == (160, 10, 40)
+    assert "10 of 40, as this machine was slow" in (tmp_path / "demo" / "report.html").read_text()
+    monkeypatch.setattr(pace, "measure_pace", None)  # a run that was begun is not measured again
+    again, _, said = run("demo", "--out", tmp_path / "demo", *options)
+    assert again == 0
+    assert "fit into" not in said
+    assert json.loads((tmp_path / "demo" / "results.json").read_text())["steps"] == 10
+
+
 def test_on_a_terminal_what_holds_a_run_up_stands_below_its_bar(tiny_recipe, monkeypatch: pytest.MonkeyPatch):
     screen = io.StringIO()
     make = training_view.Console

@@ -25,7 +25,7 @@ def run(tiny_recipe) -> tuple[TrainResult, DemoReport]:
     bundle = load("diptych-pictogram-small")
     result = TrainResult(bundle=bundle, step=2, finished=True, metrics={}, counts=counts)
     recipe = dataclasses.replace(tiny_recipe, about_data="drawings", seed=3)
-    return result, demo_report(result, recipe, LINES, date="2026-11-29")
+    return result, demo_report(result, recipe, LINES, date="2026-11-29", planned_steps=30)
 
 
 def test_the_results_are_the_number_with_its_conditions(run):
@@ -39,6 +39,7 @@ def test_the_results_are_the_number_with_its_conditions(run):
     assert (results["date"], results["seed"]) == ("2026-11-29", 3)
     assert results["bottleneck"].startswith("25% of the time waits for data")
     assert results["hardware"]["cores"] >= 1
+    assert (results["steps"], results["planned_steps"]) == (8, 30)
 
 
 def test_curves_begin_before_the_first_step_and_know_chance(run):
@@ -57,6 +58,7 @@ def test_the_page_says_what_was_measured_on_what(run):
     assert page.headline[2][:2] == ("pairs seen", "16")
     assert page.headline[2][2] == "2 a second"
     assert page.conditions["trained on"] == "drawings"
+    assert page.conditions["steps"] == "8 of 30, as this machine was slow"
     assert page.conditions["model"] == run[0].bundle.fingerprint()
     assert page.conditions["on"].startswith("Twemoji, 1,940 pictures")
 

@@ -15,7 +15,8 @@ from diptych.model.clip import CLIP
 from diptych.model.presets import preset
 from diptych.runtime import generator
 from diptych.train.devices import Device, find_device
-from diptych.train.optim import adamw, parameter_groups
+from diptych.train.muon import Muon, orthogonal_flops
+from diptych.train.optim import adamw, hidden_matrices, parameter_groups
 from diptych.train.plan import DEFAULT_UTILISATION, Plan, Setup, choose_precision, plan_run
 from diptych.train.recipe import TrainRecipe, read_recipe
 
@@ -156,6 +157,25 @@ def test_moments_of_8_bits_are_counted_as_a_real_optimizer_holds_them():
     optimizer.step()
     held = sum(t.nbytes for state in optimizer.state.values() for name, t in state.items() if name != "step")
     assert plan_run(tiny(optimizer_state="int8"), setup()).memory["optimizer"] == held
+
+
+def test_momentum_of_muon_is_counted_as_a_real_optimizer_holds_it_and_its_products_as_time():
+    model = CLIP(tiny().model, torch.Generator().manual_seed(0))
+    groups = parameter_groups(model, weight_decay=0.1, optimizer="muon")
+    optimizer = Muon(groups, momentum=0.95, betas=(0.9, 0.98), epsilon=1e-6, state="bfloat16")
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    held = sum(t.nbytes for state in optimizer.state.values() for name, t in state.items() if name != "step")
+    assert plan_run(tiny(optimizer="muon", optimizer_state="bfloat16"), setup()).memory["optimizer"] == held
+    plain, found = (plan_run(tiny(optimizer=name), setup(utilisation=0.5)) for name in ("adamw", "muon"))
+    hidden = hidden_matrices(model)
+    numbers = sum(p.numel() for name, p in model.named_parameters() if name in hidden)
+    # Four blocks of width 32: query, key, value and output [32, 32], and the two of the MLP, [128, 32] and [32, 128].
+    products = 4 * (4 * orthogonal_flops(32, 32) + 2 * orthogonal_flops(128, 32))
+    assert found.seconds["update"] == plain.seconds["update"] - 8 * numbers + products / 0.5
+    half = plan_run(tiny(optimizer="muon", orthogonal_every=2), setup(utilisation=0.5))
+    assert half.seconds["update"] == found.seconds["update"] - products
 
 
 def test_an_average_of_the_weights_takes_4_bytes_a_parameter():

@@ -70,7 +70,7 @@ def test_compact_moments_want_betas_that_they_can_follow(tiny_recipe):
     train = dataclasses.replace(tiny_recipe.train, optimizer_state="bfloat16")
     assert train.beta2 == 0.98
     with pytest.raises(
-        ConfigError, match=r"train\.beta1 and train\.beta2 must be at most 0\.99 .* Got 0\.9 and 0\.999\."
+        ConfigError, match=r"train\.momentum, beta1 and beta2 must be at most 0\.99 .* Got 0\.95, 0\.9, 0\.999\."
     ):
         dataclasses.replace(train, beta2=0.999)
 

@@ -47,7 +47,7 @@ class DemoReport:
 
 
 def demo_report(
-    result: TrainResult, recipe: TrainRecipe, lines: Sequence[Mapping[str, Any]], *, date: str
+    result: TrainResult, recipe: TrainRecipe, lines: Sequence[Mapping[str, Any]], *, date: str, planned_steps: int
 ) -> DemoReport:
     """Measure a model on the embedded set that no recipe trains on, and lay out what it does there.
 
@@ -56,6 +56,7 @@ def demo_report(
         recipe: of the run.
         lines: of its log.
         date: of today, as the results say it.
+        planned_steps: of the demo on a machine that is fast enough for all of them.
     """
     bundle, data = result.bundle, read_labelled(data_path(HELD_OUT))
     templates = data.templates or PLAIN
@@ -69,6 +70,8 @@ def demo_report(
         "data": HELD_OUT,
         "train_seconds": result.counts["train_seconds"],
         "pairs_seen": result.counts["pairs"],
+        "steps": recipe.train.steps,
+        "planned_steps": planned_steps,
         "bottleneck": bottleneck(time_shares(result.counts["time"]), recipe, cores=int(machine["cores"])),
         "seed": recipe.seed,
         "hardware": machine,
@@ -135,12 +138,18 @@ def _conditions(scored: ZeroShotScores, results: Mapping[str, Any], recipe: Trai
         "measured": "zero-shot accuracy: class names alone, through " + ", ".join(scored.templates),
         "on": f"Twemoji, {scored.images:,} pictures, one a class; no picture of it nor a near copy is in training",
         "trained on": recipe.about_data,
+        **_shortened(results),
         "seed": str(recipe.seed),
         "hardware": f"{machine['cpu']}, {machine['cores']} cores",
         "versions": f"diptych {__version__}, torch {machine['torch']}, Python {machine['python']}",
         "date": results["date"],
         "model": results["model"],
     }
+
+
+def _shortened(results: Mapping[str, Any]) -> dict[str, str]:
+    steps, planned = results["steps"], results["planned_steps"]
+    return {"steps": f"{steps:,} of {planned:,}, as this machine was slow"} if steps < planned else {}
 
 
 def _curves(lines: Sequence[Mapping[str, Any]], scored: ZeroShotScores, *, metric: str) -> list[LinePlot]:

@@ -1,4 +1,4 @@
-"""Pictures that vary from epoch to epoch: one resize or affine map, then one colour matrix."""
+"""Pictures that vary from epoch to epoch: one resize or affine map, then another style, then one colour matrix."""
 
 import math
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from PIL import Image
 
 from diptych.data.images import RESAMPLE, Preprocess, open_image
 from diptych.errors import ConfigError
+from diptych.pairs.styles import lines, posterized, toned
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 _TO_YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
@@ -18,6 +19,8 @@ _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 _OVERSAMPLING = 1.5
 _GOOD_AS_IT_IS = (1.25, 2.0)
 _MARGIN = 2  # pixels around the part that is read, or its cut would look like the picture's edge
+
+_MOST_LEVELS = 5  # of a posterized picture; 2 at least
 
 _Box = tuple[float, float, float, float]
 
@@ -40,6 +43,21 @@ class _Draws(NamedTuple):
     hue: float
     grayscale: float
 
+    def styles(self) -> "_StyleDraws":
+        """Of the options that came later: drawn from these, as one number more would change all that follows."""
+        seeds = [int(draw * 2**53) for draw in self]
+        return _StyleDraws(*np.random.default_rng(seeds).random(len(_StyleDraws._fields)).tolist())
+
+
+class _StyleDraws(NamedTuple):
+    """Likewise."""
+
+    margin: float
+    lines: float
+    posterize: float
+    levels: float
+    tone: float
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
@@ -57,7 +75,11 @@ class Augment:
     flip: bool = False  # left to right, half of the time; not for pictures whose captions say left or right
     color: float = 0.0  # brightness, contrast and saturation: factors in 1 - color .. 1 + color
     hue: float = 0.0  # share of a full turn
-    grayscale: float = 0.0  # probability
+    grayscale: float = 0.0  # probability; so are the next two
+    lines: float = 0.0  # dark lines on white in place of the picture
+    posterize: float = 0.0  # each channel in 2 to 5 levels
+    tone: float = 0.0  # another tone curve: exponents from 1 / (1 + tone) to 1 + tone
+    margin: float = 0.0  # white around the picture, at most so much of the crop's side in all
 
     def __post_init__(self) -> None:
         for name, most in (("crop_scale", 1.0), ("crop_ratio", math.inf)):
@@ -65,6 +87,7 @@ class Augment:
             if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1] <= most:
                 raise ConfigError(f"{name} must be two numbers, low and high, 0 < low <= high <= {most}. Got {bounds}.")
         limits = {"rotate": 180, "shear": 60, "translate": 0.5, "color": 1, "hue": 0.5, "grayscale": 1}
+        limits |= {"lines": 1, "posterize": 1, "tone": 4, "margin": 1}
         for name, most in limits.items():
             if not 0 <= getattr(self, name) <= most:
                 raise ConfigError(f"{name} must lie in 0 to {most}. Got {getattr(self, name)}.")
@@ -82,12 +105,14 @@ class Augment:
         pixels = self._place(open_image(image, max_pixels=preprocess.max_pixels), draws, preprocess)
         if self.flip and draws.flip < 0.5:
             pixels = pixels[:, ::-1]
+        if self.lines or self.posterize or self.tone:
+            pixels = self._restyle(pixels, draws.styles())
         if self.color or self.hue or self.grayscale:
             pixels = self._recolour(pixels, draws)
         return np.ascontiguousarray(pixels)
 
     def _place(self, picture: Image.Image, draws: _Draws, preprocess: Preprocess) -> np.ndarray:
-        if self.rotate or self.shear or self.translate:
+        if self.rotate or self.shear or self.translate or self.margin:
             return self._warped(picture, self._crop(picture, draws, preprocess), draws, preprocess)
         if not self._crops:
             return preprocess.pixels(picture)
@@ -120,6 +145,10 @@ class Augment:
 
     def _warped(self, picture: Image.Image, crop: _Box, draws: _Draws, preprocess: Preprocess) -> np.ndarray:
         left, top, width, height = crop
+        if self.margin:
+            more = self.margin * draws.styles().margin
+            left, top = left - more * width / 2, top - more * height / 2
+            width, height = (1 + more) * width, (1 + more) * height
         side = preprocess.image_size
         angle, shear = math.radians(_spread(draws.rotate, self.rotate)), math.radians(_spread(draws.shear, self.shear))
         cos, sin, tan = math.cos(angle), math.sin(angle), math.tan(shear)
@@ -148,6 +177,13 @@ class Augment:
         return np.array(
             picture.transform((side, side), Image.Transform.AFFINE, to_picture, bilinear, fillcolor=(255, 255, 255))
         )
+
+    def _restyle(self, pixels: np.ndarray, draws: _StyleDraws) -> np.ndarray:
+        if self.tone:
+            pixels = toned(pixels, (1 + self.tone) ** _spread(draws.tone, 1))
+        if draws.posterize < self.posterize:
+            pixels = posterized(pixels, 2 + int(draws.levels * (_MOST_LEVELS - 1)))
+        return lines(pixels) if draws.lines < self.lines else pixels
 
     def _recolour(self, pixels: np.ndarray, draws: _Draws) -> np.ndarray:
         """Brightness, contrast about the mean luma, saturation, hue: one map, so nothing is clipped on the way."""

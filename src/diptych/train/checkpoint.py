@@ -18,6 +18,7 @@ from diptych.files import atomic_folder, remove_folder, sha256, write_json
 from diptych.train.distributed import share_of, whole
 from diptych.train.heads import Heads
 from diptych.train.int8 import BLOCK, Int8AdamW
+from diptych.train.muon import Muon
 from diptych.weights.bundle import Bundle
 
 OF_HEADS = "objectives."  # stands before the names of heads' tensors among those of the model
@@ -130,14 +131,15 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's memory: PARAMETER.step, PARAMETER.exp_avg, PARAMETER.exp_avg_sq, and scales where it has some.
+    """The optimizer's memory: PARAMETER.step, PARAMETER.exp_avg, PARAMETER.exp_avg_sq, and scales where it has some;
+    of what Muon moves PARAMETER.momentum.
 
     Whole tensors, also where each process holds a share; then all processes must call.
     """
     return {
         f"{name}.{key}": whole(optimizer.state[parameter][key])
         for name, parameter in _trained(model)
-        for key in _memory(optimizer)
+        for key in _memory(optimizer, parameter)
     }
 
 
@@ -148,7 +150,7 @@ def restore_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer, 
         WeightsError: it is not of this model.
     """
     for name, parameter in _trained(model):
-        for key in _memory(optimizer):
+        for key in _memory(optimizer, parameter):
             shape = torch.Size([math.ceil(parameter.numel() / BLOCK)]) if key in _SCALES else parameter.shape
             value, shape = tensors.get(f"{name}.{key}"), torch.Size() if key == "step" else shape
             if value is None or value.shape != shape:
@@ -161,7 +163,9 @@ def restore_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer, 
                 optimizer.state[parameter][key] = torch.empty(shape, device=parameter.device).copy_(value)
 
 
-def _memory(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
+def _memory(optimizer: torch.optim.Optimizer, parameter: Tensor) -> tuple[str, ...]:
+    if isinstance(optimizer, Muon) and (own := optimizer.memory_of(parameter)):
+        return own
     return (*_MEMORY, *_SCALES) if isinstance(optimizer, Int8AdamW) else _MEMORY
 
 

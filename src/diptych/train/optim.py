@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from diptych.model.clip import CLIP, MAX_LOG_LOGIT_SCALE
 from diptych.train.int8 import Int8AdamW
 
+OptimizerName = Literal["adamw", "muon"]
 StateType = Literal["float32", "bfloat16", "int8"]
 
 _TOWERS = ("image", "text")
@@ -19,8 +20,10 @@ _DEEP = re.compile(r"(image|text)\.(?:blocks|stages)\.(\d+)\.")  # what has a nu
 _FIRST = (".patch_embedding.", ".token_embedding.", ".class_embedding", ".position_embedding", ".ln_pre.", ".stem.")
 
 
-def parameter_groups(model: nn.Module, *, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, object]]:
-    """Groups of parameters for AdamW.
+def parameter_groups(
+    model: nn.Module, *, weight_decay: float, layer_decay: float = 1.0, optimizer: OptimizerName = "adamw"
+) -> list[dict[str, object]]:
+    """Groups of parameters for an optimizer.
 
     Decay on matrices alone: no gain, no bias, not the temperature (CLIP, arXiv:2103.00020, section 2.5).
 
@@ -28,22 +31,46 @@ def parameter_groups(model: nn.Module, *, weight_decay: float, layer_decay: floa
         model: only what it trains is in the groups.
         weight_decay: of matrices.
         layer_decay: factor on the learning rate from each layer to the one below it; see `depth_from_top`.
+        optimizer: "muon" takes `hidden_matrices` out of AdamW's groups into its own.
 
     Returns:
         Groups with `params`, `weight_decay` and `rate_factor`, by which the learning rate is multiplied: two for each
-        distance from the top, the matrices first.
+        distance from the top, the matrices first. Muon's come after them and have `stacked`, how many matrices lie in
+        each parameter one below the other.
     """
-    layers: dict[int, list[nn.Parameter]] = {}
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     depths = depth_from_top(model) if layer_decay != 1 else {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            layers.setdefault(depths.get(name, 0), []).append(parameter)
-    groups = []
+    stacked = hidden_matrices(model) if optimizer == "muon" else {}
+    layers: dict[int, list[nn.Parameter]] = {}
+    hidden: dict[tuple[int, int], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        depth = depths.get(name, 0)
+        group = hidden.setdefault((depth, stacked[name]), []) if name in stacked else layers.setdefault(depth, [])
+        group.append(parameter)
+    groups: list[dict[str, object]] = []
     for depth, is_matrix in itertools.product(sorted(layers), (True, False)):
         if parameters := [p for p in layers[depth] if (p.ndim >= 2) == is_matrix]:
             decay = weight_decay if is_matrix else 0.0
             groups.append({"params": parameters, "weight_decay": decay, "rate_factor": layer_decay**depth})
+    for (depth, count), parameters in sorted(hidden.items(), key=lambda item: item[0]):
+        own = {"weight_decay": weight_decay, "rate_factor": layer_decay**depth, "stacked": count}
+        groups.append({"params": parameters, **own})
     return groups
+
+
+def hidden_matrices(model: nn.Module) -> dict[str, int]:
+    """Parameters that are matrices between hidden features: those of transformer blocks and of the stages of a ResNet.
+
+    Not: embeddings, stems, pools, projections to the shared space, norms, biases, and convolutions of one channel each.
+
+    Returns:
+        By name, how many matrices lie one below the other: 3 for queries, keys and values in one, else 1.
+    """
+    return {
+        name: 3 if name.endswith(".in_projection.weight") else 1
+        for name, parameter in model.named_parameters()
+        if _DEEP.match(name) and parameter.ndim >= 2 and parameter.shape[1] > 1
+    }
 
 
 def depth_from_top(model: nn.Module) -> dict[str, int]:

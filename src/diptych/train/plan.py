@@ -4,7 +4,7 @@ No data is opened, and no model is built but on the meta device. One multiply-ad
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -16,8 +16,9 @@ from diptych.model.cost import TowerCost, frozen
 from diptych.train.devices import Device, MatrixType
 from diptych.train.int8 import BLOCK
 from diptych.train.loss import TILE
+from diptych.train.muon import orthogonal_flops
 from diptych.train.objectives import all_needs, build_heads, over_batch, per_sample, trains_text
-from diptych.train.optim import StateType
+from diptych.train.optim import StateType, hidden_matrices
 from diptych.train.patches import count_kept_patches
 from diptych.train.phases import Stage, recipe_at, stages
 from diptych.train.recipe import TrainRecipe
@@ -195,7 +196,8 @@ class _Sizes(NamedTuple):
     parameters: int
     trained: int  # parameters that are not frozen: those have gradients and moments
     weight_bytes: int  # parameters and buffers
-    moment_bytes: int  # AdamW's two moments
+    moment_bytes: int  # AdamW's two moments, or Muon's momentum
+    update_flops: int  # of an update that is more than a few operations a parameter: Muon's, which is float32
     average_bytes: int  # of the weights, where the run keeps one
     matrix_parameters: int  # of which autocast makes copies
     gathered_parameters: int  # that fsdp holds whole at a time: two blocks and what is in none
@@ -223,7 +225,10 @@ def _sizes(recipe: TrainRecipe, setup: Setup) -> _Sizes:
         model.text.requires_grad_(False)
     of_heads = [one.cost(config, element=_element(setup)) for one in per_sample(recipe.objectives)]
     is_over_batch = bool(over_batch(recipe.objectives))
-    trained = [p.numel() for p in (*model.parameters(), *heads.parameters()) if p.requires_grad]
+    named = (*model.named_parameters(), *((f"heads.{name}", p) for name, p in heads.named_parameters()))
+    trained = {name: p for name, p in named if p.requires_grad}
+    stacked = hidden_matrices(model) if recipe.train.optimizer == "muon" else {}
+    hidden = {name: count for name, count in stacked.items() if name in trained}
     blocks = [_count(block) for block in model.blocks()]
     looked_up = ("token_embedding.weight", "position_embedding")  # added, never multiplied
     matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim >= 2 and not name.endswith(looked_up))
@@ -244,9 +249,11 @@ def _sizes(recipe: TrainRecipe, setup: Setup) -> _Sizes:
         text_parameters=_count(model.text),
         head_parameters=_count(heads),
         parameters=parameters,
-        trained=sum(trained),
+        trained=sum(p.numel() for p in trained.values()),
         weight_bytes=sum(t.numel() * t.element_size() for t in tensors),
-        moment_bytes=_moment_bytes(trained, recipe.train.optimizer_state),
+        moment_bytes=_moment_bytes(trained, hidden, recipe.train.optimizer_state),
+        update_flops=sum(_orthogonal_flops(trained[name], count) for name, count in hidden.items())
+        // recipe.train.orthogonal_every,
         average_bytes=_FLOAT * parameters if recipe.train.ema_decay else 0,
         matrix_parameters=matrices,
         gathered_parameters=parameters - sum(blocks) + 2 * max(blocks, default=0),
@@ -260,11 +267,17 @@ class _Ends(NamedTuple):
     end_token_id: int = 0
 
 
-def _moment_bytes(sizes: Iterable[int], state: StateType) -> int:
-    """Of parameters with so many numbers each."""
-    if state != "int8":
-        return 2 * sum(sizes) * (_FLOAT if state == "float32" else 2)
-    return 2 * sum(size + _FLOAT * math.ceil(size / BLOCK) for size in sizes)
+def _moment_bytes(trained: Mapping[str, nn.Parameter], hidden: Iterable[str], state: StateType) -> int:
+    """Of parameters by name, those in `hidden` Muon's."""
+    if state == "int8":
+        return 2 * sum(p.numel() + _FLOAT * math.ceil(p.numel() / BLOCK) for p in trained.values())
+    numbers = 2 * sum(p.numel() for p in trained.values()) - sum(trained[name].numel() for name in hidden)
+    return numbers * (_FLOAT if state == "float32" else 2)
+
+
+def _orthogonal_flops(parameter: nn.Parameter, stacked: int) -> int:
+    rows = len(parameter) // stacked
+    return stacked * orthogonal_flops(rows, parameter.numel() // len(parameter))
 
 
 def _element(setup: Setup) -> int:
@@ -344,6 +357,7 @@ def _seconds(sizes: _Sizes, setup: Setup, flops: dict[str, int], wire: dict[str,
     # Weight, gradient and moments read; weight and moments written; the average read and written beside the weight.
     touched = 3 * _FLOAT * sizes.trained + 2 * sizes.moment_bytes + 3 * sizes.average_bytes
     update = touched / shares / device.bandwidth
+    update += sizes.update_flops / (device.flops["float32"] * setup.utilisation)
     # ddp: the backward pass, what it computes again included.
     hides = compute if setup.sharding == "fsdp" else compute * (1 - flops["forward"] / flops["step"])
     communication = 0.0

@@ -72,6 +72,10 @@ class TrainConfig:
     learning_rate: float = 5e-4  # at the end of the warm-up; then half a cosine down to 0
     warmup_steps: int = 100  # steps
     weight_decay: float = 0.2  # on matrices alone
+    # muon: matrices within blocks and stages move by their momentum made orthogonal, the rest by AdamW
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    momentum: float = 0.95  # of Muon
+    orthogonal_every: int = 1  # steps from one move of a matrix by Muon to the next, so many times as far; costs less
     beta1: float = 0.9
     beta2: float = 0.98
     epsilon: float = 1e-6
@@ -117,6 +121,7 @@ class TrainConfig:
             "steps",
             "learning_rate",
             "epsilon",
+            "orthogonal_every",
             "threads",
             "log_every",
             "checkpoint_every",
@@ -137,7 +142,7 @@ class TrainConfig:
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"train.{name} must not be negative. Got {getattr(self, name)}.")
-        for name in ("beta1", "beta2", "patch_dropout", "ema_decay"):
+        for name in ("momentum", "beta1", "beta2", "patch_dropout", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"train.{name} must be at least 0 and below 1. Got {getattr(self, name)}.")
         if not 0 < self.layer_decay <= 1:
@@ -147,16 +152,22 @@ class TrainConfig:
                 'train.optimizer_state="int8" needs train.parallel="ddp": the numbers that share a scale must lie in '
                 'one process. Use train.optimizer_state="bfloat16" with fsdp.'
             )
+        if self.optimizer_state == "int8" and self.optimizer == "muon":
+            raise ConfigError(
+                'train.optimizer_state="int8" needs train.optimizer="adamw", whose moments it holds. '
+                'Use train.optimizer_state="bfloat16" with muon.'
+            )
         if len(set(self.freeze)) > 1:
             raise ConfigError(f"train.freeze must leave a tower to train. Got {' and '.join(self.freeze)}.")
         if self.max_forgetting and not self.old_tasks:
             raise ConfigError("train.max_forgetting must be 0 unless train.old_tasks names the metrics it is about.")
         if self.freeze and self.parallel == "fsdp":
             raise ConfigError('train.freeze must be empty with train.parallel="fsdp". Use train.parallel="ddp".')
-        if self.optimizer_state == "bfloat16" and max(self.beta1, self.beta2) > 0.99:
+        shares = {name: getattr(self, name) for name in ("momentum", "beta1", "beta2")}
+        if self.optimizer_state == "bfloat16" and max(shares.values()) > 0.99:
             raise ConfigError(
-                "train.beta1 and train.beta2 must be at most 0.99 with train.optimizer_state=bfloat16, which cannot "
-                f"tell smaller steps apart. Got {self.beta1} and {self.beta2}."
+                "train.momentum, beta1 and beta2 must be at most 0.99 with train.optimizer_state=bfloat16, which "
+                f"cannot tell smaller steps apart. Got {', '.join(map(str, shares.values()))}."
             )
 
 

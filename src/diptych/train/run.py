@@ -24,10 +24,11 @@ from diptych.train.frozen import FrozenFeatures
 from diptych.train.heads import Heads
 from diptych.train.laps import Laps
 from diptych.train.learner import Learner
+from diptych.train.muon import Muon
 from diptych.train.objectives import Head, build_heads, per_sample, trains_text
 from diptych.train.optim import adamw, parameter_groups
 from diptych.train.phases import fitted, stage_at
-from diptych.train.recipe import TrainRecipe, difference, with_absolute_paths, without_folders
+from diptych.train.recipe import TrainConfig, TrainRecipe, difference, with_absolute_paths, without_folders
 from diptych.train.word_classes import WordCounts, count_words
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About
@@ -144,16 +145,7 @@ class Run:
                 block.compile()
         self.learner = Learner(self.model, self.heads, recipe.objectives)
         self.spread = Spread(self.learner, self.ranks, settings.parallel, self.model.blocks())
-        decay, layer_decay = settings.weight_decay, settings.layer_decay
-        self.optimizer = adamw(
-            [
-                *parameter_groups(self.model, weight_decay=decay, layer_decay=layer_decay),
-                *parameter_groups(self.heads, weight_decay=decay),
-            ],
-            betas=(settings.beta1, settings.beta2),
-            epsilon=settings.epsilon,
-            state=settings.optimizer_state,
-        )
+        self.optimizer = _optimizer(self.model, self.heads, settings)
         if saved:
             restore_optimizer(self.model, self.optimizer, saved.optimizer)
             restore_optimizer(self.heads, self.optimizer, _of_heads(saved.optimizer))
@@ -350,6 +342,20 @@ def _new_tokenizer(recipe: TrainRecipe, sources: Sequence[Pairs]) -> Tokenizer:
         vocab_size=recipe.tokenizer.vocab_size,
         context_length=recipe.model.text.context_length,
     )
+
+
+def _optimizer(model: CLIP, heads: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
+    """Of the towers' parameters and of those of objectives, which AdamW moves in any case."""
+    decay = settings.weight_decay
+    groups = [
+        *parameter_groups(model, weight_decay=decay, layer_decay=settings.layer_decay, optimizer=settings.optimizer),
+        *parameter_groups(heads, weight_decay=decay),
+    ]
+    betas, epsilon, state = (settings.beta1, settings.beta2), settings.epsilon, settings.optimizer_state
+    if settings.optimizer == "muon":
+        momentum, every = settings.momentum, settings.orthogonal_every
+        return Muon(groups, momentum=momentum, every=every, betas=betas, epsilon=epsilon, state=state)
+    return adamw(groups, betas=betas, epsilon=epsilon, state=state)
 
 
 def _precision(recipe: TrainRecipe, device: torch.device) -> str:
