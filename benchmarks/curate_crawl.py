@@ -3,7 +3,7 @@
     python benchmarks/curate_crawl.py --work runs/curate-crawl [--data DATA] [--parts ...] [--pages 20000]
 
 Writes a crawl (`made_crawl.py`), serves its pictures on this machine's loopback addresses, makes queries from packages,
-and runs `diptych curate recipes/curate-crawl.toml`. Part "threshold" is what the threshold of overlap was chosen by.
+and runs `diptych curate recipes/curate/crawl.toml`. Part "threshold" is what the threshold of overlap was chosen by.
 Part "ledger" holds the ledger against the tags that were written. Part "train" trains the demo's model at equal steps
 on the curated shards and on the same crawl without curation: what could be fetched and has a text, with the evaluation
 pictures that are hidden in it and without them; and measures all on the style that is held out, and on another one,
@@ -49,7 +49,7 @@ from made_crawl import SHARES, write_crawl
 from made_crawl_pictures import VALIDATION_STYLE, training_pictures, validation_pictures
 
 ROOT = Path(__file__).parent.parent
-RECIPE = ROOT / "recipes" / "curate-crawl.toml"
+RECIPE = ROOT / "recipes" / "curate" / "crawl.toml"
 DEMO = ROOT / "src" / "diptych" / "cli" / "demo.toml"
 NOT_CURATED = """name = "crawl, not curated"
 [[sources]]

@@ -167,7 +167,10 @@ def test_the_module_is_the_command(fails):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["clasify"], "clasify is not a command of diptych. Did you mean classify? Options: classify, demo, "),
+        (
+            ["clasify"],
+            "clasify is not a command of diptych. Did you mean classify? Options: audit, classify, curate, demo, ",
+        ),
         (["--hepl"], "--hepl is not an option of diptych. Did you mean --help? Options: "),
         (["classify", "--lables=a"], "--lables is not an option. Did you mean --labels? Options: --batch-size, "),
         (["evaluate", "zero-shto"], "zero-shto is not a command of diptych evaluate. Did you mean zero-shot?"),

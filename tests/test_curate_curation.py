@@ -3,9 +3,9 @@
 import pytest
 
 from curating import Here, digests, write_small_recipe
-from diptych.curate.curation import curate, remove_work
+from diptych.curate.curation import curate
 from diptych.curate.recipe import read_curate_recipe
-from diptych.errors import ConfigError, DataError
+from diptych.errors import ConfigError
 from diptych.files import folder_lock
 
 
@@ -44,13 +44,3 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path):
     path = write_small_recipe(tmp_path, count=6)
     with folder_lock(tmp_path / "out"), pytest.raises(ConfigError, match="another process"):
         curate(read_curate_recipe(path), tmp_path / "out", Here())
-
-
-def test_the_work_can_go_and_shards_and_card_stay(tmp_path):
-    curate(read_curate_recipe(write_small_recipe(tmp_path, count=6)), tmp_path / "out", Here())
-    remove_work(tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir() if path.name != ".lock"} == {
-        "recipe.toml", "shards", "card.md", "card.json",
-    }  # fmt: skip
-    with pytest.raises(DataError, match="must hold the work"):
-        remove_work(tmp_path / "out")

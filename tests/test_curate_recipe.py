@@ -11,6 +11,8 @@ from diptych.config import from_dict, to_toml
 from diptych.curate.recipe import CurateRecipe, read_curate_recipe
 from diptych.errors import ConfigError
 
+RECIPES = Path(__file__).parent.parent / "recipes" / "curate"
+
 WHOLE = """
 name = "all of it"
 licence = "CC BY 4.0"
@@ -180,3 +182,9 @@ def test_duplicates_by_bytes_and_look_can_be_left_out(tmp_path):
     ]
     path.write_text(to_toml(recipe))
     assert read_curate_recipe(path) == recipe
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_of_a_set_reads_and_says_its_command(path):
+    assert read_curate_recipe(path).name == path.stem
+    assert f"#   diptych curate {path.name} " in path.read_text(encoding="utf-8")

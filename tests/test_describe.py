@@ -116,15 +116,15 @@ def test_features_are_those_of_the_model_unit_length_and_a_row_each(monkeypatch)
     rows = with_pictures(pictures[0], b"no picture", *pictures[1:])
     kept = Describe(model=MODEL).apply(rows, Whole()).kept
     features = np.array(kept["features"].to_pylist(), np.float32)
-    bundle = describe._model(MODEL)
+    bundle = describe.model_of(MODEL)
     plain = encode_fast(bundle, [bundle.preprocess.pixels(open_image(data)) for data in pictures])
     assert kept.schema.field("features").type == pa.list_(pa.float16(), plain.shape[1])
     np.testing.assert_allclose(features, plain, atol=0.02)  # float16, and bfloat16 where it is quicker
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=2e-3)
-    assert describe._model(MODEL) is bundle
+    assert describe.model_of(MODEL) is bundle
 
 
 def test_a_jpeg_keeps_what_the_hash_and_the_model_need():
     assert side_needed(None) == 64
-    bundle = describe._model(MODEL)
+    bundle = describe.model_of(MODEL)
     assert side_needed(bundle) == max(64, -(-bundle.preprocess.image_size * 3 // 2))

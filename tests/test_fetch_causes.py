@@ -8,7 +8,7 @@ import pytest
 import diptych.crawl.fetch_causes as causes
 from diptych.crawl.fetch_causes import CURES, FAULTS_OF_HOST, MAY_HEAL, TRIED_AGAIN, FetchError, cure_of
 
-FILES = ("crawl.py", "fetch.py", "http_client.py", "web_address.py")
+FILES = ("crawler.py", "fetch.py", "http_client.py", "web_address.py")
 
 
 def test_every_cause_that_the_code_names_has_a_cure():

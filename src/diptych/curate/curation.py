@@ -1,6 +1,5 @@
 """A recipe carried out: from its sources to shards, a manifest and a data card."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from diptych.curate.ledger import StageCounts, read_ledger
 from diptych.curate.pipeline import OnProgress, run_stages, write_shards
 from diptych.curate.recipe import CurateRecipe
 from diptych.curate.runner import Runner
-from diptych.errors import DataError
 from diptych.files import folder_lock, remove_leftovers, write_text
 
 WORK = "work"
@@ -57,15 +55,3 @@ def curate(
         samples = write_shards(left, out, runner, size=recipe.shards.samples, on_progress=on_progress)
         card = write_card(recipe, out)
         return Curated(samples=samples, stages=read_ledger(out / WORK), shards=out / "shards", card=card)
-
-
-def remove_work(out: Path) -> None:
-    """Remove what is needed only to go on or to change the recipe; shards and card stay.
-
-    Raises:
-        DataError: there is none.
-    """
-    if not (out / WORK).is_dir():
-        raise DataError(f"{out} must hold the work of a curation, and has none.")
-    with folder_lock(out):
-        shutil.rmtree(out / WORK)

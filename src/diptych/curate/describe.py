@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from diptych.curate.seen_pictures import model_of
 from diptych.data.ahead import batched, decoded_ahead, or_error
 from diptych.data.decoding import decode
 from diptych.data.facts import Facts
@@ -35,7 +36,6 @@ from diptych.measures.perceptual_hash import SIDE, perceptual_hash
 from diptych.rows.columns import PICTURE
 from diptych.rows.stage import DROPPED, Judged, Whole
 from diptych.weights.bundle import Bundle
-from diptych.weights.registry import load
 
 _BATCH = 64  # pictures a forward pass, and that are decoded ahead
 
@@ -55,7 +55,7 @@ class Describe:
             raise ConfigError(f"describe.max_pixels must be at least 1. Got {self.max_pixels}.")
 
     def apply(self, rows: pa.Table, whole: Whole) -> Judged:  # noqa: ARG002  # as all stages take it
-        bundle = _model(self.model) if self.model else None
+        bundle = model_of(self.model) if self.model else None
         rest, pictures = rows.drop_columns([PICTURE]), rows[PICTURE]
         good: list[tuple[int, _Seen]] = []
         bad: list[tuple[int, ImageError]] = []
@@ -94,11 +94,6 @@ def grey_of(picture: Image.Image) -> np.ndarray:
 def side_needed(bundle: Bundle | None) -> int:
     """Px that both sides of a JPEG keep when it is decoded at a part of its size."""
     return max(2 * SIDE, math.ceil(FAST_MARGIN * bundle.preprocess.image_size) if bundle else 0)
-
-
-@functools.cache
-def _model(name: str) -> Bundle:
-    return load(name)
 
 
 def _look(data: pa.Buffer | None, *, bundle: Bundle | None, max_pixels: int) -> _Seen:

@@ -3,7 +3,7 @@
 A stage looks at one part of the rows at a time and says of each row that it is kept, or dropped and why. Where it must
 know something of the whole, it is one of two kinds besides, or both: a `Counting` stage adds up small facts of all
 parts first; a `Grouping` stage sends rows to buckets, in each of which all rows meet that have to know each other.
-Which process on which machine runs what, and in which order, changes nothing: `runner.py` and `runner_daft.py`.
+Which process on which machine runs what, and in which order, changes nothing: `curate/runner.py`, `cluster.py`.
 
 A stage is a frozen dataclass of plain options: it is pickled for every part, and a change of an option makes its
 results, and those of the stages after it, be made again. What takes long to load (a model, a list of queries) is loaded
