@@ -13,23 +13,26 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from diptych.errors import WeightsError
+from diptych.errors import ConfigError, WeightsError
 from diptych.files import atomic_folder, remove_folder, sha256, write_json
 from diptych.train.distributed import share_of, whole
 from diptych.train.heads import Heads
 from diptych.train.int8 import BLOCK, Int8AdamW
 from diptych.train.muon import Muon
+from diptych.train.optim import CompactAdamW
 from diptych.weights.bundle import Bundle
 
-OF_HEADS = "objectives."  # stands before the names of heads' tensors among those of the model
+_OF_HEADS = "objectives."  # stands before the names of heads' tensors among those of the model
 _NAME = re.compile(r"step-\d{8}")
 _TENSORS = "training.safetensors"
-_AVERAGE = "average.safetensors"
+AVERAGE = "average.safetensors"
 _STATE = "training.json"
 _DIGESTS = "digests.json"
 # Of AdamW, for each parameter; with moments of 8 bits also the scales of their blocks.
 _MEMORY = ("step", "exp_avg", "exp_avg_sq")
 _SCALES = ("exp_avg_scale", "exp_avg_sq_scale")
+# Of optimizers from outside: numbers are stored as tensors of that ending, those of groups behind that beginning.
+_NUMBER, _GROUPS = "@", "groups."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,7 @@ class Checkpoint:
 
     step: int  # updates done
     bundle: Bundle
-    optimizer: Mapping[str, Tensor]  # as `optimizer_tensors` gives it; of heads with OF_HEADS before the name
+    optimizer: Mapping[str, Tensor]  # as `optimizer_tensors` gives it; of heads with _OF_HEADS before the name
     counts: Mapping[str, Any]  # what the loop counted so far
     metrics: Mapping[str, float]  # of the last evaluation
     recipe: Mapping[str, Any]  # plain data
@@ -61,7 +64,7 @@ class Checkpoint:
             self.bundle.save(aside)
             self.heads.save(aside)
             # Through bytes: the file writer of safetensors wraps what the disk said.
-            for name, tensors in ((_TENSORS, self.optimizer), (_AVERAGE, self.average)):
+            for name, tensors in ((_TENSORS, self.optimizer), (AVERAGE, self.average)):
                 if tensors or name == _TENSORS:
                     (aside / name).write_bytes(save({name: t.contiguous() for name, t in tensors.items()}))
             names = ("step", "counts", "metrics", "recipe", "precision", "data", "loss_scale", "reference")
@@ -84,7 +87,7 @@ class Checkpoint:
             check_digests(path)
             bundle, heads = Bundle.load(path), Heads.load(path)
             optimizer = load_file(path / _TENSORS)
-            average = load_file(path / _AVERAGE) if (path / _AVERAGE).is_file() else {}
+            average = load_file(path / AVERAGE) if (path / AVERAGE).is_file() else {}
             state = json.loads((path / _STATE).read_text(encoding="utf-8"))
             return cls(bundle=bundle, heads=heads, optimizer=optimizer, average=average, **state)
         except (WeightsError, OSError, ValueError, TypeError, SafetensorError) as error:
@@ -130,17 +133,65 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
 
 
+def with_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of heads, called as they are among those of the model."""
+    return {f"{_OF_HEADS}{name}": value for name, value in tensors.items()}
+
+
+def of_heads(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The reverse of `with_prefix`: those of heads alone."""
+    return {name.removeprefix(_OF_HEADS): value for name, value in tensors.items() if name.startswith(_OF_HEADS)}
+
+
 def optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's memory: PARAMETER.step, PARAMETER.exp_avg, PARAMETER.exp_avg_sq, and scales where it has some;
     of what Muon moves PARAMETER.momentum.
 
-    Whole tensors, also where each process holds a share; then all processes must call.
+    Of an optimizer from outside, all that it keeps of each parameter. Whole tensors, also where each process holds a
+    share; then all processes must call.
+
+    Raises:
+        ConfigError: an optimizer from outside keeps something else than tensors and numbers.
     """
+    found = {}
+    for name, parameter in _trained(model):
+        state = optimizer.state[parameter]
+        if memory := _memory(optimizer, parameter):
+            found |= {f"{name}.{key}": whole(state[key]) for key in memory}
+        else:
+            found |= dict(_stored(f"{name}.{key}", value) for key, value in state.items())
+    return found
+
+
+def group_numbers(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimizer from outside counts in its groups, all processes alike; ours count nothing there."""
+    if _is_ours(optimizer):
+        return {}
     return {
-        f"{name}.{key}": whole(optimizer.state[parameter][key])
-        for name, parameter in _trained(model)
-        for key in _memory(optimizer, parameter)
+        f"{_GROUPS}{number}.{key}{_NUMBER}": _as_tensor(value)
+        for number, group in enumerate(optimizer.param_groups)
+        for key, value in group.items()
+        if isinstance(value, bool | int | float)
     }
+
+
+def restore_group_numbers(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """The reverse of `group_numbers`."""
+    for name, value in tensors.items():
+        if name.startswith(_GROUPS):
+            number, _, key = name.removeprefix(_GROUPS).removesuffix(_NUMBER).partition(".")
+            optimizer.param_groups[int(number)][key] = value.item()
+
+
+def _stored(name: str, value: Any) -> tuple[str, Tensor]:
+    if isinstance(value, Tensor):
+        return name, whole(value)
+    if isinstance(value, bool | int | float):
+        return f"{name}{_NUMBER}", _as_tensor(value)
+    raise ConfigError(
+        "train.optimizer must keep tensors and numbers alone for each parameter, or its state is not saved. "
+        f"Got {name.rpartition('.')[2]}: {type(value).__name__}."
+    )
 
 
 def restore_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
@@ -150,7 +201,9 @@ def restore_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer, 
         WeightsError: it is not of this model.
     """
     for name, parameter in _trained(model):
-        for key in _memory(optimizer, parameter):
+        if not (memory := _memory(optimizer, parameter)):
+            _restore_of_others(name, parameter, optimizer, tensors)
+        for key in memory:
             shape = torch.Size([math.ceil(parameter.numel() / BLOCK)]) if key in _SCALES else parameter.shape
             value, shape = tensors.get(f"{name}.{key}"), torch.Size() if key == "step" else shape
             if value is None or value.shape != shape:
@@ -163,10 +216,40 @@ def restore_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer, 
                 optimizer.state[parameter][key] = torch.empty(shape, device=parameter.device).copy_(value)
 
 
+def _as_tensor(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
+
+
+def _restore_of_others(
+    name: str, parameter: torch.nn.Parameter, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
+    prefix = f"{name}."
+    for key, value in tensors.items():
+        own = key.removeprefix(prefix)
+        if own == key or "." in own:  # of another parameter
+            continue
+        if own.endswith(_NUMBER):
+            optimizer.state[parameter][own.removesuffix(_NUMBER)] = value.item()
+        elif value.shape == parameter.shape:
+            like = torch.empty_like(parameter, dtype=value.dtype)
+            optimizer.state[parameter][own] = like.copy_(share_of(value, like))
+        else:
+            optimizer.state[parameter][own] = value.to(parameter.device, copy=True)
+
+
 def _memory(optimizer: torch.optim.Optimizer, parameter: Tensor) -> tuple[str, ...]:
+    """What is kept of a parameter; nothing is known of an optimizer from outside."""
+    if not _is_ours(optimizer):
+        return ()
     if isinstance(optimizer, Muon) and (own := optimizer.memory_of(parameter)):
         return own
     return (*_MEMORY, *_SCALES) if isinstance(optimizer, Int8AdamW) else _MEMORY
+
+
+def _is_ours(optimizer: torch.optim.Optimizer) -> bool:
+    # Not isinstance: what is derived from torch's may keep more, as it does itself with amsgrad.
+    ours = (Muon, Int8AdamW, CompactAdamW, torch.optim.AdamW)
+    return type(optimizer) in ours and not optimizer.defaults.get("amsgrad")
 
 
 def _trained(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:

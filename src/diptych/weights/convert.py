@@ -14,7 +14,7 @@ from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.text_tower import TextTowerConfig
 from diptych.weights.bundle import Bundle
-from diptych.weights.open_clip import fits_open_clip, naming_of
+from diptych.weights.open_clip import fits_open_clip, kinds_of, naming_of
 from diptych.weights.saving import stored_weights, transformers_naming
 
 Format = Literal["bundle", "huggingface", "open_clip", "openai"]
@@ -79,10 +79,7 @@ def _check_openai(config: CLIPConfig, out: Path) -> None:
         or not isinstance(image, ImageTowerConfig | ResNetTowerConfig)
         or not isinstance(text, TextTowerConfig)
     ):
-        raise ConfigError(
-            "OpenAI's code has CLIP's towers and a softmax head, and no other. "
-            f"Got {image.summary} and {text.kind} with a {config.head} head."
-        )
+        raise ConfigError(f"OpenAI's code has CLIP's towers and a softmax head, and no other. Got {kinds_of(config)}.")
     faults = [
         f"{name}={found}"
         for tower in (image, text)

@@ -94,6 +94,13 @@ def fits_open_clip(config: CLIPConfig) -> bool:
             return False
 
 
+def kinds_of(config: CLIPConfig) -> str:
+    """Both towers and the head in a few words, for those who refuse them."""
+    image = config.image
+    stages = f" of {len(image.layers)} stages" if isinstance(image, ResNetTowerConfig) else ""
+    return f"{image.kind}{stages} and {config.text.kind} with a {config.head} head"
+
+
 def naming_of(config: CLIPConfig) -> Naming:
     """The table for a model of these sizes, which `fits_open_clip`."""
     return VIT if isinstance(config.image, ImageTowerConfig) else RESNET
@@ -299,7 +306,7 @@ def config_to_open_clip(config: CLIPConfig, preprocess: Preprocess) -> dict[str,
     image, text = config.image, config.text
     if not fits_open_clip(config):
         raise ConfigError(
-            f"open_clip's own towers are those of CLIP. Got {image.summary} and {text.kind} with a {config.head} head. "
+            f"open_clip's own towers are those of CLIP. Got {kinds_of(config)}. "
             "Save a SigLIP model as huggingface, and keep any other as a bundle."
         )
     assert isinstance(text, TextTowerConfig)
