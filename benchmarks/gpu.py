@@ -68,8 +68,9 @@ from diptych.train.trainer import StepReport, train
 from diptych.train.update import train_step
 
 SEED, BUDGET, TINY_LIMIT = 0, 480, 600  # seconds, of all parts, and of each where the sizes are tiny
-# Nats, between a loss on the GPU and the CPU's in float32, at any of the steps.
-TOLERANCE = {"float32": 0.01, "bfloat16": 0.1, "float16": 0.03}
+# Nats, between a loss on the GPU and the CPU's in float32, at any of the steps. A mistake in device, type or scale is
+# larger; rounding, which grows from step to step, should be smaller, and was not measured on a GPU yet.
+TOLERANCE = {"float32": 0.01, "bfloat16": 0.2, "float16": 0.1}
 WAYS = [("float32", "adamw"), ("bfloat16", "adamw"), ("float16", "adamw"), ("float32", "muon")]
 PEER = "open_clip"
 
@@ -296,9 +297,9 @@ def loss(setting: Setting) -> dict[str, Any]:
         rows[name]["peak MB"] = peak and round((peak[1] - peak[0]) / 1e6, 1)
         gradients.append([value.grad for value in inputs])
     if len(gradients) == 2:
-        apart = [(a - b).abs().max() / b.abs().max() for a, b in zip(*gradients, strict=True)]
-        rows["gradients apart, of the largest"] = max(apart).item()
-        rows["holds"] = max(apart) < 1e-3 and abs(rows["tiles"]["loss"] - rows["whole matrix"]["loss"]) < 1e-4
+        apart = max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(*gradients, strict=True))
+        rows["gradients apart, of the largest"] = apart
+        rows["holds"] = apart < 1e-3 and abs(rows["tiles"]["loss"] - rows["whole matrix"]["loss"]) < 1e-4
     return rows
 
 

@@ -243,13 +243,12 @@ class Stack(nn.Sequential):
 
     def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """[B, L, W] to [B, L, W], or [T, W] to [T, W]; see `Attention.forward`."""
-        given = () if packing is None else (packing,)
         for block in self:
             if self.recomputes and torch.is_grad_enabled():
                 # No block draws at random, so there is no generator's state to keep.
-                x = checkpoint(block, x, *given, use_reentrant=False, preserve_rng_state=False)
+                x = checkpoint(block, x, packing=packing, use_reentrant=False, preserve_rng_state=False)
             else:
-                x = block(x, *given)
+                x = block(x, packing=packing)
         return x
 
 
