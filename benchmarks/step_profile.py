@@ -201,12 +201,12 @@ def profiled(runs: dict[str, Held], rounds: int, threads: int) -> dict[str, Any]
     for name, found in times.items():
         medians = {part: statistics.median(values) for part, values in found.items()}
         medians["rest"] = medians["whole"] - sum(v for part, v in medians.items() if part not in ("whole", "Muon"))
-        fastest = peaks[name.split(", ")[1]]
+        counts = flops[name] | {"whole": sum(count for part, count in flops[name].items() if part != "Muon")}
         for part, seconds in medians.items():
             row = {"case": name, "part": part, "threads": threads, "milliseconds": round(1000 * seconds, 2)}
             row["share of the step"] = round(seconds / medians["whole"], 3)
-            count = flops[name].get(part, sum(flops[name].values()) if part == "whole" else 0)
-            if count:
+            if count := counts.get(part):
+                fastest = peaks["float32" if part == "Muon" else name.split(", ")[1]]  # its products are of float32
                 row["GFLOP"] = round(count / 1e9, 2)
                 row["share of the peak"] = round(count / seconds / fastest, 3)
             rows.append(row)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 _GROUPS = 4  # of texts that attend together, padded to the longest of the group
-_LEAST_PADDING = 0.2  # share of a batch, below which it stays as it is
+_LEAST_PADDING = 0.1  # share of a batch, below which it stays as it is
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def packed(tokens: Tensor, ends: Tensor) -> Packing | None:
     """How to pack a batch of texts; None where that would cost more than it saves.
 
     It saves what is computed for padding, and costs a copy in and out of each attention: on a CPU it pays where a
-    fifth is padding (benchmarks/packing.py). Elsewhere it was not measured, and the lengths would be waited for.
+    tenth is padding (benchmarks/packing.py). Elsewhere it was not measured, and the lengths would be waited for.
 
     Args:
         tokens: [B, L] int64.
