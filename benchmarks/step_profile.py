@@ -3,7 +3,7 @@
     python benchmarks/step_profile.py                                  # one thread and two; minutes
     python benchmarks/step_profile.py --cases demo --threads 1 --rounds 5 --out /tmp/small.json
 
-Cases: `demo` is the demo's recipe on its own batches; `ViT-B-32` that model on 16 random pictures and captions as long
+Cases: `demo` is the demo's recipe on its own batches; `ViT-B-32` that model on 8 random pictures and captions as long
 as Flickr8k's. In bfloat16 autocast and in float32, with the texts packed, as the trainer has them, and padded to the
 longest of the batch, as it had them. Parts are timed one by one on the same batch: a forward pass of each tower, the
 loss from features to the gradients of the features, a backward pass of each tower, and the optimizer; `whole` is the
@@ -46,10 +46,10 @@ from diptych.train.recipe import TokenizerConfig, TrainConfig, TrainRecipe, read
 from diptych.train.run import Run
 from diptych.train.update import train_step
 
-SEED, PAIRS = 0, 16
+SEED, PAIRS = 0, 8
 DEMO = Path(diptych.cli.__path__[0]) / "demo.toml"
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "flickr8k"
-CASES = ("demo", "ViT-B-32")
+CASES, PRECISIONS = ("demo", "ViT-B-32"), ("bfloat16", "float32")
 
 
 def demo_recipe(**options: Any) -> TrainRecipe:
@@ -77,7 +77,7 @@ def large_recipe(**options: Any) -> TrainRecipe:
     return TrainRecipe(
         name="ViT-B-32",
         model=model,
-        data=DataConfig(sources=(Source(path="embedded:twemoji"),)),
+        data=DataConfig(sources=(Source(path="embedded:emoji"),)),
         train=TrainConfig(steps=1000, batch_size=PAIRS, **options),
         preprocess=Preprocess(image_size=model.image.image_size),
         tokenizer=TokenizerConfig(vocab_size=model.text.vocab_size),
@@ -179,13 +179,13 @@ def peak(dtype: torch.dtype) -> float:
     return max(found)
 
 
-def profiled(runs: dict[str, Held], rounds: int, threads: int) -> dict[str, Any]:
+def profiled(runs: dict[str, Held], precisions: list[str], rounds: int, threads: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
-    peaks = {precision: peak(getattr(torch, precision)) for precision in ("bfloat16", "float32")}
+    peaks = {precision: peak(getattr(torch, precision)) for precision in PRECISIONS}
     cases = {
         f"{name}, {precision}, {'packed' if packs else 'padded'}": Case(held, precision, packs=packs)
         for name, held in runs.items()
-        for precision in ("bfloat16", "float32")
+        for precision in precisions
         for packs in (True, False)
     }
     flops = {name: {part: counted(work) for part, work in case.parts()} for name, case in cases.items()}
@@ -271,6 +271,7 @@ def waits(threads: int, steps: int) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=15, help="of the loops that are looked at for waits; 0: none")
@@ -289,7 +290,7 @@ def main() -> None:
     runs = {name: Held(name) for name in options.cases}
     result["cases"] = {name: {"pairs": held.pairs, "padding": round(held.padding, 3)} for name, held in runs.items()}
     for threads in options.threads:
-        result["threads"][str(threads)] = profiled(runs, options.rounds, threads)
+        result["threads"][str(threads)] = profiled(runs, options.precisions, options.rounds, threads)
         print(json.dumps(result["threads"][str(threads)], indent=1), flush=True)
     if options.steps:
         result["waits"] = waits(max(options.threads), options.steps)
