@@ -1,6 +1,6 @@
 """Texts of a batch without their padding: one after the other for what looks at one position, in groups for attention.
 
-Source: as variable-length attention is done on GPUs, e.g. ModernBERT, arXiv:2412.13663, section 2.1.3.
+Source: unpadding, as ModernBERT does it on GPUs, arXiv:2412.13663.
 """
 
 from collections.abc import Callable
