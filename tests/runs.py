@@ -1,7 +1,6 @@
 """Training runs small enough for a test, and what two of them have in common."""
 
 import dataclasses
-import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,7 +50,7 @@ def watched(recipe: TrainRecipe, out: Path, **options: Any) -> tuple[TrainResult
 def train_in_two_parts(recipe: TrainRecipe, out: Path, *, then: TrainRecipe | None = None) -> TrainResult:
     def stop_at_3(progress: StepReport) -> None:
         if progress.step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
 
     assert train(recipe, out, on_progress=stop_at_3).step == 3
     return train(then or recipe, out)
@@ -104,7 +103,7 @@ def learn(path: Path, out: Path, is_double: bool, stop_after: int = 0) -> dict[s
 
     def fail(progress: trainer.StepReport) -> None:
         if progress.step == stop_after:
-            os.kill(os.getpid(), 15)  # the first process asks for a stop; all end after the step in hand
+            signal.raise_signal(signal.SIGTERM)  # the first process asks for a stop; all end after the step in hand
 
     try:
         recipe = read_recipe(path)

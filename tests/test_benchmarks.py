@@ -1,11 +1,14 @@
-"""The history of benchmarks: what a line holds, and what the comparison of two says."""
+"""The history of benchmarks: a line of it, the comparison of two. The script for a GPU, without one."""
 
 import json
 import math
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
@@ -97,3 +100,58 @@ def test_every_result_file_has_its_history(modules):
         for run in history.read(path.with_suffix(".jsonl")):
             assert run.keys() == {"commit", "date", "hardware", "instructions", "figures"}, path.name
             assert run["figures"], path.name
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=FOLDER, env=environment, capture_output=True, text=True, timeout=1200)
+
+
+def test_the_script_for_a_gpu_runs_in_all_its_parts_without_one(tmp_path):
+    pytest.importorskip("grain")
+    out = tmp_path / "gpu.json"
+    done = run_python("gpu.py", "--device", "cpu", "--tiny", "--out", str(out))
+    parts = json.loads(out.read_text())["parts"]
+    assert done.returncode == 0, parts
+    checked = {name for name, part in parts.items() if part.get("holds")}
+    assert checked >= {"loss", "run", "ddp", "float16", "muon", "compile", "step ViT-B-32", "step ViT-B-16"}
+    ways = {name.removeprefix("vit, ") for name in parts["curves"]["rows"]}
+    assert ways >= {"float32, adamw", "bfloat16, adamw", "float16, adamw", "float32, muon"}
+    assert [line["figures"] for line in map(json.loads, out.with_suffix(".jsonl").read_text().splitlines())]
+
+
+def test_one_part_for_a_gpu_does_not_take_the_others(tmp_path):
+    code = """if True:
+        import os, pathlib, sys, time
+        import gpu
+        def wrong(setting): raise ValueError("no")
+        gpu.PARTS = {"dies": (lambda _: os._exit(3), 60), "hangs": (lambda _: time.sleep(600), 60),
+                     "raises": (wrong, 60), "does not hold": (lambda _: {"rows": {"a": {"holds": False}}}, 60),
+                     "is good": (lambda _: {}, 60)}
+        gpu.TINY_LIMIT = 5
+        gpu.main()
+        """
+    out = tmp_path / "gpu.json"
+    done = run_python("-c", code, "--device", "cpu", "--tiny", "--out", str(out))
+    parts = json.loads(out.read_text())["parts"]
+    assert {name: part.get("failed") for name, part in parts.items()} == {
+        "dies": "exit code 3",
+        "hangs": "not done after 5 s",
+        "raises": "ValueError: no",
+        "does not hold": None,
+        "is good": None,
+    }
+    assert done.returncode == 1
+    assert "1 of 5 parts are good. dies, hangs, raises, does not hold" in done.stdout
+
+
+def test_without_a_gpu_the_script_for_one_writes_nothing(modules, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", str(tmp_path / "gpu.json")])
+    import gpu
+
+    gpu.main()
+    del sys.modules["gpu"]
+    assert "torch sees no GPU" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())

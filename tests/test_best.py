@@ -1,4 +1,3 @@
-import os
 import signal
 from pathlib import Path
 
@@ -98,7 +97,7 @@ def test_the_best_survives_a_stop_and_a_kill(tiny_recipe, tmp_path):
 
     def disturb(progress: StepReport) -> None:
         if progress.step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         if progress.step == 6:  # after the evaluation, before the next checkpoint
             raise RuntimeError("as if killed")
 

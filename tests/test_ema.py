@@ -1,4 +1,3 @@
-import os
 import signal
 from pathlib import Path
 
@@ -93,7 +92,7 @@ def test_a_run_with_an_average_goes_on_to_the_bit(averaged, tmp_path):
 
     def stop(progress: StepReport) -> None:
         if progress.step == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
 
     train(recipe, tmp_path, evaluators={"set": count_pairs}, on_progress=stop)
     train(recipe, tmp_path, evaluators={"set": count_pairs})

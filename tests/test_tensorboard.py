@@ -1,5 +1,4 @@
 import io
-import os
 import signal
 import sys
 from pathlib import Path
@@ -66,7 +65,7 @@ def test_a_run_that_is_stopped_and_goes_on_shows_its_log(tiny_recipe, tmp_path):
 
     def stop(progress: StepReport) -> None:
         if progress.step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
 
     train(recipe, tmp_path, evaluators={"set": count_pairs}, on_progress=stop)
     train(recipe, tmp_path, evaluators={"set": count_pairs})

@@ -9,6 +9,8 @@ import torch
 
 from conftest import drawing, png
 from diptych.errors import ConfigError, DataError, DiptychError
+from diptych.model import text_tower
+from diptych.model.packing import Packing, packed
 from diptych.pairs.shards import ShardWriter
 from diptych.pairs.sources import Source
 from diptych.train import run as run_module
@@ -172,9 +174,26 @@ def test_blocks_are_compiled_where_the_recipe_says_so(tiny_recipe, tmp_path, mon
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
     plain = losses(tiny_recipe, tmp_path / "plain")
     assert not compiled
-    assert losses(tiny_recipe, tmp_path / "run", compile=True) == plain
+    # Texts are packed in the one and padded in the other.
+    assert losses(tiny_recipe, tmp_path / "run", compile=True) == pytest.approx(plain, abs=1e-4)
     sizes = vit(tiny_recipe).model
     assert len(compiled) == sizes.image.layers + sizes.text.layers  # pyright: ignore[reportOperatorIssue]
+
+
+def test_texts_are_packed_but_where_blocks_are_compiled(tiny_recipe, tmp_path, monkeypatch):
+    found: list[bool] = []
+
+    def watched_packing(tokens: torch.Tensor, ends: torch.Tensor) -> Packing | None:
+        packing = packed(tokens, ends)
+        found.append(packing is not None)
+        return packing
+
+    monkeypatch.setattr(text_tower, "packed", watched_packing)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda _: None)
+    losses(tiny_recipe, tmp_path / "plain")
+    assert len(found) == 6  # a step each, and none for what is evaluated
+    losses(tiny_recipe, tmp_path / "compiled", compile=True)
+    assert len(found) == 6
 
 
 # Starting from a model that is trained.
@@ -256,7 +275,7 @@ def test_a_run_with_a_frozen_tower_goes_on_to_the_same_end(undisturbed, tiny_rec
 
     def stop(progress: StepReport) -> None:
         if progress.step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
 
     assert not train(recipe, tmp_path / "broken", on_progress=stop).finished
     train(recipe, tmp_path / "broken")

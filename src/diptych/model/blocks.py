@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from diptych.config import unknown_name
 from diptych.errors import ConfigError
+from diptych.model.packing import Packing
 
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
 
@@ -122,20 +123,27 @@ class Attention(nn.Module):
         self.in_projection = Linear(width, 3 * width)
         self.out_projection = Linear(width, width)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """[B, L, W] to [B, L, W]; where causal, position i sees positions up to i.
+    def forward(self, x: Tensor, mask: Tensor | None = None, packing: Packing | None = None) -> Tensor:
+        """[B, L, W] to [B, L, W], or [T, W] to [T, W]; where causal, position i sees positions up to i.
 
         Args:
-            x: [B, L, W].
+            x: [B, L, W], or [T, W] with `packing`.
             mask: bool that broadcasts to [B, H, L, L], where not causal: who may be looked at; all when not given.
+            packing: where each text lies in x, where causal.
         """
-        qkv = self.in_projection(x).unflatten(-1, (3, self.heads, -1))  # [B, L, 3, H, W / H]
+        qkv = self.in_projection(x)  # [..., 3 W]
+        x = self._attended(qkv, mask) if packing is None else packing.by_text(qkv, self._attended)
+        return self.out_projection(x)
+
+    def _attended(self, qkv: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[B, L, 3 W] to [B, L, W]."""
+        qkv = qkv.unflatten(-1, (3, self.heads, -1))  # [B, L, 3, H, W / H]
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind()  # [B, H, L, W / H] each
         if mask is None:
             x = attend(query, key, value, is_causal=self.is_causal)
         else:
             x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self.out_projection(x.transpose(1, 2).flatten(2))
+        return x.transpose(1, 2).flatten(2)
 
     def pool(self, probe: Tensor, x: Tensor) -> Tensor:
         """A probe [1, 1, W] asks and the positions [B, L, W] answer: [B, 1, W]."""
@@ -184,9 +192,9 @@ class Block(nn.Module):
         self.ln_mlp = nn.LayerNorm(width, eps=layer_norm_eps)
         self.mlp = MLP(width, mlp_width, activation)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, L, W] to [B, L, W]."""
-        x = x + self.attention(self.ln_attention(x))
+    def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
+        """[B, L, W] to [B, L, W], or [T, W] to [T, W]; see `Attention.forward`."""
+        x = x + self.attention(self.ln_attention(x), packing=packing)
         return x + self.mlp(self.ln_mlp(x))
 
 
@@ -233,13 +241,14 @@ class Stack(nn.Sequential):
             )
         )
 
-    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """[B, L, W] to [B, L, W]."""
-        if not (self.recomputes and torch.is_grad_enabled()):
-            return super().forward(x)
+    def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """[B, L, W] to [B, L, W], or [T, W] to [T, W]; see `Attention.forward`."""
         for block in self:
-            # No block draws at random, so there is no generator's state to keep.
-            x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
+            if self.recomputes and torch.is_grad_enabled():
+                # No block draws at random, so there is no generator's state to keep.
+                x = checkpoint(block, x, packing=packing, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = block(x, packing=packing)
         return x
 
 

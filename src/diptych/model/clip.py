@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from diptych.errors import ConfigError, ShapeError
 from diptych.model.blocks import Block, Stack
+from diptych.model.text_tower import TextTower
 from diptych.model.towers import ImageConfig, TextConfig, blank, check_drawn, check_facts, check_module
 
 INITIAL_TEMPERATURE = 0.07
@@ -286,6 +287,11 @@ class CLIP(nn.Module):
         for module in self.modules():
             if isinstance(module, Stack):
                 module.recomputes = wanted
+
+    def pack_texts(self, wanted: bool) -> None:
+        """Whether a causal text tower leaves out padding in training, where that is faster; see `TextTower.packs`."""
+        if isinstance(self.text, TextTower):
+            self.text.packs = wanted
 
     def freeze_batch_statistics(self) -> None:
         """Put batch norms into eval mode: they then use the statistics that they have."""

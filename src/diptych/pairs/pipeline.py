@@ -7,6 +7,7 @@ grain does the shuffling, mixing, worker threads and prefetching; ours is what h
 import collections
 import functools
 import hashlib
+import itertools
 import logging
 import math
 import sys
@@ -365,6 +366,9 @@ def _collate(drawn: Sequence[_Drawn], *, tokenizer: Tokenizer, cut_tokens: bool)
     pairs = [one.pair for one in drawn if isinstance(one.pair, _Pair)]
     texts = [pair.text for pair in pairs]
     tokens = tokenizer.encode(texts, truncate=True)  # [B, L]
+    # Only these may have been cut: the end token keeps the last place. The others are not tokenised a second time.
+    full = itertools.compress(texts, (tokens[:, -1] == tokenizer.end_token_id).tolist())
+    truncated = tokenizer.count_too_long(list(full))
     if cut_tokens:
         longest = int((tokens == tokenizer.end_token_id).int().argmax(dim=1).max()) + 1 if pairs else 0
         tokens = tokens[:, :longest]
@@ -375,7 +379,7 @@ def _collate(drawn: Sequence[_Drawn], *, tokenizer: Tokenizer, cut_tokens: bool)
         noise=torch.tensor([pair.noise for pair in pairs], dtype=torch.int64),
         keys=[pair.key for pair in pairs],
         bad=collections.Counter(one.pair for one in drawn if isinstance(one.pair, str)),
-        truncated=tokenizer.count_too_long(texts),
+        truncated=truncated,
         teacher_image_features=_stacked([pair.teacher_image for pair in pairs]),
         teacher_text_features=_stacked([pair.teacher_text for pair in pairs]),
         seconds={"read": sum(one.read for one in drawn), "decode": sum(one.decode for one in drawn)},

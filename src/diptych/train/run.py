@@ -153,6 +153,7 @@ class Run:
             self.model.logit_scale.requires_grad_(False)
         self.train_mode()
         self.model.recompute_blocks(settings.activation_checkpointing)
+        self.model.pack_texts(not settings.compile)  # another number of tokens each step would be compiled each step
         if settings.compile:
             for block in self.model.blocks():
                 block.compile()
