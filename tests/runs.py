@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from diptych.data.images import Preprocess
+from diptych.errors import ConfigError
+from diptych.model.clip import CLIP
 from diptych.model.presets import preset
 from diptych.pairs.pipeline import Source
-from diptych.train import trainer
+from diptych.train import run, trainer
 from diptych.train.checkpoint import Checkpoint
 from diptych.train.log import read_log
 from diptych.train.recipe import TrainRecipe, read_recipe
@@ -90,9 +92,13 @@ def learn(path: Path, out: Path, is_double: bool, stop_after: int = 0) -> dict[s
     if is_double:
         torch.set_default_dtype(torch.float64)
         normalise = Preprocess.normalise
-        patch.setattr(Preprocess, "normalise", lambda self, images: normalise(self, images).double())
+        patch.setattr(
+            Preprocess, "normalise", lambda self, images: normalise(self, images).to(torch.get_default_dtype())
+        )
         patch.setattr(Checkpoint, "save", lambda *_, **__: None)  # a bundle is float32
         patch.setattr(Bundle, "save", lambda *_: None)
+        patch.setattr(CLIP, "float", CLIP.double)  # what a run starts from, and is checked in float32
+        patch.setattr(run, "load", _in_single(run.load))
     read = trainer.batches
 
     def listening(*args: Any, **options: Any) -> Any:
@@ -114,6 +120,35 @@ def learn(path: Path, out: Path, is_double: bool, stop_after: int = 0) -> dict[s
     finally:
         patch.undo()
         torch.set_default_dtype(torch.float32)
+
+
+def _in_single(load: Callable[..., Bundle]) -> Callable[..., Bundle]:
+    def loaded(*args: Any, **options: Any) -> Bundle:
+        torch.set_default_dtype(torch.float32)
+        try:
+            return load(*args, **options)
+        finally:
+            torch.set_default_dtype(torch.float64)
+
+    return loaded
+
+
+def learn_all(jobs: Sequence[tuple[Path, Path, int]], is_double: bool) -> list[str]:
+    """Several runs one after the other in the same processes; "" for each that ended, else what was said.
+
+    Args:
+        jobs: recipe, folder of the run, and a free port each.
+        is_double: whether all is float64.
+    """
+    said = []
+    for recipe, out, port in jobs:
+        os.environ["MASTER_PORT"] = str(port)
+        try:
+            learn(recipe, out, is_double)
+            said.append("")
+        except ConfigError as error:
+            said.append(str(error))
+    return said
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
