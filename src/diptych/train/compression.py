@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import GradBucket  # pyright: ignore[reportPrivateImportUsage]
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook, fp16_compress_hook
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
@@ -31,7 +32,9 @@ class PowerSGD:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._names = {p: name for name, p in model.named_parameters() if p.requires_grad and _pays(p)}
+        self._names: dict[Tensor, str] = {
+            p: name for name, p in model.named_parameters() if p.requires_grad and _pays(p)
+        }
         self._errors = {name: torch.zeros_like(_matrix(p)) for p, name in self._names.items()}
         # By its name, not by chance: the same in all processes.
         self._factors = {name: _random(name, _matrix(p)) for p, name in self._names.items()}
@@ -53,7 +56,7 @@ class PowerSGD:
             dist.all_reduce(error)
             error.div_(dist.get_world_size())
 
-    def hook(self, _: object, bucket: dist.GradBucket) -> Future[Tensor]:
+    def hook(self, _: object, bucket: GradBucket) -> Future[Tensor]:
         """What DDP calls with some of the gradients; gives their average.
 
         They come in their parameters' shapes and memory order without its strides: of a filter in channels_last memory
@@ -90,8 +93,8 @@ def compress(module: DistributedDataParallel, compression: Compression, power: P
     elif compression != "none":
         hook = {"float16": fp16_compress_hook, "bfloat16": bf16_compress_hook}[compression]
 
-        def shorten(_: object, bucket: dist.GradBucket) -> Future[Tensor]:
-            return hook(None, bucket)
+        def shorten(_: object, bucket: GradBucket) -> Future[Tensor]:
+            return hook(dist.group.WORLD, bucket)  # pyright: ignore[reportArgumentType]
 
         # By another name: torch refuses its own for bfloat16 without NCCL, though gloo sums it as well.
         module.register_comm_hook(None, shorten)

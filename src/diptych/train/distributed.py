@@ -150,7 +150,7 @@ class Ranks:
 
     def second_line(self) -> dist.ProcessGroup | None:
         """A way to talk beside this one, from other threads; None for a process by itself."""
-        return dist.new_group(backend="gloo") if self.count > 1 else None
+        return cast("dist.ProcessGroup", dist.new_group(backend="gloo")) if self.count > 1 else None
 
     def _exchange(self, value: Tensor) -> contextlib.AbstractContextManager[None]:
         return self.laps.section("communication") if value.device.type == "cpu" else contextlib.nullcontext()
@@ -215,11 +215,12 @@ class Spread(nn.Module):
         super().__init__()
         self._ranks = ranks
         self._numbers = [p for p in model.parameters() if p.ndim == 0 and p.requires_grad]
-        self._model = model
         self.power: PowerSGD | None = None  # what of gradients it left out, where it compresses them
         self._module: nn.Module = model
+        self._stop_sharing: Callable[[], None] = lambda: None
         if ranks.count > 1:
             share_batch_statistics(model, ranks.rows)
+            self._stop_sharing = lambda: share_batch_statistics(model, None)
         if ranks.count > 1 and parallel == "fsdp":
             model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]  # fully_shard takes no other
             mesh = init_device_mesh(ranks.device.type, (ranks.count,))
@@ -250,8 +251,8 @@ class Spread(nn.Module):
         torch's reducer would hold the connections beyond their end, and would then end them with Python's lock in its
         hand, which their threads may wait for: a deadlock, seen in one of six runs of four processes.
         """
-        share_batch_statistics(self._model, None)
-        self._model = self._module = nn.Identity()
+        self._stop_sharing()
+        self._module = nn.Identity()
 
     @contextlib.contextmanager
     def averaging(self, wanted: bool) -> Iterator[None]:

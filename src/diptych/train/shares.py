@@ -14,9 +14,12 @@ from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter, Metadata
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.tensor import DTensor
 
 from diptych.errors import WeightsError
@@ -72,7 +75,7 @@ def start_writing(
         Done when all processes have written.
     """
     part = own_part(tensors, ranks)
-    return cast("Future[Any]", dcp.async_save(part, storage_writer=writer, process_group=group))
+    return cast("Future[Any]", async_save(part, storage_writer=writer, process_group=group))
 
 
 def own_part(tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
@@ -108,7 +111,7 @@ def read_shares(folder: Path, into: Mapping[str, Tensor], *, optional: tuple[str
             raise WeightsError(f"{folder} must hold {name} {list(value.shape)}. Is it of another model?")
     with _sentence_for_damage(folder), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that there is one process
-        dcp.load(dict(into), storage_reader=_SafeReader(folder))
+        load(dict(into), storage_reader=_SafeReader(folder))
 
 
 def stored_tensors(folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
@@ -118,7 +121,7 @@ def stored_tensors(folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
         WeightsError: see `read_shares`.
     """
     with _sentence_for_damage(folder):
-        facts: Mapping[str, Any] = _SafeReader(folder).read_metadata().state_dict_metadata
+        facts = cast("Mapping[str, Any]", _SafeReader(folder).read_metadata().state_dict_metadata)
         return {name: (one.size, one.properties.dtype) for name, one in facts.items()}
 
 
@@ -126,7 +129,7 @@ def stored_tensors(folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
 def _sentence_for_damage(folder: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, AttributeError, EOFError, dcp.CheckpointException, pickle.UnpicklingError) as error:
+    except (OSError, ValueError, AttributeError, EOFError, CheckpointException, pickle.UnpicklingError) as error:
         raise WeightsError(f"{folder} must be a whole checkpoint's shares, and cannot be read: {error}") from error
 
 
@@ -135,7 +138,7 @@ class _SafeReader(FileSystemReader):
 
     def read_metadata(self, *_: Any, **__: Any) -> Metadata:
         metadata = _Unpickler(io.BytesIO((Path(self.path) / _INDEX).read_bytes())).load()
-        metadata.storage_meta = dcp.metadata.StorageMeta()
+        metadata.storage_meta = StorageMeta()
         return metadata
 
 
