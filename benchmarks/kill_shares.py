@@ -66,7 +66,7 @@ def live(recipe: Path, out: Path, moments: random.Random) -> bool:
     before = [path.name for path in list_checkpoints(out / "checkpoints")]
     processes = start(recipe, out)
     try:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 900  # on a machine that others use as well
         while [path.name for path in list_checkpoints(out / "checkpoints")] == before:
             assert time.monotonic() < end, "no checkpoint came"
             assert all(process.poll() is None for process in processes), "a process ended by itself"
