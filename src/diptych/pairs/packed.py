@@ -53,14 +53,17 @@ class PackedSamples(Sequence[TarSample]):
     def nbytes(self) -> int:
         """Of memory, but for the endings."""
         arrays = (self._key_ends, self._shape_of, self._span_ends, self._spans)
-        return len(self._keys) + sum(array.nbytes for array in arrays)
+        return len(self._keys) + sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
 
 
-def _ends(lengths: Sequence[int]) -> np.ndarray:
+def _ends(lengths: Sequence[int]) -> np.ndarray | range:
+    """Where each of several ends, one behind the other; a range where all are as long, as keys and parts often are."""
+    if lengths and lengths[0] and len(set(lengths)) == 1:
+        return range(lengths[0], lengths[0] * len(lengths) + 1, lengths[0])
     return np.cumsum(lengths, dtype=_smallest(sum(lengths)))
 
 
-def _start(ends: np.ndarray, number: int) -> int:
+def _start(ends: np.ndarray | range, number: int) -> int:
     return int(ends[number - 1]) if number else 0
 
 

@@ -1,7 +1,6 @@
 """Gradients that travel between processes in fewer bytes, as hooks of torch's DDP."""
 
 import zlib
-from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -43,12 +42,6 @@ class PowerSGD:
         """PARAMETER.compression_error and PARAMETER.compression_factor, which each step changes."""
         kept = ((ERROR, self._errors), (FACTOR, self._factors))
         return {f"{name}.{what}": value for what, values in kept for name, value in values.items()}
-
-    def restore(self, saved: Mapping[str, Tensor]) -> None:
-        """Take what `tensors` gave; what is missing, or of another size, begins anew."""
-        for name, value in self.tensors().items():
-            if name in saved and saved[name].shape == value.shape:
-                value.copy_(saved[name])
 
     def share_errors(self) -> None:
         """Let each process keep the mean of all errors, as a run that goes on has it. To be called by all."""
