@@ -20,7 +20,7 @@ _SECONDS = 900  # a process of a test takes a few; other tests may have the core
 def start_ranks(work: Callable[..., Any], count: int, *args: Any) -> tuple[list[Any], Any]:
     """Start processes as torchrun would; what they return comes by the queue."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["diptych.train.trainer", "torch._dynamo", "grain"])
+    context.set_forkserver_preload(["diptych.train.trainer", "torch._dynamo", "grain", "rank_table"])
     port = free_port()
     queue = context.Queue()
     processes = [context.Process(target=_be_rank, args=(rank, count, port, queue, work, args)) for rank in range(count)]
