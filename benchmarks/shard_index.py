@@ -9,6 +9,7 @@ is what the process has more than before, as the system counts it. Writes result
 
 import argparse
 import datetime
+import gc
 import random
 import time
 from pathlib import Path
@@ -28,11 +29,11 @@ def scanned(first: int, chance: np.random.Generator) -> list[TarSample]:
     """What a scan of one shard tells."""
     sizes = np.stack([chance.integers(low, high, SHARD) for low, high in ((5_000, 45_000), (20, 200), (300, 900))], 1)
     padded = BLOCK + (sizes + BLOCK - 1) // BLOCK * BLOCK
-    offsets = (padded.cumsum().reshape(padded.shape) - padded + BLOCK).tolist()
-    endings = ("jpg", "txt", "json")
+    offsets = padded.cumsum().reshape(padded.shape) - padded + BLOCK
+    jpg, txt, json = (zip(offsets[:, part].tolist(), sizes[:, part].tolist(), strict=True) for part in range(3))
     return [
-        TarSample(f"{first + number:09d}", dict(zip(endings, zip(where, size, strict=True), strict=True)))
-        for number, (where, size) in enumerate(zip(offsets, sizes.tolist(), strict=True))
+        TarSample(f"{number:09d}", {"jpg": picture, "txt": caption, "json": about})
+        for number, picture, caption, about in zip(range(first, first + SHARD), jpg, txt, json, strict=True)
     ]
 
 
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=20_000_000)
     samples = parser.parse_args().samples
     chance = np.random.default_rng(SEED)
+    gc.disable()  # it would look through all objects again and again, and there are no circles
     PackedSamples(scanned(0, chance))  # what the first time alone takes
     before, seconds = resident(), 0.0
     shards: list[PackedSamples] = []
