@@ -214,13 +214,13 @@ class Table:
 
 
 def cell(outcomes: Mapping[Combination, Outcome], **wanted: str) -> str:
-    """The one word for all outcomes of some combinations, or all words that there are."""
+    """The one word for all of some combinations, or all words that there are."""
     words = {
-        outcome.word(one)
-        for one, outcome in outcomes.items()
+        outcomes[one].word(one) if one in outcomes else "not tried"
+        for one in all_combinations()
         if all(getattr(one, name) == value for name, value in wanted.items())
     }
-    return " and ".join(sorted(words)) or "not tried"
+    return " and ".join(sorted(words))
 
 
 def tables(outcomes: Mapping[Combination, Outcome]) -> str:
