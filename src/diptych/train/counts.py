@@ -11,7 +11,7 @@ from diptych.train.laps import Laps
 _JUDGED_AS = 1000
 
 
-class Counts:
+class RunCounts:
     """What a run counted.
 
     Args:

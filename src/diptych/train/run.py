@@ -26,7 +26,7 @@ from diptych.train.checkpoint import (
     restore_optimizer,
 )
 from diptych.train.compression import ERROR, FACTOR
-from diptych.train.counts import Counts
+from diptych.train.counts import RunCounts
 from diptych.train.distributed import Ranks, Spread, whole
 from diptych.train.ema import Average
 from diptych.train.frozen import FrozenFeatures
@@ -111,7 +111,7 @@ class Run:
         self.step = saved.step if saved else 0  # updates done
         self.metrics: Mapping[str, float] = saved.metrics if saved else {}
         self.reference: Mapping[str, float] = saved.reference if saved else {}
-        self.counts = Counts(saved.counts if saved else {}, ranks.laps)
+        self.counts = RunCounts(saved.counts if saved else {}, ranks.laps)
         self.device = ranks.device
         # From the checkpoint: a second measurement may come to another type, and to other weights.
         self.precision = saved.precision if saved else ranks.share(lambda: _precision(recipe, self.device))
