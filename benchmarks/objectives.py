@@ -13,11 +13,13 @@ most, by seeds of one number, their geometric mean and its 95 % interval by Stud
 what chance does, nothing is said. Scale counts: CLIP's 3 and 4 times were found with 63 M parameters of text tower and
 400 M pairs.
 
-Writes results/objectives.json, a line of its history, and objectives.svg beside it.
+A run that is done is not done again. Writes results/objectives.json, a line of its history, and objectives.svg beside
+it.
 """
 
 import argparse
 import itertools
+import json
 import math
 import statistics
 import tempfile
@@ -31,6 +33,7 @@ from diptych.config import from_dict
 from diptych.data.embedded import data_path
 from diptych.eval.head_accuracy import head_accuracy
 from diptych.eval.measure import evaluate_zero_shot
+from diptych.files import write_json
 from diptych.measures.binomial import clopper_pearson
 from diptych.runtime import hardware
 from diptych.sets.open import read_labelled
@@ -122,6 +125,15 @@ def run(way: str, seed: int, options: argparse.Namespace) -> list[dict[str, floa
     return points
 
 
+def _kept(way: str, seed: int, options: argparse.Namespace) -> list[dict[str, float]]:
+    """One training, or what an earlier one of the same sizes came to."""
+    path = options.work / f"{way}, {options.pairs} pairs of {options.batch}, seed {seed}.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, run(way, seed, options))
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def reached(points: Sequence[Mapping[str, float]], accuracy: float, unit: str) -> float:
     """At how many pairs, or seconds, a curve first passes an accuracy."""
     for before, after in itertools.pairwise(points):
@@ -182,19 +194,21 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=10, help="measurements on the way")
     parser.add_argument("--scored", type=int, default=200, help="pictures that a captioner is measured on")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--work", type=Path, default=Path("runs/objectives"), help="keeps runs that are done")
     parser.add_argument("--out", type=Path, default=history.RESULTS / "objectives.json")
     options = parser.parse_args()
     curves: dict[str, list[list[dict[str, float]]]] = {}
     for seed in range(options.seeds):  # one seed of each first, so that what else the machine does falls on all
         for way in options.ways:
-            curves.setdefault(way, []).append(run(way, seed, options))
+            curves.setdefault(way, []).append(_kept(way, seed, options))
             last = curves[way][-1][-1]
             print(f"{way}, seed {seed}: {last['top1']:.2%} at {last['pairs']:,} pairs, {last['cpu_seconds']:.0f} CPU s")
     classes = len(read_labelled(data_path(HELD_OUT)).classnames)
     chance = clopper_pearson(round(options.scored / classes), options.scored).high  # of the coarsest measurement
     result = {
         "hardware": hardware(),
-        "conditions": {name: value for name, value in vars(options).items() if name != "out"} | {"held_out": HELD_OUT},
+        "conditions": {name: value for name, value in vars(options).items() if name not in ("out", "work")}
+        | {"held_out": HELD_OUT},
         "curves": [
             {"way": way, "seed": seed, "points": points}
             for way, runs in curves.items()

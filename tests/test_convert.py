@@ -14,6 +14,7 @@ from diptych.errors import ConfigError, DataError, WeightsError
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.presets import preset
+from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.model.text_tower import TextTowerConfig
 from diptych.runtime import generator
@@ -210,6 +211,7 @@ def test_tensors_of_an_open_clip_folder_have_their_names(folder):
 SIGLIP_IMAGE = SigLIPImageTowerConfig(image_size=32, patch_size=8, width=24, layers=1, heads=2)
 SIGLIP_TEXT = SigLIPTextTowerConfig(context_length=16, vocab_size=600, width=64, layers=1, heads=2)
 SIGLIP = CLIPConfig(embed_dim=24, head="sigmoid", image=SIGLIP_IMAGE, text=SIGLIP_TEXT)
+THREE_STAGES = dataclasses.replace(RESNET, image=ResNetTowerConfig(image_size=32, width=8, layers=(1, 1, 1), heads=2))
 
 
 @pytest.mark.parametrize(
@@ -220,6 +222,8 @@ SIGLIP = CLIPConfig(embed_dim=24, head="sigmoid", image=SIGLIP_IMAGE, text=SIGLI
         (dataclasses.replace(VIT, image=SIGLIP_IMAGE), "huggingface", "transformers has no class for"),
         (SIGLIP, "open_clip", "Save a SigLIP model as huggingface"),
         (SIGLIP, "openai", r"CLIP's towers and a softmax head, and no other\. Got siglip and siglip"),
+        (THREE_STAGES, "open_clip", "Got resnet of 3 stages and clip"),
+        (THREE_STAGES, "openai", r"no other\. Got resnet of 3 stages"),
         (dataclasses.replace(VIT, head="sigmoid"), "openai", "a softmax head, and no other"),
         (dataclasses.replace(VIT, image=SIGLIP_IMAGE), "openai", "CLIP's towers and a softmax head, and no other"),
         (with_activation(VIT, "gelu"), "openai", r"Got activation=gelu, activation=gelu: use the format open_clip"),

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from diptych.curate.detectors import boxes_in, detector_of
-from diptych.errors import ConfigError, DataError
+from diptych.curate.detectors import boxes_in
+from diptych.errors import DataError
 
 PICTURE = np.zeros((20, 30, 3), np.uint8)
 
@@ -39,17 +39,3 @@ def test_a_detector_may_draw_on_what_it_is_handed():
 
     boxes_in(PICTURE, draws, 0)
     assert PICTURE.max() == 0
-
-
-def test_a_detector_is_named_by_module_and_function(tmp_path, monkeypatch):
-    (tmp_path / "my_own_detector.py").write_text("def faces(pixels):\n    return [[0, 0, 2, 2, 1]]\nnumber = 3\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    assert boxes_in(PICTURE, detector_of("my_own_detector:faces"), 0.5).tolist() == [[0, 0, 2, 2]]
-    for name, message in (
-        ("my_own_detector", 'named as "module:function"'),
-        ("my_own_detector:none", "must be a function of the module my_own_detector"),
-        ("my_own_detector:number", "must be a function. Got int"),
-        ("no_such_module_here:f", "cannot be imported: No module named"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            detector_of(name)

@@ -99,7 +99,7 @@ def test_settings_are_dotted_and_none_is_empty(laid_out, tiny_recipe):
     assert conditions["train.learning_rate"] == "0.002"
     assert conditions["data.sources[0].path"] == tiny_recipe.data.sources[0].path
     assert (conditions["start_from"], conditions["train.freeze"]) == ("-", "-")
-    assert conditions["train.tensorboard"] == "false"
+    assert conditions["train.compile"] == "false"
     assert conditions["data.sources[0].caption_columns"] == "caption"
     assert all(conditions.values())
 

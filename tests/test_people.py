@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from conftest import png
-from diptych.curate.detectors import detector_of
 from diptych.curate.people import People, blurred
 from diptych.errors import ConfigError
 from diptych.rows.stage import Whole, WithPictures
@@ -30,7 +29,6 @@ def red_squares(pixels):
 def detector(tmp_path, monkeypatch):
     (tmp_path / "users_detector.py").write_text(DETECTOR)
     monkeypatch.syspath_prepend(tmp_path)
-    detector_of.cache_clear()
     return "users_detector:red_squares"
 
 

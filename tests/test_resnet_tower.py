@@ -144,14 +144,27 @@ def test_channels_last_reaches_the_attention_pool_without_a_copy(tower):
     assert all(orders)
 
 
+@pytest.mark.parametrize("stages", [1, 2, 3])
+def test_each_stage_after_the_first_halves_the_grid_and_doubles_the_channels(stages):
+    config = dataclasses.replace(CONFIG, layers=(1,) * stages)
+    tower = config.build(8)
+    tower.reset_parameters(generator(0))
+    tokens, feature = tower.tokens_and_feature(torch.randn(2, 3, 64, 64, generator=generator(1)))
+    side = 64 // 2 ** (stages + 1)
+    assert config.patches == side**2
+    assert tokens.shape == (2, side**2, 16 * 2 ** (stages - 1))
+    assert feature.shape == (2, 8)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"image_size": 48}, r"image\.image_size must be a multiple of 32 for a ResNet\. Got 48"),
-        ({"heads": 3}, r"image\.heads must divide 32 \* image\.width\. Got heads=3, width=4"),
+        ({"image_size": 48}, r"image\.image_size must be a multiple of 32 for a ResNet of 4 stages\. Got 48"),
+        ({"heads": 3}, r"image\.heads must divide the final width, 32 \* image\.width\. Got heads=3, width=4"),
         ({"width": 5}, r"image\.width must be even"),
-        ({"layers": (3, 4, 6)}, r"image\.layers must be four numbers of at least 1\. Got \[3, 4, 6\]"),
-        ({"layers": (3, 4, 6, 0)}, r"image\.layers must be four numbers of at least 1"),
+        ({"layers": ()}, r"image\.layers must be numbers of at least 1, one a stage\. Got \[\]"),
+        ({"layers": (3, 4, 6, 0)}, r"image\.layers must be numbers of at least 1"),
+        ({"layers": (1, 1, 1, 1, 1), "image_size": 32}, r"must be a multiple of 64 for a ResNet of 5 stages\. Got 32"),
     ],
 )
 def test_impossible_sizes_are_refused(wrong, message):

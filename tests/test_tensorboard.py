@@ -62,7 +62,7 @@ def test_who_goes_back_further_or_starts_over_leaves_nothing_of_what_came_after(
 
 
 def test_a_run_that_is_stopped_and_goes_on_shows_its_log(tiny_recipe, tmp_path):
-    recipe = change(tiny_recipe, tensorboard=True, evaluate_every=3)
+    recipe = change(tiny_recipe, trackers=("tensorboard",), evaluate_every=3)
 
     def stop(progress: StepReport) -> None:
         if progress.step == 3:
@@ -85,17 +85,17 @@ def test_it_may_be_asked_for_on_the_way(tiny_recipe, tmp_path):
 
     with pytest.raises(RuntimeError, match="as if killed"):
         train(tiny_recipe, tmp_path, on_progress=fail)
-    train(change(tiny_recipe, tensorboard=True), tmp_path)
+    train(change(tiny_recipe, trackers=("tensorboard",)), tmp_path)
     assert [step for step, _ in points(tmp_path)["loss"]] == [3, 4, 5, 6, 7, 8]
 
 
 def test_without_the_extra_a_run_does_not_begin(tiny_recipe, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto", None)
     sentence = (
-        r"train\.tensorboard needs an extra: pip install 'diptych\[tensorboard\]'\. log\.jsonl is written without"
+        r"the tracker tensorboard needs an extra: pip install 'diptych\[tensorboard\]'\. log\.jsonl is written without"
     )
     with pytest.raises(MissingExtraError, match=sentence):
-        train(change(tiny_recipe, tensorboard=True), tmp_path / "run")
+        train(change(tiny_recipe, trackers=("tensorboard",)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

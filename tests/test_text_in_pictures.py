@@ -9,7 +9,6 @@ from PIL import Image, ImageDraw
 
 from conftest import png
 from diptych.curate import text_in_pictures
-from diptych.curate.detectors import detector_of
 from diptych.curate.text_in_pictures import TextInPictures, area_of, masked
 from diptych.errors import ConfigError, MissingExtraError
 from diptych.rows.stage import Whole, WithPictures
@@ -31,7 +30,6 @@ def stage(tmp_path, monkeypatch, tiny_bundle):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(text_in_pictures, "model_of", lambda name: tiny_bundle)
     monkeypatch.setattr(text_in_pictures, "BATCH", 2)
-    detector_of.cache_clear()
     return lambda **options: TextInPictures(detector="text_detector:black", **options)
 
 

@@ -7,6 +7,7 @@ with the nearest name, types are checked, and what is printed is complete: every
 import dataclasses
 import difflib
 import json
+import sys
 import tomllib
 import types
 import typing
@@ -24,7 +25,9 @@ def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str = "") -> T:
 
     Args:
         cls: a dataclass; nested dataclasses are nested tables. In a union of several, the table's `kind` key chooses
-            the one whose `kind` field has that default; without the key it is the first.
+            the one whose `kind` field has that default; without the key it is the first. A `kind` of "module:name" is
+            a dataclass of somebody else's, whose module is imported already: nothing is imported here, as the data may
+            be a stranger's.
         data: plain data, as `tomllib` or `json` return it.
         where: dotted prefix for messages, e.g. "train".
 
@@ -129,11 +132,13 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where} must be a table. Got {value!r}.")
-        return from_dict(hint, value, where=where)
+        own = "kind" in hint.__dataclass_fields__  # where it is an option like any other
+        return from_dict(hint if own else _imported_class(value, where) or hint, value, where=where)
     if origin in (typing.Union, types.UnionType):
         classes = [choice for choice in typing.get_args(hint) if dataclasses.is_dataclass(choice)]
         if len(classes) > 1 and isinstance(value, Mapping):
-            return from_dict(_class_of_kind(classes, value, where), value, where=where)
+            cls = _imported_class(value, where) or _class_of_kind(classes, value, where)
+            return from_dict(cls, value, where=where)
         for choice in typing.get_args(hint):
             if choice is type(None) and value is None:
                 return None
@@ -163,6 +168,26 @@ def _class_of_kind(classes: Sequence[Any], table: Mapping[str, Any], where: str)
         options = ", ".join(repr(k) for k in by_kind)
         raise ConfigError(f"{_join(where, 'kind')} must be one of {options}. Got {kind!r}.")
     return by_kind[kind]
+
+
+def _imported_class(table: Mapping[str, Any], where: str) -> Any:
+    """The class of somebody else's that a table names as its kind; None where it names none."""
+    kind, option = table.get("kind"), _join(where, "kind")
+    if not isinstance(kind, str) or ":" not in kind:
+        return None
+    module, _, name = kind.partition(":")
+    if module not in sys.modules:
+        raise ConfigError(
+            f"{option} names code that is not diptych's, {kind}, and reading a file imports none. If you trust it, "
+            f"import {module} first; for a command, set DIPTYCH_ALLOW_CODE={module} in its environment."
+        )
+    cls: Any = getattr(sys.modules[module], name, None)
+    # What is imported anyway, such as os, must not be had by its name: a class of ours tells that it is meant.
+    is_config = isinstance(cls, type) and dataclasses.is_dataclass(cls)
+    fields = {field.name: field.default for field in dataclasses.fields(cls)} if is_config else {}
+    if fields.get("kind") != kind:
+        raise ConfigError(f'{option} names {kind}, which must be a dataclass with `kind: str = "{kind}"`.')
+    return cls
 
 
 def _fits(hint: Any, value: Any) -> bool:

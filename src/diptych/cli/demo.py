@@ -51,7 +51,7 @@ def demo(
     evaluators = zero_shot_evaluators(whole)
     recipe = _within(minutes, whole, out, evaluators)
     with TrainingView(recipe) as view:
-        result = train(recipe, out, evaluators=evaluators, on_progress=view)
+        result = train(recipe, out, evaluators=evaluators, on_progress=view, on_note=complain)
     if not result.finished:
         print(
             f"stopped and saved at step {result.step:,} of {recipe.train.steps:,}; the same command goes on from there"

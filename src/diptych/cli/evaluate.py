@@ -10,7 +10,11 @@ from diptych.cli.options import AS_USUAL, BY_THE_RULE, ModelOptions, PromptOptio
 from diptych.data.embedded import HELD_OUT, data_path
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from diptych.eval.features import ModelFeatures
     from diptych.eval.result import Result
+    from diptych.eval.suite import Asked
     from diptych.eval.tasks import Prompts
 
 evaluate = App(name="evaluate", help="Measure a model on labelled pictures.")
@@ -31,6 +35,7 @@ def zero_shot(
     split: str | None = None,
     prompts: PromptOptions = BY_THE_RULE,
     out: Path | None = None,
+    follow: Path | None = None,
     options: ModelOptions = AS_USUAL,
 ) -> None:
     """Measure what a model makes of pictures that it was not trained for, by words alone (CLIP, section 3.1).
@@ -48,13 +53,26 @@ def zero_shot(
         Its subfolder. By default that of the task, else test, else val.
     out
         A JSON file for the result with its conditions, or a folder, where it is called as in a suite.
+    follow
+        Folder of a run: each of its checkpoints is measured as it comes, into a folder of its own below OUT, until the
+        run has ended. Those that are measured already are kept.
     """
     templates = prompts.read()
 
     from diptych.eval.find_sets import one_set
-    from diptych.eval.suite import measure_one
+    from diptych.eval.result_file import result_at
+    from diptych.eval.suite import file_name, measure_one
 
     one = one_set(data_path(data), "zero-shot", split=split)
+    if follow:
+        from diptych.cli.following import follow_run
+
+        def measure(features: "ModelFeatures", folder: Path, asked: "Asked") -> "Iterator[Result]":
+            if not result_at(folder / file_name(one, "zero-shot")):
+                yield measure_one(lambda: features, one, "zero-shot", asked, folder)
+
+        follow_run(follow, out, options, options.asked(templates), measure)
+        return
     print_result(measure_one(options.features, one, "zero-shot", options.asked(templates), out))
 
 

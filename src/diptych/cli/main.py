@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, Unknown
 from diptych.cli.console import complain
 from diptych.config import unknown_name
 from diptych.errors import DiptychError
+from diptych.outside import import_module
 from diptych.version import __version__
 
 # Arguments of Python in the library's sentences: NAME=, NAME='value', NAME=True.
@@ -52,6 +53,7 @@ app.command("diptych.cli.models:models", name="models")
 app.command("diptych.cli.plan:plan")
 app.command("diptych.cli.search:search")
 app.command("diptych.cli.serve:serve")
+app.command("diptych.cli.sweep:sweep")
 app.command("diptych.cli.train:train")
 app.command("diptych.cli.watch:watch")
 
@@ -90,6 +92,7 @@ def _run(words: list[str]) -> int:
     if not words or words[0].startswith("-"):
         app.resolved_commands()  # the list of commands shows the first line of each
     try:
+        _import_allowed()
         app(_dash_is_no_option(words), exit_on_error=False, print_error=False, result_action="return_none")
     except CycloptsError as error:
         complain(_sentence(error))
@@ -105,6 +108,12 @@ def _run(words: list[str]) -> int:
     else:
         return 0
     return _USER_ERROR
+
+
+def _import_allowed() -> None:
+    """Import what the user allows by DIPTYCH_ALLOW_CODE, so that models may name towers of it."""
+    for module in filter(None, re.split(r"[,\s]+", os.environ.get("DIPTYCH_ALLOW_CODE", ""))):
+        import_module(module, "DIPTYCH_ALLOW_CODE")
 
 
 class _Aloud(logging.Handler):

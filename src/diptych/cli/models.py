@@ -129,6 +129,7 @@ def show(
     *,
     told: ToldOptions = BY_THE_FILES,
     json_: bool = False,
+    recipe: bool = False,
 ) -> None:
     """Tell what the files of a model hold, without building it.
 
@@ -138,7 +139,16 @@ def show(
         A name from `diptych models`, hf:org/name, a folder, or a file of weights.
     json_
         Print JSON.
+    recipe
+        Print a recipe for `diptych train` that fine-tunes the model on pairs in the folder "pairs" beside the recipe.
     """
+    if recipe:
+        from diptych.config import to_toml
+        from diptych.train.recipe import recipe_of
+        from diptych.train.start import fine_tuning
+
+        print(to_toml(recipe_of(fine_tuning(model))), end="")
+        return
     from diptych.weights.registry import model_info
 
     info = model_info(model, **told.told())

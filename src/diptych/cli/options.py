@@ -54,10 +54,17 @@ class ModelOptions:
     batch_size: PositiveInt = 64
     truncate: bool = False
 
-    def features(self, *, cache: Path | None = None, on_progress: "OnPictures | None" = None) -> "ModelFeatures":
+    def features(
+        self,
+        *,
+        bundle: "Bundle | None" = None,
+        cache: Path | None = None,
+        on_progress: "OnPictures | None" = None,
+    ) -> "ModelFeatures":
         """The model, loaded.
 
         Args:
+            bundle: in place of the model that is asked for.
             cache: where features go when no other folder is asked for.
             on_progress: is called after each batch of pictures.
         """
@@ -65,7 +72,7 @@ class ModelOptions:
         from diptych.weights.registry import load
 
         return ModelFeatures(
-            load(self.model),
+            bundle or load(self.model),
             cache=self.cache or cache,
             precision=self.precision,
             batch_size=self.batch_size,

@@ -109,6 +109,8 @@ def _print_memory(cost: "Plan") -> None:
         header=("memory of a device", ""),
         numbers=(1,),
     )
+    for note in cost.notes:
+        print(note)
     print("it fits\n" if cost.fits else f"it does not fit: {cost.advice}\n")
 
 

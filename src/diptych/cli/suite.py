@@ -9,10 +9,21 @@ from diptych.cli.options import AS_USUAL, ModelOptions
 from diptych.errors import DataError
 
 if TYPE_CHECKING:
-    from diptych.eval.suite import Measured
+    from collections.abc import Iterator
+
+    from diptych.eval.features import ModelFeatures
+    from diptych.eval.result import Result
+    from diptych.eval.suite import Asked, Measured
 
 
-def suite(*, data: Path, out: Path, tasks: list[str] | None = None, options: ModelOptions = AS_USUAL) -> None:
+def suite(
+    *,
+    data: Path,
+    out: Path,
+    tasks: list[str] | None = None,
+    follow: Path | None = None,
+    options: ModelOptions = AS_USUAL,
+) -> None:
     """Measure a model on every data set in a folder: words alone, a linear probe, retrieval both ways.
 
     Each result is a file of its own as soon as it is there. The same command goes on where it was stopped, and keeps
@@ -27,6 +38,9 @@ def suite(*, data: Path, out: Path, tasks: list[str] | None = None, options: Mod
         A folder for the result files, SET.MEASUREMENT.json.
     tasks
         Names of tasks or data sets; may be given several times. By default all.
+    follow
+        Folder of a run: each of its checkpoints is measured as it comes, into a folder of its own below OUT, until the
+        run has ended.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -36,6 +50,18 @@ def suite(*, data: Path, out: Path, tasks: list[str] | None = None, options: Mod
     from diptych.eval.suite import run_suite
 
     sets = find_sets(data, tasks or [ALL])
+    if follow:
+        from diptych.cli.following import follow_run
+
+        def measure(features: "ModelFeatures", folder: Path, asked: "Asked") -> "Iterator[Result]":
+            for one in run_suite(features, sets, folder, asked):
+                if one.result:
+                    yield one.result
+                else:
+                    complain(f"{one.title}: {one.error}")
+
+        follow_run(follow, out, options, options.asked(), measure)
+        return
     console = Console(stderr=True)
     measured: list[Measured] = []
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -40,19 +40,25 @@ def watch(
     Parameters
     ----------
     runs
-        Folders of `diptych train`, e.g. runs/mine. Several stand side by side.
+        Folders of `diptych train`, e.g. runs/mine. Several stand side by side. Or one of `diptych sweep`, whose runs
+        become a table.
     once
         Show how things stand, and leave.
     every
         Seconds between two looks.
     report
-        Write a page of one run, which needs no network, and leave: numbers, curves, settings, bad samples, time.
+        Write a page of one run or sweep, which needs no network, and leave: numbers, curves, settings, bad samples,
+        time.
     """
     from diptych.errors import ConfigError
+    from diptych.train.sweep import RECORD
     from diptych.train.watch import WatchedRun
 
     if not runs:
         raise ConfigError("diptych watch must be told the folder of a run, e.g. runs/mine.")
+    if any((folder / RECORD).is_file() for folder in runs):
+        _watch_sweep(runs, once, every, report)
+        return
     watched = [WatchedRun(folder) for folder in runs]
     for run in watched:
         run.update(time.time())
@@ -70,6 +76,19 @@ def watch(
         _print_lines(watched, once, every)
     else:
         _show(watched, once, every)
+
+
+def _watch_sweep(folders: Sequence[Path], once: bool, every: float, report: Path | None) -> None:
+    from diptych.cli.sweep import report_sweep, watch_sweep
+    from diptych.errors import ConfigError
+
+    if len(folders) > 1:
+        raise ConfigError(f"A sweep is watched by itself. Got {len(folders)} folders.")
+    if report:
+        report_sweep(folders[0], report)
+        print(f"{folders[0].name} -> {report}")
+    else:
+        watch_sweep(folders[0], once=once, every=every)
 
 
 def _show(runs: Sequence["WatchedRun"], once: bool, every: float) -> None:

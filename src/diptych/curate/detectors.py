@@ -1,41 +1,12 @@
-"""Detectors that the user names: functions that find boxes in a picture."""
+"""Detectors that the user names (`outside.named`): functions that find boxes in a picture."""
 
-import functools
-import importlib
 from collections.abc import Callable
-from typing import Any, cast
 
 import numpy as np
 
-from diptych.errors import ConfigError, DataError
+from diptych.errors import DataError
 
 Detector = Callable[[np.ndarray], np.ndarray]  # [H, W, 3] uint8 -> [N, 5]: left, top, right, bottom in px, confidence
-
-
-@functools.cache
-def detector_of(name: str) -> Detector:
-    """A detector by its name, imported once a process.
-
-    Args:
-        name: "module:function"; the module must be importable in every process that works, on each machine.
-
-    Raises:
-        ConfigError: it is no such name, or there is no such module or function.
-    """
-    module, colon, function = name.partition(":")
-    if not (module and colon and function):
-        raise ConfigError(f'a detector is named as "module:function". Got {name!r}.')
-    try:
-        found: Any = getattr(importlib.import_module(module), function)
-    except ImportError as error:
-        raise ConfigError(f"the detector {name} cannot be imported: {error}. Is its folder in PYTHONPATH?") from None
-    except AttributeError:
-        raise ConfigError(
-            f"the detector {name} must be a function of the module {module}, which has none so."
-        ) from None
-    if not callable(found):
-        raise ConfigError(f"the detector {name} must be a function. Got {type(found).__name__}.")
-    return cast("Detector", found)
 
 
 def boxes_in(pixels: np.ndarray, detector: Detector, min_confidence: float) -> np.ndarray:

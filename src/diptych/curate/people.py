@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image, ImageFilter
 
-from diptych.curate.detectors import boxes_in, detector_of
+from diptych.curate.detectors import boxes_in
 from diptych.curate.seen_pictures import seen, unreadable
 from diptych.errors import ConfigError, ImageError
+from diptych.outside import named
 from diptych.rows.columns import PICTURE, with_column
 from diptych.rows.stage import Judged, Whole
 
@@ -49,7 +50,7 @@ class People:
             raise ConfigError(f'people.detector must name a function as "module:function". Got {self.detector!r}.')
 
     def apply(self, rows: pa.Table, whole: Whole) -> Judged:  # noqa: ARG002  # as all stages take it
-        detector = detector_of(self.detector)
+        detector = named(self.detector, "people.detector")
         bad: list[tuple[int, ImageError]] = []
         counts = np.zeros(len(rows), np.int64)  # boxes
         changed: dict[int, bytes] = {}

@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from diptych.curate.detectors import Detector, boxes_in, detector_of
+from diptych.curate.detectors import Detector, boxes_in
 from diptych.curate.scores import caption_scores, judged_by_score, rounded
 from diptych.curate.seen_pictures import BATCH, model_of, seen, unreadable
 from diptych.embed import encode_fast
 from diptych.errors import ConfigError, ImageError, MissingExtraError
+from diptych.outside import named
 from diptych.rows.columns import PICTURE, with_column
 from diptych.rows.stage import Judged, Whole
 
@@ -49,7 +50,7 @@ class TextInPictures:
 
     def apply(self, rows: pa.Table, whole: Whole) -> Judged:  # noqa: ARG002  # as all stages take it
         bundle = model_of(self.model)
-        detector = detector_of(self.detector) if self.detector else _rapidocr()
+        detector = named(self.detector, "text-in-pictures.detector") if self.detector else _rapidocr()
         features = [np.empty((0, bundle.model.config.embed_dim), np.float32)]
         waiting: list[np.ndarray] = []
         areas: list[float] = []

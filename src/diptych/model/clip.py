@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from diptych.errors import ConfigError, ShapeError
 from diptych.model.batch_norm import BatchNorm2d
 from diptych.model.blocks import Block, Stack
-from diptych.model.towers import ImageConfig, TextConfig
+from diptych.model.towers import ImageConfig, TextConfig, blank, check_drawn, check_facts, check_module
 
 INITIAL_TEMPERATURE = 0.07
 MAX_LOG_LOGIT_SCALE = math.log(100)
@@ -24,8 +24,8 @@ class CLIPConfig:
     """Sizes of a whole model.
 
     Raises:
-        ConfigError: `embed_dim` is below 1, or not that of an image tower without a projection; the towers check
-            themselves.
+        ConfigError: `embed_dim` is below 1, or not that of an image tower without a projection; a tower from outside
+            lacks a fact; the towers check themselves.
     """
 
     embed_dim: int  # D, shared by both towers
@@ -38,6 +38,8 @@ class CLIPConfig:
             raise ConfigError(f"embed_dim must be at least 1. Got {self.embed_dim}.")
         if self.head not in ("softmax", "sigmoid"):
             raise ConfigError(f"head must be 'softmax' or 'sigmoid'. Got {self.head!r}.")
+        check_facts(self.image, "image")
+        check_facts(self.text, "text")
         if self.image.fixed_embed_dim not in (None, self.embed_dim):
             raise ConfigError(
                 f"embed_dim must be {self.image.fixed_embed_dim}, the width of the {self.image.kind} image tower, "
@@ -77,11 +79,17 @@ class CLIP(nn.Module):
         with torch.device("meta"):  # torch's own initialisation would take its time and move the global generator
             self.image = config.image.build(config.embed_dim)
             self.text = config.text.build(config.embed_dim)
+            check_module(self.image, config.image, "image")
+            check_module(self.text, config.text, "text")
             self.logit_scale = nn.Parameter(torch.empty(()))
             self.logit_bias = nn.Parameter(torch.empty(())) if config.head == "sigmoid" else None
         if generator is not None:
             self.to_empty(device=device)
+            for tower in self._of_others():
+                blank(tower)
             self.reset_parameters(generator)
+            for tower in self._of_others():
+                check_drawn(tower, "a tower")
 
     def encode_image(self, images: Tensor, kept_patches: Tensor | None = None) -> Tensor:
         """Encode images.
@@ -97,7 +105,8 @@ class CLIP(nn.Module):
             ShapeError: the images are not of the size or type that the tower takes.
         """
         self._check_images(images)
-        return _unit_length(self.image(images) if kept_patches is None else self.image(images, kept_patches))
+        features = self.image(images) if kept_patches is None else self.image(images, kept_patches)
+        return self._unit_length(features, len(images))
 
     def encode_image_and_trunk(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Encode images for zero-shot and linear probe in one pass.
@@ -113,7 +122,21 @@ class CLIP(nn.Module):
         """
         self._check_images(images)
         trunk = self.image.trunk(images)
-        return _unit_length(self.image.project(trunk)), trunk
+        return self._unit_length(self.image.project(trunk), len(images)), trunk
+
+    def _unit_length(self, features: Tensor, count: int) -> Tensor:
+        if features.shape != (count, self.config.embed_dim):
+            raise ShapeError(
+                f"a tower must give [B, D] = [{count}, {self.config.embed_dim}], model.embed_dim wide. "
+                f"Got {list(features.shape)}."
+            )
+        # In float32 at least: eight bits of bfloat16 would leave lengths off by up to 0.4%.
+        return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
+
+    def _of_others(self) -> list[nn.Module]:
+        """Towers that a recipe named from outside the package."""
+        towers = ((self.config.image, self.image), (self.config.text, self.text))
+        return [module for config, module in towers if ":" in config.kind]
 
     def encode_image_and_tokens(self, images: Tensor, kept_patches: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Encode images as a whole and position by position, of a tower whose `token_width` is not 0.
@@ -131,7 +154,7 @@ class CLIP(nn.Module):
         self._check_images(images)
         kept = () if kept_patches is None else (kept_patches,)
         tokens, feature = self.image.tokens_and_feature(images, *kept)  # pyright: ignore[reportCallIssue]  # see `towers`
-        return _unit_length(feature), tokens
+        return self._unit_length(feature, len(images)), tokens
 
     def _check_images(self, images: Tensor) -> None:
         side = self.config.image.image_size
@@ -161,7 +184,7 @@ class CLIP(nn.Module):
                 f"tokens must be [B, L] int64, L from {shortest} to {longest}. "
                 f"Got {list(tokens.shape)} {_name(tokens.dtype)}. The model's tokenizer makes them so."
             )
-        return _unit_length(self.text(tokens))
+        return self._unit_length(self.text(tokens), len(tokens))
 
     def with_head(self, head: Literal["softmax", "sigmoid"]) -> "CLIP":
         """The same towers under another head, which begins as that of a new model; itself where it is that head."""
@@ -270,11 +293,6 @@ class CLIP(nn.Module):
         for module in self.modules():
             if isinstance(module, BatchNorm2d):
                 module.eval()
-
-
-def _unit_length(features: Tensor) -> Tensor:
-    # In float32 at least: eight bits of bfloat16 would leave lengths off by up to 0.4%.
-    return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
 
 
 def _name(dtype: torch.dtype) -> str:

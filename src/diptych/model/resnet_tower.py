@@ -13,7 +13,7 @@ from diptych.model.blocks import Conv2d, Linear, check_sizes, draw_normal, reset
 from diptych.model.cost import TowerCost, without_blocks
 
 _EXPANSION = 4  # output channels of a bottleneck, in units of its inner ones
-_STRIDE = 32  # pixels of one side that become one position of the last grid
+_STEM_STRIDE = 4  # pixels of one side that become one position of the first stage; each later one halves the grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,14 +21,14 @@ class ResNetTowerConfig:
     """Sizes of a modified ResNet.
 
     Raises:
-        ConfigError: a size below 1, not four stages, an image that the grid does not divide, an odd stem width,
-            or heads that do not divide the final width.
+        ConfigError: a size below 1, no stage, an image that the grid does not divide, an odd stem width, or heads that
+            do not divide the final width.
     """
 
     kind: Literal["resnet"] = "resnet"
     image_size: int = 224  # pixels of one side
-    width: int  # channels of the stem; the paper's "width" is the final one, 32 times as many
-    layers: tuple[int, int, int, int]  # bottlenecks in each stage
+    width: int  # channels of the stem; the paper's "width" is the final one, 32 times as many after four stages
+    layers: tuple[int, ...]  # bottlenecks in each stage; four in the paper, fewer suit small pictures
     heads: int  # of the attention pool
 
     can_drop_patches: ClassVar[bool] = False
@@ -39,19 +39,30 @@ class ResNetTowerConfig:
 
     def __post_init__(self) -> None:
         check_sizes("image", image_size=self.image_size, width=self.width, heads=self.heads)
-        if len(self.layers) != 4 or min(self.layers) < 1:
-            raise ConfigError(f"image.layers must be four numbers of at least 1. Got {list(self.layers)}.")
-        if self.image_size % _STRIDE:
-            raise ConfigError(f"image.image_size must be a multiple of {_STRIDE} for a ResNet. Got {self.image_size}.")
+        if not self.layers or min(self.layers) < 1:
+            raise ConfigError(f"image.layers must be numbers of at least 1, one a stage. Got {list(self.layers)}.")
+        if self.image_size % self.stride:
+            raise ConfigError(
+                f"image.image_size must be a multiple of {self.stride} for a ResNet of {len(self.layers)} stages. "
+                f"Got {self.image_size}."
+            )
         if self.width % 2:
             raise ConfigError(f"image.width must be even: the stem starts with half of it. Got {self.width}.")
         if self.final_width % self.heads:
-            raise ConfigError(f"image.heads must divide 32 * image.width. Got heads={self.heads}, width={self.width}.")
+            raise ConfigError(
+                f"image.heads must divide the final width, {self.final_width // self.width} * image.width. "
+                f"Got heads={self.heads}, width={self.width}."
+            )
+
+    @property
+    def stride(self) -> int:
+        """Pixels of one side that become one position of the last grid."""
+        return _STEM_STRIDE * 2 ** (len(self.layers) - 1)
 
     @property
     def final_width(self) -> int:
         """W, channels of the last stage and of the features before the projection."""
-        return 8 * _EXPANSION * self.width
+        return 2 ** (len(self.layers) - 1) * _EXPANSION * self.width
 
     @property
     def token_width(self) -> int:
@@ -61,7 +72,7 @@ class ResNetTowerConfig:
     @property
     def patches(self) -> int:
         """P, positions of the last grid."""
-        return (self.image_size // _STRIDE) ** 2
+        return (self.image_size // self.stride) ** 2
 
     @property
     def summary(self) -> str:
@@ -150,7 +161,7 @@ class ResNetTower(nn.Module):
 
     def _grid(self, images: Tensor) -> Tensor:
         x = self.stem(images)  # [B, stem width, S / 4, S / 4]
-        return self.stages(x)  # [B, W, S / 32, S / 32]
+        return self.stages(x)  # [B, W, S / stride, S / stride]
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode images.

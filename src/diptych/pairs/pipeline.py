@@ -23,6 +23,7 @@ from diptych.data.images import Preprocess, open_image
 from diptych.data.prompts import PLAIN, check_templates, fill
 from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError, DataError, ImageError, ShardError, missing_extra
+from diptych.outside import check_has
 from diptych.pairs.augment import Augment
 from diptych.pairs.order import WindowedOrder, drawn_with_replacement
 from diptych.pairs.remote import RemoteConfig
@@ -44,7 +45,7 @@ class DataConfig:
     first_caption: float = 0.0  # chance of the first caption, the name; the rest is shared evenly by all captions
     max_bad: float = 0.01  # share of bad samples above which the run stops
     verify: bool = True  # whether the SHA-256 that a manifest lists is looked at, once a shard and run
-    augment: Augment = field(default_factory=Augment)
+    augment: Augment = field(default_factory=Augment)  # or of a kind of yours, see docs/how-to/extend.md
     remote: RemoteConfig = field(default_factory=RemoteConfig)
 
     def __post_init__(self) -> None:
@@ -58,6 +59,7 @@ class DataConfig:
                 "data.first_caption and data.max_bad must lie between 0 and 1. "
                 f"Got {self.first_caption} and {self.max_bad}."
             )
+        check_has(self.augment, ("__call__", "is_fixed"), "data.augment")
         object.__setattr__(self, "templates", check_templates(self.templates))
 
 
@@ -327,6 +329,10 @@ class _Drawing:
             pixels = config.augment(
                 open_image(picture, max_pixels=self._preprocess.max_pixels), generator, self._preprocess
             )
+            side = self._preprocess.image_size
+            got = f"{list(pixels.shape)} {pixels.dtype}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
+            if got != (wanted := f"[{side}, {side}, 3] uint8"):
+                raise ConfigError(f"data.augment must return [S, S, 3] = {wanted}. Got {got}.")
             number, caption = self._choose(captions, visit, generator)
             templates = config.sources[visit.source].templates or config.templates
             template = templates[generator.integers(len(templates))]

@@ -7,11 +7,12 @@ path tells (`open_pairs`).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 from diptych.data.embedded import data_path
 from diptych.data.prompts import check_templates
 from diptych.errors import ConfigError
+from diptych.outside import check_call, check_has, named
 from diptych.pairs.folders import PictureFolder
 from diptych.pairs.remote import RemoteConfig, is_remote
 from diptych.pairs.rows import Quoting
@@ -25,6 +26,7 @@ class Source:
     """Where pairs come from, how often, and which of a picture's captions is taken."""
 
     path: str  # see `open_pairs`; "embedded:NAME" is a set inside the package
+    kind: str = ""  # "module:name" of a class of yours that opens the path as `Pairs`; empty: by the path
     weight: float = 1.0  # share of the samples drawn, in proportion to the other sources' weights
     captions: Literal["draw", "first", "turns", "join"] = "draw"  # by data.first_caption; epoch e takes number e; all
     templates: tuple[str, ...] = ()  # in place of data.templates
@@ -128,10 +130,13 @@ def open_pairs(
         verify: as for `ShardSet`.
 
     Raises:
-        ConfigError: a column is not there, or the cache is too small for a remote source.
+        ConfigError: a column is not there, or the cache is too small for a remote source; or what opens it is not ours
+            and cannot be imported, or gives something else than `Pairs`.
         DataError: it cannot be read, or holds no pair.
         MissingExtraError: its kind needs one.
     """
+    if source.kind:
+        return _pairs_of_others(source)
     members = Members(source.image_column, source.caption_columns)
     if is_remote(source.path):
         remote = remote or RemoteConfig()
@@ -154,6 +159,24 @@ def open_pairs(
     if path.is_dir() and not shard_files(path) and (folder := PictureFolder(path)):
         return folder
     return ShardSet(path, members=members, max_bad=max_bad, verify=verify)
+
+
+def _pairs_of_others(source: Source) -> Pairs:
+    kind = named(source.kind, "data.sources.kind")
+    # A class that has what is asked, or any function of one string could be had by its name, such as os:system.
+    if not isinstance(kind, type):
+        raise ConfigError(f"data.sources.kind must name a class (docs/how-to/extend.md). Got {source.kind}.")
+    methods = ("__len__", "__getitem__", "key", "captions", "check", "fingerprint")
+    check_has(kind, methods, f"the source {source.kind}")
+    check_call(kind, source.kind, "(path)", source.path)
+    pairs = cast("Pairs", kind(source.path))
+    check_has(pairs, ("path", "shard_ends"), f"the source {source.kind}")
+    if not len(pairs) or list(pairs.shard_ends)[-1:] != [len(pairs)]:
+        raise ConfigError(
+            f"{source.kind} must have at least one pair, and shard_ends must end with their number. "
+            f"Got {len(pairs)} pairs and shard_ends={list(pairs.shard_ends)[-3:]}."
+        )
+    return pairs
 
 
 def _table(path: Path) -> Path | None:

@@ -17,13 +17,14 @@ from torch import Tensor
 from diptych.config import from_dict, to_dict
 from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
-from diptych.errors import DiptychError, WeightsError
+from diptych.errors import ConfigError, DiptychError, WeightsError
 from diptych.files import atomic_folder, remove_folder, sha256, write_json
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.train.distributed import share_of, whole
 from diptych.train.heads import Heads
 from diptych.train.int8 import BLOCK, Int8AdamW
 from diptych.train.muon import Muon
+from diptych.train.optim import CompactAdamW
 from diptych.train.shares import stored_tensors
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About
@@ -31,13 +32,15 @@ from diptych.weights.folder import About
 OF_HEADS = "objectives."  # stands before the names of heads' tensors among those of the model
 _NAME = re.compile(r"step-\d{8}")
 _TENSORS = "training.safetensors"
-_AVERAGE = "average.safetensors"
+AVERAGE = "average.safetensors"
 _STATE = "training.json"
 _SHARES = "shares"
 _DIGESTS = "digests.json"
 # Of AdamW, for each parameter; with moments of 8 bits also the scales of their blocks.
 _MEMORY = ("step", "exp_avg", "exp_avg_sq")
 _SCALES = ("exp_avg_scale", "exp_avg_sq_scale")
+# Of optimizers from outside: numbers are stored as tensors of that ending, those of groups behind that beginning.
+_NUMBER, _GROUPS = "@", "groups."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +74,7 @@ class Checkpoint:
             self.bundle.save(aside)
             self.heads.save(aside)
             # Through bytes: the file writer of safetensors wraps what the disk said.
-            for name, tensors in ((_TENSORS, self.optimizer), (_AVERAGE, self.average)):
+            for name, tensors in ((_TENSORS, self.optimizer), (AVERAGE, self.average)):
                 if tensors or name == _TENSORS:
                     (aside / name).write_bytes(save({name: t.contiguous() for name, t in tensors.items()}))
             write_json(aside / _STATE, self._state())
@@ -119,7 +122,7 @@ class Checkpoint:
                 return cls(**_read_parts(path), shares=path / _SHARES)
             bundle, heads = Bundle.load(path), Heads.load(path)
             optimizer = load_file(path / _TENSORS)
-            average = load_file(path / _AVERAGE) if (path / _AVERAGE).is_file() else {}
+            average = load_file(path / AVERAGE) if (path / AVERAGE).is_file() else {}
             state = json.loads((path / _STATE).read_text(encoding="utf-8"))
             return cls(bundle=bundle, heads=heads, optimizer=optimizer, average=average, **state)
         except (DiptychError, OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
@@ -188,22 +191,70 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
 
 
+def with_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of heads, called as they are among those of the model."""
+    return {f"{OF_HEADS}{name}": value for name, value in tensors.items()}
+
+
+def of_heads(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The reverse of `with_prefix`: those of heads alone."""
+    return {name.removeprefix(OF_HEADS): value for name, value in tensors.items() if name.startswith(OF_HEADS)}
+
+
 def optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's memory: PARAMETER.step, PARAMETER.exp_avg, PARAMETER.exp_avg_sq, and scales where it has some;
     of what Muon moves PARAMETER.momentum.
 
-    Whole tensors, also where each process holds a share; then all processes must call.
+    Of an optimizer from outside, all that it keeps of each parameter. Whole tensors, also where each process holds a
+    share; then all processes must call.
+
+    Raises:
+        ConfigError: an optimizer from outside keeps something else than tensors and numbers.
     """
     return {name: whole(value) for name, value in held_optimizer_tensors(model, optimizer).items()}
 
 
 def held_optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The same as this process holds them: the tensors that the optimizer changes."""
+    found = {}
+    for name, parameter in _trained(model):
+        state = optimizer.state[parameter]
+        if memory := _memory(optimizer, parameter):
+            found |= {f"{name}.{key}": state[key] for key in memory}
+        else:
+            found |= dict(_stored(f"{name}.{key}", value) for key, value in state.items())
+    return found
+
+
+def group_numbers(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimizer from outside counts in its groups, all processes alike; ours count nothing there."""
+    if _is_ours(optimizer):
+        return {}
     return {
-        f"{name}.{key}": optimizer.state[parameter][key]
-        for name, parameter in _trained(model)
-        for key in _memory(optimizer, parameter)
+        f"{_GROUPS}{number}.{key}{_NUMBER}": _as_tensor(value)
+        for number, group in enumerate(optimizer.param_groups)
+        for key, value in group.items()
+        if isinstance(value, bool | int | float)
     }
+
+
+def restore_group_numbers(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """The reverse of `group_numbers`."""
+    for name, value in tensors.items():
+        if name.startswith(_GROUPS):
+            number, _, key = name.removeprefix(_GROUPS).removesuffix(_NUMBER).partition(".")
+            optimizer.param_groups[int(number)][key] = value.item()
+
+
+def _stored(name: str, value: Any) -> tuple[str, Tensor]:
+    if isinstance(value, Tensor):
+        return name, value
+    if isinstance(value, bool | int | float):
+        return f"{name}{_NUMBER}", _as_tensor(value)
+    raise ConfigError(
+        "train.optimizer must keep tensors and numbers alone for each parameter, or its state is not saved. "
+        f"Got {name.rpartition('.')[2]}: {type(value).__name__}."
+    )
 
 
 def restore_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
@@ -213,7 +264,9 @@ def restore_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer, 
         WeightsError: it is not of this model.
     """
     for name, parameter in _trained(model):
-        for key in _memory(optimizer, parameter):
+        if not (memory := _memory(optimizer, parameter)):
+            _restore_of_others(name, parameter, optimizer, tensors)
+        for key in memory:
             shape = torch.Size([math.ceil(parameter.numel() / BLOCK)]) if key in _SCALES else parameter.shape
             value, shape = tensors.get(f"{name}.{key}"), torch.Size() if key == "step" else shape
             if value is None or value.shape != shape:
@@ -250,10 +303,40 @@ def _memory_like(parameter: Tensor, key: str, shape: torch.Size, dtype: torch.dt
     return torch.empty(shape, dtype=dtype, device=parameter.device)
 
 
+def _as_tensor(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
+
+
+def _restore_of_others(
+    name: str, parameter: torch.nn.Parameter, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
+    prefix = f"{name}."
+    for key, value in tensors.items():
+        own = key.removeprefix(prefix)
+        if own == key or "." in own:  # of another parameter
+            continue
+        if own.endswith(_NUMBER):
+            optimizer.state[parameter][own.removesuffix(_NUMBER)] = value.item()
+        elif value.shape == parameter.shape:
+            like = torch.empty_like(parameter, dtype=value.dtype)
+            optimizer.state[parameter][own] = like.copy_(share_of(value, like))
+        else:
+            optimizer.state[parameter][own] = value.to(parameter.device, copy=True)
+
+
 def _memory(optimizer: torch.optim.Optimizer, parameter: Tensor) -> tuple[str, ...]:
+    """What is kept of a parameter; nothing is known of an optimizer from outside."""
+    if not _is_ours(optimizer):
+        return ()
     if isinstance(optimizer, Muon) and (own := optimizer.memory_of(parameter)):
         return own
     return (*_MEMORY, *_SCALES) if isinstance(optimizer, Int8AdamW) else _MEMORY
+
+
+def _is_ours(optimizer: torch.optim.Optimizer) -> bool:
+    # Not isinstance: what is derived from torch's may keep more, as it does itself with amsgrad.
+    ours = (Muon, Int8AdamW, CompactAdamW, torch.optim.AdamW)
+    return type(optimizer) in ours and not optimizer.defaults.get("amsgrad")
 
 
 def _trained(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:

@@ -58,6 +58,36 @@ def sigmoid_loss(
     return with_gradients(ranks.sum(loss), (images, texts, scale, bias), gradients)
 
 
+def of_all(output: CLIPOutput, ranks: Ranks, sizes: Sequence[int]) -> CLIPOutput:
+    """The pairs of all processes, for a loss that every process computes whole.
+
+    Gradients are this process's part, as `softmax_loss` has it: its own rows alone are learned from, by the whole loss;
+    scale and bias get their share of it.
+
+    Args:
+        output: features of this process's pairs, [b, D].
+        ranks: the processes; all must call.
+        sizes: pairs of each process; 0 is allowed.
+
+    Returns:
+        Features [B, D], in the order of ranks.
+    """
+    if ranks.count == 1:
+        return output
+    start = sum(sizes[: ranks.rank])
+    stop = start + sizes[ranks.rank]
+
+    def joined(own: Tensor) -> Tensor:
+        rows = ranks.gather(own.detach(), sizes)
+        return torch.cat([rows[:start], own, rows[stop:]])
+
+    def shared(number: Tensor) -> Tensor:
+        return number.detach() + (number - number.detach()) / ranks.count
+
+    images, texts, scale, bias = output
+    return CLIPOutput(joined(images), joined(texts), shared(scale), None if bias is None else shared(bias))
+
+
 _Parts = tuple[Tensor, tuple[Tensor, ...]]  # of the loss, and gradients of what it depends on
 
 

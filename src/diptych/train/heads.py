@@ -18,7 +18,7 @@ from diptych.errors import ConfigError, WeightsError
 from diptych.files import sha256, write_json
 from diptych.train.captioner import CaptionHead, Written
 from diptych.train.learner import Learner
-from diptych.train.objectives import Head, PerSampleConfig, build_heads
+from diptych.train.objectives import Head, PerSampleConfig, build_heads, head_name
 from diptych.weights.bundle import Bundle
 
 HEADS, CONFIG = "objectives.safetensors", "objectives.json"
@@ -35,7 +35,7 @@ class Heads:
     """Heads without the model that they belong to."""
 
     objectives: Sequence[PerSampleConfig]  # those that have heads
-    tensors: Mapping[str, Tensor]  # KIND.PARAMETER, whole tensors
+    tensors: Mapping[str, Tensor]  # NAME.PARAMETER, see `head_name`; whole tensors
 
     def save(self, folder: Path) -> None:
         """Write both files into a folder that is being written; nothing where there is no head."""
@@ -97,7 +97,7 @@ class NameScorer:
         self._bundle = bundle
         modules = heads.build(bundle).eval()
         self._learner = Learner(bundle.model, modules, heads.objectives)
-        self._head = cast("Head", modules[kind])
+        self._head = cast("Head", modules[head_name(kind)])
 
     @property
     def names_by_bundle(self) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from diptych.errors import ShapeError
 from diptych.model.clip import CLIP, CLIPOutput
 from diptych.train.objectives import Objective, all_needs, over_batch
 from diptych.train.seen import Outputs, Seen
@@ -54,8 +55,15 @@ class Learner(nn.Module):
             features = CLIPOutput(image_features, self.model.encode_text(tokens), scale, self.model.logit_bias)
         if self.heads and with_heads:
             seen = self._seen(image_features, image_tokens, tokens, scale)
-            losses = torch.stack([head(seen) for head in self.heads.values()], dim=1)  # [B, K]
+            losses = torch.stack([self._loss(name, seen) for name in self.heads], dim=1)  # [B, K]
         return Outputs(features, losses)
+
+    def _loss(self, name: str, seen: Seen) -> Tensor:
+        loss, count = self.heads[name](seen), len(seen.image_features)
+        got = list(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        if got != [count]:
+            raise ShapeError(f"the head {name} must return a loss for each pair, [B] = [{count}]. Got {got}.")
+        return loss
 
     def see(self, images: Tensor) -> Seen:
         """What heads see of pictures alone: [B, 3, S, S] float, and no text."""

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,15 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return lines
+
+
+def flat(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The numbers of a line, grouped ones as GROUP/NAME."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}/{key}", number) for key, number in value.items())
+        else:
+            yield name, value
 
 
 class LogReader:

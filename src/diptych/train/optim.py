@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from diptych.model.clip import CLIP, MAX_LOG_LOGIT_SCALE
 from diptych.train.int8 import Int8AdamW
 
-OptimizerName = Literal["adamw", "muon"]
 StateType = Literal["float32", "bfloat16", "int8"]
 
 _TOWERS = ("image", "text")
@@ -21,7 +20,7 @@ _FIRST = (".patch_embedding.", ".token_embedding.", ".class_embedding", ".positi
 
 
 def parameter_groups(
-    model: nn.Module, *, weight_decay: float, layer_decay: float = 1.0, optimizer: OptimizerName = "adamw"
+    model: nn.Module, *, weight_decay: float, layer_decay: float = 1.0, optimizer: str = "adamw"
 ) -> list[dict[str, object]]:
     """Groups of parameters for an optimizer.
 

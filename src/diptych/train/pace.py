@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from diptych.config import from_dict, read_toml, to_dict
+from diptych.config import read_toml, to_dict
 from diptych.errors import ConfigError
 from diptych.train.phases import recipe_at, stages
-from diptych.train.recipe import TrainRecipe, difference
+from diptych.train.recipe import TrainRecipe, difference, recipe_of
 from diptych.train.trainer import Evaluator, StepReport, train
 
 _FIRST, _STEPS = 5, 25  # the first steps are slower, and do not count
@@ -72,7 +72,7 @@ def measure_pace(recipe: TrainRecipe, *, evaluators: Mapping[str, Evaluator]) ->
 def steps_of(recipe: TrainRecipe, out: Path) -> int:
     """The steps of the run that a folder holds, where it is of this recipe but for their number; else 0."""
     try:
-        before = from_dict(TrainRecipe, read_toml(out / "recipe.toml"))
+        before = recipe_of(read_toml(out / "recipe.toml"))
         steps = before.train.steps
         same = dataclasses.replace(before, train=dataclasses.replace(before.train, steps=recipe.train.steps))
     except ConfigError:

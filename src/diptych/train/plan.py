@@ -4,7 +4,7 @@ No data is opened, and no model is built but on the meta device. One multiply-ad
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -13,12 +13,14 @@ from torch import nn
 from diptych.errors import ConfigError
 from diptych.model.clip import CLIP
 from diptych.model.cost import TowerCost, frozen
+from diptych.outside import is_outside
 from diptych.train.devices import Device, MatrixType
 from diptych.train.int8 import BLOCK
 from diptych.train.loss import TILE
 from diptych.train.muon import orthogonal_flops
 from diptych.train.objectives import all_needs, build_heads, over_batch, per_sample, trains_text
-from diptych.train.optim import StateType, hidden_matrices
+from diptych.train.optim import StateType, hidden_matrices, parameter_groups
+from diptych.train.own_optimizer import memory_of, own_optimizer
 from diptych.train.patches import count_kept_patches
 from diptych.train.phases import Stage, recipe_at, stages
 from diptych.train.recipe import TrainRecipe
@@ -106,6 +108,7 @@ class Plan:
     wire: dict[str, int]  # bytes sent a step, by part
     seconds: dict[str, float]  # of a step: compute, update, communication that nothing hides; then step and run
     pairs_per_second: float
+    notes: tuple[str, ...]  # what could not be counted, a sentence each
     mfu: float  # FLOPs of the model, recomputation left out, as a share of the peak during the whole step
 
     @property
@@ -163,6 +166,7 @@ def plan_run(recipe: TrainRecipe, setup: Setup) -> Plan:
         wire=wire,
         seconds=seconds | {"run": sum(_stage_seconds(recipe, stage, setup) for stage in stages(recipe))},
         pairs_per_second=batch_size / seconds["step"],
+        notes=sizes.notes,
         mfu=useful * batch_size / (seconds["step"] * peak),
     )
 
@@ -196,11 +200,12 @@ class _Sizes(NamedTuple):
     parameters: int
     trained: int  # parameters that are not frozen: those have gradients and moments
     weight_bytes: int  # parameters and buffers
-    moment_bytes: int  # AdamW's two moments, or Muon's momentum
+    moment_bytes: int  # AdamW's two moments, or Muon's momentum, or what an optimizer from outside keeps
     update_flops: int  # of an update that is more than a few operations a parameter: Muon's, which is float32
     average_bytes: int  # of the weights, where the run keeps one
     matrix_parameters: int  # of which autocast makes copies
     gathered_parameters: int  # that fsdp puts together at a time: two blocks and what is in none
+    notes: tuple[str, ...]  # what could not be counted
 
 
 def _sizes(recipe: TrainRecipe, setup: Setup) -> _Sizes:
@@ -235,6 +240,9 @@ def _sizes(recipe: TrainRecipe, setup: Setup) -> _Sizes:
     matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim >= 2 and not name.endswith(looked_up))
     matrices += sum(p.numel() for p in heads.parameters() if p.ndim >= 2)
     parameters = _count(model) + _count(heads)
+    moment_bytes = _moment_bytes(trained, hidden, recipe.train.optimizer_state)
+    if is_outside(recipe.train.optimizer):
+        moment_bytes = _own_moment_bytes(recipe, [model, heads])
     tensors = (*model.parameters(), *model.buffers(), *heads.parameters(), *heads.buffers())
     return _Sizes(
         pairs=pairs,
@@ -252,12 +260,13 @@ def _sizes(recipe: TrainRecipe, setup: Setup) -> _Sizes:
         parameters=parameters,
         trained=trained_parameters,
         weight_bytes=sum(t.numel() * t.element_size() for t in tensors),
-        moment_bytes=_moment_bytes(trained, hidden, recipe.train.optimizer_state),
+        moment_bytes=moment_bytes or 0,
         update_flops=sum(_orthogonal_flops(trained[name], count) for name, count in hidden.items())
         // recipe.train.orthogonal_every,
         average_bytes=_FLOAT * parameters if recipe.train.ema_decay else 0,
         matrix_parameters=matrices,
         gathered_parameters=trained_parameters - sum(blocks) + 2 * max(blocks, default=0),
+        notes=tuple(_notes(recipe, moment_bytes)),
     )
 
 
@@ -274,6 +283,22 @@ def _moment_bytes(trained: Mapping[str, nn.Parameter], hidden: Iterable[str], st
         return 2 * sum(p.numel() + _FLOAT * math.ceil(p.numel() / BLOCK) for p in trained.values())
     numbers = 2 * sum(p.numel() for p in trained.values()) - sum(trained[name].numel() for name in hidden)
     return numbers * (_FLOAT if state == "float32" else 2)
+
+
+def _notes(recipe: TrainRecipe, moment_bytes: int | None) -> Iterator[str]:
+    for one in over_batch(recipe.objectives):
+        if is_outside(one.kind):
+            yield f"what the loss of {one.kind} takes is counted as that of the contrastive one"
+    if moment_bytes is None:
+        yield f"what {recipe.train.optimizer} keeps is not counted, as its step looks at numbers"
+
+
+def _own_moment_bytes(recipe: TrainRecipe, modules: Iterable[nn.Module]) -> int | None:
+    """Of an optimizer from outside, by a step on the meta device."""
+    settings = recipe.train
+    groups = [group for one in modules for group in parameter_groups(one, weight_decay=settings.weight_decay)]
+    betas = (settings.beta1, settings.beta2)
+    return memory_of(own_optimizer(settings.optimizer, groups, betas=betas, epsilon=settings.epsilon))
 
 
 def _orthogonal_flops(parameter: nn.Parameter, stacked: int) -> int:

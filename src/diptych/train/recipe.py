@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from diptych.config import apply_overrides, from_dict, read_toml, to_dict
+from diptych.config import apply_overrides, from_dict, read_toml, to_dict, unknown_name
 from diptych.data.images import Preprocess
 from diptych.errors import ConfigError
 from diptych.model.clip import CLIPConfig
+from diptych.outside import import_kinds, is_outside
 from diptych.pairs.pipeline import DataConfig
 from diptych.pairs.teacher import IN_SHARD
 from diptych.train.objectives import (
@@ -22,6 +23,14 @@ from diptych.train.objectives import (
     Sigmoid,
     check_objectives,
 )
+from diptych.train.start import with_sizes_of_start
+
+# What options may name besides code of the user's.
+_KNOWN = {
+    "optimizer": ("adamw", "muon"),
+    "schedule": ("cosine",),
+    "trackers": ("tensorboard", "wandb", "mlflow", "trackio"),
+}
 
 _NO_PATH = re.compile(r"~|[A-Za-z][A-Za-z0-9+.-]+:")  # a home, an embedded set, a URL
 
@@ -43,8 +52,8 @@ _FREE = (
     "train.old_tasks",
     "train.parallel",
     "train.stall_seconds",
-    "train.tensorboard",
     "train.threads",
+    "train.trackers",
 )
 
 
@@ -66,14 +75,16 @@ class TrainConfig:
     """The loop: how many steps of what size, and what is done every so many of them."""
 
     steps: int  # updates of the whole run; pairs drawn = steps * batch_size
-    objectives: tuple[ObjectiveConfig, ...] = ()  # what is learned, added up; none: contrastive, as model.head has it
+    # What is learned, added up; none: contrastive, as model.head has it. Or of a kind of yours, "module:name".
+    objectives: tuple[ObjectiveConfig, ...] = ()
     phases: tuple[Phase, ...] = ()  # what comes before the model's own sizes, to which the steps that remain belong
     batch_size: int = 256  # pairs an update, bad ones included, over all processes
-    learning_rate: float = 5e-4  # at the end of the warm-up; then half a cosine down to 0
+    learning_rate: float = 5e-4  # the highest
+    schedule: str = "cosine"  # of the learning rate: a linear warm-up, then half a cosine down to 0; or "module:name"
     warmup_steps: int = 100  # steps
     weight_decay: float = 0.2  # on matrices alone
     # muon: matrices within blocks and stages move by their momentum made orthogonal, the rest by AdamW
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: str = "adamw"  # or "module:name", see docs/how-to/extend.md
     momentum: float = 0.95  # of Muon
     orthogonal_every: int = 1  # steps from one move of a matrix by Muon to the next, so many times as far; costs less
     beta1: float = 0.9
@@ -105,7 +116,8 @@ class TrainConfig:
     teacher_logit_scale: float = 100.0  # the factor, of the teacher
     threads: int = 1  # that prepare batches ahead of time
     log_every: int = 10  # steps
-    tensorboard: bool = False  # the log as event files too
+    # Where the log goes too: "tensorboard", "wandb", "mlflow", "trackio", or "module:name" (docs/how-to/extend.md)
+    trackers: tuple[str, ...] = ()
     evaluate_every: int = 0  # steps; 0: only at the end
     checkpoint_every: int = 500  # steps
     keep_checkpoints: int = 2  # the newest so many
@@ -166,6 +178,12 @@ class TrainConfig:
                 'train.gradient_compression must be "none" with train.parallel="fsdp": it is of gradients that each '
                 f'process has whole. Got "{self.gradient_compression}". Use train.parallel="ddp".'
             )
+        self._check_names()
+        if self.checkpoint_format == "shares" and is_outside(self.optimizer):
+            raise ConfigError(
+                'train.checkpoint_format must be "whole" with an optimizer from outside, of whose memory nobody knows '
+                f"the shapes before it is read. Got {self.optimizer}."
+            )
         if len(set(self.freeze)) > 1:
             raise ConfigError(f"train.freeze must leave a tower to train. Got {' and '.join(self.freeze)}.")
         if self.max_forgetting and not self.old_tasks:
@@ -175,6 +193,22 @@ class TrainConfig:
             raise ConfigError(
                 "train.momentum, beta1 and beta2 must be at most 0.99 with train.optimizer_state=bfloat16, which "
                 f"cannot tell smaller steps apart. Got {', '.join(map(str, shares.values()))}."
+            )
+
+    def _check_names(self) -> None:
+        for option, known in _KNOWN.items():
+            value = getattr(self, option)
+            for name in (value,) if isinstance(value, str) else value:
+                if name not in known and not is_outside(name):
+                    kind = 'known here, nor "module:name" of code of yours'
+                    raise ConfigError(f"train.{option}: {unknown_name(name, '', known, kind)}")
+        if is_outside(self.optimizer) and self.optimizer_state != "float32":
+            raise ConfigError(
+                f"train.optimizer_state must be float32 with train.optimizer={self.optimizer}, whose state is its own."
+            )
+        if is_outside(self.optimizer) and self.phases:
+            raise ConfigError(
+                f"train.phases must be empty with train.optimizer={self.optimizer}, whose state cannot be stretched."
             )
 
 
@@ -278,16 +312,41 @@ class TrainRecipe:
                 raise ConfigError(f"train.phases[{number}].image_size: {error}") from error
 
 
-def read_recipe(path: Path, overrides: Sequence[str] = ()) -> TrainRecipe:
+def read_recipe(path: Path, overrides: Sequence[str] = (), *, imports: bool = True) -> TrainRecipe:
     """A recipe from a TOML file, with `dotted.key=value` options put over it.
 
     Relative paths in the file are from its folder, those in options from the current directory; all come out absolute.
+    Of a recipe with `start_from`, sizes, picture recipe and vocabulary that it leaves out are those of the model.
+
+    Args:
+        path: the file.
+        overrides: options put over it.
+        imports: whether code that it names (`module:name`) is imported; False for files that may be a stranger's.
 
     Raises:
-        ConfigError: the file is not there or not TOML, or an option is unknown, missing or of the wrong type.
+        ConfigError: the file is not there or not TOML, or an option is unknown, missing or of the wrong type; or it
+            names code that cannot be imported.
+        WeightsError: the model of `start_from`, whose sizes are asked for, cannot be read.
     """
     data = with_absolute_paths(read_toml(path), path.absolute().parent)
-    return from_dict(TrainRecipe, with_absolute_paths(apply_overrides(data, overrides), Path.cwd()))
+    data = with_absolute_paths(apply_overrides(data, overrides), Path.cwd())
+    if imports:
+        import_kinds(data)
+    return recipe_of(with_sizes_of_start(data))
+
+
+def recipe_of(plain: Mapping[str, Any]) -> TrainRecipe:
+    """A recipe from plain data, also of a diptych in which `train.tensorboard` was an option.
+
+    Raises:
+        ConfigError: see `read_recipe`.
+    """
+    train = plain.get("train")
+    if isinstance(train, Mapping) and isinstance(wanted := train.get("tensorboard"), bool):
+        others = [name for name in train.get("trackers", ()) if name != "tensorboard"]
+        train = {key: value for key, value in train.items() if key != "tensorboard"}
+        plain = {**plain, "train": {**train, "trackers": ["tensorboard", *others] if wanted else others}}
+    return from_dict(TrainRecipe, plain)
 
 
 def with_absolute_paths(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -302,7 +361,7 @@ def with_absolute_paths(data: Mapping[str, Any], folder: Path) -> dict[str, Any]
 def without_folders(recipe: TrainRecipe) -> TrainRecipe:
     """A recipe whose absolute paths are their last part: what travels with a model tells nobody's folders."""
     plain = _with_paths(to_dict(recipe), lambda path: Path(path).name if Path(path).is_absolute() else path)
-    return from_dict(TrainRecipe, plain)
+    return recipe_of(plain)
 
 
 def _with_paths(data: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:

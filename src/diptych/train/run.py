@@ -3,12 +3,12 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from diptych.config import from_dict, to_dict, to_toml
+from diptych.config import to_dict, to_toml
 from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError
 from diptych.files import shown
@@ -19,11 +19,15 @@ from diptych.runtime import fast_dtype, generator
 from diptych.train.checkpoint import (
     OF_HEADS,
     Checkpoint,
+    group_numbers,
     has_digests,
     held_optimizer_tensors,
     make_room,
+    of_heads,
     optimizer_tensors,
+    restore_group_numbers,
     restore_optimizer,
+    with_prefix,
 )
 from diptych.train.compression import ERROR, FACTOR
 from diptych.train.counts import RunCounts
@@ -33,10 +37,12 @@ from diptych.train.frozen import FrozenFeatures
 from diptych.train.heads import Heads
 from diptych.train.learner import Learner
 from diptych.train.muon import Muon
-from diptych.train.objectives import Head, build_heads, per_sample, trains_text
+from diptych.train.objectives import build_heads, draw_heads, per_sample, trains_text
 from diptych.train.optim import adamw, parameter_groups
+from diptych.train.own_optimizer import own_optimizer
 from diptych.train.phases import fitted, stage_at
-from diptych.train.recipe import TrainConfig, TrainRecipe, difference, with_absolute_paths, without_folders
+from diptych.train.recipe import TrainConfig, TrainRecipe, difference, recipe_of, with_absolute_paths, without_folders
+from diptych.train.schedule import schedule_of
 from diptych.train.shares import read_shares
 from diptych.train.word_classes import WordCounts, count_words
 from diptych.weights.bundle import Bundle
@@ -75,9 +81,10 @@ def open_run(recipe: TrainRecipe, ranks: Ranks, out: Path, newest: Path | None) 
     sources = pair_sources(recipe.data)
     notes = [shown(note) for source in sources for note in source.check()]
     if not trains_text(recipe.objectives, recipe.model):
+        kinds = [objective.kind for objective in per_sample(recipe.objectives)]
+        head = f", its {' and '.join(kinds)} head does" if kinds else ""
         notes.append(
-            "no objective trains the text tower, which stays as it began: the bundle tells no names apart, its caption "
-            "head does."
+            f"no objective trains the text tower, which stays as it began: the bundle tells no names apart{head}."
         )
     if newest and not has_digests(newest):
         notes.append(f"{newest} is of an older diptych and has no digests: damage to it would not be noticed.")
@@ -115,6 +122,7 @@ class Run:
         self.device = ranks.device
         # From the checkpoint: a second measurement may come to another type, and to other weights.
         self.precision = saved.precision if saved else ranks.share(lambda: _precision(recipe, self.device))
+        self.schedule = schedule_of(recipe.train.schedule)
         self.loss_scale = _LossScale(saved.loss_scale if saved else {}, wanted=self.precision == "float16")
         self._hold(saved)
 
@@ -151,7 +159,8 @@ class Run:
             make_room(self.heads, self.optimizer, saved.shares, OF_HEADS)
         elif saved:
             restore_optimizer(self.model, self.optimizer, saved.optimizer)
-            restore_optimizer(self.heads, self.optimizer, _of_heads(saved.optimizer))
+            restore_optimizer(self.heads, self.optimizer, of_heads(saved.optimizer))
+            restore_group_numbers(self.optimizer, saved.optimizer)
         # Of pictures that come again; what differs at each visit would fill the memory for nothing.
         self.frozen_features = None
         comes_again = "image" in settings.freeze and recipe.data.augment.is_fixed and not settings.patch_dropout
@@ -161,8 +170,8 @@ class Run:
         decay = settings.ema_decay
         average = saved.average if saved and not saved.shares else None
         self.average = Average(self.model, decay, average) if decay else None
-        of_heads = None if average is None else _of_heads(average)
-        self.average_of_heads = Average(self.heads, decay, of_heads) if decay else None
+        theirs = None if average is None else of_heads(average)
+        self.average_of_heads = Average(self.heads, decay, theirs) if decay else None
         if saved and saved.shares:
             read_shares(saved.shares, self.held_tensors(), optional=(ERROR, FACTOR))
         elif saved:
@@ -186,8 +195,7 @@ class Run:
             counts = self.ranks.share(lambda: self._count_words(text.vocab_size))
         if is_new_bag and counts:
             self.bundle.model.text.load_state_dict({"token_weights": counts.weights()}, strict=False)
-        for number, head in enumerate(heads.values()):
-            cast("Head", head).reset_parameters(generator(recipe.seed, number), counts)
+        draw_heads(heads, recipe.seed, counts)
         return heads
 
     def _count_words(self, vocab_size: int) -> WordCounts:
@@ -272,7 +280,8 @@ class Run:
             bundle=self.whole_bundle(),
             heads=self.whole_heads(),
             optimizer=optimizer_tensors(self.model, self.optimizer)
-            | _with_prefix(optimizer_tensors(self.heads, self.optimizer))
+            | with_prefix(optimizer_tensors(self.heads, self.optimizer))
+            | group_numbers(self.optimizer)
             | left_out,
             average=self._averages(),
         )
@@ -294,13 +303,13 @@ class Run:
 
     def held_tensors(self) -> dict[str, Tensor]:
         """All tensors that change from step to step, as this process holds them; to be called by all."""
-        average, of_heads = self.average, self.average_of_heads
+        average, average_of_heads = self.average, self.average_of_heads
         parts = {
-            "model": self.model.state_dict() | _with_prefix(self.heads.state_dict()),
+            "model": self.model.state_dict() | with_prefix(self.heads.state_dict()),
             "optimizer": held_optimizer_tensors(self.model, self.optimizer)
-            | _with_prefix(held_optimizer_tensors(self.heads, self.optimizer))
+            | with_prefix(held_optimizer_tensors(self.heads, self.optimizer))
             | self._left_out(),
-            "average": average.held() | _with_prefix(of_heads.held()) if average and of_heads else {},
+            "average": average.held() | with_prefix(average_of_heads.held()) if average and average_of_heads else {},
         }
         return {f"{part}.{name}": value for part, tensors in parts.items() for name, value in tensors.items()}
 
@@ -320,7 +329,7 @@ class Run:
     def _averages(self) -> dict[str, Tensor]:
         if not self.average or not self.average_of_heads:
             return {}
-        return self.average.tensors() | _with_prefix(self.average_of_heads.tensors())
+        return self.average.tensors() | with_prefix(self.average_of_heads.tensors())
 
 
 def _stored_name(name: str) -> str:
@@ -328,20 +337,12 @@ def _stored_name(name: str) -> str:
     return name.removeprefix("model.") if name.startswith("model.") else OF_HEADS + name.removeprefix("heads.")
 
 
-def _with_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{OF_HEADS}{name}": value for name, value in tensors.items()}
-
-
-def _of_heads(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(OF_HEADS): value for name, value in tensors.items() if name.startswith(OF_HEADS)}
-
-
 def _saved(newest: Path, out: Path, recipe: TrainRecipe, sources: Sequence[Pairs]) -> Checkpoint:
     checkpoint = Checkpoint.load(newest)
     cure = "Choose another folder, or remove this one to start over."
     try:
         # Options that came since have their defaults; paths were from the current directory once.
-        began_as = _comparable(to_dict(from_dict(TrainRecipe, checkpoint.recipe)))
+        began_as = _comparable(to_dict(recipe_of(checkpoint.recipe)))
     except ConfigError as error:
         raise ConfigError(f"{out} holds a run that another version of diptych began. {error} {cure}") from None
     if change := difference(began_as, _comparable(to_dict(recipe))):
@@ -397,7 +398,7 @@ def _new_tokenizer(recipe: TrainRecipe, sources: Sequence[Pairs]) -> Tokenizer:
 
 
 def _optimizer(model: CLIP, heads: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
-    """Of the towers' parameters and of those of objectives, which AdamW moves in any case."""
+    """Of the towers' parameters and of those of objectives, which Muon leaves to AdamW."""
     decay = settings.weight_decay
     groups = [
         *parameter_groups(model, weight_decay=decay, layer_decay=settings.layer_decay, optimizer=settings.optimizer),
@@ -407,7 +408,9 @@ def _optimizer(model: CLIP, heads: nn.Module, settings: TrainConfig) -> torch.op
     if settings.optimizer == "muon":
         momentum, every = settings.momentum, settings.orthogonal_every
         return Muon(groups, momentum=momentum, every=every, betas=betas, epsilon=epsilon, state=state)
-    return adamw(groups, betas=betas, epsilon=epsilon, state=state)
+    if settings.optimizer == "adamw":
+        return adamw(groups, betas=betas, epsilon=epsilon, state=state)
+    return own_optimizer(settings.optimizer, groups, betas=betas, epsilon=epsilon)
 
 
 def _precision(recipe: TrainRecipe, device: torch.device) -> str:

@@ -3,11 +3,12 @@
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from diptych.errors import DataError, missing_extra
+from diptych.train.log import flat
 
 _NAME = re.compile(r"events\.out\.tfevents\.(\d{10})\.diptych")
 
@@ -52,7 +53,7 @@ class EventLog:
             DataError: the disk is full.
         """
         with self._sentence():
-            for name, number in _flat(values):
+            for name, number in flat(values):
                 self._write(step=step, summary={"value": [{"tag": name, "simple_value": number}]})
             self._file.flush()
 
@@ -82,13 +83,5 @@ def import_tensorboard() -> tuple[Any, Any]:
         from tensorboard.compat.proto import event_pb2
         from tensorboard.summary.writer.record_writer import RecordWriter
     except ImportError:
-        raise missing_extra("train.tensorboard", "tensorboard", "log.jsonl is written without it.") from None
+        raise missing_extra("the tracker tensorboard", "tensorboard", "log.jsonl is written without it.") from None
     return event_pb2, RecordWriter
-
-
-def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from ((f"{name}/{key}", number) for key, number in value.items())
-        else:
-            yield name, value

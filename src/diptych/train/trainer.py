@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch.distributed as dist
 
-from diptych.config import to_toml
+from diptych.config import to_dict, to_toml
 from diptych.errors import TrainingError
 from diptych.files import atomic_folder, folder_lock, remove_leftovers, write_text
 from diptych.pairs.pipeline import Batch, batches
@@ -25,7 +25,7 @@ from diptych.train.phases import stages
 from diptych.train.recipe import TrainRecipe
 from diptych.train.run import Run, check_ranks, open_run
 from diptych.train.saver import Saver
-from diptych.train.tensorboard import EventLog, import_tensorboard
+from diptych.train.trackers import Trackers, check_trackers
 from diptych.train.update import StepOutcome, train_step
 from diptych.train.watchdog import Watchdog
 from diptych.weights.bundle import Bundle
@@ -94,8 +94,8 @@ def train(
     Args:
         recipe: everything that decides the run.
         out: gets `recipe.toml`, `log.jsonl`, `checkpoints/`, `best/` where the recipe asks for it, and at the end
-            `bundle/`, heads of objectives beside the bundle's own files; one run at a time. With `train.tensorboard`
-            event files too.
+            `bundle/`, heads of objectives beside the bundle's own files; one run at a time. Trackers may keep something
+            there too.
         evaluators: each is given the model as a bundle and returns named finite numbers, logged as `NAME/number`;
             called once before the first step, then as the recipe says, and at the end. In a run from a trained model
             `NAME/number_change` tells how far each went since the start.
@@ -105,13 +105,13 @@ def train(
         on_alarm: called when another process died or stands still, in the one that found it, with a sentence; this
             process then ends with exit code 1, as no Python code can end a wait for others.
         on_note: called before the first step with each sentence on what was assumed in reading the sources, in the
-            first process.
+            first process; and with a sentence for each tracker that fails, whenever that is.
 
     Raises:
         ConfigError: `out` holds a run of another recipe or of other data, or another process works in it; or
             `start_from` holds a model of other sizes; or the recipe names a metric that no evaluator gives.
         DataError: a source cannot be read, `out` cannot be written, or too many samples are bad.
-        MissingExtraError: grain is not installed, or `train.tensorboard` asks for what is not.
+        MissingExtraError: grain is not installed, or `train.trackers` asks for what is not.
         TrainingError: the loss or its gradient is not finite, or the run forgot more than the recipe bears; it is then
             saved.
         WeightsError: the newest checkpoint is damaged, or `start_from` cannot be read.
@@ -119,8 +119,7 @@ def train(
     with contextlib.ExitStack() as stack:
         ranks = stack.enter_context(launched_ranks())
         check_ranks(recipe, ranks)
-        if recipe.train.tensorboard:
-            import_tensorboard()  # what is missing is missed now
+        check_trackers(recipe.train.trackers)  # what is missing is missed now
 
         def claim() -> Path | None:
             stack.enter_context(folder_lock(out))
@@ -140,7 +139,8 @@ def train(
         )
         with watchdog:
             try:
-                _go_on(run, out, _Evaluators(evaluators or {}, head_evaluators or {}), on_progress, watchdog)
+                measures = _Evaluators(evaluators or {}, head_evaluators or {})
+                _go_on(run, out, measures, on_progress, on_note or (lambda _: None), watchdog)
                 bundle, heads = run.measured_bundle(), run.measured_heads()
                 bundle.model.eval()
                 finished = run.step == recipe.train.steps
@@ -186,6 +186,7 @@ def _go_on(
     out: Path,
     evaluators: _Evaluators,
     on_progress: Callable[[StepReport], None] | None,
+    on_note: Callable[[str], None],
     watchdog: Watchdog,
 ) -> None:
     """From the step where the run is to its last one, or to a stop request."""
@@ -194,7 +195,7 @@ def _go_on(
         stream = stack.enter_context(contextlib.closing(_stream(run)))
         saver = Saver(run, out / "checkpoints")
         stack.callback(saver.abandon)
-        logs = [stack.enter_context(contextlib.closing(log)) for log in _open_logs(run, out)]
+        logs = [stack.enter_context(contextlib.closing(log)) for log in _open_logs(run, out, on_note)]
         stop_requested = stack.enter_context(stop_request())
         best = None
         if settings.keep_best:
@@ -247,12 +248,12 @@ def _go_on(
             lap_start = time.perf_counter()
 
 
-def _open_logs(run: Run, out: Path) -> Iterator[RunLog | EventLog]:
+def _open_logs(run: Run, out: Path, on_fault: Callable[[str], None]) -> Iterator[RunLog | Trackers]:
     """What the first process writes each line to; the others write nothing."""
     if run.ranks.is_first:
         yield RunLog(out / "log.jsonl", resume_step=run.step)
-        if run.recipe.train.tensorboard:
-            yield EventLog(out, resume_step=run.step)
+        names = run.recipe.train.trackers
+        yield Trackers(names, out, resume_step=run.step, recipe=to_dict(run.recipe), on_fault=on_fault)
 
 
 def _stream(run: Run) -> Generator[Batch]:

@@ -9,15 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diptych.errors import TrainingError
+from diptych.errors import ShapeError, TrainingError
 from diptych.model.clip import CLIPOutput
 from diptych.pairs.pipeline import Batch
 from diptych.train.distributed import Ranks, Spread, clip_gradients
-from diptych.train.objectives import Objective, Together, over_batch, per_sample
+from diptych.train.objectives import Objective, OverBatch, Together, over_batch, per_sample
 from diptych.train.optim import clamp_logit_scale
 from diptych.train.patches import draw_kept_patches
 from diptych.train.run import Run
-from diptych.train.schedule import learning_rate
 from diptych.train.seen import Outputs
 
 Forward = Callable[["Inputs", bool], Outputs]  # whether the heads run, too
@@ -62,9 +61,7 @@ def train_step(run: Run, batch: Batch, sizes: Sequence[int]) -> StepOutcome:
         if math.isfinite(norm):
             break
     _must_be_finite(run, "gradient", norm)
-    rate = learning_rate(
-        run.step, peak=settings.learning_rate, warmup_steps=settings.warmup_steps, steps=settings.steps
-    )
+    rate = run.schedule(run.step, peak=settings.learning_rate, warmup_steps=settings.warmup_steps, steps=settings.steps)
     with run.ranks.laps.section("optimizer"):
         for group in run.optimizer.param_groups:
             group["lr"] = rate * group["rate_factor"]
@@ -107,7 +104,7 @@ class Losses:
 
     def of_batch(self, features: CLIPOutput) -> Tensor:
         """[], the same in all processes; its gradients are this process's part."""
-        return _added(one.weight * one.loss(features, self._together) for one in self._over_batch)
+        return _added(one.weight * _one_number(one, features, self._together) for one in self._over_batch)
 
     def of_samples(self, losses: Tensor) -> Tensor:
         """Of some pairs their part of the mean over all pairs of all processes.
@@ -120,6 +117,16 @@ class Losses:
         """
         weights = losses.new_tensor([one.weight for one in self._per_sample])
         return (losses @ weights).sum() / sum(self._together.sizes)
+
+
+def _one_number(objective: OverBatch, features: CLIPOutput, together: Together) -> Tensor:
+    loss = objective.loss(features, together)
+    got = list(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+    if got != []:
+        raise ShapeError(f"{objective.kind} must return one number, a tensor []. Got {got}.")
+    if not loss.requires_grad:
+        raise ShapeError(f"{objective.kind} must return a loss that depends on the features.")
+    return loss
 
 
 def _added(losses: Iterable[Tensor]) -> Tensor:

@@ -65,7 +65,7 @@ class WatchedRun:
         """
         if self.recipe is None and (self.folder / "recipe.toml").is_file():
             try:
-                self.recipe = read_recipe(self.folder / "recipe.toml")
+                self.recipe = read_recipe(self.folder / "recipe.toml", imports=False)
             except DiptychError:  # of another version: what follows from it is left out
                 self.recipe = None
         self.is_held = is_locked(self.folder)  # before the log: a run that ends meanwhile has written all

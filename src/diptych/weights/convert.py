@@ -14,7 +14,7 @@ from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.text_tower import TextTowerConfig
 from diptych.weights.bundle import Bundle
-from diptych.weights.open_clip import naming_of
+from diptych.weights.open_clip import fits_open_clip, kinds_of, naming_of
 from diptych.weights.saving import stored_weights, transformers_naming
 
 Format = Literal["bundle", "huggingface", "open_clip", "openai"]
@@ -75,13 +75,11 @@ def _check_openai(config: CLIPConfig, out: Path) -> None:
         raise ConfigError(f"OpenAI's format is one file that ends in .pt. Got {out}.")
     if (
         config.head != "softmax"
+        or not fits_open_clip(config)
         or not isinstance(image, ImageTowerConfig | ResNetTowerConfig)
         or not isinstance(text, TextTowerConfig)
     ):
-        raise ConfigError(
-            "OpenAI's code has CLIP's towers and a softmax head, and no other. "
-            f"Got {image.kind} and {text.kind} with a {config.head} head."
-        )
+        raise ConfigError(f"OpenAI's code has CLIP's towers and a softmax head, and no other. Got {kinds_of(config)}.")
     faults = [
         f"{name}={found}"
         for tower in (image, text)

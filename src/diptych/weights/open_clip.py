@@ -49,6 +49,7 @@ _ROWS = (
         )
     ),
 )
+_STAGES = 4  # of a ResNet
 _WITHOUT_MEANING = r"input_resolution|context_length|vocab_size|(transformer\..*)?attn_mask"  # sizes, and a constant
 
 VIT = Naming(
@@ -64,7 +65,7 @@ RESNET = Naming(
         ),
         *(
             TensorRow(ours=f"image.stages.{stage}.{{}}.{part}", theirs=(f"visual.layer{stage + 1}.{{}}.{their_part}",))
-            for stage in range(4)
+            for stage in range(_STAGES)
             for part, their_part in (
                 ("shortcut.1.{}", "downsample.0.{}"),
                 ("shortcut.2.{}", "downsample.1.{}"),
@@ -85,10 +86,19 @@ RESNET = Naming(
 def fits_open_clip(config: CLIPConfig) -> bool:
     """Whether open_clip has a class for such a model."""
     match config.image, config.text:
-        case ImageTowerConfig() | ResNetTowerConfig(), TextTowerConfig():
+        case ImageTowerConfig(), TextTowerConfig():
             return True
+        case ResNetTowerConfig(layers=layers), TextTowerConfig():
+            return len(layers) == _STAGES
         case _:
             return False
+
+
+def kinds_of(config: CLIPConfig) -> str:
+    """Both towers and the head in a few words, for those who refuse them."""
+    image = config.image
+    stages = f" of {len(image.layers)} stages" if isinstance(image, ResNetTowerConfig) else ""
+    return f"{image.kind}{stages} and {config.text.kind} with a {config.head} head"
 
 
 def naming_of(config: CLIPConfig) -> Naming:
@@ -155,7 +165,7 @@ def _image_from_shapes(
             "kind": "resnet",
             "image_size": 32 * _grid(shapes["visual.attnpool.positional_embedding"]),
             "width": width,
-            "layers": [_count(shapes, rf"visual\.layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)],
+            "layers": [_count(shapes, rf"visual\.layer{stage}\.(\d+)\.") for stage in range(1, 1 + _STAGES)],
             "heads": heads or 32 * width // _HEAD,
         }
     width, _, patch_size, _ = shapes["visual.conv1.weight"]
@@ -296,7 +306,7 @@ def config_to_open_clip(config: CLIPConfig, preprocess: Preprocess) -> dict[str,
     image, text = config.image, config.text
     if not fits_open_clip(config):
         raise ConfigError(
-            f"open_clip's own towers are those of CLIP. Got {image.kind} and {text.kind} with a {config.head} head. "
+            f"open_clip's own towers are those of CLIP. Got {kinds_of(config)}. "
             "Save a SigLIP model as huggingface, and keep any other as a bundle."
         )
     assert isinstance(text, TextTowerConfig)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, Unpack
 
 from diptych.config import to_dict
+from diptych.data.images import Preprocess
 from diptych.errors import ConfigError
 from diptych.model.clip import CLIPConfig
 from diptych.weights.bundle import Bundle
@@ -94,6 +95,21 @@ def model_info(
         data=about.data,
         size=sum(file.stat().st_size for file in files),
     )
+
+
+def sizes_of(name_or_path: str | Path) -> tuple[CLIPConfig, Preprocess]:
+    """The sizes and the picture recipe of a model, from its files; nothing is built.
+
+    Args:
+        name_or_path: as `load` takes it.
+
+    Raises:
+        ConfigError: there is neither such a model nor such a path.
+        WeightsError: a file is missing or damaged.
+    """
+    place = _find(name_or_path, None)
+    stored = open_stored_model(place.path, weights=place.weights)
+    return stored.config, stored.preprocess
 
 
 def load(
