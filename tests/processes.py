@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import queue as queue_module
 import socket
 import subprocess
 import threading
@@ -19,10 +20,8 @@ _SECONDS = 900  # a process of a test takes a few; other tests may have the core
 def start_ranks(work: Callable[..., Any], count: int, *args: Any) -> tuple[list[Any], Any]:
     """Start processes as torchrun would; what they return comes by the queue."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["diptych.train.trainer", "torch._dynamo", "grain"])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    context.set_forkserver_preload(["diptych.train.trainer", "torch._dynamo", "grain", "rank_table"])
+    port = free_port()
     queue = context.Queue()
     processes = [context.Process(target=_be_rank, args=(rank, count, port, queue, work, args)) for rank in range(count)]
     for process in processes:
@@ -30,11 +29,17 @@ def start_ranks(work: Callable[..., Any], count: int, *args: Any) -> tuple[list[
     return processes, queue
 
 
-def run_ranks(work: Callable[..., Any], count: int, *args: Any) -> list[Any]:
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def run_ranks(work: Callable[..., Any], count: int, *args: Any, seconds: float = 60) -> list[Any]:
     """What `work(*args)` returns in each of several processes."""
     processes, queue = start_ranks(work, count, *args)
     try:
-        results = dict(queue.get(timeout=60) for _ in processes)
+        results = dict(_next_result(processes, queue, time.monotonic() + seconds) for _ in processes)
     finally:
         for process in processes:
             process.join(10)
@@ -43,6 +48,17 @@ def run_ranks(work: Callable[..., Any], count: int, *args: Any) -> list[Any]:
         if isinstance(results[rank], str) and results[rank].startswith("Traceback"):
             raise AssertionError(results[rank])
     return [results[rank] for rank in range(count)]
+
+
+def _next_result(processes: Sequence[Any], queue: Any, end: float) -> tuple[int, Any]:
+    """What one of the processes says; that one of them died without a word ends the test at once."""
+    while True:
+        died = [process.exitcode for process in processes if process.exitcode]
+        try:
+            return queue.get(timeout=2)
+        except queue_module.Empty:
+            assert not died, f"a process ended with exit code {died[0]} before it said a word"
+            assert time.monotonic() < end, "no process said a word in time"
 
 
 def _be_rank(rank: int, count: int, port: int, queue: Any, work: Callable[..., Any], args: Sequence[Any]) -> None:

@@ -10,15 +10,20 @@ import pytest
 import torch
 
 from diptych.data.images import Preprocess
+from diptych.data.tokenizer import Tokenizer
+from diptych.model.clip import CLIP
 from diptych.model.presets import preset
 from diptych.pairs.pipeline import Source
 from diptych.train import trainer
-from diptych.train.checkpoint import Checkpoint
+from diptych.train.heads import Heads
 from diptych.train.log import read_log
 from diptych.train.recipe import TrainRecipe, read_recipe
+from diptych.train.run import Run
 from diptych.train.trainer import StepReport, TrainResult, train
 from diptych.weights.bundle import Bundle
 from test_files import names
+
+_DOUBLE = "double.pt"  # of a bundle in float64
 
 
 def change(recipe: TrainRecipe, **options: Any) -> TrainRecipe:
@@ -85,21 +90,23 @@ def assert_same_run(out: Path, undisturbed: Path) -> None:
 def learn(path: Path, out: Path, is_double: bool, stop_after: int = 0) -> dict[str, Any]:
     """One run; what it saw and came to."""
     keys: list[str] = []
+    heads: list[Heads] = []
     patch = pytest.MonkeyPatch()
     if is_double:
-        torch.set_default_dtype(torch.float64)
-        normalise = Preprocess.normalise
-        patch.setattr(Preprocess, "normalise", lambda self, images: normalise(self, images).double())
-        patch.setattr(Checkpoint, "save", lambda *_, **__: None)  # a bundle is float32
-        patch.setattr(Bundle, "save", lambda *_: None)
-    read = trainer.batches
+        _learn_in_double(patch)
+    read, measured_heads = trainer.batches, Run.measured_heads
 
     def listening(*args: Any, **options: Any) -> Any:
         for step, batch in enumerate(read(*args, **options), start=options["start"]):
             keys.extend(f"{step}:{key}" for key in batch.keys)
             yield batch
 
+    def noting(run: Run) -> Heads:
+        heads.append(measured_heads(run))
+        return heads[-1]
+
     patch.setattr(trainer, "batches", listening)
+    patch.setattr(Run, "measured_heads", noting)
 
     def fail(progress: trainer.StepReport) -> None:
         if progress.step == stop_after:
@@ -108,11 +115,56 @@ def learn(path: Path, out: Path, is_double: bool, stop_after: int = 0) -> dict[s
     try:
         recipe = read_recipe(path)
         result = train(recipe, out, on_progress=fail)
-        torch.save(result.bundle.model.state_dict(), f"{out}.weights")
+        tensors = {**result.bundle.model.state_dict(), **{f"heads.{n}": t for n, t in heads[-1].tensors.items()}}
+        torch.save(tensors, f"{out}.weights")
         return {"keys": keys, "step": result.step, "counts": {**result.counts, "train_seconds": 0, "time": {}}}
     finally:
         patch.undo()
         torch.set_default_dtype(torch.float32)
+
+
+def _learn_in_double(patch: pytest.MonkeyPatch) -> None:
+    """All of a run in float64, also the files of its checkpoints: only bundles are float32 by themselves."""
+    torch.set_default_dtype(torch.float64)
+    normalise, load = Preprocess.normalise, Bundle.load
+
+    def save_double(bundle: Bundle, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        bundle.tokenizer.save(folder)
+        parts = (bundle.model.config, bundle.model.state_dict(), bundle.preprocess, bundle.about)
+        torch.save(parts, folder / _DOUBLE)
+
+    def load_double(path: Path, **told: Any) -> Bundle:
+        if not (Path(path) / _DOUBLE).is_file():  # what a run starts from
+            torch.set_default_dtype(torch.float32)
+            try:
+                return load(path, **told)
+            finally:
+                torch.set_default_dtype(torch.float64)
+        config, tensors, preprocess, about = torch.load(path / _DOUBLE, weights_only=False)
+        model = CLIP(config)
+        model.load_state_dict(tensors, assign=True)
+        tokenizer = Tokenizer.load(path, context_length=config.text.context_length)
+        return Bundle(model=model, preprocess=preprocess, tokenizer=tokenizer, about=about)
+
+    patch.setattr(Preprocess, "normalise", lambda self, images: normalise(self, images).double())
+    patch.setattr(Bundle, "save", save_double)
+    patch.setattr(Bundle, "load", load_double)
+    patch.setattr(CLIP, "float", CLIP.double)
+
+
+def learn_all(jobs: Sequence[tuple[Path, Path, bool, Sequence[tuple[int, int, int]]]]) -> None:
+    """Several runs one after the other in the same processes, each in some legs with a restart between them.
+
+    Args:
+        jobs: recipe, folder of the run, whether all is float64; and of each leg how many of the processes take part,
+            a free port, and after which step it stops, 0 for the end.
+    """
+    for recipe, out, is_double, legs in jobs:
+        for count, port, stop_after in legs:
+            if int(os.environ["RANK"]) < count:
+                os.environ.update(MASTER_PORT=str(port), WORLD_SIZE=str(count))
+                learn(recipe, out, is_double, stop_after)
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:

@@ -47,6 +47,7 @@ WHOLE_HOUSE_TESTS = {
     "test_benchmarks.py",
     "test_house.py",
     "test_parity.py",
+    "test_ranks.py",
     "test_readme.py",
     "test_cli.py",
     "test_pictograms.py",

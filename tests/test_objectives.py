@@ -353,11 +353,6 @@ def test_what_no_run_can_learn_is_one_sentence(tiny_recipe, head, objectives, se
     assert "\n" not in str(caught.value)
 
 
-def test_shares_of_a_model_whose_text_tower_does_not_learn_are_refused(tiny_recipe):
-    with pytest.raises(ConfigError, match=r'train\.parallel must be "ddp" where no objective trains the text tower'):
-        vit(tiny_recipe, objectives=(CAPTION,), parallel="fsdp")
-
-
 def test_an_objective_that_does_not_exist_is_named(tiny_recipe):
     plain = to_dict(tiny_recipe)
     plain["train"]["objectives"] = [{"kind": "captions"}]

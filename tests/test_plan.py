@@ -125,6 +125,16 @@ def test_fsdp_divides_the_state_and_gathers_two_blocks_at_a_time():
     assert whole.memory_otherwise["fsdp"] == shared.memory_total
 
 
+def test_fsdp_leaves_a_frozen_tower_whole_on_each_device_and_gathers_nothing_of_it():
+    whole = plan_run(frozen_image(), setup(devices=4))
+    shared = plan_run(frozen_image(), setup(devices=4, sharding="fsdp"))
+    frozen = 4 * whole.parameters["image"]
+    assert shared.memory["weights"] == frozen + -(-(whole.memory["weights"] - frozen) // 4)
+    blocks = [sum(p.numel() for p in block.parameters()) for block in CLIP(preset("tiny-vit")).text.blocks]  # pyright: ignore[reportGeneralTypeIssues, reportArgumentType]
+    gathered = whole.parameters["total"] - whole.parameters["image"] - sum(blocks) + 2 * max(blocks)
+    assert shared.memory["copies of weights"] - whole.memory["copies of weights"] == 4 * gathered
+
+
 def test_a_step_is_three_forward_passes_and_the_loss():
     found = plan_run(tiny(), setup())
     image, text = (t.cost(32, element=2) for t in (tiny().model.image, tiny().model.text))

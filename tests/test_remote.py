@@ -22,7 +22,7 @@ from diptych.pairs.pipeline import DataConfig
 from diptych.pairs.remote import RemoteConfig, RemoteFolder
 from diptych.pairs.shards import MANIFEST, ShardSet, ShardWriter
 from diptych.pairs.sources import Source
-from diptych.train import run
+from diptych.train import counts
 from diptych.train.log import read_log
 from diptych.train.recipe import TrainRecipe
 from diptych.train.trainer import train
@@ -232,7 +232,7 @@ def test_a_run_leaves_out_and_counts_whatever_is_wrong_with_its_data_within_the_
 
 @pytest.mark.parametrize("cause", ["shard-00002.tar timed out", "not an image", "caption not UTF-8"])
 def test_a_run_stops_with_one_line_where_too_much_is_wrong(faulty, tmp_path, monkeypatch, cause):
-    monkeypatch.setattr(run, "_JUDGED_AS", 1)
+    monkeypatch.setattr(counts, "_JUDGED_AS", 1)
     if cause == "shard-00002.tar timed out":
         sources = faulty.data.sources[:1]
     else:  # a set of its own, whose shards are whole

@@ -109,7 +109,6 @@ def test_what_neither_weights_nor_log_depend_on_is_no_difference(tiny_recipe):
         ("", {"freeze_batch_statistics": True}, r"freeze_batch_statistics must be false without start_from"),
         ("", {"freeze": ("image",)}, r"train\.freeze must be empty without start_from"),
         ("x", {"freeze": ("image", "text")}, r"train\.freeze must leave a tower to train\. Got image and text\."),
-        ("x", {"freeze": ("image",), "parallel": "fsdp"}, r'Use train\.parallel="ddp"'),
     ],
 )
 def test_what_cannot_be_frozen_is_refused(tiny_recipe, start, options, message):

@@ -45,7 +45,7 @@ class TarSample:
 @dataclass(frozen=True)
 class TarIndex:
     path: Path
-    samples: tuple[TarSample, ...]  # in the order of the file
+    samples: Sequence[TarSample]  # in the order of the file
     last_dot: bool = False  # whether keys go up to the last dot of the name
     outside: Mapping[str, int] = field(default_factory=dict)  # files that belong to no sample, by reason
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diptych.errors import ConfigError, ShapeError
+from diptych.model.batch_norm import BatchNorm2d
 from diptych.model.blocks import Block, Stack
 from diptych.model.text_tower import TextTower
 from diptych.model.towers import ImageConfig, TextConfig, blank, check_drawn, check_facts, check_module
@@ -296,7 +297,7 @@ class CLIP(nn.Module):
     def freeze_batch_statistics(self) -> None:
         """Put batch norms into eval mode: they then use the statistics that they have."""
         for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, BatchNorm2d):
                 module.eval()
 
 

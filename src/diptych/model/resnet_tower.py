@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diptych.errors import ConfigError
+from diptych.model.batch_norm import BatchNorm2d
 from diptych.model.blocks import Conv2d, Linear, check_sizes, draw_normal, reset_to_defaults
 from diptych.model.cost import TowerCost, without_blocks
 
@@ -202,15 +203,15 @@ class Bottleneck(nn.Module):
         super().__init__()
         out = inner * _EXPANSION
         self.conv1 = Conv2d(channels, inner, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(inner)
+        self.bn1 = BatchNorm2d(inner)
         self.conv2 = Conv2d(inner, inner, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(inner)
+        self.bn2 = BatchNorm2d(inner)
         self.shrink = nn.AvgPool2d(shrink) if shrink > 1 else nn.Identity()
         self.conv3 = Conv2d(inner, out, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out)
+        self.bn3 = BatchNorm2d(out)
         self.shortcut = nn.Identity()
         if channels != out or shrink > 1:
-            self.shortcut = nn.Sequential(self.shrink, Conv2d(channels, out, 1, bias=False), nn.BatchNorm2d(out))
+            self.shortcut = nn.Sequential(self.shrink, Conv2d(channels, out, 1, bias=False), BatchNorm2d(out))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, channels, s, s] to [B, 4 * inner, s / shrink, s / shrink]."""
@@ -247,4 +248,4 @@ class AttentionPool(nn.Module):
 
 def _convolution(channels: int, out: int, *, kernel: int, stride: int = 1) -> list[nn.Module]:
     convolution = Conv2d(channels, out, kernel, stride=stride, padding=kernel // 2, bias=False)
-    return [convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+    return [convolution, BatchNorm2d(out), nn.ReLU(inplace=True)]

@@ -9,6 +9,7 @@ A folder behind a URL needs a manifest; its shards are fetched whole, when their
 
 import bisect
 import contextlib
+import dataclasses
 import functools
 import gzip
 import hashlib
@@ -30,6 +31,7 @@ import numpy as np
 from diptych.data.tar import TAR_ENDINGS, TarIndex, TarReader, TarSample
 from diptych.errors import DataError, ShardError
 from diptych.files import atomic_file, sha256, write_json
+from diptych.pairs.packed import PackedSamples
 from diptych.pairs.remote import RemoteConfig, RemoteFolder, is_remote
 from diptych.pairs.samples import Ledger, Members, Sample, captions_of, counted, key_hash, splits_said
 
@@ -309,7 +311,8 @@ class ShardSet:
                 if number not in self._verified:
                     self._check_digest(shard)
                     self._verified.add(number)
-        return self._reader(number).index()
+        index = self._reader(number).index()
+        return dataclasses.replace(index, samples=PackedSamples(index.samples))
 
     def _check_digest(self, shard: _Shard) -> None:
         path = self._folder / shard.name

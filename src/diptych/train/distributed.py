@@ -18,7 +18,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from diptych.errors import DiptychError
+from diptych.model.batch_norm import share_batch_statistics
 from diptych.runtime import default_device
+from diptych.train.compression import Compression, PowerSGD, compress
 from diptych.train.laps import Laps
 from diptych.train.seen import Outputs
 
@@ -104,6 +106,10 @@ class Ranks:
             dist.all_gather(parts, padded)
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
+    def rows(self, vector: Tensor) -> Tensor:
+        """A vector [K] of each process, [processes, K], in the order of ranks; no gradient goes through."""
+        return self.gather(vector[None], [1] * self.count)
+
     def scatter_sum(self, rows: Tensor, sizes: Sequence[int]) -> Tensor:
         """The reverse of `gather`: each process gets its own rows of the sum over processes.
 
@@ -141,6 +147,10 @@ class Ranks:
             return received
 
         return wait
+
+    def second_line(self) -> dist.ProcessGroup | None:
+        """A way to talk beside this one, from other threads; None for a process by itself."""
+        return cast("dist.ProcessGroup", dist.new_group(backend="gloo")) if self.count > 1 else None
 
     def _exchange(self, value: Tensor) -> contextlib.AbstractContextManager[None]:
         return self.laps.section("communication") if value.device.type == "cpu" else contextlib.nullcontext()
@@ -182,28 +192,47 @@ class Spread(nn.Module):
 
     ddp: each process has all of it, and the gradients are averaged (arXiv:2006.15704). fsdp: each has a share of every
     parameter, and a block's are gathered while it computes (arXiv:2304.11277); the two single numbers, logit scale and
-    bias, are held whole.
+    bias, are held whole, and so is a frozen tower, which needs no gradients and no moments. In training, batch norms
+    take the batches of all processes as one.
 
     Args:
-        model: the same in all processes; with fsdp its parameters become shares, in place.
+        model: the same in all processes, frozen towers without gradients; with fsdp its parameters become shares, in
+            place.
         ranks: the processes.
         parallel: how.
         blocks: the parts of the model whose shares are gathered by themselves.
+        compression: of gradients on their way; with ddp alone.
     """
 
-    def __init__(self, model: nn.Module, ranks: Ranks, parallel: Parallel, blocks: Sequence[nn.Module]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        ranks: Ranks,
+        parallel: Parallel,
+        blocks: Sequence[nn.Module],
+        compression: Compression = "none",
+    ) -> None:
         super().__init__()
         self._ranks = ranks
         self._numbers = [p for p in model.parameters() if p.ndim == 0 and p.requires_grad]
+        self.power: PowerSGD | None = None  # what of gradients it left out, where it compresses them
         self._module: nn.Module = model
+        self._stop_sharing: Callable[[], None] = lambda: None
+        if ranks.count > 1:
+            share_batch_statistics(model, ranks.rows)
+            self._stop_sharing = lambda: share_batch_statistics(model, None)
         if ranks.count > 1 and parallel == "fsdp":
             model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]  # fully_shard takes no other
             mesh = init_device_mesh(ranks.device.type, (ranks.count,))
             for block in blocks:
-                fully_shard(block, mesh=mesh)
-            fully_shard(model, mesh=mesh, ignored_params=set(self._numbers))
+                if any(p.requires_grad for p in block.parameters()):
+                    fully_shard(block, mesh=mesh)
+            frozen = {p for p in model.parameters() if not p.requires_grad}
+            fully_shard(model, mesh=mesh, ignored_params=frozen.union(self._numbers))
         elif ranks.count > 1:
             self._module = DistributedDataParallel(model, gradient_as_bucket_view=True)
+            self.power = PowerSGD(model) if compression == "powersgd" else None
+            compress(self._module, compression, self.power)
 
     def forward(
         self,
@@ -222,6 +251,7 @@ class Spread(nn.Module):
         torch's reducer would hold the connections beyond their end, and would then end them with Python's lock in its
         hand, which their threads may wait for: a deadlock, seen in one of six runs of four processes.
         """
+        self._stop_sharing()
         self._module = nn.Identity()
 
     @contextlib.contextmanager

@@ -60,6 +60,10 @@ class Average:
             else:  # a count
                 ours.copy_(theirs)
 
+    def held(self) -> dict[str, Tensor]:
+        """The average as this process holds it: the tensors that `update` changes."""
+        return self._values
+
     def tensors(self) -> dict[str, Tensor]:
         """The average, whole tensors by name; to be called by all processes."""
         return {name: whole(value) for name, value in self._values.items()}

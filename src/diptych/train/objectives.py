@@ -22,7 +22,7 @@ from diptych.model.towers import blank, check_drawn
 from diptych.outside import check_has, is_outside
 from diptych.runtime import generator
 from diptych.train.captioner import Caption, TextEnds
-from diptych.train.distill import affinity_distillation
+from diptych.train.distill import shared_distillation
 from diptych.train.distributed import Ranks
 from diptych.train.exchange import Exchange, of_all, sigmoid_loss, softmax_loss
 from diptych.train.seen import Need, Seen
@@ -37,7 +37,7 @@ class Together:
     ranks: Ranks  # the processes; all must call
     sizes: Sequence[int]  # pairs of each process; 0 is allowed
     exchange: Exchange  # how texts get to pictures
-    teacher_image_features: Tensor | None  # [b, E], unit length
+    teacher_image_features: Tensor | None  # [b, E], unit length; None without a teacher, or a pair
     teacher_text_features: Tensor | None
 
     def all_pairs(self, features: CLIPOutput) -> CLIPOutput:
@@ -137,17 +137,14 @@ class Distillation:
         return frozenset({"image_features", "text_features"})
 
     def loss(self, features: CLIPOutput, together: Together) -> Tensor:
-        """[], see `affinity_distillation`."""
-        images, texts = together.teacher_image_features, together.teacher_text_features
-        assert images is not None
-        assert texts is not None
-        return affinity_distillation(
-            features.image_features,
-            features.text_features,
-            images,
-            texts,
-            logit_scale=features.logit_scale,
+        """[], see `shared_distillation`."""
+        return shared_distillation(
+            features,
+            together.teacher_image_features,
+            together.teacher_text_features,
             teacher_logit_scale=self.teacher_logit_scale,
+            ranks=together.ranks,
+            sizes=together.sizes,
         )
 
 

@@ -204,7 +204,7 @@ class _Sizes(NamedTuple):
     update_flops: int  # of an update that is more than a few operations a parameter: Muon's, which is float32
     average_bytes: int  # of the weights, where the run keeps one
     matrix_parameters: int  # of which autocast makes copies
-    gathered_parameters: int  # that fsdp holds whole at a time: two blocks and what is in none
+    gathered_parameters: int  # that fsdp puts together at a time: two blocks and what is in none
     notes: tuple[str, ...]  # what could not be counted
 
 
@@ -234,7 +234,8 @@ def _sizes(recipe: TrainRecipe, setup: Setup) -> _Sizes:
     trained = {name: p for name, p in named if p.requires_grad}
     stacked = hidden_matrices(model) if recipe.train.optimizer == "muon" else {}
     hidden = {name: count for name, count in stacked.items() if name in trained}
-    blocks = [_count(block) for block in model.blocks()]
+    blocks = [sum(p.numel() for p in block.parameters() if p.requires_grad) for block in model.blocks()]
+    trained_parameters = sum(p.numel() for p in trained.values())
     looked_up = ("token_embedding.weight", "position_embedding")  # added, never multiplied
     matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim >= 2 and not name.endswith(looked_up))
     matrices += sum(p.numel() for p in heads.parameters() if p.ndim >= 2)
@@ -257,14 +258,14 @@ def _sizes(recipe: TrainRecipe, setup: Setup) -> _Sizes:
         text_parameters=_count(model.text),
         head_parameters=_count(heads),
         parameters=parameters,
-        trained=sum(p.numel() for p in trained.values()),
+        trained=trained_parameters,
         weight_bytes=sum(t.numel() * t.element_size() for t in tensors),
         moment_bytes=moment_bytes or 0,
         update_flops=sum(_orthogonal_flops(trained[name], count) for name, count in hidden.items())
         // recipe.train.orthogonal_every,
         average_bytes=_FLOAT * parameters if recipe.train.ema_decay else 0,
         matrix_parameters=matrices,
-        gathered_parameters=parameters - sum(blocks) + 2 * max(blocks, default=0),
+        gathered_parameters=trained_parameters - sum(blocks) + 2 * max(blocks, default=0),
         notes=tuple(_notes(recipe, moment_bytes)),
     )
 
@@ -324,16 +325,22 @@ def _memory(sizes: _Sizes, setup: Setup) -> dict[str, int]:
         tower.checkpointed if setup.checkpointing else tower.activations for tower in (sizes.image, sizes.text)
     )
     return {
-        "weights": math.ceil(sizes.weight_bytes / shares),
+        "weights": _shared(sizes, sizes.weight_bytes, shares),
         "copies of weights": copies,
         "gradients": math.ceil(_FLOAT * sizes.trained / shares),
         "optimizer": math.ceil(sizes.moment_bytes / shares),
-        **({"average of weights": math.ceil(sizes.average_bytes / shares)} if sizes.average_bytes else {}),
+        **({"average of weights": _shared(sizes, sizes.average_bytes, shares)} if sizes.average_bytes else {}),
         "image activations": sizes.pairs_at_a_time * image,
         "text activations": sizes.pairs_at_a_time * text,
         **({"head activations": sizes.pairs_at_a_time * sizes.heads.activations} if sizes.heads else {}),
         **(_loss_memory(sizes) if sizes.is_over_batch else {}),
     }
+
+
+def _shared(sizes: _Sizes, total: int, shares: int) -> int:
+    """Of so many bytes of weights, what one device holds: its share of what is trained, and all of what is frozen."""
+    frozen_bytes = _FLOAT * (sizes.parameters - sizes.trained)
+    return frozen_bytes + math.ceil((total - frozen_bytes) / shares)
 
 
 def _loss_memory(sizes: _Sizes) -> dict[str, int]:

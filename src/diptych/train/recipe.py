@@ -22,7 +22,6 @@ from diptych.train.objectives import (
     ObjectiveConfig,
     Sigmoid,
     check_objectives,
-    trains_text,
 )
 from diptych.train.start import with_sizes_of_start
 
@@ -43,6 +42,7 @@ _FREE = (
     "data.verify",
     "train.activation_checkpointing",
     "train.checkpoint_every",
+    "train.checkpoint_format",
     "train.compile",
     "train.keep_best",
     "train.keep_checkpoints",
@@ -96,6 +96,8 @@ class TrainConfig:
     precision: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     # How several processes hold the model (torchrun starts them). ddp: each has all of it; fsdp: each has its share.
     parallel: Literal["ddp", "fsdp"] = "ddp"
+    # Of ddp's gradients on their way. powersgd: two factors of four columns for each matrix; the rest comes later
+    gradient_compression: Literal["none", "float16", "bfloat16", "powersgd"] = "none"
     # How texts get to the pictures of other processes. gather: all at once; ring: those of one process at a time.
     loss_exchange: Literal["gather", "ring"] = "gather"
     stall_seconds: float = 45.0  # of several processes: without progress, after which the run says where, and ends
@@ -119,6 +121,8 @@ class TrainConfig:
     evaluate_every: int = 0  # steps; 0: only at the end
     checkpoint_every: int = 500  # steps
     keep_checkpoints: int = 2  # the newest so many
+    # Of several processes. whole: a bundle, which the first writes; shares: each writes its own, beside further steps
+    checkpoint_format: Literal["whole", "shares"] = "whole"
     keep_best: str = ""  # a metric as it is logged, e.g. "twemoji/top1": the bundle that scored highest is kept too
     old_tasks: tuple[str, ...] = ()  # metrics as they are logged, which a run with `start_from` must not lose
     max_forgetting: float = 0.0  # by how much one of them may fall before the run stops; 0: by any
@@ -169,13 +173,21 @@ class TrainConfig:
                 'train.optimizer_state="int8" needs train.optimizer="adamw", whose moments it holds. '
                 'Use train.optimizer_state="bfloat16" with muon.'
             )
+        if self.gradient_compression != "none" and self.parallel == "fsdp":
+            raise ConfigError(
+                'train.gradient_compression must be "none" with train.parallel="fsdp": it is of gradients that each '
+                f'process has whole. Got "{self.gradient_compression}". Use train.parallel="ddp".'
+            )
         self._check_names()
+        if self.checkpoint_format == "shares" and is_outside(self.optimizer):
+            raise ConfigError(
+                'train.checkpoint_format must be "whole" with an optimizer from outside, of whose memory nobody knows '
+                f"the shapes before it is read. Got {self.optimizer}."
+            )
         if len(set(self.freeze)) > 1:
             raise ConfigError(f"train.freeze must leave a tower to train. Got {' and '.join(self.freeze)}.")
         if self.max_forgetting and not self.old_tasks:
             raise ConfigError("train.max_forgetting must be 0 unless train.old_tasks names the metrics it is about.")
-        if self.freeze and self.parallel == "fsdp":
-            raise ConfigError('train.freeze must be empty with train.parallel="fsdp". Use train.parallel="ddp".')
         shares = {name: getattr(self, name) for name in ("momentum", "beta1", "beta2")}
         if self.optimizer_state == "bfloat16" and max(shares.values()) > 0.99:
             raise ConfigError(
@@ -246,8 +258,6 @@ class TrainRecipe:
             raise ConfigError("train.old_tasks must be empty without start_from: a new model has nothing to forget.")
         self._check_phases()
         check_objectives(self.objectives, self.model)
-        if self.train.parallel == "fsdp" and not trains_text(self.objectives, self.model):
-            raise ConfigError('train.parallel must be "ddp" where no objective trains the text tower. Got "fsdp".')
         has_teacher = all(source.teacher_images and source.teacher_texts for source in self.data.sources)
         if bool(self.train.distillation) != has_teacher or any(
             bool(source.teacher_images) != bool(source.teacher_texts) for source in self.data.sources

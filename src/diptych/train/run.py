@@ -1,6 +1,5 @@
 """What a run holds, and how it begins: anew, from a trained model, or from its newest checkpoint."""
 
-import collections
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,27 +10,31 @@ from torch import Tensor, nn
 
 from diptych.config import to_dict, to_toml
 from diptych.data.tokenizer import Tokenizer
-from diptych.errors import ConfigError, DataError
+from diptych.errors import ConfigError
 from diptych.files import shown
 from diptych.model.clip import CLIP
 from diptych.pairs.pipeline import Batch, pair_sources, vocabulary_texts
 from diptych.pairs.sources import Pairs
 from diptych.runtime import fast_dtype, generator
 from diptych.train.checkpoint import (
+    OF_HEADS,
     Checkpoint,
     group_numbers,
     has_digests,
+    held_optimizer_tensors,
+    make_room,
     of_heads,
     optimizer_tensors,
     restore_group_numbers,
     restore_optimizer,
     with_prefix,
 )
+from diptych.train.compression import ERROR, FACTOR
+from diptych.train.counts import RunCounts
 from diptych.train.distributed import Ranks, Spread, whole
 from diptych.train.ema import Average
 from diptych.train.frozen import FrozenFeatures
 from diptych.train.heads import Heads
-from diptych.train.laps import Laps
 from diptych.train.learner import Learner
 from diptych.train.muon import Muon
 from diptych.train.objectives import build_heads, draw_heads, per_sample, trains_text
@@ -40,35 +43,23 @@ from diptych.train.own_optimizer import own_optimizer
 from diptych.train.phases import fitted, stage_at
 from diptych.train.recipe import TrainConfig, TrainRecipe, difference, recipe_of, with_absolute_paths, without_folders
 from diptych.train.schedule import schedule_of
+from diptych.train.shares import read_shares
 from diptych.train.word_classes import WordCounts, count_words
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About
 from diptych.weights.registry import load
-
-# Samples; the share of bad ones is taken of at least so many, or one of the first ten would stop a run.
-_JUDGED_AS = 1000
 
 
 def check_ranks(recipe: TrainRecipe, ranks: Ranks) -> None:
     """Refuse what several processes cannot do together.
 
     Raises:
-        ConfigError: the batch cannot be shared evenly, or the loss or a tower needs the whole of it in one process.
+        ConfigError: the batch cannot be shared evenly.
     """
     if recipe.train.batch_size % ranks.count:
         raise ConfigError(
             "train.batch_size must be a multiple of the number of processes, which share it. "
             f"Got {recipe.train.batch_size} pairs for {ranks.count} processes."
-        )
-    if ranks.count > 1 and recipe.train.distillation:
-        raise ConfigError(
-            "train.distillation must be 0 where several processes train: the teacher's softmax is over a whole batch. "
-            f"Got {recipe.train.distillation} and {ranks.count} processes."
-        )
-    if ranks.count > 1 and recipe.model.image.needs_whole_batch:
-        raise ConfigError(
-            f"model.image must be a vision transformer where several processes train: a {recipe.model.image.kind} "
-            f"tower needs the whole batch in one, as batch norm does. Got {ranks.count} processes."
         )
 
 
@@ -127,7 +118,7 @@ class Run:
         self.step = saved.step if saved else 0  # updates done
         self.metrics: Mapping[str, float] = saved.metrics if saved else {}
         self.reference: Mapping[str, float] = saved.reference if saved else {}
-        self.counts = _Counts(saved.counts if saved else {}, ranks.laps)
+        self.counts = RunCounts(saved.counts if saved else {}, ranks.laps)
         self.device = ranks.device
         # From the checkpoint: a second measurement may come to another type, and to other weights.
         self.precision = saved.precision if saved else ranks.share(lambda: _precision(recipe, self.device))
@@ -139,9 +130,12 @@ class Run:
         """Build what has the sizes of the phase that the next step belongs to."""
         recipe, settings = self.recipe, self.recipe.train
         stage = stage_at(recipe, self.step)
-        saved = fitted(saved, stage.image_size) if saved else None
+        if saved and not saved.shares:  # which are of the size that they were written at, until `enter_phase`
+            saved = fitted(saved, stage.image_size)
         self.bundle = saved.bundle if saved else _first_bundle(recipe, self.sources, self.ranks, stage.image_size)
-        if saved or recipe.start_from:
+        if saved and saved.shares:
+            self.bundle.model.to_empty(device=self.device)
+        elif saved or recipe.start_from:
             # Mapped weights lie where the file has them; the last bits of a product depend on where its factors begin.
             weights = {name: value.clone() for name, value in self.bundle.model.state_dict().items()}
             self.bundle.model.load_state_dict(weights, assign=True)
@@ -158,9 +152,13 @@ class Run:
             for block in self.model.blocks():
                 block.compile()
         self.learner = Learner(self.model, self.heads, recipe.objectives)
-        self.spread = Spread(self.learner, self.ranks, settings.parallel, self.model.blocks())
+        blocks, compression = self.model.blocks(), settings.gradient_compression
+        self.spread = Spread(self.learner, self.ranks, settings.parallel, blocks, compression)
         self.optimizer = _optimizer(self.model, self.heads, settings)
-        if saved:
+        if saved and saved.shares:
+            make_room(self.model, self.optimizer, saved.shares)
+            make_room(self.heads, self.optimizer, saved.shares, OF_HEADS)
+        elif saved:
             restore_optimizer(self.model, self.optimizer, saved.optimizer)
             restore_optimizer(self.heads, self.optimizer, of_heads(saved.optimizer))
             restore_group_numbers(self.optimizer, saved.optimizer)
@@ -171,9 +169,14 @@ class Run:
             size = settings.micro_batch_size or settings.batch_size // self.ranks.count
             self.frozen_features = FrozenFeatures(self._encode_image, batch_size=size)
         decay = settings.ema_decay
-        self.average = Average(self.model, decay, saved.average if saved else None) if decay else None
-        theirs = of_heads(saved.average) if saved else None
+        average = saved.average if saved and not saved.shares else None
+        self.average = Average(self.model, decay, average) if decay else None
+        theirs = None if average is None else of_heads(average)
         self.average_of_heads = Average(self.heads, decay, theirs) if decay else None
+        if saved and saved.shares:
+            read_shares(saved.shares, self.held_tensors(), optional=(ERROR, FACTOR))
+        elif saved:
+            self._restore_left_out(saved.optimizer)
 
     @property
     def _trains_text(self) -> bool:
@@ -181,16 +184,19 @@ class Run:
 
     def _built_heads(self, saved: Checkpoint | None) -> nn.ModuleDict:
         """The heads of the objectives; drawn anew for a run that begins, after a look at its captions if need be."""
-        if saved:
+        if saved and not saved.shares:
             return saved.heads.build(self.bundle)
         recipe, text = self.recipe, self.bundle.model.config.text
         heads = build_heads(recipe.objectives, self.bundle.model.config, self.bundle.tokenizer)
+        heads.to_empty(device=torch.empty(0).device)
+        if saved:  # whose shares come later
+            return heads
         counts, is_new_bag = None, text.rows_are_features and not recipe.start_from
         if is_new_bag or any(objective.wants_counts for objective in per_sample(recipe.objectives)):
             counts = self.ranks.share(lambda: self._count_words(text.vocab_size))
         if is_new_bag and counts:
             self.bundle.model.text.load_state_dict({"token_weights": counts.weights()}, strict=False)
-        draw_heads(heads.to_empty(device=torch.empty(0).device), recipe.seed, counts)
+        draw_heads(heads, recipe.seed, counts)
         return heads
 
     def _count_words(self, vocab_size: int) -> WordCounts:
@@ -268,13 +274,25 @@ class Run:
         return Heads(objectives=per_sample(self.recipe.objectives), tensors=tensors)
 
     def checkpoint(self) -> Checkpoint:
-        return Checkpoint(
-            step=self.step,
+        """Where the run stands, tensors whole; to be called by all processes."""
+        left_out = self._left_out()
+        return dataclasses.replace(
+            self.checkpoint_without_tensors(),
             bundle=self.whole_bundle(),
             heads=self.whole_heads(),
             optimizer=optimizer_tensors(self.model, self.optimizer)
             | with_prefix(optimizer_tensors(self.heads, self.optimizer))
-            | group_numbers(self.optimizer),
+            | group_numbers(self.optimizer)
+            | left_out,
+            average=self._averages(),
+        )
+
+    def checkpoint_without_tensors(self) -> Checkpoint:
+        """Where the run stands; `held_tensors` are the rest."""
+        return Checkpoint(
+            step=self.step,
+            bundle=self.bundle,
+            optimizer={},
             counts=self.counts.plain(),
             metrics=self.metrics,
             recipe=to_dict(self.recipe),
@@ -282,13 +300,42 @@ class Run:
             data=self.data,
             loss_scale=self.loss_scale.plain(),
             reference=self.reference,
-            average=self._averages(),
         )
+
+    def held_tensors(self) -> dict[str, Tensor]:
+        """All tensors that change from step to step, as this process holds them; to be called by all."""
+        average, average_of_heads = self.average, self.average_of_heads
+        parts = {
+            "model": self.model.state_dict() | with_prefix(self.heads.state_dict()),
+            "optimizer": held_optimizer_tensors(self.model, self.optimizer)
+            | with_prefix(held_optimizer_tensors(self.heads, self.optimizer))
+            | self._left_out(),
+            "average": average.held() | with_prefix(average_of_heads.held()) if average and average_of_heads else {},
+        }
+        return {f"{part}.{name}": value for part, tensors in parts.items() for name, value in tensors.items()}
+
+    def _left_out(self) -> dict[str, Tensor]:
+        """Of gradients that were compressed, the same in all processes from here on; to be called by all."""
+        if not self.spread.power:
+            return {}
+        self.spread.power.share_errors()
+        return {_stored_name(name): value for name, value in self.spread.power.tensors().items()}
+
+    def _restore_left_out(self, saved: Mapping[str, Tensor]) -> None:
+        """Take what `_left_out` gave; what is missing, or of another size, begins anew."""
+        for name, value in self._left_out().items():
+            if name in saved and saved[name].shape == value.shape:
+                value.copy_(saved[name])
 
     def _averages(self) -> dict[str, Tensor]:
         if not self.average or not self.average_of_heads:
             return {}
         return self.average.tensors() | with_prefix(self.average_of_heads.tensors())
+
+
+def _stored_name(name: str) -> str:
+    """Of a parameter of a `Learner`, its name in a checkpoint."""
+    return name.removeprefix("model.") if name.startswith("model.") else OF_HEADS + name.removeprefix("heads.")
 
 
 def _saved(newest: Path, out: Path, recipe: TrainRecipe, sources: Sequence[Pairs]) -> Checkpoint:
@@ -396,52 +443,3 @@ class _LossScale:
 
     def plain(self) -> dict[str, float]:
         return {"factor": self._factor, "steps": self._steps} if self._wanted else {}
-
-
-class _Counts:
-    """What a run counted, across its restarts."""
-
-    def __init__(self, saved: Mapping[str, Any], laps: Laps) -> None:
-        self._laps = laps
-        laps.go_on_from(saved.get("time", {}))
-        self.pairs: int = saved.get("pairs", 0)  # pairs learned from
-        self.truncated: int = saved.get("truncated", 0)
-        self.train_seconds: float = saved.get("train_seconds", 0.0)
-        self.bad = collections.Counter(saved.get("bad", {}))
-
-    def add(self, parts: Sequence[tuple[int, int, Mapping[str, int]]], *, max_bad: float) -> None:
-        """Count one batch.
-
-        Args:
-            parts: of each process pairs, truncated texts, and bad samples by cause.
-            max_bad: share of bad samples that is borne.
-
-        Raises:
-            DataError: too many samples are bad, in all or in this batch.
-        """
-        pairs = sum(size for size, _, _ in parts)
-        self.pairs += pairs
-        for _, truncated, bad in parts:
-            self.truncated += truncated
-            self.bad.update(bad)
-        bad, drawn = self.bad.total(), self.pairs + self.bad.total()
-        causes = ", ".join(f"{cause} {count:,}" for cause, count in self.bad.most_common())
-        if bad > max_bad * max(drawn, _JUDGED_AS):
-            raise DataError(
-                f"at most {max_bad:.2%} of the samples may be bad (data.max_bad). {bad:,} of {drawn:,} are: {causes}. "
-                "Mend the data, or raise the limit."
-            )
-        if pairs < 2:
-            raise DataError(
-                f"a batch must have at least two good samples, and one has {pairs}. Bad so far: {causes}. "
-                "Mend the data, or raise train.batch_size."
-            )
-
-    def plain(self) -> dict[str, Any]:
-        return {
-            "pairs": self.pairs,
-            "truncated": self.truncated,
-            "train_seconds": round(self.train_seconds, 2),
-            "bad": dict(self.bad),
-            "time": {name: round(seconds, 2) for name, seconds in self._laps.seconds().items()},
-        }

@@ -24,6 +24,7 @@ from diptych.train.log import RunLog
 from diptych.train.phases import stages
 from diptych.train.recipe import TrainRecipe
 from diptych.train.run import Run, check_ranks, open_run
+from diptych.train.saver import Saver
 from diptych.train.trackers import Trackers, check_trackers
 from diptych.train.update import StepOutcome, train_step
 from diptych.train.watchdog import Watchdog
@@ -192,6 +193,8 @@ def _go_on(
     settings, ranks, laps = run.recipe.train, run.ranks, run.ranks.laps
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(contextlib.closing(_stream(run)))
+        saver = Saver(run, out / "checkpoints")
+        stack.callback(saver.abandon)
         logs = [stack.enter_context(contextlib.closing(log)) for log in _open_logs(run, out, on_note)]
         stop_requested = stack.enter_context(stop_request())
         best = None
@@ -230,11 +233,15 @@ def _go_on(
                 laps.mark()
             if on_progress and ranks.is_first:
                 on_progress(report)
-            stops = is_last or bool(_forgotten(run)) or any(ranks.collect(stop_requested()))
+            asked, written = zip(*ranks.collect((stop_requested(), saver.has_written)), strict=True)
+            stops = is_last or bool(_forgotten(run)) or any(asked)
+            if all(written):
+                saver.finish()
             if stops or _is_due(run.step, settings.checkpoint_every):
                 watchdog.at("save", run.step)
-                _save(run, out)
+                saver.save()
             if stops:
+                saver.finish()
                 _stop_if_forgotten(run)
                 break
             watchdog.at("data", run.step + 1)
@@ -288,13 +295,6 @@ def _report(run: Run, outcome: StepOutcome, *, pairs_per_second: float) -> StepR
         bad=dict(run.counts.bad),
         time=run.ranks.laps.since_mark(),
     )
-
-
-def _save(run: Run, out: Path) -> None:
-    with run.ranks.laps.section("saving"):
-        checkpoint = run.checkpoint()
-        keep = run.recipe.train.keep_checkpoints
-        run.ranks.share(lambda: checkpoint.save(out / "checkpoints", keep=keep))
 
 
 def _evaluate(run: Run, evaluators: _Evaluators, best: BestBundle | None) -> None:

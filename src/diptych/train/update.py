@@ -179,9 +179,12 @@ def _forward(run: Run, inputs: Inputs, with_heads: bool) -> Outputs:
     count = len(inputs.images)
     if not count:  # all of this process's samples are bad; it still takes part, with a blank that counts nothing
         side = run.bundle.preprocess.image_size
-        blank = inputs.images.new_zeros(1, side, side, 3)
-        kept = inputs.kept_patches if inputs.kept_patches is None else inputs.kept_patches.new_zeros(1, 1)
-        inputs = Inputs(blank, inputs.tokens.new_zeros(1, inputs.tokens.shape[1] or 1), kept)
+        # To the statistics of a batch even a blank would count; frozen features cannot be of none.
+        would_count = run.bundle.model.config.image.needs_whole_batch and "image" not in run.recipe.train.freeze
+        rows = 0 if would_count else 1
+        blank = inputs.images.new_zeros(rows, side, side, 3)
+        kept = inputs.kept_patches if inputs.kept_patches is None else inputs.kept_patches.new_zeros(rows, 1)
+        inputs = Inputs(blank, inputs.tokens.new_zeros(rows, inputs.tokens.shape[1] or 1), kept)
     known = run.frozen_features(inputs.images) if run.frozen_features else None
     pixels = run.pixels(inputs.images) if known is None else inputs.images  # which nobody looks at
     with run.autocast():
