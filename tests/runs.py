@@ -1,6 +1,7 @@
 """Training runs small enough for a test, and what two of them have in common."""
 
 import dataclasses
+import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -147,7 +148,7 @@ def _learn_in_double(patch: pytest.MonkeyPatch) -> None:
         tokenizer = Tokenizer.load(path, context_length=config.text.context_length)
         return Bundle(model=model, preprocess=preprocess, tokenizer=tokenizer, about=about)
 
-    patch.setattr(Preprocess, "normalise", lambda self, images: normalise(self, images).double())
+    patch.setattr(Preprocess, "normalise", lambda self, images: normalise(self, images).to(torch.get_default_dtype()))
     patch.setattr(Bundle, "save", save_double)
     patch.setattr(Bundle, "load", load_double)
     patch.setattr(CLIP, "float", CLIP.double)

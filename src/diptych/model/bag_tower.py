@@ -100,6 +100,7 @@ class BagTower(nn.Module):
         return (weights[:, None] @ self.token_embedding(tokens))[:, 0]  # [B, D]
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draw the rows as an embedding of their width; all tokens count alike."""
+        """Draw the rows as an embedding of their width; all tokens count alike, and padding nothing."""
         draw_normal(self.token_embedding.weight, self.token_embedding.embedding_dim**-0.5, generator)
         nn.init.ones_(self.token_weights)
+        self.token_weights[self.pad_token_id] = 0

@@ -179,11 +179,6 @@ class TrainConfig:
                 f'process has whole. Got "{self.gradient_compression}". Use train.parallel="ddp".'
             )
         self._check_names()
-        if self.checkpoint_format == "shares" and is_outside(self.optimizer):
-            raise ConfigError(
-                'train.checkpoint_format must be "whole" with an optimizer from outside, of whose memory nobody knows '
-                f"the shapes before it is read. Got {self.optimizer}."
-            )
         if len(set(self.freeze)) > 1:
             raise ConfigError(f"train.freeze must leave a tower to train. Got {' and '.join(self.freeze)}.")
         if self.max_forgetting and not self.old_tasks:
@@ -205,6 +200,11 @@ class TrainConfig:
         if is_outside(self.optimizer) and self.optimizer_state != "float32":
             raise ConfigError(
                 f"train.optimizer_state must be float32 with train.optimizer={self.optimizer}, whose state is its own."
+            )
+        if self.checkpoint_format == "shares" and is_outside(self.optimizer):
+            raise ConfigError(
+                'train.checkpoint_format must be "whole" with an optimizer from outside, of whose memory nobody knows '
+                f"the shapes before it is read. Got {self.optimizer}."
             )
         if is_outside(self.optimizer) and self.phases:
             raise ConfigError(
