@@ -85,7 +85,7 @@ def started(command: Sequence[Any], **options: Any) -> Iterator[subprocess.Popen
             process.kill()
 
 
-def wait_until(is_time: Callable[[], bool], *, seconds: float = 60.0, every: float = 0.0005) -> None:
+def wait_until(is_time: Callable[[], bool], *, seconds: float = 180.0, every: float = 0.0005) -> None:
     """Wait for a moment; a test that waits for it in vain fails."""
     end = time.monotonic() + seconds
     while not is_time():

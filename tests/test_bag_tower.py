@@ -36,9 +36,7 @@ def test_a_new_tower_counts_all_words_alike():
     tower = BagTower(BagTowerConfig(context_length=6, vocab_size=9), 4)
     tower.reset_parameters(generator(0))
     torch.testing.assert_close(tower(torch.tensor([[3, 4]]))[0], tower.token_embedding.weight[3:5].mean(dim=0))
-    assert (
-        tower.token_weights.tolist() == [0.0] + [1.0] * 8
-    )  # or padding, of which parts of a batch differ, were a word
+    assert tower.token_weights.tolist() == [0.0] + [1.0] * 8  # or padding would be a word
 
 
 def test_padding_that_is_no_token_or_another_one_is_refused():

@@ -169,7 +169,7 @@ def test_the_module_is_the_command(fails):
     [
         (
             ["clasify"],
-            "clasify is not a command of diptych. Did you mean classify? Options: audit, classify, curate, demo, ",
+            "clasify is not a command of diptych. Did you mean classify? Options: audit, caption, classify, curate, ",
         ),
         (["--hepl"], "--hepl is not an option of diptych. Did you mean --help? Options: "),
         (["classify", "--lables=a"], "--lables is not an option. Did you mean --labels? Options: --batch-size, "),

@@ -163,6 +163,10 @@ class TrainConfig:
                 raise ConfigError(f"train.{name} must be at least 0 and below 1. Got {getattr(self, name)}.")
         if not 0 < self.layer_decay <= 1:
             raise ConfigError(f"train.layer_decay must be above 0 and at most 1. Got {self.layer_decay}.")
+        self._check_names()
+        self._check_what_goes_together()
+
+    def _check_what_goes_together(self) -> None:
         if self.optimizer_state == "int8" and self.parallel == "fsdp":
             raise ConfigError(
                 'train.optimizer_state="int8" needs train.parallel="ddp": the numbers that share a scale must lie in '
@@ -178,7 +182,6 @@ class TrainConfig:
                 'train.gradient_compression must be "none" with train.parallel="fsdp": it is of gradients that each '
                 f'process has whole. Got "{self.gradient_compression}". Use train.parallel="ddp".'
             )
-        self._check_names()
         if len(set(self.freeze)) > 1:
             raise ConfigError(f"train.freeze must leave a tower to train. Got {' and '.join(self.freeze)}.")
         if self.max_forgetting and not self.old_tasks:
@@ -189,6 +192,23 @@ class TrainConfig:
                 "train.momentum, beta1 and beta2 must be at most 0.99 with train.optimizer_state=bfloat16, which "
                 f"cannot tell smaller steps apart. Got {', '.join(map(str, shares.values()))}."
             )
+        if is_outside(self.optimizer):
+            self._check_outside_optimizer()
+
+    def _check_outside_optimizer(self) -> None:
+        if self.optimizer_state != "float32":
+            raise ConfigError(
+                f"train.optimizer_state must be float32 with train.optimizer={self.optimizer}, whose state is its own."
+            )
+        if self.checkpoint_format == "shares":
+            raise ConfigError(
+                'train.checkpoint_format must be "whole" with an optimizer from outside, of whose memory nobody knows '
+                f"the shapes before it is read. Got {self.optimizer}."
+            )
+        if self.phases:
+            raise ConfigError(
+                f"train.phases must be empty with train.optimizer={self.optimizer}, whose state cannot be stretched."
+            )
 
     def _check_names(self) -> None:
         for option, known in _KNOWN.items():
@@ -197,19 +217,6 @@ class TrainConfig:
                 if name not in known and not is_outside(name):
                     kind = 'known here, nor "module:name" of code of yours'
                     raise ConfigError(f"train.{option}: {unknown_name(name, '', known, kind)}")
-        if is_outside(self.optimizer) and self.optimizer_state != "float32":
-            raise ConfigError(
-                f"train.optimizer_state must be float32 with train.optimizer={self.optimizer}, whose state is its own."
-            )
-        if self.checkpoint_format == "shares" and is_outside(self.optimizer):
-            raise ConfigError(
-                'train.checkpoint_format must be "whole" with an optimizer from outside, of whose memory nobody knows '
-                f"the shapes before it is read. Got {self.optimizer}."
-            )
-        if is_outside(self.optimizer) and self.phases:
-            raise ConfigError(
-                f"train.phases must be empty with train.optimizer={self.optimizer}, whose state cannot be stretched."
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
