@@ -45,6 +45,9 @@ class ModelOptions:
     truncate
         Cut class names that are too long for the model, with their template, instead of refusing them. Captions and
         words of others are always cut. How many were cut is said, and stands in the result.
+    image_size
+        Pixels of one side of the pictures that the model is given; by default its own size. Its learned positions are
+        stretched. Of a NaFlex model: the side of a square picture; others have as many patches in their own shape.
     """
 
     model: str | None = None
@@ -53,6 +56,7 @@ class ModelOptions:
     seed: NonNegativeInt = 0
     batch_size: PositiveInt = 64
     truncate: bool = False
+    image_size: PositiveInt | None = None
 
     def features(
         self,
@@ -71,8 +75,9 @@ class ModelOptions:
         from diptych.eval.features import ModelFeatures
         from diptych.weights.registry import load
 
+        bundle = bundle or load(self.model)
         return ModelFeatures(
-            bundle or load(self.model),
+            bundle.with_image_size(self.image_size) if self.image_size else bundle,
             cache=self.cache or cache,
             precision=self.precision,
             batch_size=self.batch_size,

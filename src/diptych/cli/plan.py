@@ -82,6 +82,11 @@ def _print_run(cost: "Plan", *, has_phases: bool) -> None:
     )
     if has_phases:
         print("counted at the model's own sizes, those of the last phase; the time of the run is that of all phases\n")
+    if cost.sequence_length:
+        print(
+            f"counted at {cost.sequence_length:,} patches a picture, the sequence length that takes most memory; the "
+            "time of the run is the mean over all lengths\n"
+        )
     print_table(
         [
             ("parameters", *(f"{cost.parameters[part] / 1e6:,.2f} M" for part in ("image", "text", "total"))),

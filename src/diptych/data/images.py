@@ -20,6 +20,7 @@ from torch import Tensor
 from diptych.data.decoding import check_size, decode, sentence_for_faults, upright_rgb
 from diptych.data.facts import Facts
 from diptych.data.inputs import plain_source
+from diptych.data.patch_rows import PLACE, largest_grid, to_patch_rows
 from diptych.data.raw import RAW_ENDINGS
 from diptych.errors import ConfigError, ImageError, ShapeError, WeightsError
 
@@ -62,6 +63,13 @@ _HF_SILENT = {
     "Siglip": {
         "size": {"height": 224, "width": 224},
         "do_center_crop": False,
+        "image_mean": (0.5, 0.5, 0.5),
+        "image_std": (0.5, 0.5, 0.5),
+    },
+    "Siglip2": {
+        "patch_size": 16,
+        "max_num_patches": 256,
+        "resample": 2,
         "image_mean": (0.5, 0.5, 0.5),
         "image_std": (0.5, 0.5, 0.5),
     },
@@ -118,7 +126,11 @@ class Preprocess:
     """
 
     image_size: int  # S, pixels of one side
-    resize: Literal["shortest", "squash"] = "shortest"  # shorter side to S and centre crop, or both sides to S
+    # shortest: shorter side to S and centre crop; squash: both sides to S; naflex: to the largest grid of patches that
+    # fits, so that it keeps its shape
+    resize: Literal["shortest", "squash", "naflex"] = "shortest"
+    patch_size: int = 0  # p, pixels of one side, where resize is naflex; else 0
+    max_patches: int = 0  # N of naflex; 0: as many as a square picture of image_size has
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     mean: tuple[float, float, float] = CLIP_MEAN  # of R, G, B in [0, 1]
     std: tuple[float, float, float] = CLIP_STD
@@ -127,8 +139,17 @@ class Preprocess:
     def __post_init__(self) -> None:
         if self.image_size < 1:
             raise ConfigError(f"image_size must be at least 1 pixel. Got {self.image_size}.")
-        if self.resize not in ("shortest", "squash"):
-            raise ConfigError(f"resize must be 'shortest' or 'squash'. Got {self.resize!r}.")
+        if self.resize not in ("shortest", "squash", "naflex"):
+            raise ConfigError(f"resize must be 'shortest', 'squash' or 'naflex'. Got {self.resize!r}.")
+        if (self.patch_size > 0) != (self.resize == "naflex") or min(self.patch_size, self.max_patches) < 0:
+            raise ConfigError(
+                "patch_size must be at least 1 pixel where resize is 'naflex', and 0 elsewhere. "
+                f"Got {self.patch_size} and {self.resize!r}."
+            )
+        if self.resize == "naflex" and self.image_size % self.patch_size:
+            raise ConfigError(
+                f"patch_size must divide image_size. Got patch_size={self.patch_size}, image_size={self.image_size}."
+            )
         if self.interpolation not in RESAMPLE:
             raise ConfigError(f"interpolation must be 'bicubic' or 'bilinear'. Got {self.interpolation!r}.")
         if self.max_pixels < 1:
@@ -136,11 +157,23 @@ class Preprocess:
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ConfigError(f"mean and std must be three numbers each, std above 0. Got {self.mean}, {self.std}.")
 
+    @property
+    def row_width(self) -> int:
+        """Numbers of a patch's row, where pictures come out as such rows; 0 where they come out as squares."""
+        return PLACE + 3 * self.patch_size**2 if self.patch_size else 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what `pixels` gives."""
+        if not self.patch_size:
+            return (self.image_size, self.image_size, 3)
+        return (self.max_patches or (self.image_size // self.patch_size) ** 2, self.row_width)
+
     def __call__(self, image: ImageSource) -> Tensor:
         """One picture as a tower takes it.
 
         Returns:
-            [3, S, S] float32, normalised.
+            [3, S, S] float32, normalised; or [N, 2 + p * p * 3].
 
         Raises:
             ImageError: as `open_image` does.
@@ -148,12 +181,27 @@ class Preprocess:
         return self.normalise(torch.from_numpy(self.pixels(image))[None])[0]
 
     def pixels(self, image: ImageSource) -> np.ndarray:
-        """All steps but the last: [S, S, 3] uint8.
+        """All steps but the last.
+
+        Returns:
+            [S, S, 3] uint8; or [N, 2 + p * p * 3] uint8, one row a patch: its row and column in the picture, from 1,
+            then its pixels, line by line. Rows of zeros at the end are padding.
 
         Raises:
             ImageError: as `open_image` does.
         """
-        return self._resized(open_image(image, max_pixels=self.max_pixels))
+        return self.arranged(self.resized(open_image(image, max_pixels=self.max_pixels)))
+
+    def arranged(self, pixels: np.ndarray) -> np.ndarray:
+        """What `pixels` gives, of pixels [height, width, 3] that are of the size that `size_for` says."""
+        return to_patch_rows(pixels, self.patch_size, self.shape[0]) if self.patch_size else pixels
+
+    def size_for(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height in pixels of what a picture of this width and height is resized to."""
+        if not self.patch_size:
+            return self.image_size, self.image_size
+        rows, columns = largest_grid(width, height, self.shape[0])
+        return columns * self.patch_size, rows * self.patch_size
 
     def fast_pixels(self, data: bytes, name: str) -> tuple[np.ndarray, Facts]:
         """The same from a file's bytes, several times faster for large photographs, and what the file tells of itself.
@@ -166,7 +214,7 @@ class Preprocess:
             name: what an error calls it.
 
         Returns:
-            [S, S, 3] uint8, and the facts.
+            What `pixels` gives, and the facts.
 
         Raises:
             ImageError: as `open_image` does.
@@ -179,12 +227,18 @@ class Preprocess:
             at_least=math.ceil(FAST_MARGIN * self.image_size),
             on_facts=facts.append,
         )
-        return self._resized(picture, reducing_gap=2.0), facts[0]
+        return self.arranged(self.resized(picture, reducing_gap=2.0)), facts[0]
 
-    def _resized(self, picture: Image.Image, reducing_gap: float | None = None) -> np.ndarray:
+    def resized(self, picture: Image.Image, reducing_gap: float | None = None) -> np.ndarray:
+        """An upright RGB picture in the tower's size: [S, S, 3] uint8; or [rows * p, columns * p, 3].
+
+        Args:
+            picture: of any size.
+            reducing_gap: as Pillow has it: how far large pictures are halved by averages first.
+        """
         side, resample = self.image_size, RESAMPLE[self.interpolation]
-        if self.resize == "squash":
-            return np.array(picture.resize((side, side), resample, reducing_gap=reducing_gap))
+        if self.resize != "shortest":
+            return np.array(picture.resize(self.size_for(*picture.size), resample, reducing_gap=reducing_gap))
         short, long = sorted(picture.size)
         width, height = (side * length // short for length in picture.size)
         left, top = (width - side) // 2, (height - side) // 2
@@ -199,14 +253,17 @@ class Preprocess:
         """The last step, for a batch, on the device it is on.
 
         Args:
-            batch: [B, S, S, 3] uint8, stacked `pixels`.
+            batch: [B, S, S, 3] uint8, stacked `pixels`; or [B, N, 2 + p * p * 3], of any N.
 
         Returns:
-            [B, 3, S, S] float32, (batch / 255 - mean) / std.
+            [B, 3, S, S] float32, (batch / 255 - mean) / std; or [B, N, 2 + p * p * 3], whose places
+            stay as they are.
 
         Raises:
-            ShapeError: the batch is not [B, S, S, 3] uint8.
+            ShapeError: the batch is neither, or not uint8.
         """
+        if self.patch_size:
+            return self._normalised_rows(batch)
         if batch.dtype != torch.uint8 or batch.shape[1:] != (self.image_size, self.image_size, 3):
             expected = f"[B, {self.image_size}, {self.image_size}, 3] uint8"
             raise ShapeError(f"batch must be {expected}. Got {list(batch.shape)} {batch.dtype}.")
@@ -216,11 +273,24 @@ class Preprocess:
         channels_first = batch.permute(0, 3, 1, 2).contiguous()  # [B, 3, S, S]; cheaper to turn as bytes
         return channels_first.float().mul_(scale).sub_(shift)
 
+    def _normalised_rows(self, batch: Tensor) -> Tensor:
+        if batch.dtype != torch.uint8 or batch.ndim != 3 or batch.shape[2] != self.row_width:
+            raise ShapeError(f"batch must be [B, N, {self.row_width}] uint8. Got {list(batch.shape)} {batch.dtype}.")
+        std = torch.tensor(self.std, dtype=torch.float64)
+        scale, shift = 1 / (255 * std), torch.tensor(self.mean, dtype=torch.float64) / std
+        scale, shift = (values.float().repeat(self.patch_size**2).to(batch.device) for values in (scale, shift))
+        rows = batch.float()
+        rows[..., PLACE:].mul_(scale).sub_(shift)
+        return rows
+
     def to_hf(self) -> dict[str, Any]:
-        """As the content of a `preprocessor_config.json` that `transformers` reads: CLIP's, or SigLIP's to squash."""
+        """As the content of a `preprocessor_config.json` that `transformers` reads.
+
+        CLIP's, or SigLIP's to squash, or SigLIP 2's of pictures that keep their shape.
+        """
         square = {"height": self.image_size, "width": self.image_size}
         crops = self.resize == "shortest"
-        return {
+        plain: dict[str, Any] = {
             "image_processor_type": "CLIPImageProcessor" if crops else "SiglipImageProcessor",
             "do_convert_rgb": True,
             "do_resize": True,
@@ -234,10 +304,15 @@ class Preprocess:
             "image_mean": list(self.mean),
             "image_std": list(self.std),
         }
+        if not self.patch_size:
+            return plain
+        plain = {key: value for key, value in plain.items() if key not in ("size", "do_center_crop", "crop_size")}
+        naflex = {"patch_size": self.patch_size, "max_num_patches": self.shape[0]}
+        return plain | {"image_processor_type": "Siglip2ImageProcessor"} | naflex
 
     @classmethod
     def from_hf(cls, data: Mapping[str, Any]) -> "Preprocess":
-        """From the content of a `preprocessor_config.json` of CLIP or SigLIP, old spellings included.
+        """From the content of a `preprocessor_config.json` of CLIP, SigLIP or SigLIP 2, old spellings included.
 
         Raises:
             WeightsError: it asks for something that this class does not do, so features would come out wrong.
@@ -245,7 +320,8 @@ class Preprocess:
         kind = str(data.get("image_processor_type") or data.get("feature_extractor_type") or "CLIPImageProcessor")
         silent = _HF_SILENT.get(_HF_ENDING.sub("", kind))
         if silent is None:
-            raise _not_ours("image_processor_type", kind, "CLIPImageProcessor or SiglipImageProcessor")
+            must = "CLIPImageProcessor, SiglipImageProcessor or Siglip2ImageProcessor"
+            raise _not_ours("image_processor_type", kind, must)
         full = {"crop_size": 224, "resample": 3, "rescale_factor": 1 / 255, **silent, **data}
         for step, must in (("do_resize", True), ("do_rescale", True), ("do_normalize", True), ("do_pad", False)):
             if bool(full.get(step, must)) != must:
@@ -254,23 +330,33 @@ class Preprocess:
             raise _not_ours("rescale_factor", full["rescale_factor"], "1 / 255")
         if full["resample"] not in list(RESAMPLE.values()):
             raise _not_ours("resample", full["resample"], "2 (bilinear) or 3 (bicubic)")
-        size, crops = full["size"], full["do_center_crop"]
-        squashes = isinstance(size, Mapping) and "shortest_edge" not in size
-        side = _hf_side("size", size)
-        if not crops and not squashes:
-            raise _not_ours("do_center_crop", crops, "true when size is a shortest_edge")
-        if crops and _hf_side("crop_size", full["crop_size"]) != side:
-            raise _not_ours("crop_size", full["crop_size"], f"equal to size ({side})")
         try:
             return cls(
-                image_size=side,
-                resize="squash" if squashes else "shortest",
+                **(_naflex_from_hf(full) if "max_num_patches" in silent else _square_from_hf(full)),
                 interpolation="bicubic" if full["resample"] == RESAMPLE["bicubic"] else "bilinear",
                 mean=tuple(full["image_mean"]),
                 std=tuple(full["image_std"]),
             )
         except (ConfigError, TypeError) as error:
             raise WeightsError(f"preprocessor_config.json holds no valid picture recipe: {error}") from error
+
+
+def _square_from_hf(full: Mapping[str, Any]) -> dict[str, Any]:
+    size, crops = full["size"], full["do_center_crop"]
+    squashes = isinstance(size, Mapping) and "shortest_edge" not in size
+    side = _hf_side("size", size)
+    if not crops and not squashes:
+        raise _not_ours("do_center_crop", crops, "true when size is a shortest_edge")
+    if crops and _hf_side("crop_size", full["crop_size"]) != side:
+        raise _not_ours("crop_size", full["crop_size"], f"equal to size ({side})")
+    return {"image_size": side, "resize": "squash" if squashes else "shortest"}
+
+
+def _naflex_from_hf(full: Mapping[str, Any]) -> dict[str, Any]:
+    patch_size, patches = int(full["patch_size"]), int(full["max_num_patches"])
+    side = math.isqrt(patches)
+    more = {} if side**2 == patches else {"max_patches": patches}
+    return {"image_size": side * patch_size, "resize": "naflex", "patch_size": patch_size, **more}
 
 
 def _hf_side(key: str, size: Any) -> int:

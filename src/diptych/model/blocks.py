@@ -61,7 +61,7 @@ class Embedding(nn.Embedding):
 _LONGEST_KEPT = 256
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, *, is_causal: bool) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, *, is_causal: bool, mask: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention, softmax(q k / sqrt(E)) v, by the fastest way that there is.
 
     Args:
@@ -69,6 +69,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, is_causal: bool) -> Ten
         key: [B, H, L, E].
         value: [B, H, L, E].
         is_causal: position i sees positions up to i.
+        mask: bool that broadcasts to [B, H, Q, L], where not causal: who may be looked at; all when not given.
 
     Returns:
         [B, H, Q, E].
@@ -77,8 +78,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, is_causal: bool) -> Ten
     # 17 positions, 1.3 times at 257 (benchmarks/attention.py). In float32 it is faster, and so is its forward pass.
     is_slow = query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled()
     if is_slow and query.requires_grad and key.shape[-2] <= _LONGEST_KEPT:
-        return KeptAttention.apply(query, key, value, is_causal)
-    return F.scaled_dot_product_attention(query, key, value, is_causal=is_causal)
+        return KeptAttention.apply(query, key, value, is_causal, mask)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=is_causal)
 
 
 class KeptAttention(torch.autograd.Function):
@@ -88,28 +89,32 @@ class KeptAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, is_causal: bool) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, is_causal: bool, mask: Tensor | None = None
+    ) -> Tensor:
         with torch.autocast(query.device.type, enabled=False):  # it would take the logits in bfloat16
-            shares = _shares(query, key, is_causal)
-            ctx.save_for_backward(query, key, value, shares)
+            shares = _shares(query, key, is_causal, mask)
+            ctx.save_for_backward(query, key, value, shares, mask)
             ctx.is_causal = is_causal
             return shares @ value
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        query, key, value, shares = ctx.saved_tensors
+        query, key, value, shares, mask = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted, and what was kept is a constant
-            shares = _shares(query, key, ctx.is_causal)
+            shares = _shares(query, key, ctx.is_causal, mask)
         by_share = outer @ value.transpose(-1, -2)  # [B, H, Q, L]
         by_logit = torch.ops.aten._softmax_backward_data(by_share, shares, -1, shares.dtype) * query.shape[-1] ** -0.5
-        return by_logit @ key, by_logit.transpose(-1, -2) @ query, shares.transpose(-1, -2) @ outer, None
+        return by_logit @ key, by_logit.transpose(-1, -2) @ query, shares.transpose(-1, -2) @ outer, None, None
 
 
-def _shares(query: Tensor, key: Tensor, is_causal: bool) -> Tensor:
+def _shares(query: Tensor, key: Tensor, is_causal: bool, mask: Tensor | None) -> Tensor:
     dtype = torch.promote_types(query.dtype, torch.float32)
     logits = (query.to(dtype) @ key.to(dtype).transpose(-1, -2)) * query.shape[-1] ** -0.5  # [B, H, Q, L]
     if is_causal:
         logits += logits.new_full(logits.shape[-2:], -torch.inf).triu(1)
+    if mask is not None:
+        logits.masked_fill_(~mask, -torch.inf)
     return logits.softmax(dim=-1).to(query.dtype)
 
 
@@ -139,20 +144,17 @@ class Attention(nn.Module):
         """[B, L, 3 W] to [B, L, W]."""
         qkv = qkv.unflatten(-1, (3, self.heads, -1))  # [B, L, 3, H, W / H]
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind()  # [B, H, L, W / H] each
-        if mask is None:
-            x = attend(query, key, value, is_causal=self.is_causal)
-        else:
-            x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        x = attend(query, key, value, is_causal=self.is_causal, mask=mask)
         return x.transpose(1, 2).flatten(2)
 
-    def pool(self, probe: Tensor, x: Tensor) -> Tensor:
-        """A probe [1, 1, W] asks and the positions [B, L, W] answer: [B, 1, W]."""
+    def pool(self, probe: Tensor, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """A probe [1, 1, W] asks and the positions [B, L, W] answer, those of a mask [B, 1, 1, L]: [B, 1, W]."""
         width = x.shape[-1]
         weight, bias = self.in_projection.weight, self.in_projection.bias
         query = F.linear(probe, weight[:width], bias[:width]).expand(x.shape[0], -1, -1)  # [B, 1, W]
         answers = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)  # [B, L, W] each
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, *answers))
-        x = attend(query, key, value, is_causal=False)  # [B, H, 1, W / H]
+        x = attend(query, key, value, is_causal=False, mask=mask)  # [B, H, 1, W / H]
         return self.out_projection(x.transpose(1, 2).flatten(2))
 
 
@@ -192,9 +194,9 @@ class Block(nn.Module):
         self.ln_mlp = nn.LayerNorm(width, eps=layer_norm_eps)
         self.mlp = MLP(width, mlp_width, activation)
 
-    def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, packing: Packing | None = None) -> Tensor:
         """[B, L, W] to [B, L, W], or [T, W] to [T, W]; see `Attention.forward`."""
-        x = x + self.attention(self.ln_attention(x), packing=packing)
+        x = x + self.attention(self.ln_attention(x), mask, packing)
         return x + self.mlp(self.ln_mlp(x))
 
 
@@ -241,14 +243,16 @@ class Stack(nn.Sequential):
             )
         )
 
-    def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, x: Tensor, mask: Tensor | None = None, packing: Packing | None = None
+    ) -> Tensor:
         """[B, L, W] to [B, L, W], or [T, W] to [T, W]; see `Attention.forward`."""
         for block in self:
             if self.recomputes and torch.is_grad_enabled():
                 # No block draws at random, so there is no generator's state to keep.
-                x = checkpoint(block, x, packing=packing, use_reentrant=False, preserve_rng_state=False)
+                x = checkpoint(block, x, mask, packing, use_reentrant=False, preserve_rng_state=False)
             else:
-                x = block(x, packing=packing)
+                x = block(x, mask, packing)
         return x
 
 

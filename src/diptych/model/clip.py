@@ -96,7 +96,8 @@ class CLIP(nn.Module):
         """Encode images.
 
         Args:
-            images: [B, 3, S, S] float, normalised as the bundle's `preprocess` does.
+            images: [B, 3, S, S] float, normalised as the bundle's `preprocess` does; for a NaFlex tower
+                [B, N, 2 + 3 p^2], a row for each patch. So for all other methods.
             kept_patches: [B, K] int64, for patch dropout in training: the patches that a vision transformer looks at.
 
         Returns:
@@ -158,8 +159,14 @@ class CLIP(nn.Module):
         return self._unit_length(feature, len(images)), tokens
 
     def _check_images(self, images: Tensor) -> None:
-        side = self.config.image.image_size
-        if images.ndim != 4 or images.shape[1:] != (3, side, side) or not images.is_floating_point():
+        side, row_width = self.config.image.image_size, self.config.image.row_width
+        if row_width:
+            if images.ndim != 3 or images.shape[2] != row_width or not images.is_floating_point():
+                raise ShapeError(
+                    f"images must be [B, N, {row_width}] float, a row for each patch. Got {list(images.shape)} "
+                    f"{_name(images.dtype)}. The model's preprocess makes them so."
+                )
+        elif images.ndim != 4 or images.shape[1:] != (3, side, side) or not images.is_floating_point():
             raise ShapeError(
                 f"images must be [B, 3, {side}, {side}] float. Got {list(images.shape)} {_name(images.dtype)}. "
                 "The model's preprocess makes them so."

@@ -47,6 +47,7 @@ class EfficientNetTowerConfig:
     token_width: ClassVar[int] = 0  # it looks twice, at two sizes
     # Its first picture then takes a fifth of the time: fewer kernels are compiled on the spot.
     wants_channels_last: ClassVar[bool] = True
+    row_width: ClassVar[int] = 0
     fixed_embed_dim: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:

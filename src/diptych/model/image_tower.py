@@ -42,6 +42,7 @@ class ImageTowerConfig:
     needs_whole_batch: ClassVar[bool] = False
     has_blocks: ClassVar[bool] = True
     wants_channels_last: ClassVar[bool] = False
+    row_width: ClassVar[int] = 0
     fixed_embed_dim: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:

@@ -15,6 +15,8 @@ POSITIONS = ("image.position_embedding", "image.pool.position_embedding")  # a m
 def with_image_size(model: CLIP, image_size: int) -> CLIP:
     """A copy of a model for pictures of another size, to go on training with, as CLIP's ViT-L/14@336 was.
 
+    A NaFlex tower stretches its positions itself, whatever the size: they stay as they are.
+
     The learned positions are resized as a picture would be, bicubic; the one of the class token, or of the mean in
     a ResNet's attention pool, stays. The paper does not state its method (CLIP, arXiv:2103.00020, section 3.2).
 
@@ -29,7 +31,7 @@ def with_image_size(model: CLIP, image_size: int) -> CLIP:
     resized = CLIP(dataclasses.replace(model.config, image=image))
     state = {name: value.detach().clone() for name, value in model.state_dict().items()}
     for name in POSITIONS:
-        if name in state:
+        if name in state and not image.row_width:
             state[name] = stretch_positions(state[name], model.config.image.patches, image.patches)
     resized.load_state_dict(state, assign=True)
     return resized.train(model.training)

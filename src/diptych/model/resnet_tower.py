@@ -35,6 +35,7 @@ class ResNetTowerConfig:
     needs_whole_batch: ClassVar[bool] = True
     has_blocks: ClassVar[bool] = False
     wants_channels_last: ClassVar[bool] = False
+    row_width: ClassVar[int] = 0
     fixed_embed_dim: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:

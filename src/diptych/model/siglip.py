@@ -14,6 +14,7 @@ from diptych.model.blocks import (
     MLP,
     Activation,
     Attention,
+    BlockSizes,
     Conv2d,
     Embedding,
     Linear,
@@ -50,6 +51,7 @@ class SigLIPImageTowerConfig:
     needs_whole_batch: ClassVar[bool] = False
     has_blocks: ClassVar[bool] = True
     wants_channels_last: ClassVar[bool] = False
+    row_width: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
@@ -90,14 +92,8 @@ class SigLIPImageTowerConfig:
         """FLOPs and activations of one picture; see `ImageTowerConfig.cost`."""
         assert embed_dim == self.fixed_embed_dim
         tokens = self.patches if kept_patches is None else kept_patches
-        width, hidden = self.width, self.mlp_width
-        first = 2 * self.patches * width * 3 * self.patch_size**2
-        # The pool: keys and values of all, what one query makes of them, and an MLP. The query is the same for a batch.
-        pool = 4 * tokens * width**2 + 4 * tokens * width + 2 * width**2 + 4 * width * hidden
-        # Pixels; of each token the last layer norm, the stream it leaves in the matrix type, keys and values; the MLP.
-        outside = element * 3 * self.image_size**2 + tokens * (layer_norm_bytes(width) + element * 3 * width)
-        outside += layer_norm_bytes(width) + element * (4 * width + 2 * hidden)
-        return transformer_cost(self, tokens, element, first=first, last=pool, outside=outside)
+        first = 2 * self.patches * self.width * 3 * self.patch_size**2
+        return pooled_cost(self, tokens, element, first=first, pixels=3 * self.image_size**2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +167,7 @@ class SigLIPImageTower(nn.Module):
         self.position_embedding = nn.Parameter(torch.empty(config.patches, config.width))
         self.blocks = Stack.of(config, is_causal=False)
         self.ln_post = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
-        self.pool = _AttentionPool(config)
+        self.pool = AttentionPool(config)
 
     def trunk(self, images: Tensor) -> Tensor:
         """Features that linear probes are fitted on: there is no projection, so they are those of `forward`.
@@ -209,7 +205,7 @@ class SigLIPImageTower(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw all parameters as the released code does."""
-        _reset(self, generator)
+        reset_as_released(self, generator)
         width = self.position_embedding.shape[1]
         draw_normal(self.position_embedding, width**-0.5, generator)
         draw_uniform(self.pool.probe, (6 / (1 + width)) ** 0.5, generator)  # Xavier
@@ -247,29 +243,49 @@ class SigLIPTextTower(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw all parameters as the released code does."""
-        _reset(self, generator)
+        reset_as_released(self, generator)
         for embedding in (self.token_embedding.weight, self.position_embedding):
             draw_normal(embedding, embedding.shape[1] ** -0.5, generator)
 
 
-class _AttentionPool(nn.Module):
+class AttentionPool(nn.Module):
     """One attention step in which a learned probe asks and all positions answer, then an MLP."""
 
-    def __init__(self, config: SigLIPImageTowerConfig) -> None:
+    def __init__(self, config: BlockSizes) -> None:
         super().__init__()
         self.probe = nn.Parameter(torch.empty(1, 1, config.width))
         self.attention = Attention(config.width, config.heads, is_causal=False)
         self.ln_mlp = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
         self.mlp = MLP(config.width, config.mlp_width, config.activation)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, P, W] to [B, W]."""
-        x = self.attention.pool(self.probe, x)  # [B, 1, W]
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[B, P, W] to [B, W]; of a mask [B, 1, 1, P] those positions answer that it names."""
+        x = self.attention.pool(self.probe, x, mask)  # [B, 1, W]
         return (x + self.mlp(self.ln_mlp(x)))[:, 0]
 
 
+def pooled_cost(sizes: BlockSizes, tokens: int, element: int, *, first: int, pixels: int) -> TowerCost:
+    """A stack of blocks with an attention pool behind it; see `transformer_cost`.
+
+    Args:
+        sizes: of the blocks and of the pool.
+        tokens: positions that pass through them.
+        element: bytes of one number in matrix products.
+        first: FLOPs of the layer that pixels enter.
+        pixels: numbers that enter it.
+    """
+    width, hidden = sizes.width, sizes.mlp_width
+    # The pool: keys and values of all, what one query makes of them, and an MLP. The query is the same for a batch.
+    pool = 4 * tokens * width**2 + 4 * tokens * width + 2 * width**2 + 4 * width * hidden
+    # Pixels; of each token the last layer norm, the stream it leaves in the matrix type, keys and values; the MLP.
+    outside = element * pixels + tokens * (layer_norm_bytes(width) + element * 3 * width)
+    outside += layer_norm_bytes(width) + element * (4 * width + 2 * hidden)
+    return transformer_cost(sizes, tokens, element, first=first, last=pool, outside=outside)
+
+
 @torch.no_grad()
-def _reset(tower: nn.Module, generator: torch.Generator) -> None:
+def reset_as_released(tower: nn.Module, generator: torch.Generator) -> None:
+    """Draw the parameters of a tower's layers as the released code does; what lies in no layer is the tower's."""
     for module in reversed(list(tower.modules())):  # children first: Attention and MLP have the last word on theirs
         if isinstance(module, nn.LayerNorm):
             module.reset_parameters()  # ones and zeros: nothing is drawn

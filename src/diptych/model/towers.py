@@ -2,7 +2,9 @@
 
 A config tells all that the rest of the house asks about its tower; nobody else asks which class it is.
 
-Of an image tower: `kind`, its name in recipes; `image_size`; `patches`, positions of its last grid; `can_drop_patches`;
+Of an image tower: `kind`, its name in recipes; `image_size`; `row_width`, numbers in a row of its input where pictures
+come as patches that keep their shape, a row each, and 0 where they come as squares; `patches`, positions of its last
+grid, or of a square picture of `image_size`; `can_drop_patches`;
 `needs_whole_batch`, as batch norm does; `wants_channels_last`, the memory order of its weights; `fixed_embed_dim`, D
 where it has no projection to any other; `token_width`, channels of what its `tokens_and_feature` gives beside the
 feature, one row a position, and 0 where it has no such method.
@@ -26,6 +28,7 @@ from diptych.errors import ConfigError
 from diptych.model.bag_tower import BagTowerConfig
 from diptych.model.efficientnet_tower import EfficientNetTowerConfig
 from diptych.model.image_tower import ImageTowerConfig
+from diptych.model.naflex import NaFlexTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.sentence_tower import SentenceTowerConfig
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
@@ -33,7 +36,9 @@ from diptych.model.text_tower import TextTowerConfig
 from diptych.outside import check_has
 
 # The first of each is what a recipe means that names no kind.
-ImageConfig = ImageTowerConfig | ResNetTowerConfig | SigLIPImageTowerConfig | EfficientNetTowerConfig
+ImageConfig = (
+    ImageTowerConfig | ResNetTowerConfig | SigLIPImageTowerConfig | EfficientNetTowerConfig | NaFlexTowerConfig
+)
 TextConfig = TextTowerConfig | SigLIPTextTowerConfig | SentenceTowerConfig | BagTowerConfig
 
 _OF_BOTH = ("kind", "has_blocks", "summary", "build", "cost")

@@ -68,7 +68,10 @@ class Augment:
     """
 
     crop_scale: tuple[float, float] = (0.9, 1.0)  # share of the picture's area; a box that does not fit is shrunk
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width / height; of the picture's own when it is squashed
+    crop_ratio: tuple[float, float] = (
+        3 / 4,
+        4 / 3,
+    )  # width / height; times the picture's own where it is not cropped to a square
     rotate: float = 0.0  # degrees, at most, to either side; so are the next ones
     shear: float = 0.0  # degrees, along x
     translate: float = 0.0  # share of the crop's side, along x and y; at most a half, or nothing might stay in sight
@@ -96,7 +99,7 @@ class Augment:
         """A varied picture, ready for `preprocess.normalise`; a pure function of picture and generator state.
 
         Returns:
-            [S, S, 3] uint8.
+            As `preprocess.pixels` does: [S, S, 3] uint8, or a row for each patch, the crop in the shape that it has.
 
         Raises:
             ImageError: as `open_image` does.
@@ -109,17 +112,17 @@ class Augment:
             pixels = self._restyle(pixels, draws.styles())
         if self.color or self.hue or self.grayscale:
             pixels = self._recolour(pixels, draws)
-        return np.ascontiguousarray(pixels)
+        return preprocess.arranged(np.ascontiguousarray(pixels))
 
     def _place(self, picture: Image.Image, draws: _Draws, preprocess: Preprocess) -> np.ndarray:
         if self.rotate or self.shear or self.translate or self.margin:
             return self._warped(picture, self._crop(picture, draws, preprocess), draws, preprocess)
         if not self._crops:
-            return preprocess.pixels(picture)
+            return preprocess.resized(picture)
         left, top, width, height = self._crop(picture, draws, preprocess)
         box = (left, top, min(left + width, picture.width), min(top + height, picture.height))
-        side = (preprocess.image_size, preprocess.image_size)
-        return np.array(picture.resize(side, RESAMPLE[preprocess.interpolation], box))
+        size = preprocess.size_for(round(width), round(height))
+        return np.array(picture.resize(size, RESAMPLE[preprocess.interpolation], box))
 
     @property
     def is_fixed(self) -> bool:
@@ -136,7 +139,7 @@ class Augment:
         area = low + (high - low) * draws.area
         low, high = self.crop_ratio
         ratio = low * (high / low) ** draws.ratio  # even in the logarithm: wide and tall alike
-        own = 1.0 if preprocess.resize == "squash" else picture.width / picture.height
+        own = picture.width / picture.height if preprocess.resize == "shortest" else 1.0
         width, height = math.sqrt(area * ratio / own), math.sqrt(area * own / ratio)  # as shares of the picture's
         fit = min(1.0, 1 / width, 1 / height)
         width, height = max(1.0, fit * width * picture.width), max(1.0, fit * height * picture.height)
@@ -149,33 +152,33 @@ class Augment:
             more = self.margin * draws.styles().margin
             left, top = left - more * width / 2, top - more * height / 2
             width, height = (1 + more) * width, (1 + more) * height
-        side = preprocess.image_size
+        across, down = size = preprocess.size_for(round(width), round(height))  # of the output
         angle, shear = math.radians(_spread(draws.rotate, self.rotate)), math.radians(_spread(draws.shear, self.shear))
         cos, sin, tan = math.cos(angle), math.sin(angle), math.tan(shear)
         # From (u, v) in the output's unit square, 0 in its middle, to the picture: x = x_u * u + x_v * v + x_0.
-        x_u, x_v = width * cos, width * (cos * tan - sin)
-        y_u, y_v = height * sin, height * (sin * tan + cos)
+        x_u, x_v = width * cos, width * (cos * tan - sin) * (down / across)
+        y_u, y_v = height * sin * (across / down), height * (sin * tan + cos)
         x_0 = left + width * (0.5 + _spread(draws.translate_x, self.translate))
         y_0 = top + height * (0.5 + _spread(draws.translate_y, self.translate))
 
         low, high = _GOOD_AS_IT_IS
-        if not low * side <= min(width, height) <= max(width, height) <= high * side:
+        if not (low * across <= width <= high * across and low * down <= height <= high * down):
             reach_x, reach_y = (abs(x_u) + abs(x_v)) / 2, (abs(y_u) + abs(y_v)) / 2
             x_1, x_2 = _pixels_within(x_0 - reach_x, x_0 + reach_x, picture.width)
             y_1, y_2 = _pixels_within(y_0 - reach_y, y_0 + reach_y, picture.height)
-            new_width = math.ceil((x_2 - x_1) * _OVERSAMPLING * side / width)
-            new_height = math.ceil((y_2 - y_1) * _OVERSAMPLING * side / height)
+            new_width = math.ceil((x_2 - x_1) * _OVERSAMPLING * across / width)
+            new_height = math.ceil((y_2 - y_1) * _OVERSAMPLING * down / height)
             picture = picture.resize((new_width, new_height), RESAMPLE[preprocess.interpolation], (x_1, y_1, x_2, y_2))
             scale_x, scale_y = new_width / (x_2 - x_1), new_height / (y_2 - y_1)
             x_u, x_v, x_0 = x_u * scale_x, x_v * scale_x, (x_0 - x_1) * scale_x
             y_u, y_v, y_0 = y_u * scale_y, y_v * scale_y, (y_0 - y_1) * scale_y
         to_picture = (
-            *(x_u / side, x_v / side, x_0 - (x_u + x_v) / 2),
-            *(y_u / side, y_v / side, y_0 - (y_u + y_v) / 2),
+            *(x_u / across, x_v / down, x_0 - (x_u + x_v) / 2),
+            *(y_u / across, y_v / down, y_0 - (y_u + y_v) / 2),
         )
         bilinear = Image.Resampling.BILINEAR
         return np.array(
-            picture.transform((side, side), Image.Transform.AFFINE, to_picture, bilinear, fillcolor=(255, 255, 255))
+            picture.transform(size, Image.Transform.AFFINE, to_picture, bilinear, fillcolor=(255, 255, 255))
         )
 
     def _restyle(self, pixels: np.ndarray, draws: _StyleDraws) -> np.ndarray:

@@ -5,6 +5,7 @@ grain does the shuffling, mixing, worker threads and prefetching; ours is what h
 """
 
 import collections
+import dataclasses
 import functools
 import hashlib
 import itertools
@@ -26,6 +27,7 @@ from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError, DataError, ImageError, ShardError, missing_extra
 from diptych.outside import check_has
 from diptych.pairs.augment import Augment
+from diptych.pairs.lengths import DrawnLengths
 from diptych.pairs.order import WindowedOrder, drawn_with_replacement
 from diptych.pairs.remote import RemoteConfig
 from diptych.pairs.samples import Sample, captions_of
@@ -44,6 +46,9 @@ class DataConfig:
     sources: tuple[Source, ...]
     templates: tuple[str, ...] = PLAIN  # one is drawn a visit
     first_caption: float = 0.0  # chance of the first caption, the name; the rest is shared evenly by all captions
+    # Of a NaFlex tower: patches of a picture, one length drawn a batch; none: those of the model's own image_size. The
+    # batch has as many patches as train.batch_size pictures of the longest, so shorter ones come with more pairs.
+    sequence_lengths: tuple[int, ...] = ()
     max_bad: float = 0.01  # share of bad samples above which the run stops
     verify: bool = True  # whether the SHA-256 that a manifest lists is looked at, once a shard and run
     augment: Augment = field(default_factory=Augment)  # or of a kind of yours, see docs/how-to/extend.md
@@ -52,6 +57,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.sources:
             raise ConfigError("data.sources must name at least one source.")
+        if min(self.sequence_lengths, default=1) < 1:
+            lengths = ", ".join(map(str, self.sequence_lengths))
+            raise ConfigError(f"data.sequence_lengths must be at least 1 patch each. Got {lengths}.")
         for name in ("teacher_images", "teacher_texts"):
             if len({bool(getattr(source, name)) for source in self.sources}) > 1:
                 raise ConfigError(f"data.sources must name {name} for each source, or for none.")
@@ -68,7 +76,7 @@ class DataConfig:
 class Batch:
     """B pairs; B is smaller than asked for by the number of bad samples, and may be 0."""
 
-    images: Tensor  # [B, S, S, 3] uint8
+    images: Tensor  # [B, S, S, 3] uint8; or [B, N, 2 + 3 p^2] of pictures that keep their shape, a row for each patch
     tokens: Tensor  # [B, L] int64, L the context length, or cut to the longest text of the batch
     text_ids: Tensor  # [B] int64, equal for equal captions, also of other batches; case and spaces do not count
     noise: Tensor  # [B] int64, of each pair and visit, for what the model draws at random
@@ -96,11 +104,12 @@ class _Visit:
     epoch: int  # of the source; 0 where it has none
     sample: Sample | str  # or the cause why it could not be read
     read: float  # seconds until it was there
+    length: int = 0  # patches of its picture, where that is drawn
 
 
 @dataclass(frozen=True)
 class _Pair:
-    pixels: np.ndarray  # [S, S, 3] uint8
+    pixels: np.ndarray  # as `Preprocess.pixels` gives them
     caption: str  # before the template: what makes two texts the same
     text: str
     noise: int
@@ -199,12 +208,15 @@ def batches(
 ) -> Generator[Batch]:
     """Batches number `start` to `stop - 1` of a run. To be closed when it is not read to its end: its threads go on.
 
+    With `config.sequence_lengths` the pictures of a batch have one drawn number of patches, and the batch as many pairs
+    as fill the budget of patches, in parts as even as they can be.
+
     Args:
         sources: the opened sources of `config`, in its order.
         config: what is drawn.
         preprocess: of the model; only its size and resize rule are used, the pictures stay 8 bit.
         tokenizer: of the model.
-        batch_size: pairs, bad ones included.
+        batch_size: pairs, bad ones included; of drawn lengths at the longest.
         seed: with the position, decides everything that is random.
         start: number of the first batch, from 0.
         stop: number of the first batch that is not wanted.
@@ -223,12 +235,26 @@ def batches(
     grain = _import_grain()
     streams = [_visits(grain, pairs, config, number, seed) for number, pairs in enumerate(sources)]
     drawing = _Drawing(config, preprocess)
-    pairs = _mixed(grain, streams, config).seed(seed).random_map(drawing.draw)
-    wanted = pairs.slice(slice(start * batch_size, stop * batch_size))
     collate = functools.partial(_collate, tokenizer=tokenizer, cut_tokens=cut_tokens)
-    stream = wanted.batch(batch_size // parts, batch_fn=collate)
-    if parts > 1:
-        stream = stream.slice(slice(part, None, parts))
+    mixed = _mixed(grain, streams, config)
+    if config.sequence_lengths:
+        drawn = DrawnLengths(config.sequence_lengths, batch_size=batch_size, seed=seed, stop=stop)
+
+        def with_length(position: int, visit: _Visit) -> _Visit:
+            return dataclasses.replace(visit, length=drawn.of_sample(position))
+
+        # The samples behind the last batch are nobody's, but they have no length either.
+        ours = mixed.slice(slice(0, drawn.samples(stop - 1).stop)).map_with_index(with_length)
+        pairs = ours.seed(seed).random_map(drawing.draw)
+        stream = grain.MapDataset.range(start, stop).map(
+            lambda number: collate([pairs[position] for position in drawn.samples(number, part=part, parts=parts)])
+        )
+    else:
+        pairs = mixed.seed(seed).random_map(drawing.draw)
+        wanted = pairs.slice(slice(start * batch_size, stop * batch_size))
+        stream = wanted.batch(batch_size // parts, batch_fn=collate)
+        if parts > 1:
+            stream = stream.slice(slice(part, None, parts))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
     return _closing(iter(stream.to_iter_dataset(options)))
 
@@ -301,6 +327,9 @@ class _Drawing:
     def __init__(self, config: DataConfig, preprocess: Preprocess) -> None:
         self._config = config
         self._preprocess = preprocess
+        self._at_length = {
+            length: dataclasses.replace(preprocess, max_patches=length) for length in config.sequence_lengths
+        }
         self._image_teachers = [
             Teacher(source.teacher_images, member="teacher-image.npy", folder=source.path)
             for source in config.sources
@@ -327,13 +356,12 @@ class _Drawing:
             picture = sample.picture
             if picture is None:
                 return "no picture"
-            pixels = config.augment(
-                open_image(picture, max_pixels=self._preprocess.max_pixels), generator, self._preprocess
-            )
-            side = self._preprocess.image_size
+            preprocess = self._at_length.get(visit.length, self._preprocess)
+            pixels = config.augment(open_image(picture, max_pixels=preprocess.max_pixels), generator, preprocess)
             got = f"{list(pixels.shape)} {pixels.dtype}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
-            if got != (wanted := f"[{side}, {side}, 3] uint8"):
-                raise ConfigError(f"data.augment must return [S, S, 3] = {wanted}. Got {got}.")
+            if got != (wanted := f"{list(preprocess.shape)} uint8"):
+                letters = "[N, 2 + 3 p^2]" if preprocess.row_width else "[S, S, 3]"
+                raise ConfigError(f"data.augment must return {letters} = {wanted}. Got {got}.")
             number, caption = self._choose(captions, visit, generator)
             templates = config.sources[visit.source].templates or config.templates
             template = templates[generator.integers(len(templates))]

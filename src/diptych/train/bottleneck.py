@@ -53,7 +53,8 @@ def _step(time: Mapping[str, float], recipe: TrainRecipe, cores: int | None) -> 
         ("train.precision = auto", train.precision == "float32"),
         ("a larger train.micro_batch_size, or 0", train.micro_batch_size > 0),
         ("train.activation_checkpointing = false where memory allows", has_blocks and train.activation_checkpointing),
-        ("train.compile", has_blocks and not train.compile),
+        ("train.compile", has_blocks and not train.compile and not image.row_width),
+        ("shorter data.sequence_lengths", image.row_width > 0),
         ("train.patch_dropout", drops and not train.patch_dropout),
         ("a smaller model", True),
     ]

@@ -14,6 +14,7 @@ from diptych.errors import ConfigError
 from diptych.model.clip import CLIP
 from diptych.model.cost import TowerCost, frozen
 from diptych.outside import is_outside
+from diptych.pairs.lengths import pairs_at
 from diptych.train.devices import Device, MatrixType
 from diptych.train.int8 import BLOCK
 from diptych.train.loss import TILE
@@ -98,6 +99,7 @@ class Plan:
     steps: int
     batch_size: int  # pairs an update, over all devices
     pairs_per_device: int  # of one batch, rounded up
+    sequence_length: int  # patches of a picture, where a NaFlex run draws them: the length that is counted; else 0
     parameters: dict[str, int]  # image, text, heads where objectives have some, total
     flops: dict[str, int]  # a pair: image, text, heads, loss, all forward, a step (backward and recomputation included)
     memory: dict[str, int]  # bytes by part
@@ -121,9 +123,10 @@ def plan_run(recipe: TrainRecipe, setup: Setup) -> Plan:
     """Cost of a recipe's run on a stated machine.
 
     A run with phases is counted at the model's own sizes, those of its last steps; but for its time, which is that of
-    all phases. Texts are counted at full context length, so batches whose texts are short take less. Not counted:
-    reading and decoding pictures, evaluation, saving. Gradients travel while the backward pass computes, weights (fsdp)
-    during the whole step; what is left over, and the features, add to the step.
+    all phases. One that draws sequence lengths is counted at that which takes most memory; but for the time of the run,
+    which is the mean over all lengths. Texts are counted at full context length, so batches whose texts are short take
+    less. Not counted: reading and decoding pictures, evaluation, saving. Gradients travel while the backward pass
+    computes, weights (fsdp) during the whole step; what is left over, and the features, add to the step.
 
     Raises:
         ConfigError: fewer pairs in a batch than devices.
@@ -134,6 +137,9 @@ def plan_run(recipe: TrainRecipe, setup: Setup) -> Plan:
             f"train.batch_size must give each device at least one pair. Got {batch_size} pairs for "
             f"{setup.devices} devices."
         )
+    drawn = _by_length(recipe)
+    recipe = max(drawn, key=lambda one: sum(_memory(_sizes(one, setup), setup).values()))
+    batch_size = recipe.train.batch_size
     sizes = _sizes(recipe, setup)
     memory = _memory(sizes, setup)
     total = sum(memory.values())
@@ -148,6 +154,7 @@ def plan_run(recipe: TrainRecipe, setup: Setup) -> Plan:
         steps=recipe.train.steps,
         batch_size=batch_size,
         pairs_per_device=sizes.pairs,
+        sequence_length=max(recipe.data.sequence_lengths, default=0),
         parameters={
             "image": sizes.image_parameters,
             "text": sizes.text_parameters,
@@ -164,11 +171,28 @@ def plan_run(recipe: TrainRecipe, setup: Setup) -> Plan:
         fits=total <= _USABLE * setup.device.memory,
         advice=_advice(recipe, setup),
         wire=wire,
-        seconds=seconds | {"run": sum(_stage_seconds(recipe, stage, setup) for stage in stages(recipe))},
+        seconds=seconds | {"run": sum(_run_seconds(one, setup) for one in drawn) / len(drawn)},
         pairs_per_second=batch_size / seconds["step"],
         notes=sizes.notes,
         mfu=useful * batch_size / (seconds["step"] * peak),
     )
+
+
+def _by_length(recipe: TrainRecipe) -> list[TrainRecipe]:
+    """A recipe for each sequence length that a run draws, as it is for that length's batches; itself where none is."""
+    lengths, train = recipe.data.sequence_lengths, recipe.train
+    return [
+        replace(
+            recipe,
+            data=replace(recipe.data, sequence_lengths=(length,)),
+            train=replace(train, batch_size=pairs_at(length, lengths=lengths, batch_size=train.batch_size)),
+        )
+        for length in lengths
+    ] or [recipe]
+
+
+def _run_seconds(recipe: TrainRecipe, setup: Setup) -> float:
+    return sum(_stage_seconds(recipe, stage, setup) for stage in stages(recipe))
 
 
 def _stage_seconds(recipe: TrainRecipe, stage: Stage, setup: Setup) -> float:
@@ -213,6 +237,8 @@ def _sizes(recipe: TrainRecipe, setup: Setup) -> _Sizes:
     kept = None
     if recipe.train.patch_dropout:
         kept = count_kept_patches(config.image.patches, recipe.train.patch_dropout)
+    for length in recipe.data.sequence_lengths:  # one at most, see `_by_length`
+        kept = length
     pairs = math.ceil(recipe.train.batch_size / setup.devices)
     micro_batch_size = recipe.train.micro_batch_size
     model = CLIP(config)  # on the meta device

@@ -276,8 +276,9 @@ class TrainRecipe:
         if self.train.patch_dropout and not self.model.image.can_drop_patches:
             raise ConfigError(
                 "train.patch_dropout must be 0 unless model.image is a vision transformer. "
-                f"Got {self.train.patch_dropout}."
+                f"Got {self.train.patch_dropout} for a {self.model.image.kind} tower; vit and siglip take it."
             )
+        self._check_naflex()
         if self.train.micro_batch_size and self.model.image.needs_whole_batch:
             raise ConfigError(
                 f"train.micro_batch_size must be 0 for a {self.model.image.kind} tower: it needs the whole batch, as "
@@ -295,6 +296,30 @@ class TrainRecipe:
             *stated,
             Distillation(weight=settings.distillation, teacher_logit_scale=settings.teacher_logit_scale),
         )
+
+    def _check_naflex(self) -> None:
+        """Of a tower whose pictures keep their shape, and of the lengths that are drawn for it."""
+        image, lengths = self.model.image, self.data.sequence_lengths
+        if self.preprocess.row_width != image.row_width:
+            raise ConfigError(
+                'preprocess.resize must be "naflex", with the patch_size of model.image, where model.image.kind is '
+                f'"naflex", and there alone. Got "{self.preprocess.resize}" for "{image.kind}".'
+            )
+        if lengths and not image.row_width:
+            raise ConfigError(
+                'data.sequence_lengths must be empty unless model.image.kind is "naflex": other towers take pictures '
+                f"of one size. Got {', '.join(map(str, lengths))}."
+            )
+        if image.row_width and self.train.phases:
+            raise ConfigError(
+                "train.phases must be empty for a naflex tower, whose pictures have the patches that "
+                f"data.sequence_lengths says. Got {len(self.train.phases)}."
+            )
+        if image.row_width and self.train.compile:
+            raise ConfigError(
+                "train.compile must be false for a naflex tower: each length would be compiled by itself, with and "
+                "without padding."
+            )
 
     def _check_phases(self) -> None:
         steps, text = sum(phase.steps for phase in self.train.phases), self.model.text

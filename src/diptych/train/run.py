@@ -228,8 +228,9 @@ class Run:
         return [getattr(self.model, name) for name in sorted(names)]
 
     def pixels(self, images: Tensor) -> Tensor:
-        """[B, S, S, 3] uint8 to [B, 3, S, S], as the towers take them."""
-        return self.bundle.preprocess.normalise(images).contiguous(memory_format=torch.channels_last)
+        """uint8 to what the towers take; see `Preprocess.normalise`."""
+        pixels = self.bundle.preprocess.normalise(images)
+        return pixels.contiguous(memory_format=torch.channels_last) if pixels.ndim == 4 else pixels
 
     def autocast(self) -> torch.autocast:
         """The run's type of number, for a forward pass."""

@@ -34,7 +34,7 @@ class StepOutcome(NamedTuple):
 class Inputs(NamedTuple):
     """Some pairs of a batch, row by row, as the forward function takes them; it makes of them what the towers take."""
 
-    images: Tensor  # [B, ...]; the trainer's are uint8 [B, S, S, 3]
+    images: Tensor  # [B, ...]; the trainer's are those of `Batch`
     tokens: Tensor  # [B, L] int64
     kept_patches: Tensor | None  # [B, K] int64, for patch dropout
 
@@ -178,11 +178,10 @@ def _inputs(run: Run, batch: Batch) -> Inputs:
 def _forward(run: Run, inputs: Inputs, with_heads: bool) -> Outputs:
     count = len(inputs.images)
     if not count:  # all of this process's samples are bad; it still takes part, with a blank that counts nothing
-        side = run.bundle.preprocess.image_size
         # To the statistics of a batch even a blank would count; frozen features cannot be of none.
         would_count = run.bundle.model.config.image.needs_whole_batch and "image" not in run.recipe.train.freeze
         rows = 0 if would_count else 1
-        blank = inputs.images.new_zeros(rows, side, side, 3)
+        blank = inputs.images.new_zeros(rows, *run.bundle.preprocess.shape)
         kept = inputs.kept_patches if inputs.kept_patches is None else inputs.kept_patches.new_zeros(rows, 1)
         inputs = Inputs(blank, inputs.tokens.new_zeros(rows, inputs.tokens.shape[1] or 1), kept)
     known = run.frozen_features(inputs.images) if run.frozen_features else None

@@ -64,6 +64,11 @@ class Bundle:
         if self.preprocess.image_size != image_size:
             sizes = f"{self.preprocess.image_size} and {image_size}"
             raise ConfigError(f"preprocess and image tower must have the same image_size. Got {sizes}.")
+        if self.preprocess.row_width != self.model.config.image.row_width:
+            raise ConfigError(
+                "preprocess.resize must be 'naflex', with the patch_size of the image tower, where that is a NaFlex "
+                f"tower, and there alone. Got {self.preprocess.resize!r} for a {self.model.config.image.kind} tower."
+            )
         self.model.config.text.check_tokenizer(self.tokenizer)
 
     @property
@@ -113,7 +118,7 @@ class Bundle:
         """Encode one batch of pictures that are already of the tower's size.
 
         Args:
-            pixels: [B, S, S, 3] uint8, stacked from `preprocess.pixels`.
+            pixels: uint8, stacked from `preprocess.pixels`: [B, S, S, 3], or of a NaFlex tower [B, N, 2 + 3 p^2].
 
         Returns:
             [B, D] float32 on the CPU, unit length.
@@ -131,7 +136,7 @@ class Bundle:
         """Encode one batch of pictures for zero-shot and linear probe in one pass.
 
         Args:
-            pixels: [B, S, S, 3] uint8, stacked from `preprocess.pixels`.
+            pixels: uint8, stacked from `preprocess.pixels`: [B, S, S, 3], or of a NaFlex tower [B, N, 2 + 3 p^2].
 
         Returns:
             What `encode_pixels` gives, [B, D], and the features before the projection [B, W]: float32 on the CPU.
@@ -214,13 +219,14 @@ class Bundle:
     def with_image_size(self, image_size: int) -> "Bundle":
         """The same model for pictures of another size; see `diptych.model.resize.with_image_size`.
 
+        Of a NaFlex tower: for pictures of as many patches as a square one of this size has.
+
         Raises:
             ConfigError: the image tower cannot take this size.
         """
         model = with_image_size(self.model, image_size)
-        return dataclasses.replace(
-            self, model=model, preprocess=dataclasses.replace(self.preprocess, image_size=image_size)
-        )
+        preprocess = dataclasses.replace(self.preprocess, image_size=image_size, max_patches=0)
+        return dataclasses.replace(self, model=model, preprocess=preprocess)
 
     def fingerprint(self) -> str:
         """SHA-256 of sizes, weights, preprocess and tokenizer; the same again after `save` in float32 and `load`."""

@@ -122,6 +122,10 @@ def assumptions(untold: Untold, path: Path) -> list[str]:
 
 def summary(preprocess: Preprocess) -> str:
     """A picture recipe in one line."""
-    how = {"shortest": "shorter side, then a crop in the middle", "squash": "both sides"}[preprocess.resize]
+    how = {
+        "shortest": "shorter side, then a crop in the middle",
+        "squash": "both sides",
+        "naflex": f"its shape kept, at most {preprocess.shape[0]:,} patches of {preprocess.patch_size} px",
+    }[preprocess.resize]
     mean, std = (" ".join(f"{value:.4g}" for value in values) for values in (preprocess.mean, preprocess.std))
     return f"{preprocess.image_size} px ({how}), {preprocess.interpolation}, mean {mean}, std {std}"
