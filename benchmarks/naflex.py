@@ -120,7 +120,7 @@ def accuracies(bundle: Bundle, data: str) -> dict[str, float]:
 
     def recall(model: Bundle) -> float:
         features = ModelFeatures(model, truncate=True)
-        return measure_one(lambda **_: features, one, "retrieval", asked).numbers["text-to-image recall@10"]
+        return measure_one(lambda **_: features, one, "retrieval", asked).numbers["text to image recall@10"]
 
     return {f"{side} px": recall(model) for side, model in models.items()}
 

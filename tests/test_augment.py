@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from diptych.data.images import Preprocess
 from diptych.errors import ConfigError
@@ -301,3 +301,19 @@ def test_any_options_on_any_picture_give_a_picture(width, height, side, seed, re
 def test_options_that_make_no_sense_are_refused(options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         Augment(**options)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_picture_that_keeps_its_shape_is_turned_and_not_sheared(seed):
+    wide = Image.new("RGB", (192, 96), "white")
+    ImageDraw.Draw(wide).ellipse((72, 24, 120, 72), fill="black")
+    preprocess = Preprocess(image_size=48, resize="naflex", patch_size=8, max_patches=32)  # 4 x 8 patches
+    turned = Augment(crop_scale=(1, 1), crop_ratio=(1, 1), rotate=60)
+    rows = turned(wide, np.random.default_rng(seed), preprocess)
+    assert rows[-1, :2].tolist() == [4, 8]
+    pixels = rows[:, 2:].reshape(4, 8, 8, 8, 3).swapaxes(1, 2).reshape(32, 64, 3)
+    down, across = (pixels[..., 0] < 128).nonzero()
+    assert abs(np.ptp(down) - 15) <= 1  # a disc stays a disc, of 16 pixels
+    assert abs(np.ptp(across) - 15) <= 1
+    assert abs(down.mean() - 15.5) < 0.5
+    assert abs(across.mean() - 31.5) < 0.5

@@ -112,13 +112,15 @@ FOLLOWED = {
 def test_every_option_that_a_sentence_names_can_be_had_with_these_towers_and_is_not_yet(
     image, text, options, tiny_recipe
 ):
-    recipe = with_model(tiny_recipe, image_of(image), text_of(text), evaluate_every=5, **options)
+    compiles = not image_of(image).row_width
+    wanted = {name: value for name, value in options.items() if compiles or name != "compile"}
+    recipe = with_model(tiny_recipe, image_of(image), text_of(text), evaluate_every=5, **wanted)
     advice = {name: bottleneck({name: 1.0}, recipe, cores=4) for name in SECTIONS}
     for option in re.findall(r"train\.(\w+)", " ".join(advice.values())):
         followed = change(recipe, **{option: FOLLOWED[option]})  # the recipe takes it
         assert followed != recipe, f"train.{option} is so already"
     has_blocks = bool(CLIP(recipe.model).blocks())
-    assert ("train.compile" in advice["step"]) == (has_blocks and not recipe.train.compile)
+    assert ("train.compile" in advice["step"]) == (has_blocks and compiles and not recipe.train.compile)
     assert ("train.activation_checkpointing" in advice["step"]) == (
         has_blocks and recipe.train.activation_checkpointing
     )

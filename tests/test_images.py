@@ -210,6 +210,34 @@ def hf_processor(preprocess):
     return module.CLIPImageProcessorPil(**preprocess.to_hf())
 
 
+@pytest.mark.parametrize("size", [(90, 60), (64, 64), (33, 120), (640, 100)])
+def test_pictures_that_keep_their_shape_come_out_as_those_of_siglip_2(size):
+    module = pytest.importorskip("transformers.models.siglip2.image_processing_pil_siglip2")
+    processor = module.Siglip2ImageProcessorPil(patch_size=16, max_num_patches=60)
+    preprocess = Preprocess.from_hf(processor.to_dict())
+    assert (preprocess.patch_size, preprocess.shape) == (16, (60, 770))
+    assert Preprocess.from_hf(preprocess.to_hf()) == preprocess
+    theirs = processor(noise(*size), return_tensors="pt")
+    ours = preprocess(noise(*size))
+    count = int(theirs["pixel_attention_mask"].sum())
+    assert ours[:, :2].amax(dim=0).tolist() == theirs["spatial_shapes"][0].tolist()
+    assert int((ours[:, 0] > 0).sum()) == count
+    torch.testing.assert_close(ours[:count, 2:], theirs["pixel_values"][0, :count], rtol=0, atol=1e-6)
+
+
+def test_a_recipe_for_patches_that_cannot_be_is_named():
+    for options, message in (
+        ({"resize": "naflex"}, "patch_size must be at least 1 pixel where resize is 'naflex'"),
+        ({"patch_size": 8}, "and 0 elsewhere"),
+        ({"resize": "naflex", "patch_size": 5}, "patch_size must divide image_size"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Preprocess(image_size=32, **options)
+    flexible = Preprocess(image_size=32, resize="naflex", patch_size=8)
+    with pytest.raises(ShapeError, match=r"\[B, N, 194\] uint8"):
+        flexible.normalise(torch.zeros(2, 16, 190, dtype=torch.uint8))
+
+
 SIZES = [(64, 64), (48, 48), (640, 480), (333, 500), (97, 101), (31, 20), (7, 9), (900, 20), (13, 800), (49, 48)]
 
 

@@ -1,4 +1,4 @@
-"""NaFlexTower: SigLIP's tower where pictures are square, the same features whatever the padding, and its own stretch."""
+"""NaFlexTower: SigLIP's tower where pictures are square, the same features whatever the padding."""
 
 import dataclasses
 

@@ -3,6 +3,10 @@
 import dataclasses
 from typing import Any, get_args
 
+import torch
+from torch import Tensor
+
+from diptych.data.images import Preprocess
 from diptych.model.clip import CLIPConfig
 from diptych.model.towers import ImageConfig, TextConfig
 from diptych.train.recipe import TrainRecipe
@@ -13,6 +17,7 @@ _IMAGES: dict[str, dict[str, Any]] = {
     "vit": {"patch_size": 8, "width": 24, "layers": 2, "heads": 2},
     "resnet": {"width": 4, "layers": (1, 1, 1, 1), "heads": 2},
     "siglip": {"patch_size": 8, "width": 24, "layers": 2, "heads": 2},
+    "naflex": {"patch_size": 8, "width": 24, "layers": 2, "heads": 2},
     "efficientnet-lite": {"width": 0.5, "depth": 0.5, "final_width": 40},
 }
 _TEXTS: dict[str, dict[str, Any]] = {
@@ -35,7 +40,24 @@ def text_of(cls: Any) -> Any:
     return cls(context_length=16, vocab_size=600, **_TEXTS[kind_of(cls)])
 
 
+def preprocess_of(config: Any) -> Preprocess:
+    if not config.row_width:
+        return Preprocess(image_size=32)
+    return Preprocess(image_size=32, resize="naflex", patch_size=config.patch_size)
+
+
+def images_for(config: Any, count: int, generator: torch.Generator) -> Tensor:
+    """Pictures of random numbers, as `preprocess.normalise` would give them."""
+    if not config.row_width:
+        return torch.rand(count, 3, 32, 32, generator=generator)
+    rows = torch.rand(count, config.patches, config.row_width, generator=generator)
+    side = 32 // config.patch_size
+    rows[..., :2] = 1 + torch.cartesian_prod(torch.arange(side), torch.arange(side))
+    return rows
+
+
 def with_model(recipe: TrainRecipe, image: Any, text: Any = None, **options: Any) -> TrainRecipe:
     """The tiny recipe with these towers, and some options of its loop changed."""
     config = CLIPConfig(embed_dim=24, image=image, text=text or text_of(TEXT_KINDS[0]))
-    return dataclasses.replace(recipe, model=config, train=dataclasses.replace(recipe.train, **options))
+    train, preprocess = dataclasses.replace(recipe.train, **options), preprocess_of(image)
+    return dataclasses.replace(recipe, model=config, train=train, preprocess=preprocess)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from diptych.errors import ConfigError
 from diptych.model.blocks import Activation, Linear, Stack, check_blocks, check_sizes, draw_normal, draw_uniform
 from diptych.model.cost import TowerCost
-from diptych.model.siglip import AttentionPool, pooled_cost, reset_as_released
+from diptych.model.siglip import ProbePool, pooled_cost, reset_as_released
 
 _PLACE = 2  # numbers of a row before its pixels: row and column of the patch, from 1
 
@@ -105,7 +105,7 @@ class NaFlexTower(nn.Module):
         self.position_embedding = nn.Parameter(torch.empty(config.position_grid**2, config.width))
         self.blocks = Stack.of(config, is_causal=False)
         self.ln_post = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
-        self.pool = AttentionPool(config)
+        self.pool = ProbePool(config)
 
     def trunk(self, images: Tensor) -> Tensor:
         """Features that linear probes are fitted on: there is no projection, so they are those of `forward`.

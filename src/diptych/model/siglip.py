@@ -167,7 +167,7 @@ class SigLIPImageTower(nn.Module):
         self.position_embedding = nn.Parameter(torch.empty(config.patches, config.width))
         self.blocks = Stack.of(config, is_causal=False)
         self.ln_post = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
-        self.pool = AttentionPool(config)
+        self.pool = ProbePool(config)
 
     def trunk(self, images: Tensor) -> Tensor:
         """Features that linear probes are fitted on: there is no projection, so they are those of `forward`.
@@ -248,7 +248,7 @@ class SigLIPTextTower(nn.Module):
             draw_normal(embedding, embedding.shape[1] ** -0.5, generator)
 
 
-class AttentionPool(nn.Module):
+class ProbePool(nn.Module):
     """One attention step in which a learned probe asks and all positions answer, then an MLP."""
 
     def __init__(self, config: BlockSizes) -> None:

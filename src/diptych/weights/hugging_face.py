@@ -183,8 +183,9 @@ def config_from_hf(data: Mapping[str, Any]) -> CLIPConfig:
             return _siglip_from_hf(text, vision)
         case "siglip2":
             raise ConfigError(
-                "model_type siglip2 is NaFlex, whose pictures keep their shape: diptych has no such tower. Take "
-                "SigLIP 2 of a fixed resolution, e.g. google/siglip2-base-patch16-224, whose model_type is siglip."
+                "model_type siglip2 is NaFlex, whose pictures keep their shape: diptych trains such towers, and reads "
+                "none of transformers. Take SigLIP 2 of a fixed resolution, e.g. google/siglip2-base-patch16-224, whose "
+                "model_type is siglip."
             )
         case kind:
             raise ConfigError(
