@@ -228,7 +228,8 @@ def test_pictures_that_keep_their_shape_come_out_as_those_of_siglip_2(size):
 def test_a_recipe_for_patches_that_cannot_be_is_named():
     for options, message in (
         ({"resize": "naflex"}, "patch_size must be at least 1 pixel where resize is 'naflex'"),
-        ({"patch_size": 8}, "and 0 elsewhere"),
+        ({"patch_size": 8}, "0 elsewhere. Got 8 and 0 with 'shortest'"),
+        ({"max_patches": 9}, "0 elsewhere. Got 0 and 9 with 'shortest'"),
         ({"resize": "naflex", "patch_size": 5}, "patch_size must divide image_size"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -141,12 +141,13 @@ class Preprocess:
             raise ConfigError(f"image_size must be at least 1 pixel. Got {self.image_size}.")
         if self.resize not in ("shortest", "squash", "naflex"):
             raise ConfigError(f"resize must be 'shortest', 'squash' or 'naflex'. Got {self.resize!r}.")
-        if (self.patch_size > 0) != (self.resize == "naflex") or min(self.patch_size, self.max_patches) < 0:
+        is_naflex = self.resize == "naflex"
+        if (self.patch_size > 0) != is_naflex or self.max_patches < 0 or (self.max_patches and not is_naflex):
             raise ConfigError(
-                "patch_size must be at least 1 pixel where resize is 'naflex', and 0 elsewhere. "
-                f"Got {self.patch_size} and {self.resize!r}."
+                "patch_size must be at least 1 pixel where resize is 'naflex', and it and max_patches 0 elsewhere. "
+                f"Got {self.patch_size} and {self.max_patches} with {self.resize!r}."
             )
-        if self.resize == "naflex" and self.image_size % self.patch_size:
+        if is_naflex and self.image_size % self.patch_size:
             raise ConfigError(
                 f"patch_size must divide image_size. Got patch_size={self.patch_size}, image_size={self.image_size}."
             )
@@ -256,8 +257,8 @@ class Preprocess:
             batch: [B, S, S, 3] uint8, stacked `pixels`; or [B, N, 2 + p * p * 3], of any N.
 
         Returns:
-            [B, 3, S, S] float32, (batch / 255 - mean) / std; or [B, N, 2 + p * p * 3], whose places
-            stay as they are.
+            [B, 3, S, S] float32, (batch / 255 - mean) / std; or [B, N, 2 + p * p * 3], whose places stay
+            as they are.
 
         Raises:
             ShapeError: the batch is neither, or not uint8.

@@ -45,6 +45,7 @@ _OF_BOTH = ("kind", "has_blocks", "summary", "build", "cost")
 _FACTS = {
     "image": (
         "image_size",
+        "row_width",
         "patches",
         "can_drop_patches",
         "needs_whole_batch",

@@ -74,11 +74,11 @@ class Phase:
 class TrainConfig:
     """The loop: how many steps of what size, and what is done every so many of them."""
 
-    steps: int  # updates of the whole run; pairs drawn = steps * batch_size
+    steps: int  # updates of the whole run; pairs drawn = steps * batch_size, and more with data.sequence_lengths
     # What is learned, added up; none: contrastive, as model.head has it. Or of a kind of yours, "module:name".
     objectives: tuple[ObjectiveConfig, ...] = ()
     phases: tuple[Phase, ...] = ()  # what comes before the model's own sizes, to which the steps that remain belong
-    batch_size: int = 256  # pairs an update, bad ones included, over all processes
+    batch_size: int = 256  # pairs an update, bad ones included, over all processes; at the longest of sequence_lengths
     learning_rate: float = 5e-4  # the highest
     schedule: str = "cosine"  # of the learning rate: a linear warm-up, then half a cosine down to 0; or "module:name"
     warmup_steps: int = 100  # steps

@@ -184,8 +184,8 @@ def config_from_hf(data: Mapping[str, Any]) -> CLIPConfig:
         case "siglip2":
             raise ConfigError(
                 "model_type siglip2 is NaFlex, whose pictures keep their shape: diptych trains such towers, and reads "
-                "none of transformers. Take SigLIP 2 of a fixed resolution, e.g. google/siglip2-base-patch16-224, whose "
-                "model_type is siglip."
+                "none of transformers. Take SigLIP 2 of a fixed resolution, e.g. google/siglip2-base-patch16-224, "
+                "whose model_type is siglip."
             )
         case kind:
             raise ConfigError(

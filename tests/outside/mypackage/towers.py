@@ -20,6 +20,7 @@ class ColourConfig:
     has_blocks: ClassVar[bool] = False
     fixed_embed_dim: ClassVar[int | None] = None
     token_width: ClassVar[int] = 0
+    row_width: ClassVar[int] = 0
     summary: ClassVar[str] = "mean colour"
 
     def build(self, embed_dim: int) -> nn.Module:
