@@ -220,13 +220,14 @@ def test_a_silent_siglip_config_file_is_base_at_224_as_in_transformers():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"model_type": "siglip2"}, r"siglip2 is NaFlex.*Take SigLIP 2 of a fixed resolution"),
+        ({"model_type": "siglip2", "vision_config": {"num_patches": 200}}, r"square number as num_patches.*Got 200"),
+        ({"model_type": "siglip2", "vision_config": {"patch_size": [16, 16]}}, r"one patch_size.*\[16, 16\]"),
         ({"model_type": "siglip", "vision_config": {"vision_use_head": False}}, r"vision_use_head must be true"),
         (
             {"model_type": "siglip", "text_config": {"projection_size": 512}},
             r"embed_dim must be 768.*Got 512",
         ),
-        ({"model_type": "bert"}, r"model_type must be clip, metaclip_2, siglip or diptych-clip\. Got 'bert'"),
+        ({"model_type": "bert"}, r"model_type must be clip, metaclip_2, siglip, siglip2 or diptych-clip\. Got 'bert'"),
         ({}, r"Got None"),
     ],
 )
@@ -295,6 +296,36 @@ def test_a_siglip_folder_opens_and_what_is_saved_opens_in_transformers(foreign, 
         torch.testing.assert_close(logits, output.logits_per_image, rtol=0, atol=1e-3)
         torch.testing.assert_close(ours.probabilities(logits), output.logits_per_image.sigmoid(), rtol=0, atol=1e-4)
     assert (bundle.logit_scale > 100, bundle.with_image_size(48).encode_images(pictures()).shape) == (True, (3, 32))
+
+
+@torch.no_grad()
+def test_a_naflex_folder_opens_and_what_is_saved_opens_in_transformers(tmp_path):
+    shared = {"hidden_size": 32, "intermediate_size": 90, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ids = {"bos_token_id": None, "eos_token_id": 1}
+    vision, text = shared | {"patch_size": 8, "num_patches": 25}, ids | shared | {"vocab_size": 420}
+    model = transformers.Siglip2Model(transformers.Siglip2Config(vision_config=vision, text_config=text)).eval()
+    for i, (name, parameter) in enumerate(model.named_parameters()):
+        mean = float("norm" in name and name.endswith("weight"))
+        torch.nn.init.normal_(parameter, mean=mean, std=0.3, generator=generator(i))
+    folder = tmp_path / "published"
+    model.save_pretrained(folder)
+    write_siglip2_tokenizer(folder)
+    module = pytest.importorskip("transformers.models.siglip2.image_processing_pil_siglip2")
+    processor = module.Siglip2ImageProcessorPil(patch_size=8, max_num_patches=36)  # more than there are positions
+    processor.save_pretrained(folder)
+    bundle = Bundle.load(folder)
+    assert (bundle.model.config.image.image_size, bundle.preprocess.shape) == (48, (36, 194))
+    bundle.save(tmp_path / "ours")
+    theirs = transformers.Siglip2Model.from_pretrained(tmp_path / "ours", local_files_only=True).eval()
+    assert all(torch.equal(tensor, theirs.state_dict()[name]) for name, tensor in model.state_dict().items())
+    inputs = processor(pictures(), return_tensors="pt")
+    assert not inputs["pixel_attention_mask"].all()
+    tokens = bundle.tokenizer.encode(LABELS, truncate=True)
+    output = theirs(input_ids=tokens, **inputs)
+    for ours in (bundle, Bundle.load(tmp_path / "ours")):
+        torch.testing.assert_close(ours.encode_images(pictures()), output.image_embeds, rtol=0, atol=1e-5)
+        torch.testing.assert_close(ours.encode_texts(LABELS, truncate=True), output.text_embeds, rtol=0, atol=1e-5)
+    assert Bundle.load(tmp_path / "ours").with_image_size(64).encode_images(pictures()).shape == (3, 32)
 
 
 def test_golden_features_find_a_causal_mask(foreign, tmp_path, monkeypatch):

@@ -20,7 +20,8 @@ from diptych.weights.published import published_models
 HUB_PREFIX = "hf:"
 
 _CONFIG, _OPEN_CLIP_CONFIG, _INDEX = "config.json", "open_clip_config.json", "model.safetensors.index.json"
-MODEL_TYPES = ("clip", "metaclip_2", "siglip", "diptych-clip")  # of a config.json whose weights diptych opens
+# Of a config.json whose weights diptych opens.
+MODEL_TYPES = ("clip", "metaclip_2", "siglip", "siglip2", "diptych-clip")
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "spiece.model")  # one of them is in every whole repository
 _SMALL = (
     "preprocessor_config.json",

@@ -1,4 +1,4 @@
-"""`transformers` folders: names of the tensors and sizes of CLIP, MetaCLIP 2 and SigLIP models, both ways."""
+"""`transformers` folders: names of the tensors and sizes of CLIP, MetaCLIP 2, SigLIP and NaFlex models, both ways."""
 
 import math
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from diptych.errors import ConfigError
 from diptych.model.blocks import Activation
 from diptych.model.clip import INITIAL_TEMPERATURE, CLIPConfig
 from diptych.model.image_tower import ImageTowerConfig
+from diptych.model.naflex import NaFlexTowerConfig
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.model.text_tower import TextTowerConfig
 from diptych.weights.adapters import Naming, TensorRow
@@ -52,7 +53,7 @@ HUGGING_FACE = Naming(
     ),
     without_meaning=_WITHOUT_MEANING,
 )
-# transformers.SiglipModel
+# transformers.SiglipModel, and Siglip2Model, whose patch embedding alone is of another shape
 HUGGING_FACE_SIGLIP = Naming(
     rows=(
         *_BOTH,
@@ -102,6 +103,7 @@ _SIGLIP_IMAGE: _Table = (
     ("activation", "hidden_act", "gelu_pytorch_tanh"),
     ("layer_norm_eps", "layer_norm_eps", 1e-6),
 )
+_NAFLEX_IMAGE: _Table = _SIGLIP_IMAGE[1:]
 _SIGLIP_TEXT: _Table = (
     ("context_length", "max_position_embeddings", 64),
     ("vocab_size", "vocab_size", 32_000),
@@ -115,7 +117,7 @@ def hugging_face_naming(config: CLIPConfig) -> Naming | None:
     match config.image, config.text, config.head:
         case ImageTowerConfig(), TextTowerConfig(), "softmax":
             return HUGGING_FACE
-        case SigLIPImageTowerConfig(), SigLIPTextTowerConfig(), "sigmoid":
+        case SigLIPImageTowerConfig() | NaFlexTowerConfig(), SigLIPTextTowerConfig(), "sigmoid":
             return HUGGING_FACE_SIGLIP
         case _:
             return None
@@ -134,16 +136,21 @@ def config_to_hf(
     """
     text: dict[str, Any] = {"bos_token_id": start_token_id, "eos_token_id": end_token_id}
     if isinstance(config.text, SigLIPTextTowerConfig):
+        if isinstance(config.image, NaFlexTowerConfig):
+            patches = {"num_patches": config.image.position_grid**2}
+            kind, vision = "siglip2", _tower_to_hf(config.image, _NAFLEX_IMAGE) | patches
+        else:
+            kind, vision = "siglip", _tower_to_hf(config.image, _SIGLIP_IMAGE)
         return {
-            "model_type": "siglip",
-            "architectures": ["SiglipModel"],
+            "model_type": kind,
+            "architectures": [f"{kind.capitalize()}Model"],
             "text_config": {
-                "model_type": "siglip_text_model",
+                "model_type": f"{kind}_text_model",
                 **_tower_to_hf(config.text, _SIGLIP_TEXT),
                 "projection_size": config.embed_dim,
                 **text,
             },
-            "vision_config": {"model_type": "siglip_vision_model", **_tower_to_hf(config.image, _SIGLIP_IMAGE)},
+            "vision_config": {"model_type": f"{kind}_vision_model", **vision},
         }
     assert isinstance(config.text, TextTowerConfig)  # or there would be no table
     # What id 2 of a CLIP means is another rule; of MetaCLIP 2, the same model otherwise, it is the end token's.
@@ -180,16 +187,13 @@ def config_from_hf(data: Mapping[str, Any]) -> CLIPConfig:
         case "clip" | "metaclip_2":
             return _clip_from_hf(data, text, vision)
         case "siglip":
-            return _siglip_from_hf(text, vision)
+            return _siglip_from_hf(text, {"kind": "siglip", **_tower_from_hf(vision, _SIGLIP_IMAGE)}, vision)
         case "siglip2":
-            raise ConfigError(
-                "model_type siglip2 is NaFlex, whose pictures keep their shape: diptych trains such towers, and reads "
-                "none of transformers. Take SigLIP 2 of a fixed resolution, e.g. google/siglip2-base-patch16-224, "
-                "whose model_type is siglip."
-            )
+            return _siglip_from_hf(text, _naflex_from_hf(vision), vision)
         case kind:
             raise ConfigError(
-                f"model_type must be clip, metaclip_2, siglip or diptych-clip. Got {kind!r}: it is another kind."
+                "model_type must be clip, metaclip_2, siglip, siglip2 or diptych-clip. "
+                f"Got {kind!r}: it is another kind."
             )
 
 
@@ -204,17 +208,29 @@ def _clip_from_hf(data: Mapping[str, Any], text: Mapping[str, Any], vision: Mapp
     return from_dict(CLIPConfig, sizes | {"text": {**text_sizes, "end_token_id": end_token_id}})
 
 
-def _siglip_from_hf(text: Mapping[str, Any], vision: Mapping[str, Any]) -> CLIPConfig:
+def _naflex_from_hf(vision: Mapping[str, Any]) -> dict[str, Any]:
+    sizes, patches = _tower_from_hf(vision, _NAFLEX_IMAGE), vision.get("num_patches", 256)
+    is_square = isinstance(patches, int) and patches > 0 and math.isqrt(patches) ** 2 == patches
+    if not is_square or not isinstance(sizes["patch_size"], int):
+        raise ConfigError(
+            "vision_config must hold a square number as num_patches, and one patch_size. "
+            f"Got {patches!r} and {sizes['patch_size']!r}."
+        )
+    side = math.isqrt(patches)
+    return {"kind": "naflex", **sizes, "position_grid": side, "image_size": side * sizes["patch_size"]}
+
+
+def _siglip_from_hf(text: Mapping[str, Any], image: Mapping[str, Any], vision: Mapping[str, Any]) -> CLIPConfig:
     if not vision.get("vision_use_head", True):
         raise ConfigError("vision_config.vision_use_head must be true: features are read off the attention pool.")
-    image_sizes, text_sizes = _tower_from_hf(vision, _SIGLIP_IMAGE), _tower_from_hf(text, _SIGLIP_TEXT)
+    text_sizes = _tower_from_hf(text, _SIGLIP_TEXT)
     embed_dim = text.get("projection_size")
     return from_dict(
         CLIPConfig,
         {
             "embed_dim": text_sizes["width"] if embed_dim is None else embed_dim,
             "head": "sigmoid",
-            "image": {"kind": "siglip", **image_sizes},
+            "image": image,
             "text": {"kind": "siglip", **text_sizes},
         },
     )

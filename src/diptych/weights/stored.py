@@ -258,6 +258,9 @@ def _open_hugging_face(folder: Path, weights: Path, told: Told) -> _Found:
     preprocess = read_preprocess(folder)
     if seal and preprocess is None:
         raise WeightsError(f"{folder} must hold {PREPROCESS}, as it was saved with it. Copy or download it again.")
+    if config.image.row_width and preprocess:  # how many patches is a fact of the pictures, and not of the weights
+        image = dataclasses.replace(config.image, image_size=preprocess.image_size)
+        config = dataclasses.replace(config, image=image)
     return _Found(
         kind="diptych bundle" if seal else "transformers folder",
         untold=fill(
