@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from conftest import COLORS, SHAPES, drawing, png
+from diptych.cli.options import ModelOptions
 from diptych.config import to_toml
 from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
@@ -165,7 +166,8 @@ def test_a_run_that_was_stopped_learns_the_same_to_the_bit(flexible, tmp_path):
     assert bundle.model.config == flexible.model
     wide = drawing("red", "bar", 10).resize((90, 30))
     again = load(tmp_path / "whole" / "bundle", image_size=64)  # at most 64 patches
-    assert again.preprocess(wide).shape == (64, 194)
+    measured = ModelOptions(model=str(tmp_path / "whole" / "bundle"), image_size=64).features().bundle
+    assert measured.preprocess(wide).shape == again.preprocess(wide).shape == (64, 194)
     features = torch.cat([bundle.encode_images([wide]), again.encode_images([wide])])
     assert features.isfinite().all()
     assert 1e-4 < (features[0] - features[1]).norm() < 1  # the same picture in more detail
