@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from diptych.model.resize import POSITIONS, stretch_positions
+from diptych.pairs.lengths import pairs_at
 from diptych.train.checkpoint import Checkpoint
 from diptych.train.int8 import decoded, encoded
 from diptych.train.recipe import TrainRecipe
@@ -56,6 +57,19 @@ def recipe_at(recipe: TrainRecipe, stage: Stage) -> TrainRecipe:
         preprocess=dataclasses.replace(recipe.preprocess, image_size=stage.image_size),
         train=dataclasses.replace(recipe.train, phases=()),
     )
+
+
+def recipes_by_length(recipe: TrainRecipe) -> list[TrainRecipe]:
+    """A recipe for each sequence length that a run draws, as it is for that length's batches; itself where none is."""
+    lengths, train = recipe.data.sequence_lengths, recipe.train
+    return [
+        dataclasses.replace(
+            recipe,
+            data=dataclasses.replace(recipe.data, sequence_lengths=(length,)),
+            train=dataclasses.replace(train, batch_size=pairs_at(length, lengths=lengths, batch_size=train.batch_size)),
+        )
+        for length in lengths
+    ] or [recipe]
 
 
 def fitted(saved: Checkpoint, image_size: int) -> Checkpoint:

@@ -14,7 +14,6 @@ from diptych.errors import ConfigError
 from diptych.model.clip import CLIP
 from diptych.model.cost import TowerCost, frozen
 from diptych.outside import is_outside
-from diptych.pairs.lengths import pairs_at
 from diptych.train.devices import Device, MatrixType
 from diptych.train.int8 import BLOCK
 from diptych.train.loss import TILE
@@ -23,7 +22,7 @@ from diptych.train.objectives import all_needs, build_heads, over_batch, per_sam
 from diptych.train.optim import StateType, hidden_matrices, parameter_groups
 from diptych.train.own_optimizer import memory_of, own_optimizer
 from diptych.train.patches import count_kept_patches
-from diptych.train.phases import Stage, recipe_at, stages
+from diptych.train.phases import Stage, recipe_at, recipes_by_length, stages
 from diptych.train.recipe import TrainRecipe
 
 Sharding = Literal["ddp", "fsdp"]
@@ -137,7 +136,7 @@ def plan_run(recipe: TrainRecipe, setup: Setup) -> Plan:
             f"train.batch_size must give each device at least one pair. Got {batch_size} pairs for "
             f"{setup.devices} devices."
         )
-    drawn = _by_length(recipe)
+    drawn = recipes_by_length(recipe)
     recipe = max(drawn, key=lambda one: sum(_memory(_sizes(one, setup), setup).values()))
     batch_size = recipe.train.batch_size
     sizes = _sizes(recipe, setup)
@@ -176,19 +175,6 @@ def plan_run(recipe: TrainRecipe, setup: Setup) -> Plan:
         notes=sizes.notes,
         mfu=useful * batch_size / (seconds["step"] * peak),
     )
-
-
-def _by_length(recipe: TrainRecipe) -> list[TrainRecipe]:
-    """A recipe for each sequence length that a run draws, as it is for that length's batches; itself where none is."""
-    lengths, train = recipe.data.sequence_lengths, recipe.train
-    return [
-        replace(
-            recipe,
-            data=replace(recipe.data, sequence_lengths=(length,)),
-            train=replace(train, batch_size=pairs_at(length, lengths=lengths, batch_size=train.batch_size)),
-        )
-        for length in lengths
-    ] or [recipe]
 
 
 def _run_seconds(recipe: TrainRecipe, setup: Setup) -> float:
@@ -237,7 +223,7 @@ def _sizes(recipe: TrainRecipe, setup: Setup) -> _Sizes:
     kept = None
     if recipe.train.patch_dropout:
         kept = count_kept_patches(config.image.patches, recipe.train.patch_dropout)
-    for length in recipe.data.sequence_lengths:  # one at most, see `_by_length`
+    for length in recipe.data.sequence_lengths:  # one at most, see `recipes_by_length`
         kept = length
     pairs = math.ceil(recipe.train.batch_size / setup.devices)
     micro_batch_size = recipe.train.micro_batch_size
