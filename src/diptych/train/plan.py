@@ -22,7 +22,7 @@ from diptych.train.objectives import all_needs, build_heads, over_batch, per_sam
 from diptych.train.optim import StateType, hidden_matrices, parameter_groups
 from diptych.train.own_optimizer import memory_of, own_optimizer
 from diptych.train.patches import count_kept_patches
-from diptych.train.phases import Stage, recipe_at, recipes_by_length, stages
+from diptych.train.phases import recipe_at, recipes_by_length, stages
 from diptych.train.recipe import TrainRecipe
 
 Sharding = Literal["ddp", "fsdp"]
@@ -130,10 +130,9 @@ def plan_run(recipe: TrainRecipe, setup: Setup) -> Plan:
     Raises:
         ConfigError: fewer pairs in a batch than devices.
     """
-    batch_size = recipe.train.batch_size
-    if batch_size < setup.devices:
+    if recipe.train.batch_size < setup.devices:
         raise ConfigError(
-            f"train.batch_size must give each device at least one pair. Got {batch_size} pairs for "
+            f"train.batch_size must give each device at least one pair. Got {recipe.train.batch_size} pairs for "
             f"{setup.devices} devices."
         )
     drawn = recipes_by_length(recipe)
@@ -178,13 +177,12 @@ def plan_run(recipe: TrainRecipe, setup: Setup) -> Plan:
 
 
 def _run_seconds(recipe: TrainRecipe, setup: Setup) -> float:
-    return sum(_stage_seconds(recipe, stage, setup) for stage in stages(recipe))
-
-
-def _stage_seconds(recipe: TrainRecipe, stage: Stage, setup: Setup) -> float:
-    sizes = _sizes(recipe_at(recipe, stage), setup)
-    step = _seconds(sizes, setup, _flops(sizes, setup), _wire(sizes, setup))["step"]
-    return step * (stage.stop - stage.start)
+    seconds = 0.0
+    for stage in stages(recipe):
+        sizes = _sizes(recipe_at(recipe, stage), setup)
+        step = _seconds(sizes, setup, _flops(sizes, setup), _wire(sizes, setup))["step"]
+        seconds += step * (stage.stop - stage.start)
+    return seconds
 
 
 def choose_precision(recipe: TrainRecipe, device: Device) -> MatrixType:
@@ -220,11 +218,9 @@ class _Sizes(NamedTuple):
 
 def _sizes(recipe: TrainRecipe, setup: Setup) -> _Sizes:
     config = recipe.model
-    kept = None
+    kept = next(iter(recipe.data.sequence_lengths), None)  # one at most, see `recipes_by_length`
     if recipe.train.patch_dropout:
         kept = count_kept_patches(config.image.patches, recipe.train.patch_dropout)
-    for length in recipe.data.sequence_lengths:  # one at most, see `recipes_by_length`
-        kept = length
     pairs = math.ceil(recipe.train.batch_size / setup.devices)
     micro_batch_size = recipe.train.micro_batch_size
     model = CLIP(config)  # on the meta device
