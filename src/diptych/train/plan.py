@@ -121,11 +121,11 @@ class Plan:
 def plan_run(recipe: TrainRecipe, setup: Setup) -> Plan:
     """Cost of a recipe's run on a stated machine.
 
-    A run with phases is counted at the model's own sizes, those of its last steps; but for its time, which is that of
-    all phases. One that draws sequence lengths is counted at that which takes most memory; but for the time of the run,
-    which is the mean over all lengths. Texts are counted at full context length, so batches whose texts are short take
-    less. Not counted: reading and decoding pictures, evaluation, saving. Gradients travel while the backward pass
-    computes, weights (fsdp) during the whole step; what is left over, and the features, add to the step.
+    A run with phases is counted at the model's own sizes, those of its last steps, and one that draws sequence lengths
+    at that which takes most memory; the run's time is that of all of them. Texts are counted at full context length,
+    so batches whose texts are short take less. Not counted: reading and decoding pictures, evaluation, saving.
+    Gradients travel while the backward pass computes, weights (fsdp) during the whole step; what is left over, and the
+    features, add to the step.
 
     Raises:
         ConfigError: fewer pairs in a batch than devices.
@@ -139,10 +139,8 @@ def plan_run(recipe: TrainRecipe, setup: Setup) -> Plan:
     recipe = max(drawn, key=lambda one: sum(_memory(_sizes(one, setup), setup).values()))
     batch_size = recipe.train.batch_size
     sizes = _sizes(recipe, setup)
-    memory = _memory(sizes, setup)
+    memory, flops, wire = _memory(sizes, setup), _flops(sizes, setup), _wire(sizes, setup)
     total = sum(memory.values())
-    flops = _flops(sizes, setup)
-    wire = _wire(sizes, setup)
     seconds = _seconds(sizes, setup, flops, wire)
     useful = flops["step"] - _repeated(sizes, setup)
     peak = setup.device.flops[setup.precision] * setup.devices
