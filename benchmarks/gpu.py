@@ -428,7 +428,7 @@ def ddp(setting: Setting) -> dict[str, Any]:
             for spreads in (False, True):
                 run = held(recipe, setting.device)
                 if spreads:  # with a group of one, but as several are held together
-                    several: Any = SimpleNamespace(count=2, device=setting.device)
+                    several: Any = SimpleNamespace(count=2, device=setting.device, rows=lambda vector: vector[None])
                     run.spread = Spread(run.learner, several, "ddp", run.model.blocks())
                 found.append([train_step(run, batch, [len(batch.images)]).loss for _ in range(5)])
                 run.spread.close()
