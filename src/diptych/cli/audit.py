@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cyclopts import App
 from cyclopts.types import NonNegativeInt
 
-from diptych.cli.console import complain, one_line, print_table
+from diptych.cli.console import complain, on_screen, one_line, print_table
 from diptych.cli.options import ModelOptions
 from diptych.errors import ConfigError
 
@@ -74,7 +74,7 @@ def overlap(
 
     source = open_pairs(Source(path=train, image_column=image_column, key_column=key_column))
     sets = find_sets(data, tasks or [ALL])
-    with TemporaryDirectory() as aside, _progress() as bar:
+    with TemporaryDirectory() as aside, on_screen(_progress()) as bar:
         kept_in = (out or Path(aside)) / "sketches"
         measured = _measured(sets, model, out or Path(aside)) if model else _read(results)
         line = bar.add_task("", total=None)

@@ -2,13 +2,37 @@
 standard error.
 """
 
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol, Self, TypeVar
+
+
+class View(Protocol):
+    """What rich keeps on the screen: `Live`, `Progress`."""
+
+    def __enter__(self) -> Self: ...
+    def stop(self) -> None: ...
+
+
+V = TypeVar("V", bound=View)
 
 
 def complain(message: str) -> None:
     """One line on standard error."""
     print(f"diptych: {one_line(message)}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def on_screen(view: V) -> Iterator[V]:
+    """A view that goes however the block ends; by rich's own way in, Ctrl-C during the first frame would leave it.
+
+    What stays keeps standard error to itself, and messages would come above it.
+    """
+    try:
+        yield view.__enter__()
+    finally:
+        view.stop()
 
 
 def one_line(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.types import PositiveInt
 
-from diptych.cli.console import complain, print_table
+from diptych.cli.console import complain, on_screen, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +66,8 @@ def run(
     with contextlib.ExitStack() as stack:
         runner = DaftRunner(count) if engine == "daft" else stack.enter_context(LocalRunner(count))
         console = Console(stderr=True)
-        bar = stack.enter_context(Progress(console=console, transient=True, disable=not sys.stderr.isatty()))
+        view = Progress(console=console, transient=True, disable=not sys.stderr.isatty())
+        bar = stack.enter_context(on_screen(view))
         task = bar.add_task("")
 
         def show(stage: str, done: int, total: int) -> None:

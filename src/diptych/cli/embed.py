@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 from cyclopts.validators import Path as CheckPath
 
-from diptych.cli.console import complain
+from diptych.cli.console import complain, on_screen
 from diptych.cli.options import MEGAPIXELS, find_pictures, limited
 from diptych.errors import ConfigError, DataError
 from diptych.weights.packaged import check_model_name
@@ -99,7 +99,8 @@ def embed(
     from diptych.weights.registry import load
 
     bundle = limited(load(model), max_pixels)
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
+    view = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
+    with on_screen(view) as progress:
         task = progress.add_task("embedding", total=len(files))
         embedded = embed_images(
             bundle, files, batch_size=batch_size, on_progress=lambda done, _: progress.update(task, completed=done)
@@ -135,7 +136,8 @@ def _embed_parts(
 
     image_column, key_column = columns
     source = Source(path=path, image_column=image_column, caption_columns=(), key_column=key_column)
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
+    view = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
+    with on_screen(view) as progress:
         task = progress.add_task("embedding", total=None)
 
         def on_progress(done: int, total: int) -> None:

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diptych.cli.console import complain, one_line, print_table
+from diptych.cli.console import complain, on_screen, one_line, print_table
 from diptych.cli.options import AS_USUAL, ModelOptions
 from diptych.errors import DataError
 
@@ -64,7 +64,7 @@ def suite(
         return
     console = Console(stderr=True)
     measured: list[Measured] = []
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    with on_screen(Progress(console=console, transient=True, disable=not console.is_terminal)) as bar:
         line = bar.add_task("", total=None)
         features = options.features(
             cache=out / "features", on_progress=lambda done, all_: bar.update(line, completed=done, total=all_)

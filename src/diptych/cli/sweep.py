@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 
-from diptych.cli.console import complain, one_line, print_table
+from diptych.cli.console import complain, on_screen, one_line, print_table
 from diptych.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def watch_sweep(folder: Path, *, once: bool, every: float) -> None:
     if sys.stdout.isatty() and not once:
         from rich.live import Live
 
-        with Live(_screen(*look()), auto_refresh=False, vertical_overflow="crop") as live:
+        with on_screen(Live(_screen(*look()), auto_refresh=False, vertical_overflow="crop")) as live:
             while is_locked(folder):
                 time.sleep(every)
                 live.update(_screen(*look()), refresh=True)

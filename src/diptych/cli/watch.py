@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts.types import PositiveFloat
 
-from diptych.cli.console import complain
+from diptych.cli.console import complain, on_screen
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -99,7 +99,8 @@ def _show(runs: Sequence["WatchedRun"], once: bool, every: float) -> None:
     if once:
         console.print(_screen(runs, console.width))
         return
-    with Live(_screen(runs, console.width), console=console, auto_refresh=False, vertical_overflow="crop") as live:
+    view = Live(_screen(runs, console.width), console=console, auto_refresh=False, vertical_overflow="crop")
+    with on_screen(view) as live:
         while any(run.state != "finished" for run in runs):
             time.sleep(every)
             for run in runs:
