@@ -35,7 +35,7 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def run_ranks(work: Callable[..., Any], count: int, *args: Any, seconds: float = 60) -> list[Any]:
+def run_ranks(work: Callable[..., Any], count: int, *args: Any, seconds: float = 180) -> list[Any]:
     """What `work(*args)` returns in each of several processes."""
     processes, queue = start_ranks(work, count, *args)
     try:
