@@ -99,6 +99,7 @@ def trained(recipe: TrainRecipe) -> tuple[Bundle, float, int]:
             Path(folder) / "run",
             on_progress=lambda _: started.append(time.process_time()),
         )
+        assert result.finished, "a signal cut the run short: its numbers are of no use"
         # The first step is a step less and the last checkpoint one thing more; a run has hundreds of steps.
         spent = (started[-1] - started[0]) * len(started) / (len(started) - 1)
     return result.bundle, spent, result.counts["pairs"]
