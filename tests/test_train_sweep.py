@@ -226,8 +226,16 @@ def test_a_sweep_runs_is_kept_shown_and_goes_on(recipe_path, tmp_path, in_here, 
     assert main(["watch", str(out)]) == 0
     shown = capsys.readouterr().out
     assert shown.count("finished") == 3
+    assert (
+        main([*words[:3], "train.learning_rate=8e-3", *words[4:]]) == 0
+    )  # alone: the others stay
+    assert capsys.readouterr().out.count("finished") == 4
+    assert main([*words[:3], "seed=1,2", *words[4:]]) == 2
+    assert "holds a sweep over train.learning_rate. Got seed: choose another --out" in capsys.readouterr().err
+    assert main([*words, "--set", "seed=5"]) == 2  # or runs of two recipes would stand in one table
+    assert "holds a run of another recipe (seed was 0 and is now 5)" in capsys.readouterr().err
     assert main(["watch", str(out), "--report", str(tmp_path / "page.html")]) == 0
-    assert "A sweep of 3 runs, of which 3 are finished, by loss" in (tmp_path / "page.html").read_text()
+    assert "A sweep of 4 runs, of which 4 are finished, by loss" in (tmp_path / "page.html").read_text()
 
 
 def test_a_run_of_another_recipe_and_a_wrong_option_are_refused_before_anything_runs(recipe_path, tmp_path, capsys):
@@ -241,6 +249,7 @@ def test_a_run_of_another_recipe_and_a_wrong_option_are_refused_before_anything_
     ):
         assert main([*words, *over]) == 2
         assert message in capsys.readouterr().err
+    assert not out.exists()
     (out / "steps=5").mkdir(parents=True)
     text = recipe_path.read_text().replace("seed = 0", "seed = 7")
     (out / "steps=5" / "recipe.toml").write_text(text.replace("steps = 4", "steps = 5"))

@@ -71,6 +71,7 @@ def sweep(
         lower_is_better,
         read_axis,
         run_trials,
+        with_earlier,
     )
 
     if random and study:
@@ -81,16 +82,15 @@ def sweep(
     if len({axis.option for axis in axes}) < len(axes):
         raise ConfigError("--over must name each option once. Give its values with commas between.")
     out, metric = out or Path("runs") / f"{plan.name}-sweep", metric or default_metric(plan)
-    chosen = None
+    chosen, trials = None, [] if study else draws(axes, random, seed) if random else grid(axes)
+    check_trials(with_earlier(trials, out), out, recipe, overrides)  # before the folder is there
     with folder_lock(out), stop_request() as stop_requested:
         if study:
             from diptych.train.study import Study
 
             chosen = Study(axes, out, count=study, seed=seed, minimises=lower_is_better(metric))
             trials = chosen.trials
-        else:
-            trials = draws(axes, random, seed) if random else grid(axes)
-        check_trials(trials, out, recipe, overrides)
+            check_trials(with_earlier(trials, out), out, recipe, overrides)
         pending = iter(trials)
 
         def next_trial() -> "Trial | None":
@@ -99,7 +99,7 @@ def sweep(
             trial = chosen.ask()
             if trial:
                 check_trials([trial], out, recipe, overrides)
-                Sweep(name=plan.name, metric=metric, trials=chosen.trials).write(out)
+                Sweep(name=plan.name, metric=metric, trials=with_earlier(chosen.trials, out)).write(out)
             return trial
 
         def ended(trial: "Trial", fault: str) -> None:
@@ -108,7 +108,7 @@ def sweep(
                 chosen.tell(trial, value)
             complain(f"{trial.name}: {fault or f'{metric} {_number(metric, value)}'}")
 
-        Sweep(name=plan.name, metric=metric, trials=trials).write(out)
+        Sweep(name=plan.name, metric=metric, trials=with_earlier(trials, out)).write(out)
         has_ended = run_trials(
             next_trial,
             out,

@@ -307,6 +307,25 @@ def read_sweep(folder: Path) -> Sweep:
         raise DataError(f"{folder} must be the folder of a sweep, with {RECORD}: {error}.") from error
 
 
+def with_earlier(trials: Sequence[Trial], out: Path) -> list[Trial]:
+    """Runs to come, and those that the folder's record has besides: they stay in the table.
+
+    Raises:
+        ConfigError: those are over other options.
+        DataError: the record is damaged.
+    """
+    if not (out / RECORD).is_file():
+        return list(trials)
+    names = {trial.name for trial in trials}
+    others = [trial for trial in read_sweep(out).trials if trial.name not in names]
+    if trials and others and set(others[0].options) != set(trials[0].options):
+        raise ConfigError(
+            f"{out} holds a sweep over {', '.join(others[0].options)}. Got {', '.join(trials[0].options)}: choose "
+            "another --out."
+        )
+    return [*trials, *others]
+
+
 def outcomes(sweep: Sweep, folder: Path, now: float) -> list[Outcome]:
     """How each run stands, the best first, then those without a number.
 
