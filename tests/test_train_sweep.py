@@ -226,9 +226,7 @@ def test_a_sweep_runs_is_kept_shown_and_goes_on(recipe_path, tmp_path, in_here, 
     assert main(["watch", str(out)]) == 0
     shown = capsys.readouterr().out
     assert shown.count("finished") == 3
-    assert (
-        main([*words[:3], "train.learning_rate=8e-3", *words[4:]]) == 0
-    )  # alone: the others stay
+    assert main([*words[:3], "train.learning_rate=8e-3", *words[4:]]) == 0  # alone: the others stay
     assert capsys.readouterr().out.count("finished") == 4
     assert main([*words[:3], "seed=1,2", *words[4:]]) == 2
     assert "holds a sweep over train.learning_rate. Got seed: choose another --out" in capsys.readouterr().err
