@@ -211,6 +211,22 @@ def stage_bytes(out: Path) -> list[dict[str, Any]]:
     return told
 
 
+def named_by_score(folder: Path, out: Path, shares: Sequence[float]) -> dict[str, Any]:
+    """How many of the pairs that came to the filter name what is shown, and of the best by its score."""
+    stage = next(path for path in stage_folders(out / "work") if path.name.endswith("-clip-score"))
+    parts = [pq.read_table(part / "rows.parquet", columns=["key", "clip_score"]) for part in stage.glob("parts/*")]
+    scores = {key: score for part in parts for key, score in zip(*part.to_pydict().values(), strict=True)}
+    tags = pq.read_table(folder / "tags.parquet", columns=["key", "named", "fault"]).to_pylist()
+    named = {tag["key"]: tag["named"] for tag in tags if not tag["fault"]}
+    right = np.array([named[key] for key in sorted(scores, key=lambda key: -scores[key])])
+    told: dict[str, Any] = {"pairs": len(right), "named rightly": round(float(right.mean()), 4), "best": []}
+    for share in shares:
+        best = right[: round(share * len(right))]
+        kept = round(float(best.sum() / right.sum()), 4)
+        told["best"].append({"share": share, "named rightly": round(float(best.mean()), 4), "of the right ones": kept})
+    return told
+
+
 def _hidden(folder: Path) -> dict[str, dict[str, Any]]:
     tags = pq.read_table(folder / "tags.parquet").to_pylist()
     return {tag["key"]: tag for tag in tags if tag["kind"] == "evaluation picture" and not tag["fault"]}

@@ -6,12 +6,13 @@ Writes a crawl (`made_crawl.py`), serves its pictures on this machine's loopback
 and runs `diptych curate recipes/curate/crawl.toml`. Part "threshold" is what the threshold of overlap was chosen by.
 Part "ledger" holds the ledger against the tags that were written; then a small model learns for a short while from the
 shards, and the recipe is run again with that model's CLIP score, which sees wrong names. Part "train" trains the demo's
-model at equal steps on these shards and on the same crawl without curation: what could be fetched and has a text, with
-the evaluation pictures that are hidden in it and without them; and measures all on the style that is held out, and on
-another one, `noto-v1`, which is in no crawl either. Part "workers" makes the shards of a smaller crawl with 1, 2 and 4
-workers, with daft, and through kills at random moments. DATA holds the shared sets, whose photographs stand beside
-texts that do not tell of them; without it patches of colour do. With the package `emoji` sites in ten other languages
-are among them. What is done already in the folder is used again. Writes results/curate_crawl.json.
+model at equal steps on these shards, on those before the filter, and on the same crawl without curation: what could be
+fetched and has a text, with the evaluation pictures that are hidden in it and without them; and measures all on the
+style that is held out, and on another one, `noto-v1`, which is in no crawl either. Part "workers" makes the shards of a
+smaller crawl with 1, 2 and 4 workers, with daft, and through kills at random moments. DATA holds the shared sets, whose
+photographs stand beside texts that do not tell of them; without it patches of colour do. With the package `emoji` sites
+in ten other languages are among them. What is done already in the folder is used again. Writes
+results/curate_crawl.json.
 """
 
 import argparse
@@ -37,7 +38,15 @@ import torch
 from PIL import Image
 
 import history
-from crawl_ledger import accounted, found_in_shards, found_overlap, hidden_in_shards, stage_bytes, thresholds_on
+from crawl_ledger import (
+    accounted,
+    found_in_shards,
+    found_overlap,
+    hidden_in_shards,
+    named_by_score,
+    stage_bytes,
+    thresholds_on,
+)
 from crawl_server import HOSTS
 from diptych.data.embedded import HELD_OUT, data_path
 from diptych.eval.comparison import compared
@@ -72,9 +81,9 @@ look = false
 [shards]
 samples = 5000
 """
-ARMS = ("curated", "not curated", "not curated, evaluation pictures out")
 FIRST = "curated, before the filter"
-FILTER_STEPS, FILTER_SHARE = 300, 0.5
+ARMS = ("curated", "not curated", FIRST, "not curated, evaluation pictures out")
+FILTER_STEPS, FILTER_SHARE, FILTER_SHARES = 300, 0.5, (0.4, 0.5, 0.6)
 PARTS = ("threshold", "ledger", "train", "workers")
 RESULT = history.RESULTS / "curate_crawl.json"
 
@@ -96,14 +105,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    measured = {part: globals()[part](args) for part in args.parts}
+    measured = {f"train, {args.steps} steps" if part == "train" else part: globals()[part](args) for part in args.parts}
     before = json.loads(args.out.read_text()) if args.out.exists() else {}
     result = {**before, **measured, "seed": 0, "shares": SHARES, "hardware": hardware()}
     result |= {
         "instructions": history.instruction_sets(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
-    history.write(args.out, result, keys=("kind", "arm", "change", "stage", "threshold"), measured=measured)
+    history.write(args.out, result, keys=("kind", "arm", "change", "stage", "threshold", "share"), measured=measured)
 
 
 def ledger(args: argparse.Namespace) -> dict[str, Any]:
@@ -123,10 +132,11 @@ def ledger(args: argparse.Namespace) -> dict[str, Any]:
         told[arm] |= {"stages": stage_bytes(folder / arm)}
     told["overlap, after all rules"] = found_overlap(folder, folder / ARMS[0])
     told["overlap, in what was fetched"] = found_in_shards(folder, folder / ARMS[1], others=1_000)
-    if not (folder / ARMS[2]).exists():
-        shutil.copytree(folder / ARMS[1], folder / ARMS[2])
+    told["named rightly among the best by the filter"] = named_by_score(folder, folder / ARMS[0], FILTER_SHARES)
+    if not (folder / ARMS[3]).exists():
+        shutil.copytree(folder / ARMS[1], folder / ARMS[3])
         hidden = hidden_in_shards(folder, folder / ARMS[1])
-        _run(["curate", "remove", str(folder / ARMS[2]), *hidden, "--note", "evaluation pictures"])
+        _run(["curate", "remove", str(folder / ARMS[3]), *hidden, "--note", "evaluation pictures"])
     return told
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, strategies
 from scipy import stats
 
 from diptych.errors import DataError, ShapeError
-from diptych.measures.compare import compare_correct, compare_metric, holm, mcnemar
+from diptych.measures.compare import compare_correct, compare_metric, compare_shares, holm, mcnemar
 from diptych.measures.metrics import bootstrap_interval
 
 A = torch.tensor([1, 1, 1, 0, 0, 0, 0, 1, 1, 1]).bool()
@@ -122,3 +122,23 @@ def test_models_that_never_differ_are_not_told_apart_and_undefined_draws_passed_
         compare_metric(undefined, undefined, 3)
     with pytest.raises(ShapeError, match=r"group \[2\] must hold a number for each of the 3 rows"):
         compare_metric(lambda rows: 1.0, lambda rows: 1.0, 3, group=torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize(
+    "table", [(3, 4, 1, 4), (0, 1, 1, 1), (12, 300, 40, 280), (0, 50, 0, 70), (999, 1000, 970, 1000)]
+)
+def test_shares_of_two_groups_have_fishers_p_value(table):
+    successes_a, n_a, successes_b, n_b = table
+    expected = stats.fisher_exact([[successes_a, n_a - successes_a], [successes_b, n_b - successes_b]])[1]
+    assert compare_shares(*table).p_value == pytest.approx(expected, rel=1e-9)
+
+
+def test_shares_of_two_groups_have_newcombes_interval():
+    compared = compare_shares(48, 80, 56, 70)  # Newcombe 1998, table II, row (a), as B less A
+    assert compared.difference == pytest.approx(0.2)
+    assert (round(compared.interval.low, 4), round(compared.interval.high, 4)) == (0.0524, 0.3339)
+
+
+def test_an_empty_group_is_refused():
+    with pytest.raises(DataError, match="0 of 0"):
+        compare_shares(0, 0, 1, 2)

@@ -22,7 +22,7 @@ from diptych.measures.metrics import Interval, bootstrap_interval, bootstrap_of
 from diptych.measures.rare_actions import mean_weighted_precision
 from diptych.measures.retrieval import RetrievalResult
 
-Measurement = Literal["zero-shot", "linear-probe", "retrieval"]
+Measurement = Literal["zero-shot", "linear-probe", "retrieval", "audit"]
 
 _FEW = 300  # resamples of what takes long
 
@@ -132,10 +132,11 @@ class Result:
     kind: Kind
     task: str = ""  # row of the table of tasks, where it is one
     data: DataId
+    case: Mapping[str, str] = field(default_factory=dict)  # of an audit: what sets it apart, {"group": "20-29"}
     model: ModelId = field(default_factory=ModelId)
     metric: str
     value: float
-    interval: Interval | None = None  # of `value`, 95 % bootstrap over rows
+    interval: Interval | None = None  # of `value`, 95 %: bootstrap over rows; of an audit's shares exact
     n: int  # what the metric counts: pictures, clips, captions, ...
     numbers: Mapping[str, float] = field(default_factory=dict)  # others by name, e.g. "top-5", "within 1 km"
     prompts: Prompts
@@ -151,7 +152,7 @@ class Result:
 
     @property
     def title(self) -> str:
-        return f"{self.data.title}, {self.measurement}"
+        return ", ".join([self.data.title, self.measurement, *self.case.values()])
 
     @property
     def other_numbers(self) -> dict[str, float]:

@@ -1,12 +1,14 @@
-"""Two models on the same rows: is the difference more than chance?
+"""Two models on the same rows, or one on two groups of rows: is the difference more than chance?
 
 Pairing matters: two models mostly fail on the same pictures, so the difference is known better than either score.
 Letters: N.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -20,17 +22,17 @@ from diptych.measures.metrics import Interval, bootstrap_interval, check_level
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Model B against model A."""
+    """B against A: two models, or two groups."""
 
-    n: int
+    n: int  # of unpaired groups, both together
     a: float  # the metric, e.g. the share of rows that are right
     b: float
     difference: float  # b - a
-    interval: Interval  # of the difference: paired bootstrap over rows
+    interval: Interval  # of the difference: paired bootstrap over rows; of unpaired groups Newcombe's
     only_a: int | None = None  # rows that A alone has right; None where rows are not right or wrong
     only_b: int | None = None
     p_value: float  # two-sided
-    test: Literal["McNemar", "paired bootstrap"]  # McNemar's is exact
+    test: Literal["McNemar", "paired bootstrap", "Fisher"]  # McNemar's and Fisher's are exact
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -67,6 +69,59 @@ def compare_correct(a: Tensor, b: Tensor, *, seed: int = 0, level: float = 0.95)
         p_value=mcnemar(only_a, only_b),
         test="McNemar",
     )
+
+
+def compare_shares(successes_a: int, n_a: int, successes_b: int, n_b: int, *, level: float = 0.95) -> Comparison:
+    """Compare a share in two groups of different rows: Fisher's exact test, two-sided; Newcombe's hybrid interval.
+
+    p sums all tables with these margins that are no likelier than the one seen. Sources: Fisher 1935; Newcombe 1998,
+    Statistics in Medicine 17, method 10.
+
+    Raises:
+        DataError: a group is empty, or successes do not lie between 0 and its size.
+        ConfigError: level does not lie between 0 and 1.
+
+    >>> round(compare_shares(3, 4, 1, 4).p_value, 4)  # (16 + 1) * 2 / 70
+    0.4857
+    """
+    low_a, high_a = _wilson(successes_a, n_a, level)
+    low_b, high_b = _wilson(successes_b, n_b, level)
+    a, b = successes_a / n_a, successes_b / n_b
+    down = math.hypot(b - low_b, high_a - a)
+    up = math.hypot(high_b - b, a - low_a)
+    return Comparison(
+        n=n_a + n_b,
+        a=a,
+        b=b,
+        difference=b - a,
+        interval=Interval(b - a - down, b - a + up, level),
+        p_value=_fisher(successes_a, n_a, successes_b, n_b),
+        test="Fisher",
+    )
+
+
+def _wilson(successes: int, n: int, level: float) -> tuple[float, float]:
+    check_level(level)
+    if n < 1 or not 0 <= successes <= n:
+        raise DataError(f"successes must lie between 0 and the rows of a group, 1 or more. Got {successes} of {n}.")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, weight = successes / n, z * z / n
+    middle = (share + weight / 2) / (1 + weight)
+    half = z * math.sqrt(share * (1 - share) / n + weight / (4 * n)) / (1 + weight)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _fisher(successes_a: int, n_a: int, successes_b: int, n_b: int) -> float:
+    successes = successes_a + successes_b
+    found = np.arange(max(0, successes - n_b), min(successes, n_a) + 1)  # in group A, with these margins
+    logs = np.array([_log_ways(n_a, int(k)) + _log_ways(n_b, successes - int(k)) for k in found])
+    chances = np.exp(logs - _log_ways(n_a + n_b, successes))
+    seen = chances[successes_a - found[0]]
+    return min(1.0, float(chances[chances <= seen * (1 + 1e-7)].sum()))  # as scipy: ties in the last digits count
+
+
+def _log_ways(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
 def compare_metric(
