@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from diptych.audit.chapter import Chapter, contrasts_of, mean_of, said, share_of
 from diptych.errors import DataError
+from diptych.eval.chapter import Chapter, contrasts_of, mean_of, said, share_of
 from diptych.eval.result import DataId
 from diptych.eval.tasks import Prompts
 from diptych.measures.compare import compare_shares

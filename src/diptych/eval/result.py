@@ -16,7 +16,7 @@ from diptych.errors import DataError, ShapeError
 from diptych.eval.tasks import Kind, Prompts
 from diptych.eval.zero_shot import Rejection, Temperature
 from diptych.measures import metrics
-from diptych.measures.calibration import Reliability
+from diptych.measures.calibration import Reliability, reliability
 from diptych.measures.few_shot import FewShotPoint
 from diptych.measures.metrics import Interval, bootstrap_interval, bootstrap_of
 from diptych.measures.rare_actions import mean_weighted_precision
@@ -25,6 +25,7 @@ from diptych.measures.retrieval import RetrievalResult
 Measurement = Literal["zero-shot", "linear-probe", "retrieval", "audit"]
 
 _FEW = 300  # resamples of what takes long
+_MADE_ANEW = ("mean per class", "ROC AUC", "11-point mAP", "mWAP", "expected calibration error")  # no means over rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +170,7 @@ class Result:
 
 def credits_of(rows: Rows, metric: str) -> Tensor | None:
     """[n] float64, of which the metric is the mean; None where it is no mean over rows."""
-    if metric in ("mean per class", "ROC AUC", "11-point mAP", "mWAP") or _has_folds(rows, metric):
+    if metric in _MADE_ANEW or _has_folds(rows, metric):
         return None
     column = rows.correct if rows.credit is None else rows.credit
     return _there(column, metric).double()
@@ -197,6 +198,9 @@ def metric_of(rows: Rows, metric: str, drawn: np.ndarray | None = None) -> float
             return metrics.mean_per_class(_there(rows.correct, metric)[some], _there(rows.targets, metric)[some])
         case "ROC AUC":
             return metrics.roc_auc(_there(rows.scores, metric)[some, 0], _there(rows.targets, metric)[some])
+        case "expected calibration error":
+            sure, right = _there(rows.confidences, metric)[some], _there(rows.correct, metric)[some]
+            return reliability(sure, right).expected_error
         case "11-point mAP":
             return metrics.average_precision_11_point(
                 _there(rows.scores, metric)[some],

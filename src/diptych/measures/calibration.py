@@ -6,11 +6,14 @@ Sources: Guo et al., arXiv:1706.04599, for the error and the temperature. Letter
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from diptych.errors import ConfigError, DataError, ShapeError
-from diptych.measures.metrics import roc_auc, top_k_correct
+from diptych.measures.binomial import clopper_pearson
+from diptych.measures.compare import Comparison
+from diptych.measures.metrics import Interval, roc_auc, top_k_correct
 
 BINS = 15  # as in Guo et al.
 _FACTORS = (1e-4, 1e4)  # that logits may be multiplied by; beyond, a model is a coin or an oracle
@@ -81,6 +84,37 @@ def reliability(confidences: Tensor, correct: Tensor, *, bins: int = BINS) -> Re
             Bin(index / bins, (index + 1) / bins, *values)
             for index, values in enumerate(zip(rows.tolist(), confidence.tolist(), accuracy.tolist(), strict=True))
         ),
+    )
+
+
+def sureness_against_accuracy(confidences: Tensor, correct: Tensor) -> Comparison:
+    """Whether rows, of one class for instance, are right as often as their probabilities say, and if not, by how much.
+
+    Each row is a coin that falls on "right" with its own probability. p is that of a number of right rows no likelier
+    than the one seen (Poisson binomial, exact); the interval is that of the accuracy, the confidence being known.
+
+    Args:
+        confidences: [N], the highest probability of each row, between 0 and 1.
+        correct: [N] bool.
+
+    Raises:
+        ShapeError: the two differ in N.
+        DataError: there is no row, or a confidence does not lie between 0 and 1.
+    """
+    found = reliability(confidences, correct, bins=1)
+    chances = np.ones(1)  # of 0, 1, ... right rows among those seen so far
+    for sure in confidences.double().tolist():
+        chances = np.append(chances * (1 - sure), 0.0) + np.append(0.0, chances * sure)
+    right = int(correct.sum())
+    accuracy = clopper_pearson(right, len(correct))
+    return Comparison(
+        n=len(correct),
+        a=found.confidence,
+        b=found.accuracy,
+        difference=found.accuracy - found.confidence,
+        interval=Interval(accuracy.low - found.confidence, accuracy.high - found.confidence, accuracy.level),
+        p_value=min(1.0, float(chances[chances <= chances[right] * (1 + 1e-7)].sum())),
+        test="Poisson binomial",
     )
 
 

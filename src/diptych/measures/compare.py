@@ -28,11 +28,11 @@ class Comparison:
     a: float  # the metric, e.g. the share of rows that are right
     b: float
     difference: float  # b - a
-    interval: Interval  # of the difference: paired bootstrap over rows; of unpaired groups Newcombe's
+    interval: Interval  # of the difference: paired bootstrap over rows; of unpaired groups Newcombe's, else exact
     only_a: int | None = None  # rows that A alone has right; None where rows are not right or wrong
     only_b: int | None = None
     p_value: float  # two-sided
-    test: Literal["McNemar", "paired bootstrap", "Fisher"]  # McNemar's and Fisher's are exact
+    test: Literal["McNemar", "paired bootstrap", "Fisher", "Poisson binomial"]  # all but the bootstrap are exact
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -4,6 +4,7 @@ import hypothesis
 import pytest
 import torch
 from hypothesis import given, strategies
+from scipy import stats
 
 from diptych.errors import ConfigError, DataError, ShapeError
 from diptych.measures.calibration import (
@@ -12,6 +13,7 @@ from diptych.measures.calibration import (
     choose_threshold,
     fit_temperature,
     reliability,
+    sureness_against_accuracy,
 )
 
 
@@ -139,3 +141,17 @@ def test_none_of_these_is_an_answer_of_its_own():
 def test_misfits_are_named(call, error, sentence):
     with pytest.raises(error, match=sentence):
         call()
+
+
+def test_sureness_is_held_against_accuracy_coin_by_coin():
+    found = sureness_against_accuracy(torch.tensor([0.5, 0.5]), torch.tensor([True, True]))
+    assert found.p_value == pytest.approx(0.5)  # two heads, or two tails
+    assert (found.a, found.b) == (0.5, 1.0)
+    uneven = sureness_against_accuracy(torch.tensor([0.9, 0.8]), torch.tensor([False, False]))
+    assert uneven.p_value == pytest.approx(0.1 * 0.2)
+
+
+def test_equal_sureness_is_the_binomial_test():
+    correct = torch.arange(40) < 22
+    found = sureness_against_accuracy(torch.full((40,), 0.75, dtype=torch.float64), correct)
+    assert found.p_value == pytest.approx(stats.binomtest(22, 40, 0.75).pvalue, rel=1e-9)
