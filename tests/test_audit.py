@@ -3,9 +3,15 @@ from pathlib import Path
 
 import pytest
 
+from audits import an_audit
 from diptych.cli.audit import _THRESHOLD
 from diptych.cli.main import main
 from diptych.curate.copies import THRESHOLD
+from diptych.errors import DataError
+from diptych.eval.comparison import compare_results
+from diptych.eval.result_file import read_audit, write_audit
+from diptych.pages.audit import audit_page
+from diptych.pages.html import render_report
 from diptych.weights.bundle import Bundle
 from scenes import CHANGES, jpeg, scene
 
@@ -61,3 +67,49 @@ def test_a_model_and_its_results_are_not_asked_for_both(folders: tuple[str, str]
 
 def test_the_default_threshold_is_that_of_the_library():
     assert _THRESHOLD == THRESHOLD
+
+
+def test_the_page_says_all_that_the_audit_says():
+    page = render_report(audit_page(an_audit()))
+    for said in (
+        "Audit of mine",
+        "6 of 10 are called by a crime | &lt;b&gt;.",
+        "Which pictures of people are called by words for crimes?",
+        "called by a crime: 0-19 against 20-59",
+        "a child, called a thief",
+        "60+ has no picture.",
+        "No set of scenes was given.",
+        "A label is no verdict.",
+        "a photo of {}, section 7.1",
+    ):
+        assert said in page
+
+
+def test_two_models_are_paired_number_by_number():
+    ours, theirs = an_audit(crime=9), an_audit(crime=1, model="theirs")
+    compared = compare_results(ours.results, theirs.results)
+    assert [one.test.only_a for one in compared.compared] == [8, 0]  # the same rows: 0.jpg was called so by both
+    page = audit_page(ours, compared)
+    rows = next(section.tables[0].rows for section in page.sections if section.heading == "Beside theirs")
+    assert [row[:4] for row in rows] == [
+        ["people, val, audit, crime, 0-19", "90.0%", "10.0%", "-80.0"],
+        ["people, val, audit, crime, 20-59", "10.0%", "10.0%", "+0.0"],
+    ]
+
+
+def test_an_audit_is_read_as_it_was_written(tmp_path: Path):
+    audit = an_audit()
+    write_audit(audit, tmp_path / "audit.json")
+    again = read_audit(tmp_path / "audit.json")
+    assert again.chapters[0].results[0].rows.keys == audit.chapters[0].results[0].rows.keys
+    assert (again.model, again.conditions, again.not_measured) == (audit.model, audit.conditions, audit.not_measured)
+    assert again.chapters[0].contrasts == audit.chapters[0].contrasts
+    assert again.chapters[0].examples[0].picture is None
+    write_audit(again, tmp_path / "twice.json")
+    assert (tmp_path / "twice.json").read_bytes() == (tmp_path / "audit.json").read_bytes()
+
+
+def test_another_file_is_no_audit(tmp_path: Path):
+    (tmp_path / "audit.json").write_text("{}")
+    with pytest.raises(DataError, match="must be an audit's file"):
+        read_audit(tmp_path / "audit.json")

@@ -12,11 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from diptych.errors import DataError
-from diptych.eval.result import DataId, Result, Rows, interval_of
+from diptych.eval.result import Conditions, DataId, ModelId, Result, Rows, interval_of
 from diptych.eval.tasks import Prompts
 from diptych.measures.binomial import clopper_pearson
 from diptych.measures.compare import Comparison, holm
 
+AUDIT_FORMAT = "diptych-audit-1"
 SIGNIFICANT = 0.05  # of a p-value after Holm's correction
 
 
@@ -61,6 +62,20 @@ class Chapter:
         cases = [(result.data, tuple(result.case.items()), result.metric) for result in self.results]
         if len(set(cases)) != len(cases):
             raise DataError(f"Results of chapter {self.name} must differ in their data, case or metric. Some do not.")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Audit:
+    """What was asked of a model, chapter by chapter."""
+
+    model: ModelId
+    conditions: Conditions
+    chapters: tuple[Chapter, ...]
+    not_measured: Mapping[str, str] = field(default_factory=dict)  # by chapter, why: its data is not there
+
+    @property
+    def results(self) -> list[Result]:
+        return [result for chapter in self.chapters for result in chapter.results]
 
 
 def share_of(

@@ -12,7 +12,7 @@ from diptych.eval.tasks import Kind
 from diptych.measures.compare import Comparison, compare_correct, compare_metric, holm
 
 COMPARISON_FORMAT = "diptych-comparison-1"
-Key = tuple[str, str, str]  # data, split, measurement
+Key = tuple[str, ...]  # data, split, measurement; of an audit also its case and the metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +121,8 @@ def _by_key(results: Sequence[Result]) -> dict[Key, Result]:
     found: dict[Key, Result] = {}
     for one in results:
         key = (one.data.name, one.data.split, one.measurement)
+        if one.measurement == "audit":
+            key += (*map(": ".join, one.case.items()), one.metric)
         if key in found:
             raise DataError(f"There must be one result of {one.title} a model. There are two: remove one of the files.")
         found[key] = one

@@ -11,16 +11,20 @@ import types
 import typing
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from diptych.errors import DataError, DiptychError
+from diptych.eval.chapter import AUDIT_FORMAT, Audit
 from diptych.eval.result import Result
 from diptych.files import write_json
+
+Record = TypeVar("Record", Result, Audit)
 
 RESULT_FORMAT = "diptych-result-1"
 _CURE = "Measure again with this version: `diptych evaluate suite`, or `zero-shot`, `probe` or `retrieval` with --out."
@@ -50,15 +54,41 @@ def read_result(path: Path) -> Result:
     Raises:
         DataError: there is no such file, or it holds something else, or a result of another version.
     """
-    content = _json(path)
-    if not isinstance(content, dict) or content.get("format") != RESULT_FORMAT:
-        older = isinstance(content, dict) and {"task", "model", "data"} <= content.keys()
-        what = "a result of an older version" if older else "something else"
-        raise DataError(f"{path} must be a result file ({RESULT_FORMAT}). It holds {what}. {_CURE}")
+    return _read(path, RESULT_FORMAT, Result, "a result file", _CURE)
+
+
+def write_audit(audit: Audit, path: Path) -> None:
+    """Write an audit, whole or not at all; its pictures are for the page alone.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    chapters = tuple(
+        replace(chapter, examples=tuple(replace(one, picture=None) for one in chapter.examples))
+        for chapter in audit.chapters
+    )
+    write_record(path, AUDIT_FORMAT, replace(audit, chapters=chapters))
+
+
+def read_audit(path: Path) -> Audit:
+    """What `write_audit` wrote.
+
+    Raises:
+        DataError: there is no such file, or it holds something else, or an audit of another version.
+    """
+    return _read(path, AUDIT_FORMAT, Audit, "an audit's file", "Make it again: `diptych audit MODEL --out FOLDER`.")
+
+
+def _read(path: Path, format_: str, kind: type[Record], what: str, cure: str) -> Record:
+    content = _json(path, what)
+    if not isinstance(content, dict) or content.get("format") != format_:
+        older = kind is Result and isinstance(content, dict) and {"task", "model", "data"} <= content.keys()
+        found = "a result of an older version" if older else "something else"
+        raise DataError(f"{path} must be {what} ({format_}). It holds {found}. {cure}")
     try:
-        return _decoded(Result, {name: value for name, value in content.items() if name != "format"})
+        return _decoded(kind, {name: value for name, value in content.items() if name != "format"})
     except (KeyError, TypeError, ValueError, AttributeError, zlib.error, DiptychError) as error:
-        raise DataError(f"{path} must be a result file. It is damaged: {error!r}. {_CURE}") from None
+        raise DataError(f"{path} must be {what}. It is damaged: {error!r}. {cure}") from None
 
 
 def read_results(path: Path) -> tuple[dict[Path, Result], list[str]]:
@@ -95,13 +125,13 @@ def result_at(path: Path) -> Result | None:
         return None
 
 
-def _json(path: Path) -> Any:
+def _json(path: Path, what: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"{path} must be a result file. It cannot be read: {error.strerror}.") from None
+        raise DataError(f"{path} must be {what}. It cannot be read: {error.strerror}.") from None
     except ValueError as error:
-        raise DataError(f"{path} must be a result file. It is no JSON: {error}.") from None
+        raise DataError(f"{path} must be {what}. It is no JSON: {error}.") from None
 
 
 def _encoded(value: Any) -> Any:

@@ -67,7 +67,7 @@ def curation_page(card: DataCard, pictures: Mapping[str, Image.Image]) -> Report
 
 
 def _has_parts(section: PageSection) -> bool:
-    return bool(section.table or section.plots or section.captioned or section.text)
+    return bool(section.tables or section.plots or section.captioned or section.text)
 
 
 def _headline(card: DataCard) -> list[Headline]:
@@ -105,13 +105,13 @@ def _sections(card: DataCard, pictures: Mapping[str, Image.Image]) -> Iterator[P
         ("Hosts", kept.hosts),
         ("Formats", kept.formats),
     ):
-        yield PageSection(heading=heading, table=_counts(heading.lower(), counts, card.pairs))
-    yield PageSection(heading="Sizes", table=_sizes(card) if kept.sizes else None)
+        yield PageSection(heading=heading, tables=[_counts(heading.lower(), counts, card.pairs)])
+    yield PageSection(heading="Sizes", tables=[_sizes(card)] if kept.sizes else [])
     yield from _balance(card)
     yield from _fetch(card)
     rows = [(", ".join(one.domains) or "by key", f"{one.pairs:,}", one.note or "not stated") for one in card.removed]
     yield PageSection(
-        heading="Removed", table=PageTable(header=("of the domains", "pairs", "why"), rows=rows) if rows else None
+        heading="Removed", tables=[PageTable(header=("of the domains", "pairs", "why"), rows=rows)] if rows else []
     )
     yield PageSection(heading="What was not looked at", text="\n".join(card.not_measured))
     yield PageSection(heading="Recipe", text=card.recipe)
@@ -133,7 +133,7 @@ def _ledger(card: DataCard) -> Iterator[PageSection]:
                 bars=[(stage.name, stage.kept / read) for stage in card.stages],
             )
         ],
-        table=PageTable(header=("stage", "read", "kept", "dropped"), rows=rows),
+        tables=[PageTable(header=("stage", "read", "kept", "dropped"), rows=rows)],
     )
     rows = [
         (f"{stage.name}: {cause.cause}", f"{cause.count:,}", f"{cause.count / max(stage.read, 1):.1%}", cause.limit,
@@ -142,7 +142,7 @@ def _ledger(card: DataCard) -> Iterator[PageSection]:
         for cause in stage.causes
     ]  # fmt: skip
     header = ("cause", "count", "share of those read", "held against", "examples")
-    yield PageSection(heading="What was dropped, and why", table=PageTable(header=header, rows=rows) if rows else None)
+    yield PageSection(heading="What was dropped, and why", tables=[PageTable(header=header, rows=rows)] if rows else [])
 
 
 def _counts(what: str, counts: Counts, pairs: int) -> PageTable:
@@ -180,7 +180,7 @@ def _balance(card: DataCard) -> Iterator[PageSection]:
         note=f"Rule {card.balance.rule}, t = {card.balance.t:,} pairs a query. {curve.head:,} of {curve.queries:,} "
         f"queries have more: they held {curve.head_share:.1%} of the matches, and hold {curve.head_share_after:.1%}.",
         plots=[_curves(curve)] if curve.matches else [],
-        table=PageTable(header=("largest queries", "pairs before", "at the end"), rows=rows) if rows else None,
+        tables=[PageTable(header=("largest queries", "pairs before", "at the end"), rows=rows)] if rows else [],
     )
 
 
@@ -209,6 +209,6 @@ def _fetch(card: DataCard) -> Iterator[PageSection]:
     yield PageSection(
         heading="Fetching",
         note=f"{card.fetch.fetched:,} of {card.fetch.asked:,} pictures were fetched.",
-        table=PageTable(header=("hosts that lost most", "asked", "fetched", "causes"), rows=rows) if rows else None,
+        tables=[PageTable(header=("hosts that lost most", "asked", "fetched", "causes"), rows=rows)] if rows else [],
         text="\n".join(f"{cause}: {cure}" for cause, cure in cures.items() if cure),
     )

@@ -207,9 +207,10 @@ def _plots(page: ReportPage) -> Iterator[_Section]:
 def _free(key: str, section: PageSection) -> Iterator[_Section]:
     """A section under a heading of its own: table, plots, pictures and text below one another."""
     plots = [plot for plot in section.plots if isinstance(plot, Bars) or not without_matplotlib()]
-    parts = _table(section.table)
-    if section.table and section.table.note:
-        parts.append(f'<p class="note">{escape(section.table.note)}</p>')
+    parts: list[str] = []
+    for table in section.tables:
+        parts += _table(table)
+        parts += [f'<p class="note">{escape(table.note)}</p>'] if table.note else []
     if plots:
         drawn = [
             _bars(plot) if isinstance(plot, Bars) else _shares(f"{key}-{number}", plot)

@@ -117,7 +117,7 @@ class PageSection:
 
     heading: str
     note: str = ""
-    table: PageTable | None = None
+    tables: Sequence[PageTable] = ()
     plots: Sequence[Bars | ShareCurves] = ()
     captioned: Sequence[CaptionedPicture] = ()
     text: str = ""  # plain, its lines are kept
