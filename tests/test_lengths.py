@@ -226,5 +226,8 @@ def test_what_does_not_go_with_drawn_lengths_is_refused_in_a_sentence(flexible, 
         dataclasses.replace(tiny_recipe, data=drawn)
     with pytest.raises(ConfigError, match=r'preprocess\.resize must be "naflex".*Got "shortest" for "naflex"'):
         dataclasses.replace(flexible, preprocess=Preprocess(image_size=32))
+    long = dataclasses.replace(flexible.data, sequence_lengths=(4, 99_999))
+    with pytest.raises(ConfigError, match=r"sequence_lengths must be at most 256, 16 times .*Got 99,999"):
+        dataclasses.replace(flexible, data=long)
     with pytest.raises(ConfigError, match=r"sequence_lengths must be at least 1 patch each\. Got 4, 0"):
         dataclasses.replace(tiny_recipe.data, sequence_lengths=(4, 0))

@@ -32,6 +32,7 @@ _KNOWN = {
     "trackers": ("tensorboard", "wandb", "mlflow", "trackio"),
 }
 
+_STRETCH = 16  # times the patches of image_size that a picture may have in training
 _NO_PATH = re.compile(r"~|[A-Za-z][A-Za-z0-9+.-]+:")  # a home, an embedded set, a URL
 
 # Options that may change when a run goes on: neither its weights nor its log come out otherwise, but for the rounding
@@ -309,6 +310,12 @@ class TrainRecipe:
             raise ConfigError(
                 'data.sequence_lengths must be empty unless model.image.kind is "naflex": other towers take pictures '
                 f"of one size. Got {', '.join(map(str, lengths))}."
+            )
+        most = _STRETCH * (self.preprocess.image_size // self.preprocess.patch_size) ** 2 if image.row_width else 0
+        if max(lengths, default=0) > most:
+            raise ConfigError(
+                f"data.sequence_lengths must be at most {most:,}, {_STRETCH} times the patches of a picture of "
+                f"image_size: learned positions are stretched no further. Got {max(lengths):,}."
             )
         if image.row_width and self.train.phases:
             raise ConfigError(
