@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from diptych.pairs.sources import Pairs
 
 audit = App(name="audit", help="What a model may have seen in training, and what it gets wrong.")
+audit.command("diptych.cli.audit_by_group:by_group", name="by-group")
+audit.command("diptych.cli.audit_class_design:class_design", name="class-design")
+audit.command("diptych.cli.audit_gendered_labels:gendered_labels", name="gendered-labels")
+audit.command("diptych.cli.audit_surveillance:surveillance", name="surveillance")
+audit.command("diptych.cli.audit_tones:tones", name="tones")
 
 _THRESHOLD = 0.8  # as `diptych.curate.copies.THRESHOLD`; a test holds it to that
 

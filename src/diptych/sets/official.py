@@ -13,7 +13,7 @@ import numpy as np
 
 from diptych.data.prompts import read_lines
 from diptych.errors import DataError
-from diptych.sets import arrays
+from diptych.sets import arrays, group_tables
 from diptych.sets.matlab import read_mat
 from diptych.sets.pictures import LabelledRows
 from diptych.sets.webdataset import no_split, subfolders, which_split
@@ -28,8 +28,8 @@ def official_rows(folder: Path, split: str) -> LabelledRows | None:
     """
     for marker, read in _LAYOUTS.items():
         root = next((one for one in _roots(folder) if any(one.glob(marker))), None)
-        if root:
-            return read(root, split)
+        if root and (rows := read(root, split)):
+            return rows
     return None
 
 
@@ -200,8 +200,13 @@ def tiny_imagenet(root: Path, split: str) -> LabelledRows:
     return LabelledRows(classes, rows)
 
 
+def geode(root: Path, split: str) -> LabelledRows | None:
+    """See `group_tables`; None where `index.csv` is another table."""
+    return group_tables.geode(root, split).labelled() if group_tables.is_geode(root / "index.csv") else None
+
+
 # What a layout is known by, a path below its root, and what reads it.
-_LAYOUTS: dict[str, Callable[[Path, str], LabelledRows]] = {
+_LAYOUTS: dict[str, Callable[[Path, str], LabelledRows | None]] = {
     "fine_label_names.txt": arrays.cifar100,
     "batches.meta.txt": arrays.cifar10,
     "batches.meta": arrays.cifar_pickles,
@@ -222,6 +227,12 @@ _LAYOUTS: dict[str, Callable[[Path, str], LabelledRows]] = {
     "scenes/CLEVR_val_scenes.json": clevr_counts,
     "dev*.jsonl": hateful_memes,
     "wnids.txt": tiny_imagenet,
+    "fairface_label_*.csv": lambda root, split: group_tables.fairface(root, split).labelled(group_tables.GENDERS),
+    "[0-9]*_[01]_[0-4]_[0-9]*.jpg": lambda root, split: group_tables.utkface(root, split).labelled(
+        group_tables.GENDERS
+    ),
+    "images_v2*.csv": lambda root, split: group_tables.dollar_street(root, split).labelled(),
+    "index.csv": geode,
 }
 
 
