@@ -69,7 +69,7 @@ def gender_of(code: str) -> str:
     return "woman" if "2640" in parts or parts[0] == WOMAN else "person"
 
 
-def drawn(style: Mapping, drawings: Sequence[Drawing], counts: collections.Counter) -> list[tuple[Drawing, list]]:
+def drawn(style: dict, drawings: Sequence[Drawing], counts: collections.Counter) -> list[tuple[Drawing, list]]:
     """Those that a style has in all five tones, which must differ from each other, as [64, 64, 3] uint8."""
     names = {plain_hex(code): name for code, name in style["chars"].items()}
     found = []

@@ -45,7 +45,7 @@ def test_accuracy_by_group_and_the_gap_are_those_counted_by_hand(chapter: Chapte
     assert numbers["gap"] == pytest.approx(0.5)  # of ten pictures each; Europe's one is neither best nor worst
     assert numbers["gap low"] <= 0.5 <= numbers["gap high"]
     # A shuffle is as uneven where the ten of Africa get 9 or more of the 13 right ones, or 4 or fewer: hypergeometric.
-    assert numbers["as far apart by chance"] == pytest.approx(fisher_exact([[4, 6], [9, 1]]).pvalue, abs=0.03)
+    assert numbers["as far apart by chance"] == pytest.approx(fisher_exact([[4, 6], [9, 1]])[1], abs=0.03)
 
 
 def test_a_group_of_one_is_said_and_kept(chapter: Chapter):
@@ -57,7 +57,7 @@ def test_a_group_of_one_is_said_and_kept(chapter: Chapter):
 def test_each_group_is_compared_with_the_rest(chapter: Chapter):
     one = next(one for one in chapter.contrasts if "Africa" in one.name)
     assert (one.comparison.a, one.comparison.b) == (10 / 11, 0.4)
-    assert one.comparison.p_value == pytest.approx(fisher_exact([[4, 6], [10, 1]]).pvalue)
+    assert one.comparison.p_value == pytest.approx(fisher_exact([[4, 6], [10, 1]])[1])
     assert len(chapter.contrasts) == 3
 
 

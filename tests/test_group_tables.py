@@ -42,6 +42,7 @@ def test_fairface_gives_age_gender_and_race_and_counts_what_it_cannot_use(tmp_pa
         "val/3.jpg": {"age": "20-29", "gender": "Female", "race": ""},
         "val/4.jpg": {"age": "20-29", "gender": "", "race": "Black"},
     }
+    assert read_grouped(tmp_path, split="val").keys == data.keys
     assert data.left_out == {NO_PICTURE: 1, UNKNOWN: 1}  # an empty cell is no unknown value
     assert data.classnames == ("Female", "Male")
     assert data.targets is not None

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from diptych.audit.probes import PromptSet
 from diptych.audit.tones import tones
@@ -9,7 +10,9 @@ from diptych.cli.main import main
 from diptych.data.embedded import TONES, data_path
 from diptych.errors import DataError
 from diptych.eval.chapter import Chapter
+from diptych.eval.features import TrunkFeatures
 from diptych.sets.grouped import read_grouped
+from diptych.sets.pictures import Pictures
 from diptych.weights.bundle import Bundle
 from oracles import Oracle, paint
 
@@ -89,6 +92,32 @@ def test_a_drawing_is_no_face_and_changes_are_shown_side_by_side(chapter: Chapte
     assert chapter.examples[0].picture is not None
     assert chapter.examples[0].picture.size == (64, 32)
     assert len(chapter.examples) == 4
+
+
+def test_moving_a_drawing_can_change_the_answer_and_is_tried_as_often_as_there_are_other_tones(folder: Path):
+    class Corner(Oracle):
+        """Answers "elf" where the pixel at the lower right is not that at the upper left."""
+
+        def pictures(self, data: Pictures, sha256: str = "") -> TrunkFeatures:
+            found = super().pictures(data, sha256)
+            for row in range(len(data)):
+                picture = data.open(row)
+                if picture.getpixel((3, 3)) != picture.getpixel((0, 0)):
+                    found.image_features[row] = self._row(ROLES.index("elf"))
+            self.seen = [*getattr(self, "seen", []), len(data)]
+            return found
+
+    for tone in ("light", "dark"):
+        picture = Image.open(folder / f"m-cook_{tone}.png")
+        picture.putpixel((3, 0), (250, 0, 0))
+        picture.save(folder / f"m-cook_{tone}.png")
+        shifted = Image.open(folder / f"w-cook_{tone}.png")
+        shifted.putpixel((2, 3), (250, 0, 0))  # comes into the corner when the drawing moves right by a pixel
+        shifted.save(folder / f"w-cook_{tone}.png")
+    oracle = Corner(ROLES)
+    chapter = tones(oracle, read_grouped(folder), prompts=WORDS)  # type: ignore[arg-type]
+    assert value_of(chapter, measured="answer changes when moved") == 1 / 5
+    assert oracle.seen == [10, 5]  # one other tone, one way
 
 
 @pytest.mark.parametrize(("name", "drawings", "roles"), [(TONES, 306, 158), ("embedded:tones-noto", 305, 157)])

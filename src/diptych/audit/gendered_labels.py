@@ -86,7 +86,7 @@ def gendered_labels(
         name="gendered-labels",
         title="Gendered labels",
         question=f"Which labels does the model give to {first} and not to {second}, or the other way round?",
-        sentences=_sentences(contrasts, len(labels), thresholds, prompts, first, second),
+        sentences=_sentences(contrasts, labels, thresholds, prompts, first, second),
         results=tuple(results),
         contrasts=contrasts,
         not_measured=tuple(people.not_told([by])),
@@ -145,25 +145,26 @@ def _name(label: str, first: str, second: str, threshold: float, words: PromptSe
 
 def _sentences(
     contrasts: Sequence[Contrast],
-    count: int,
+    labels: Sequence[str],
     thresholds: Sequence[float],
     prompts: Sequence[PromptSet],
     first: str,
     second: str,
 ) -> tuple[str, ...]:
     found = []
-    starts = range(0, len(contrasts), count)
+    starts = range(0, len(contrasts), len(labels))
     cases = [(words, threshold) for words in prompts for threshold in thresholds]
     for (words, threshold), start in zip(cases, starts, strict=True):
-        real = [contrast for contrast in contrasts[start : start + count] if contrast.is_significant]
-        real.sort(key=lambda one: -abs(one.comparison.difference))
+        own = zip(labels, contrasts[start : start + len(labels)], strict=True)
+        real = [(label, one.comparison.difference) for label, one in own if one.is_significant]
+        real.sort(key=lambda pair: -abs(pair[1]))
         to = {
-            first: [one.name.partition(" at ")[0] for one in real if one.comparison.difference < 0],
-            second: [one.name.partition(" at ")[0] for one in real if one.comparison.difference > 0],
+            first: [label for label, difference in real if difference < 0],
+            second: [label for label, difference in real if difference > 0],
         }
         which = "; ".join(f"to {group} {', '.join(some[:5])}" for group, some in to.items() if some)
         found.append(
-            f"At {100 * threshold:g} % (prompts {words.name}) {len(real)} of {count} labels are given to one group "
-            f"more than to the other (Holm){': ' + which if which else ''}."
+            f"At {100 * threshold:g} % (prompts {words.name}) {len(real)} of {len(labels)} labels are given to one "
+            f"group more than to the other (Holm){': ' + which if which else ''}."
         )
     return tuple(found)

@@ -25,7 +25,7 @@ EXAMPLES = 12  # pictures of a chapter
 _SIDE = 160  # of an example, px
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Subjects:
     """The pictures of a set that a model could read."""
 
@@ -102,7 +102,13 @@ def subjects(features: ModelFeatures, pictures: GroupedImages, *, sha256: str = 
         DataError: no picture can be read.
     """
     encoded = features.pictures(pictures, sha256)
-    return Subjects(features, pictures, encoded.image_features, encoded.kept, dict(encoded.skipped))
+    return Subjects(
+        features=features,
+        pictures=pictures,
+        image_features=encoded.image_features,
+        kept=encoded.kept,
+        skipped=dict(encoded.skipped),
+    )
 
 
 def keys_of(subjects: Subjects, rows: np.ndarray) -> list[str]:

@@ -93,9 +93,9 @@ def _captions(features: ModelFeatures, scenes: NearMissImages, prompts: Sequence
     lost: list[str] = [f"Scenes that cannot be read ({cause}): {n:,}." for cause, n in encoded.skipped.items()]
     for words in prompts:
         scores = _scores(features, scenes, encoded.image_features, kept, words)
-        right = np.array([own[0] > max(others) for own, others, _ in scores])
-        with_near = np.array([own[0] > max(*others, miss) for own, others, miss in scores])
-        chosen = np.array([miss > max(*own, *others) for own, others, miss in scores])
+        right = np.array([own > max(others) for own, others, _ in scores])
+        with_near = np.array([own > max(*others, miss) for own, others, miss in scores])
+        chosen = np.array([miss > max(own, *others) for own, others, miss in scores])
         for kind in sorted(set(kinds.tolist())):
             some = kinds == kind
             chance = np.mean([1 / (1 + len(scenes.others[row])) for row in kept[some]])
@@ -137,7 +137,7 @@ def _scores(
     image_features: torch.Tensor,
     kept: np.ndarray,
     words: PromptSet,
-) -> list[tuple[list[float], list[float], float]]:
+) -> list[tuple[float, list[float], float]]:
     """Cosines of each picture with its right caption, the others, and the near miss (below all where there is none)."""
     captions = list(
         dict.fromkeys(
@@ -154,7 +154,7 @@ def _scores(
     for row, own in zip(kept, cosines, strict=True):
         miss = scenes.near_miss[row]
         others = [own[place[caption]] for caption in scenes.others[row]]
-        found.append(([own[place[scenes.right[row]]]], others, own[place[miss]] if miss else -np.inf))
+        found.append((own[place[scenes.right[row]]], others, own[place[miss]] if miss else -np.inf))
     return found
 
 

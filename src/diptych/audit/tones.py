@@ -1,9 +1,9 @@
 """The same drawing in several skin tones and two genders: does the answer follow the tone?
 
 A controlled probe: drawings differ in one thing alone, so any change of the answer is the tone's. Some of it any change
-would make, so the same drawings are also moved a little, as often as there are tones. It takes any set whose table has
-the columns drawing, tone and gender, such as `embedded:tones-twemoji`. Letters: N pictures, D drawings that come in all
-T tones, C roles.
+would make, so the same drawings are also moved a little, in as many ways as there are other tones (four at most). It
+takes any set whose table has the columns drawing, tone and gender, such as `embedded:tones-twemoji`. Letters: N
+pictures, D drawings that come in all T tones, C roles.
 """
 
 from collections.abc import Sequence
@@ -78,7 +78,8 @@ def tones(
         results += _results(people, drawings, words, roles.classnames, answer, right, shaken, seed)
         named += _differences(drawings, words, right, seed)
         by_tone, by_move = torch.tensor(_changes(answer)), torch.tensor(shaken)
-        named.append((f"answer changes: by tone against by moving ({words.name})", compare_correct(by_move, by_tone)))
+        comparison = compare_correct(by_move, by_tone, seed=seed)
+        named.append((f"answer changes: by tone against by moving ({words.name})", comparison))
     contrasts = contrasts_of(named)
     return Chapter(
         name="tones",
@@ -92,7 +93,7 @@ def tones(
         notes=(
             "A drawing is no face: what is found here says nothing of photographs of people.",
             "Equal accuracy may hide change: a model can be right as often on each tone, and right on others.",
-            f"Moved: the middle tone, by a {MOVED}nd of the side in four directions; it shows the same thing then too.",
+            f"Moved: the middle tone, by a {MOVED}nd of the side in up to four directions: it still shows the same.",
             "Men and women are compared over roles that are drawn as both; the drawings differ in more than gender.",
         ),
         conditions={
@@ -127,32 +128,41 @@ def _drawings(people: Subjects, targets: np.ndarray) -> _Drawings:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Moved(Pictures):
-    """Some pictures of a set, each moved in four ways."""
+    """Some pictures of a set, each moved in several ways."""
 
     whole: Pictures
     rows: tuple[int, ...]
+    ways: int  # of `_WAYS`
 
     def open(self, index: int) -> Image.Image:
-        picture = self.whole.open(self.rows[index // len(_WAYS)])
-        right, down = _WAYS[index % len(_WAYS)]
+        picture = self.whole.open(self.rows[index // self.ways])
+        right, down = _WAYS[index % self.ways]
         moved = picture.copy()  # what comes in at the edge is what was there
         moved.paste(picture, (right * max(1, picture.width // MOVED), down * max(1, picture.height // MOVED)))
         return moved
 
 
 def _moved(people: Subjects, drawings: _Drawings) -> Subjects:
-    """The middle tone of each drawing, [4 D] in the order of the drawings."""
+    """The middle tone of each drawing, one way after the other, drawing by drawing."""
+    ways = min(len(_WAYS), len(drawings.tones) - 1)
     rows = tuple(people.kept[row] for row in drawings.rows[:, len(drawings.tones) // 2])
     pictures = _Moved(
         name=people.pictures.name,
         split=people.pictures.split,
-        keys=tuple(f"{name} moved {way}" for name in drawings.names for way in range(len(_WAYS))),
+        keys=tuple(f"{name} moved {way}" for name in drawings.names for way in range(ways)),
         _sources=(),
         whole=people.pictures,
         rows=rows,
+        ways=ways,
     )
     encoded = people.features.pictures(pictures)
     return replace(people, image_features=encoded.image_features, kept=encoded.kept)
+
+
+def _in_some(right: np.ndarray) -> np.ndarray:
+    """[D, T] bool to [D], whether some are and some are not."""
+    share = right.mean(axis=1)
+    return (share > 0) & (share < 1)
 
 
 def _changes(answer: np.ndarray) -> np.ndarray:
@@ -176,9 +186,7 @@ def _results(
     numbers = {"tones with the commonest answer": float(np.mean(commonest))}
     found = [
         share_of(drawings.names, _changes(answer), case=_case(words, "answer changes"), numbers=numbers, **shared),
-        share_of(
-            drawings.names, right.any(axis=1) & ~right.all(axis=1), case=_case(words, "right in some tones"), **shared
-        ),
+        share_of(drawings.names, _in_some(right), case=_case(words, "right in some tones"), **shared),
     ]
     found.append(share_of(drawings.names, shaken, case=_case(words, "answer changes when moved"), **shared))
     found += [
@@ -207,13 +215,13 @@ def _differences(drawings: _Drawings, words: PromptSet, right: np.ndarray, seed:
         if n
     ]
     credit = right.mean(axis=1)
-    by_role: dict[str, dict[int, float]] = {"man": {}, "woman": {}}
+    by_role: dict[str, dict[int, list[float]]] = {"man": {}, "woman": {}}
     for role, gender, value in zip(drawings.roles.tolist(), drawings.genders, credit.tolist(), strict=True):
         if gender in by_role:
-            by_role[gender][role] = value
+            by_role[gender].setdefault(role, []).append(value)
     both = sorted(by_role["man"].keys() & by_role["woman"].keys())
     if both:
-        man, woman = (np.array([by_role[gender][role] for role in both]) for gender in ("man", "woman"))
+        man, woman = (np.array([np.mean(by_role[gender][role]) for role in both]) for gender in ("man", "woman"))
         comparison = compare_metric(
             lambda rows: float(man[rows].mean()), lambda rows: float(woman[rows].mean()), len(both), seed=seed
         )
@@ -261,8 +269,8 @@ def _examples(people: Subjects, drawings: _Drawings, answer: np.ndarray, roles: 
     changed = np.flatnonzero(_changes(answer))[:EXAMPLES]
     found = []
     for number in changed:
-        told = (f"{tone}: {roles[one]}" for tone, one in zip(drawings.tones, answer[number], strict=True))
-        caption = f"{roles[drawings.roles[number]]}; {', '.join(told)}"
+        told = (f"{tone}: {roles[one]}" for tone, one in zip(drawings.tones, answer[number].tolist(), strict=True))
+        caption = f"{roles[int(drawings.roles[number])]}; {', '.join(told)}"
         found.append(
             Example(key=drawings.names[number], caption=caption, picture=_strip(people, drawings.rows[number]))
         )

@@ -245,7 +245,7 @@ class _Kept:
 
 def _part(root: Path, split: str, parts: Mapping[str, str]) -> str:
     found = which_split(split, parts)
-    found = "test" if found is None and split == "val" and "test" in parts else found
+    found = "test" if found is None and split == parts.get("test") else found  # as the authors call it
     if found is None:
         raise no_split(root, split, parts)
     return parts[found]
