@@ -26,6 +26,7 @@ import pytest
 from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 
+from diptych.audit.probes import OwnProbes
 from diptych.captions.match import Match
 from diptych.captions.repeated_texts import RepeatedTexts
 from diptych.cli.main import app, main
@@ -60,7 +61,7 @@ MODELS = ROOT / "src" / "diptych" / "weights" / "models"
 HOW_TO = ("classify", "compare", "embed", "evaluate", "overlap", "probe", "prompts", "python", "search")
 QUICK = (*(f"how-to/{name}.md" for name in HOW_TO), "scale.md")
 STORY = ("how-to/resume.md", "how-to/data.md", "how-to/watch.md")
-SLOW = ("how-to/suite.md", "how-to/tasks.md", "how-to/fine-tune.md")
+SLOW = ("how-to/audit.md", "how-to/suite.md", "how-to/tasks.md", "how-to/fine-tune.md")
 
 needs_default_model = pytest.mark.skipif(
     all(model.name != DEFAULT_MODEL for model in list_models()), reason=f"{DEFAULT_MODEL} is not in the package yet"
@@ -224,7 +225,7 @@ def test_a_block_is_of_its_kind(block: Block):
         case "python":
             compile(block.text, str(block), "exec")
         case "toml":
-            recipe = CurateRecipe if block.page.stem == "curate" else TrainRecipe
+            recipe = {"curate": CurateRecipe, "audit": OwnProbes}.get(block.page.stem, TrainRecipe)
             assert unknown_keys(recipe, tomllib.loads(block.text)) == []
         case "json":
             json.loads(block.text)

@@ -77,7 +77,9 @@ class Probes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _File:
+class OwnProbes:
+    """A user's file: any part of `Probes`."""
+
     prompts: tuple[PromptSet, ...] | None = None
     class_design: ClassDesign | None = None
     gendered_labels: LabelList | None = None
@@ -93,5 +95,5 @@ def read_probes(path: Path | None = None) -> Probes:
     shipped = from_dict(Probes, read_toml(Path(__file__).with_name("probes.toml")))
     if path is None:
         return shipped
-    own = from_dict(_File, read_toml(path))
+    own = from_dict(OwnProbes, read_toml(path))
     return replace(shipped, **{name: part for name, part in vars(own).items() if part is not None})

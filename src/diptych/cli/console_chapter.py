@@ -9,7 +9,7 @@ from diptych.cli.console import one_line, print_table
 if TYPE_CHECKING:
     from diptych.eval.chapter import Chapter
 
-FORMAT = "diptych-audit-1"
+FORMAT = "diptych-audit-chapter-1"
 
 
 def tell_chapter(chapter: "Chapter", out: Path | None = None) -> None:
