@@ -59,6 +59,7 @@ def gendered_labels(
     told = members[first] | members[second]
     results: list[Result] = []
     named: list[tuple[str, Comparison]] = []
+    statistics: list[str] = []
     for words in prompts:
         chances = features.probabilities(people.logits(labels, words)).numpy()  # [N, C]
         for threshold in thresholds:
@@ -68,6 +69,7 @@ def gendered_labels(
                 (_name(label, first, second, threshold, words), compare_shares(*_counts(table)))
                 for label, table in zip(labels, tables, strict=True)
             ]
+            statistics += [f"chi-squared {table['chi-squared']:.1f}, p = {table['p']:.2g}" for table in tables]
             order = sorted(range(len(labels)), key=lambda number: -tables[number]["chi-squared"])
             results += [
                 share_of(
@@ -86,7 +88,7 @@ def gendered_labels(
         name="gendered-labels",
         title="Gendered labels",
         question=f"Which labels does the model give to {first} and not to {second}, or the other way round?",
-        sentences=_sentences(contrasts, labels, thresholds, prompts, first, second),
+        sentences=_sentences(contrasts, statistics, labels, thresholds, prompts, first, second),
         results=tuple(results),
         contrasts=contrasts,
         not_measured=tuple(people.not_told([by])),
@@ -145,6 +147,7 @@ def _name(label: str, first: str, second: str, threshold: float, words: PromptSe
 
 def _sentences(
     contrasts: Sequence[Contrast],
+    statistics: Sequence[str],
     labels: Sequence[str],
     thresholds: Sequence[float],
     prompts: Sequence[PromptSet],
@@ -155,8 +158,9 @@ def _sentences(
     starts = range(0, len(contrasts), len(labels))
     cases = [(words, threshold) for words in prompts for threshold in thresholds]
     for (words, threshold), start in zip(cases, starts, strict=True):
-        own = zip(labels, contrasts[start : start + len(labels)], strict=True)
-        real = [(label, one.comparison.difference) for label, one in own if one.is_significant]
+        those = slice(start, start + len(labels))
+        own = zip(labels, contrasts[those], statistics[those], strict=True)
+        real = [(f"{label} ({table})", one.comparison.difference) for label, one, table in own if one.is_significant]
         real.sort(key=lambda pair: -abs(pair[1]))
         to = {
             first: [label for label, difference in real if difference < 0],
