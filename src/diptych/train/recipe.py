@@ -323,10 +323,7 @@ class TrainRecipe:
                 f"data.sequence_lengths says. Got {len(self.train.phases)}."
             )
         if image.row_width and self.train.compile:
-            raise ConfigError(
-                "train.compile must be false for a naflex tower: each length would be compiled by itself, with and "
-                "without padding."
-            )
+            raise ConfigError("train.compile must be false for a naflex tower: each length would be compiled anew.")
 
     def _check_phases(self) -> None:
         steps, text = sum(phase.steps for phase in self.train.phases), self.model.text
