@@ -250,6 +250,7 @@ class MeanColourConfig:
     row_width: ClassVar[int] = 0
     fixed_embed_dim: ClassVar[int | None] = None
     token_width: ClassVar[int] = 0
+    has_grid: ClassVar[bool] = False
     patches: ClassVar[int] = 1
     summary: ClassVar[str] = "mean colour"
 

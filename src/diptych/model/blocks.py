@@ -1,5 +1,6 @@
 """Attention and MLP, shared by both towers, and how their parameters start."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, get_args
 
@@ -147,6 +148,15 @@ class Attention(nn.Module):
         x = attend(query, key, value, is_causal=self.is_causal, mask=mask)
         return x.transpose(1, 2).flatten(2)
 
+    def of_each_alone(self, x: Tensor) -> Tensor:
+        """[B, L, W] to [B, L, W], as if each position looked at itself alone: its value, through the last projection.
+
+        Source: MaskCLIP, arXiv:2112.01071, section 3.2.
+        """
+        width = x.shape[-1]
+        weight, bias = self.in_projection.weight, self.in_projection.bias
+        return self.out_projection(F.linear(x, weight[2 * width :], bias[2 * width :]))
+
     def pool(self, probe: Tensor, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """A probe [1, 1, W] asks and the positions [B, L, W] answer, those of a mask [B, 1, 1, L]: [B, 1, W]."""
         width = x.shape[-1]
@@ -197,6 +207,12 @@ class Block(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None, packing: Packing | None = None) -> Tensor:
         """[B, L, W] to [B, L, W], or [T, W] to [T, W]; see `Attention.forward`."""
         x = x + self.attention(self.ln_attention(x), mask, packing)
+        return x + self.mlp(self.ln_mlp(x))
+
+
+    def of_each_alone(self, x: Tensor) -> Tensor:
+        """[B, L, W] to [B, L, W]; see `Attention.of_each_alone`."""
+        x = x + self.attention.of_each_alone(self.ln_attention(x))
         return x + self.mlp(self.ln_mlp(x))
 
 
@@ -254,6 +270,18 @@ class Stack(nn.Sequential):
             else:
                 x = block(x, mask, packing)
         return x
+
+    def of_each_alone(self, x: Tensor) -> Tensor:
+        """[B, L, W] to [B, L, W], where in the last block each position looks at itself alone."""
+        last = self[-1]
+        assert isinstance(last, Block)
+        return last.of_each_alone(self[:-1](x))
+
+
+def as_grid(x: Tensor) -> Tensor:
+    """Positions of a square, line by line: [B, P, W] to [B, h, w, W]."""
+    side = math.isqrt(x.shape[1])
+    return x.unflatten(1, (side, side))
 
 
 def keep_patches(x: Tensor, kept: Tensor) -> Tensor:

@@ -158,6 +158,28 @@ class CLIP(nn.Module):
         tokens, feature = self.image.tokens_and_feature(images, *kept)  # pyright: ignore[reportCallIssue]  # see `towers`
         return self._unit_length(feature, len(images)), tokens
 
+    def encode_grid(self, images: Tensor) -> Tensor:
+        """Which part of a picture says what, in the space of the words; each tower's `grid` says how.
+
+        Args:
+            images: [B, 3, S, S] float, normalised as the bundle's `preprocess` does.
+
+        Returns:
+            [B, h, w, D], not unit length, float32 also when autocast computed them in less.
+
+        Raises:
+            ConfigError: the tower, which is from outside the package, has no grid.
+            ShapeError: see `encode_image`; the grid is no [B, h, w, D]; or pictures of a NaFlex tower differ in shape.
+        """
+        if not self.config.image.has_grid:
+            raise ConfigError(f"a map of a picture needs the method `grid`, and a {self.config.image.kind} tower has none.")
+        self._check_images(images)
+        grid: Tensor = self.image.grid(images)  # pyright: ignore[reportCallIssue]  # see `towers`
+        if grid.ndim != 4 or (len(grid), grid.shape[3]) != (len(images), self.config.embed_dim):
+            shape = f"[{len(images)}, h, w, {self.config.embed_dim}]"
+            raise ShapeError(f"the grid of a tower must be [B, h, w, D] = {shape}. Got {list(grid.shape)}.")
+        return grid.to(torch.promote_types(grid.dtype, torch.float32))
+
     def _check_images(self, images: Tensor) -> None:
         side, row_width = self.config.image.image_size, self.config.image.row_width
         if row_width:

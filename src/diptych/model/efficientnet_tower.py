@@ -47,6 +47,7 @@ class EfficientNetTowerConfig:
     token_width: ClassVar[int] = 0  # it looks twice, at two sizes
     # Its first picture then takes a fifth of the time: fewer kernels are compiled on the spot.
     wants_channels_last: ClassVar[bool] = True
+    has_grid: ClassVar[bool] = True
     row_width: ClassVar[int] = 0
     fixed_embed_dim: ClassVar[int | None] = None
 
@@ -187,6 +188,31 @@ class EfficientNetTower(nn.Module):
         """
         return self.project(self.trunk(images))
 
+    def grid(self, images: Tensor) -> Tensor:
+        """What each position of the last grid adds to the feature: its mean over positions is what `forward` gives.
+
+        The grid of the second look is stretched to that of the first, and its mean put right.
+        Source: class activation mapping, arXiv:1512.04150, by the projection in place of a class's weights.
+
+        Args:
+            images: [B, 3, S, S] float, normalised as the bundle's `preprocess` does.
+
+        Returns:
+            [B, h, w, D], not unit length, h = w = S / 32, rounded up.
+        """
+        whole: Tensor | None = None
+        for pixels in self._sizes(images):
+            x = self.projection(self._last_grid(pixels).permute(0, 2, 3, 1))  # [B, h, w, D]
+            mean = x.mean(dim=(1, 2), keepdim=True)  # what the look makes of the picture
+            if whole is not None:
+                x = F.interpolate(x.permute(0, 3, 1, 2), whole.shape[1:3], mode="bilinear", align_corners=False)
+                x = x.permute(0, 2, 3, 1)
+                x = x + mean - x.mean(dim=(1, 2), keepdim=True)
+            x = x / mean.norm(dim=-1, keepdim=True)
+            whole = x if whole is None else whole + x
+        assert whole is not None
+        return whole
+
     def project(self, trunk: Tensor) -> Tensor:
         """What `trunk` gave, [B, n W], to [B, D]: the sum of the looks' directions."""
         looks = trunk.unflatten(-1, (-1, self.projection.in_features))  # [B, n, W]
@@ -194,24 +220,28 @@ class EfficientNetTower(nn.Module):
 
     def looks(self, images: Tensor) -> list[Tensor]:
         """What the network makes of [B, 3, S, S] at each size, [B, W] each: all that training of a head needs."""
+        return [self._pooled(pixels) for pixels in self._sizes(images)]
+
+    def _sizes(self, images: Tensor) -> list[Tensor]:
         images = images.contiguous(memory_format=torch.channels_last)
         sizes = [images]
         if self.second_size:
             side = (self.second_size, self.second_size)
             sizes.append(F.interpolate(images, side, mode="bicubic", align_corners=False, antialias=True))
-        return [self._pooled(pixels) for pixels in sizes]
+        return sizes
 
     def _pooled(self, images: Tensor) -> Tensor:
         """[B, 3, S, S] to [B, W]; on a processor in pieces, as large as its cache can hold."""
         at_once = images.shape[0]
         if images.device.type == "cpu":
             at_once = _CACHED * torch.get_num_threads() // (images.shape[2] * images.shape[3])
-        return torch.cat([self._pooled_at_once(piece) for piece in images.split(max(1, at_once))])
+        return torch.cat([self._last_grid(piece).mean(dim=(2, 3)) for piece in images.split(max(1, at_once))])
 
-    def _pooled_at_once(self, images: Tensor) -> Tensor:
+    def _last_grid(self, images: Tensor) -> Tensor:
+        """[B, 3, S, S] to [B, W, S / 32, S / 32]."""
         x = F.relu6(self.stem(images), inplace=True)  # [B, stem, S / 2, S / 2]
         x = self.stages(x)  # [B, channels, S / 32, S / 32]
-        return F.relu6(self.last(x), inplace=True).mean(dim=(2, 3))  # [B, W]
+        return F.relu6(self.last(x), inplace=True)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw all parameters as torch does by default: to train such a tower from the start, take another kind."""

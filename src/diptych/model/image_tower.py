@@ -11,6 +11,7 @@ from diptych.model.blocks import (
     Activation,
     Conv2d,
     Stack,
+    as_grid,
     check_blocks,
     check_sizes,
     draw_normal,
@@ -42,6 +43,7 @@ class ImageTowerConfig:
     needs_whole_batch: ClassVar[bool] = False
     has_blocks: ClassVar[bool] = True
     wants_channels_last: ClassVar[bool] = False
+    has_grid: ClassVar[bool] = True
     row_width: ClassVar[int] = 0
     fixed_embed_dim: ClassVar[int | None] = None
 
@@ -125,13 +127,31 @@ class ImageTower(nn.Module):
         x = self._stream(images, kept_patches)  # [B, 1 + P, W]
         return x[:, 1:], self.project(self.ln_post(x[:, 0]))
 
+    def grid(self, images: Tensor) -> Tensor:
+        """What each patch says in the space of the words.
+
+        In the last block each position looks at itself alone, as the class token, which is not asked, would gather
+        what is far apart. Source: MaskCLIP, arXiv:2112.01071, section 3.2.
+
+        Args:
+            images: [B, 3, S, S] float, normalised as the bundle's `preprocess` does.
+
+        Returns:
+            [B, h, w, D], not unit length, h = w = S / patch size.
+        """
+        x = self.blocks.of_each_alone(self._embedded(images, None))[:, 1:]  # [B, P, W]
+        return as_grid(self.project(self.ln_post(x)))
+
     def _stream(self, images: Tensor, kept_patches: Tensor | None) -> Tensor:
+        return self.blocks(self._embedded(images, kept_patches))
+
+    def _embedded(self, images: Tensor, kept_patches: Tensor | None) -> Tensor:
         x = self.patch_embedding(images).flatten(2).transpose(1, 2)  # [B, P, W]
         x = torch.cat([self.class_embedding.expand(x.shape[0], 1, -1), x], dim=1)  # [B, 1 + P, W]
         x = x + self.position_embedding
         if kept_patches is not None:
             x = torch.cat([x[:, :1], keep_patches(x[:, 1:], kept_patches)], dim=1)  # [B, 1 + K, W]
-        return self.blocks(self.ln_pre(x))
+        return self.ln_pre(x)
 
     def forward(self, images: Tensor, kept_patches: Tensor | None = None) -> Tensor:
         """Encode images.

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diptych.errors import ConfigError
+from diptych.errors import ConfigError, ShapeError
 from diptych.model.blocks import Activation, Linear, Stack, check_blocks, check_sizes, draw_normal, draw_uniform
 from diptych.model.cost import TowerCost
 from diptych.model.siglip import ProbePool, pooled_cost, reset_as_released
@@ -43,6 +43,7 @@ class NaFlexTowerConfig:
     needs_whole_batch: ClassVar[bool] = False
     has_blocks: ClassVar[bool] = True
     wants_channels_last: ClassVar[bool] = False
+    has_grid: ClassVar[bool] = True
     token_width: ClassVar[int] = 0  # some of its tokens are padding, which no objective is told
 
     def __post_init__(self) -> None:
@@ -132,12 +133,36 @@ class NaFlexTower(nn.Module):
         Returns:
             [B, W], not yet unit length; `CLIP.encode_image` makes it so.
         """
+        return self.pool(*self._seen(images))
+
+    def grid(self, images: Tensor) -> Tensor:
+        """What each patch says in the space of the words; see `ProbePool.of_each_alone`.
+
+        Args:
+            images: [B, N, 2 + 3 p^2] float, of B pictures of one shape; see `forward`.
+
+        Returns:
+            [B, h, w, W], not unit length, rows and columns of the pictures' grid.
+
+        Raises:
+            ShapeError: the pictures have grids of several shapes.
+        """
+        places = images[..., :_PLACE].long().amax(dim=1)  # [B, 2]
+        if (places != places[:1]).any():
+            found = sorted({f"{rows} x {columns}" for rows, columns in places.tolist()})
+            raise ShapeError(f"pictures must have one shape for one grid. Got {', '.join(found)}. Give them one by one.")
+        rows, columns = places[0].tolist()
+        x, _ = self._seen(images)
+        return self.pool.of_each_alone(x[:, : rows * columns]).unflatten(1, (rows, columns))
+
+    def _seen(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """[B, N, W], what becomes of each patch, and which are no padding: [B, 1, 1, N], or None where all."""
         places, pixels = images[..., :_PLACE].long(), images[..., _PLACE:]  # [B, N, 2] and [B, N, 3 p^2]
         is_patch = places[..., 0] > 0  # [B, N]
         is_patch[:, 0] = True  # also of a blank, whose softmax over nothing would be NaN
         mask = None if is_patch.all() else is_patch[:, None, None]  # [B, 1, 1, N]
         x = self.patch_embedding(pixels) + self._positions(places)  # [B, N, W]
-        return self.pool(self.ln_post(self.blocks(x, mask)), mask)
+        return self.ln_post(self.blocks(x, mask)), mask
 
     def _positions(self, places: Tensor) -> Tensor:
         """[B, N, 2] to [B, N, W]: the learned grid, stretched once to each kind of grid that pictures have."""

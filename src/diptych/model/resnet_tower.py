@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from diptych.errors import ConfigError
 from diptych.model.batch_norm import BatchNorm2d
-from diptych.model.blocks import Conv2d, Linear, check_sizes, draw_normal, reset_to_defaults
+from diptych.model.blocks import Conv2d, Linear, as_grid, check_sizes, draw_normal, reset_to_defaults
 from diptych.model.cost import TowerCost, without_blocks
 
 _EXPANSION = 4  # output channels of a bottleneck, in units of its inner ones
@@ -35,6 +35,7 @@ class ResNetTowerConfig:
     needs_whole_batch: ClassVar[bool] = True
     has_blocks: ClassVar[bool] = False
     wants_channels_last: ClassVar[bool] = False
+    has_grid: ClassVar[bool] = True
     row_width: ClassVar[int] = 0
     fixed_embed_dim: ClassVar[int | None] = None
 
@@ -160,6 +161,20 @@ class ResNetTower(nn.Module):
         x = self._grid(images)
         return x.flatten(2).transpose(1, 2), self.project(self.pool(x))
 
+    def grid(self, images: Tensor) -> Tensor:
+        """What each position of the last grid says in the space of the words: what the pool would give of it alone.
+
+        The feature is a mean of these, each head with weights of its own, so what is left out is who asks.
+        Source: MaskCLIP, arXiv:2112.01071, section 3.2.
+
+        Args:
+            images: [B, 3, S, S] float, normalised as the bundle's `preprocess` does.
+
+        Returns:
+            [B, h, w, D], not unit length, h = w = S / stride.
+        """
+        return as_grid(self.project(self.pool.of_each_alone(self._grid(images))))
+
     def _grid(self, images: Tensor) -> Tensor:
         x = self.stem(images)  # [B, stem width, S / 4, S / 4]
         return self.stages(x)  # [B, W, S / stride, S / stride]
@@ -245,6 +260,10 @@ class AttentionPool(nn.Module):
             for projected in (self.query(x[:, :1]), self.key(x), self.value(x))
         )
         return F.scaled_dot_product_attention(query, key, value).flatten(1)  # [B, W]
+
+    def of_each_alone(self, x: Tensor) -> Tensor:
+        """[B, W, S / 32, S / 32] to [B, P, W]: the value of each position, the mean not among them."""
+        return self.value(x.flatten(2).transpose(1, 2) + self.position_embedding[1:])
 
 
 def _convolution(channels: int, out: int, *, kernel: int, stride: int = 1) -> list[nn.Module]:

@@ -19,6 +19,7 @@ from diptych.model.blocks import (
     Embedding,
     Linear,
     Stack,
+    as_grid,
     check_blocks,
     check_sizes,
     draw_normal,
@@ -51,6 +52,7 @@ class SigLIPImageTowerConfig:
     needs_whole_batch: ClassVar[bool] = False
     has_blocks: ClassVar[bool] = True
     wants_channels_last: ClassVar[bool] = False
+    has_grid: ClassVar[bool] = True
     row_width: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
@@ -198,10 +200,24 @@ class SigLIPImageTower(nn.Module):
 
     def tokens_and_feature(self, images: Tensor, kept_patches: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What becomes of each patch, [B, P, W] (of K kept ones [B, K, W]), and what `forward` gives, [B, W]."""
+        x = self._positions(images, kept_patches)
+        return x, self.pool(x)
+
+    def _positions(self, images: Tensor, kept_patches: Tensor | None) -> Tensor:
         x = self.patch_embedding(images).flatten(2).transpose(1, 2)  # [B, P, W]
         x = x + self.position_embedding
-        x = self.ln_post(self.blocks(x if kept_patches is None else keep_patches(x, kept_patches)))
-        return x, self.pool(x)
+        return self.ln_post(self.blocks(x if kept_patches is None else keep_patches(x, kept_patches)))
+
+    def grid(self, images: Tensor) -> Tensor:
+        """What each patch says in the space of the words; see `ProbePool.of_each_alone`.
+
+        Args:
+            images: [B, 3, S, S] float, normalised as the bundle's `preprocess` does.
+
+        Returns:
+            [B, h, w, W], not unit length, h = w = S / patch size.
+        """
+        return as_grid(self.pool.of_each_alone(self._positions(images, None)))
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw all parameters as the released code does."""
@@ -262,6 +278,14 @@ class ProbePool(nn.Module):
         """[B, P, W] to [B, W]; of a mask [B, 1, 1, P] those positions answer that it names."""
         x = self.attention.pool(self.probe, x, mask)  # [B, 1, W]
         return (x + self.mlp(self.ln_mlp(x)))[:, 0]
+
+    def of_each_alone(self, x: Tensor) -> Tensor:
+        """[B, P, W] to [B, P, W]: what `forward` would give if the probe looked at one position alone.
+
+        Source: MaskCLIP's value path, arXiv:2112.01071, section 3.2, through this pool.
+        """
+        x = self.attention.of_each_alone(x)
+        return x + self.mlp(self.ln_mlp(x))
 
 
 def pooled_cost(sizes: BlockSizes, tokens: int, element: int, *, first: int, pixels: int) -> TowerCost:

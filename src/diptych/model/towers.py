@@ -7,7 +7,8 @@ come as patches that keep their shape, a row each, and 0 where they come as squa
 grid, or of a square picture of `image_size`; `can_drop_patches`;
 `needs_whole_batch`, as batch norm does; `wants_channels_last`, the memory order of its weights; `fixed_embed_dim`, D
 where it has no projection to any other; `token_width`, channels of what its `tokens_and_feature` gives beside the
-feature, one row a position, and 0 where it has no such method.
+feature, one row a position, and 0 where it has no such method; `has_grid`, whether it has the method `grid`, what
+each position says in the space of the words.
 
 Of a text tower: `kind`; `context_length`; `vocab_size`; `reads_padding`; `rows_are_features`, whether it adds up rows
 of its token embedding, each the feature of that token; `golden_texts`, which a saved model is checked with;
@@ -52,6 +53,7 @@ _FACTS = {
         "wants_channels_last",
         "fixed_embed_dim",
         "token_width",
+        "has_grid",
         *_OF_BOTH,
     ),
     "text": (
@@ -65,7 +67,7 @@ _FACTS = {
     ),
 }
 _METHODS = {"image": ("trunk", "project", "forward", "reset_parameters"), "text": ("forward", "reset_parameters")}
-_MORE = {"token_width": ("tokens_and_feature",), "rows_are_features": ("token_embedding", "token_weights")}  # by fact
+_MORE = {"token_width": ("tokens_and_feature",), "has_grid": ("grid",), "rows_are_features": ("token_embedding", "token_weights")}  # by fact
 
 
 def check_facts(config: object, tower: str) -> None:

@@ -150,6 +150,30 @@ class Bundle:
         self._check_finite(features, "image")
         return features.clone(), trunk.clone()  # as in `encode_pixels`
 
+    def encode_grid(self, pixels: np.ndarray) -> Tensor:
+        """Which part of each picture says what: features of its places, in the space of the words.
+
+        A product with the feature of a text says how much a place speaks for it, and means little until it is compared
+        with other texts: `diptych.where` does so. A picture that is encoded larger, by `with_image_size`, has a finer
+        grid. A tower's `grid` tells where the features come from.
+
+        Args:
+            pixels: uint8, stacked from `preprocess.pixels`: [B, S, S, 3], or of a NaFlex tower [B, N, 2 + 3 p^2].
+
+        Returns:
+            [B, h, w, D] float32 on the CPU, not unit length; h and w are of the tower's last grid, line by line.
+
+        Raises:
+            ConfigError: the model's image tower comes from outside the package, and has no grid.
+            ShapeError: pictures of a NaFlex tower differ in shape.
+            WeightsError: the features are not finite.
+        """
+        with _encoding(self.model) as device:
+            batch = self.preprocess.normalise(torch.from_numpy(pixels).to(device))
+            grid = self.model.encode_grid(batch).float().cpu()
+        self._check_finite(grid.flatten(1), "image")
+        return grid.clone()  # as in `encode_pixels`
+
     def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256, truncate: bool = False) -> Tensor:
         """Encode texts.
 

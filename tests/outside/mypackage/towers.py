@@ -20,6 +20,7 @@ class ColourConfig:
     has_blocks: ClassVar[bool] = False
     fixed_embed_dim: ClassVar[int | None] = None
     token_width: ClassVar[int] = 0
+    has_grid: ClassVar[bool] = False
     row_width: ClassVar[int] = 0
     summary: ClassVar[str] = "mean colour"
 
