@@ -143,3 +143,16 @@ def test_all_parameters_are_drawn_from_the_generator_and_reached_by_the_gradient
     assert all(map(torch.equal, first.parameters(), second.parameters()))
     first(torch.randn(2, 3, 64, 64, generator=generator(1))).square().sum().backward()
     assert [name for name, parameter in first.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize("second_size", [0, 40, 96])
+def test_the_mean_of_the_grid_over_its_positions_is_the_feature_before_it_is_made_unit_length(second_size):
+    config = dataclasses.replace(SMALL, second_size=second_size)
+    tower = EfficientNetTower(config, 24)
+    tower.reset_parameters(generator(0))
+    images = torch.randn(3, 3, 64, 64, generator=generator(1))
+    with torch.no_grad():
+        grid, feature = tower.grid(images), tower(images)
+    assert grid.shape == (3, 2, 2, 24)
+    assert grid.std(dim=(1, 2)).mean() > 1e-3  # positions differ
+    torch.testing.assert_close(grid.mean(dim=(1, 2)), feature, rtol=0, atol=1e-5)

@@ -32,6 +32,8 @@ TESTED_ELSEWHERE = {
     "cli/curate.py": "test_curate.py",
     "cli/audit.py": "test_audit.py",
     "cli/caption.py": "test_caption.py",
+    "cli/where.py": "test_where.py",
+    "cli/segment.py": "test_where.py",
     "cli/curate_queries.py": "test_curate_queries.py",
     "errors.py": "test_config.py",  # no logic but one sentence; every test of a message covers it
     "serve/answers.py": "test_app.py",  # what a request that goes wrong gets

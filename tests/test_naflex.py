@@ -169,3 +169,20 @@ def test_images_of_another_form_are_refused():
 def test_impossible_sizes_are_refused(wrong, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(CONFIG, **wrong)
+
+
+@torch.no_grad()
+def test_a_grid_has_the_shape_of_its_picture_whatever_the_padding_and_is_siglips_for_a_square():
+    model = model_of()
+    rows = rows_of((64, 16), length=16)
+    grid = model.encode_grid(rows)
+    assert grid.shape == (1, 2, 8, 24)
+    torch.testing.assert_close(model.encode_grid(padded(rows, 30)), grid, rtol=0, atol=1e-5)
+    square = rows_of((32, 32))
+    one = model.image.grid(square[:, :1])  # a picture of one patch: its grid is its feature
+    torch.testing.assert_close(one[:, 0, 0], model.image(square[:, :1]), rtol=0, atol=1e-5)
+
+
+def test_pictures_of_several_shapes_have_no_grid_together():
+    with pytest.raises(ShapeError, match=r"one shape for one grid\. Got 2 x 8, 4 x 4"):
+        model_of().encode_grid(rows_of((64, 16), (32, 32)))

@@ -116,6 +116,38 @@ def test_a_folder_with_end_token_2_is_read_at_the_highest_id_of_a_text(pictures,
     assert_same(diptych.load(tmp_path), theirs, tmp_path, pictures)
 
 
+@torch.no_grad()
+def maskclip_of_transformers(theirs: transformers.CLIPModel, images: torch.Tensor) -> torch.Tensor:
+    """MaskCLIP's dense features, [B, h, w, D], written on `transformers`' CLIP: values alone in the last attention."""
+    vision = theirs.vision_model
+    x = vision.pre_layrnorm(vision.embeddings(images))
+    *layers, last = vision.encoder.layers
+    for layer in layers:
+        x = layer(x, attention_mask=None)
+        x = x[0] if isinstance(x, tuple) else x
+    attention = last.self_attn
+    x = x + attention.out_proj(attention.v_proj(last.layer_norm1(x)))
+    x = x + last.mlp(last.layer_norm2(x))
+    x = theirs.visual_projection(vision.post_layernorm(x[:, 1:]))
+    side = int(x.shape[1] ** 0.5)
+    return x.reshape(len(x), side, side, -1)
+
+
+@pytest.mark.parametrize("name", ["ViT-B/32", "uneven"])
+def test_the_grid_of_a_vision_transformer_equals_maskclip_on_transformers(name, pictures, tmp_path):
+    config = small(name)
+    tokenizer = tokenizer_for(config)
+    theirs = transformers_model(config, bos_token_id=tokenizer.start_token_id, eos_token_id=tokenizer.end_token_id)
+    draw(theirs, seed=1)
+    save_theirs(theirs, config, tmp_path)
+    bundle = diptych.load(tmp_path)
+    pixels = np.stack([bundle.preprocess.pixels(picture) for picture in pictures])
+    expected = maskclip_of_transformers(theirs, bundle.preprocess.normalise(torch.from_numpy(pixels)))
+    grid = bundle.encode_grid(pixels)
+    assert grid.std() > 0.1  # the bound below means something
+    torch.testing.assert_close(grid, expected, rtol=0, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("name", [*VITS, "uneven"])
 def test_transformers_opens_a_folder_of_ours_and_gives_the_same_features(name, pictures, tmp_path):
     config, tokenizer = small(name), tokenizer_for(small(name))

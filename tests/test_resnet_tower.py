@@ -170,3 +170,17 @@ def test_each_stage_after_the_first_halves_the_grid_and_doubles_the_channels(sta
 def test_impossible_sizes_are_refused(wrong, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(CONFIG, **wrong)
+
+
+@torch.no_grad()
+def test_the_grid_is_what_the_pool_mixes_where_all_weigh_the_same(tower):
+    shake(tower)
+    tower.pool.key.weight.zero_()  # so each position, and the mean, has a share of 1 / (1 + P)
+    tower.pool.key.bias.zero_()
+    images = torch.randn(2, 3, 64, 64, generator=generator(3))
+    grid = tower.eval().grid(images)
+    assert grid.shape == (2, 2, 2, 24)
+    assert grid.std(dim=(1, 2)).mean() > 1e-3
+    mean = tower._grid(images).mean(dim=(2, 3)) + tower.pool.position_embedding[0]
+    of_mean = tower.project(tower.pool.value(mean))
+    torch.testing.assert_close((grid.sum(dim=(1, 2)) + of_mean) / 5, tower(images), rtol=0, atol=1e-5)

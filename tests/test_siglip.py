@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diptych.config import from_dict, to_dict
 from diptych.errors import ConfigError, ShapeError
@@ -199,3 +199,13 @@ def test_all_patches_in_any_order_are_the_whole_picture():
     every = torch.randperm(16, generator=generator(2)).expand(2, -1)
     torch.testing.assert_close(tower(images, every), tower(images))
     assert (tower(images, every[:, :4]) - tower(images)).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_the_grid_of_a_picture_of_one_patch_is_its_feature():
+    sizes = {"image_size": 8, "patch_size": 8, "width": 48, "layers": 2, "heads": 4}
+    tower = SigLIPImageTower(SigLIPImageTowerConfig(**sizes))
+    tower.reset_parameters(generator(0))
+    nn.init.normal_(tower.pool.attention.in_projection.bias)  # the released start leaves it 0
+    images = torch.randn(3, 3, 8, 8, generator=generator(1))
+    torch.testing.assert_close(tower.grid(images)[:, 0, 0], tower(images), **EXACTLY)

@@ -22,6 +22,7 @@ from diptych.model.blocks import Linear, Stack, check_sizes, reset_to_defaults
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.cost import TowerCost, without_blocks
 from diptych.model.presets import preset
+from diptych.model.resize import with_image_size
 from diptych.model.towers import ImageConfig
 from diptych.runtime import generator
 from diptych.train.bottleneck import bottleneck
@@ -60,7 +61,7 @@ def model_of(image: Any = None, text: Any = None) -> CLIP:
 @each_image
 def test_every_image_tower_tells_every_fact(cls):
     config = image_of(cls)
-    for name in ("can_drop_patches", "needs_whole_batch", "has_blocks", "wants_channels_last"):
+    for name in ("can_drop_patches", "needs_whole_batch", "has_blocks", "wants_channels_last", "has_grid"):
         assert isinstance(getattr(config, name), bool), name
         assert name not in to_dict(config), "a fact of the kind is no option of a recipe"
     assert isinstance(config.kind, str)
@@ -113,6 +114,31 @@ def test_image_tokens_are_as_many_and_as_wide_as_a_tower_says_and_come_with_the_
     else:
         with pytest.raises(ConfigError, match=f"needs image tokens, and a {config.kind} tower gives none"):
             with_model(tiny_recipe, config, **captions)
+
+
+@each_image
+def test_a_grid_has_a_feature_for_each_place_and_what_a_place_shows_moves_that_place_most(cls):
+    config = image_of(cls)
+    image_size = 128 if config.kind in ("resnet", "efficientnet-lite") else 32  # their grid is a 32nd of the picture
+    model = with_image_size(model_of(image=config), image_size)
+    random = generator(2)
+    images = images_for(model.config.image, 2, random) if config.row_width else torch.rand(2, 3, image_size, image_size)
+    grid = model.encode_grid(images)
+    assert grid.shape == (2, 4, 4, 24)
+    changed = images.clone()
+    if config.row_width:
+        changed[0, 0, 2:] += 1  # the first patch
+    else:
+        changed[0, :, : image_size // 4, : image_size // 4] += 1
+    moved = (model.encode_grid(changed) - grid).norm(dim=-1)  # [2, 4, 4]
+    assert moved[0].argmax() == 0
+    assert moved[1].max() == 0
+
+
+def test_a_tower_without_a_grid_is_refused_in_one_sentence(toy_recipe):
+    model = CLIP(toy_recipe.model, generator(0)).eval()
+    with pytest.raises(ConfigError, match="needs the method `grid`, and a mean-colour tower has none"):
+        model.encode_grid(torch.zeros(1, 3, 32, 32))
 
 
 @each_image

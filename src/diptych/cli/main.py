@@ -52,10 +52,12 @@ app.command("diptych.cli.make_data:make_data", name="make-data")
 app.command("diptych.cli.models:models", name="models")
 app.command("diptych.cli.plan:plan")
 app.command("diptych.cli.search:search")
+app.command("diptych.cli.segment:segment")
 app.command("diptych.cli.serve:serve")
 app.command("diptych.cli.sweep:sweep")
 app.command("diptych.cli.train:train")
 app.command("diptych.cli.watch:watch")
+app.command("diptych.cli.where:where")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -209,7 +209,6 @@ class Block(nn.Module):
         x = x + self.attention(self.ln_attention(x), mask, packing)
         return x + self.mlp(self.ln_mlp(x))
 
-
     def of_each_alone(self, x: Tensor) -> Tensor:
         """[B, L, W] to [B, L, W]; see `Attention.of_each_alone`."""
         x = x + self.attention.of_each_alone(self.ln_attention(x))

@@ -172,7 +172,9 @@ class CLIP(nn.Module):
             ShapeError: see `encode_image`; the grid is no [B, h, w, D]; or pictures of a NaFlex tower differ in shape.
         """
         if not self.config.image.has_grid:
-            raise ConfigError(f"a map of a picture needs the method `grid`, and a {self.config.image.kind} tower has none.")
+            raise ConfigError(
+                f"a map of a picture needs the method `grid`, and a {self.config.image.kind} tower has none."
+            )
         self._check_images(images)
         grid: Tensor = self.image.grid(images)  # pyright: ignore[reportCallIssue]  # see `towers`
         if grid.ndim != 4 or (len(grid), grid.shape[3]) != (len(images), self.config.embed_dim):

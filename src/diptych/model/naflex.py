@@ -150,7 +150,9 @@ class NaFlexTower(nn.Module):
         places = images[..., :_PLACE].long().amax(dim=1)  # [B, 2]
         if (places != places[:1]).any():
             found = sorted({f"{rows} x {columns}" for rows, columns in places.tolist()})
-            raise ShapeError(f"pictures must have one shape for one grid. Got {', '.join(found)}. Give them one by one.")
+            raise ShapeError(
+                f"pictures must have one shape for one grid. Got {', '.join(found)}. Give them one by one."
+            )
         rows, columns = places[0].tolist()
         x, _ = self._seen(images)
         return self.pool.of_each_alone(x[:, : rows * columns]).unflatten(1, (rows, columns))

@@ -67,7 +67,11 @@ _FACTS = {
     ),
 }
 _METHODS = {"image": ("trunk", "project", "forward", "reset_parameters"), "text": ("forward", "reset_parameters")}
-_MORE = {"token_width": ("tokens_and_feature",), "has_grid": ("grid",), "rows_are_features": ("token_embedding", "token_weights")}  # by fact
+_MORE = {
+    "token_width": ("tokens_and_feature",),
+    "has_grid": ("grid",),
+    "rows_are_features": ("token_embedding", "token_weights"),
+}  # by fact
 
 
 def check_facts(config: object, tower: str) -> None:
