@@ -32,6 +32,8 @@ TESTED_ELSEWHERE = {
     "cli/curate.py": "test_curate.py",
     "cli/audit.py": "test_audit.py",
     "cli/caption.py": "test_caption.py",
+    "cli/audit_pointing.py": "test_pointing.py",
+    "cli/console_chapter.py": "test_pointing.py",
     "cli/where.py": "test_where.py",
     "cli/segment.py": "test_where.py",
     "cli/curate_queries.py": "test_curate_queries.py",

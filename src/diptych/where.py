@@ -49,7 +49,7 @@ def other_words() -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class FoundPlace:
     """What a picture says of one text."""
 
     text: str
@@ -59,7 +59,7 @@ class Found:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class LabelledPart:
     """A connected part of a picture that one label fits best."""
 
     label: str
@@ -77,16 +77,16 @@ class HeatMaps:
     heat: Tensor  # [T, h, w]: cosine with the text, less the mean of the other texts, smoothed
     beaten: Tensor  # [T, h, w]: share of other words that fit a place less than the text
 
-    def found(self) -> list[Found]:
+    def found(self) -> list[FoundPlace]:
         """Each text's best place and the box around it, whether it is in the picture or not; `beaten` tells that."""
         best = self.heat.argmax(dim=0)  # [h, w]
-        rows: list[Found] = []
+        rows: list[FoundPlace] = []
         for number, (text, heat) in enumerate(zip(self.texts, self.heat, strict=True)):
             row, column = best_cell(heat)
             left, top, right, bottom = self._to_shares((column, row, column + 1, row + 1))
             box = self._to_shares(box_around(hot_part(heat, best == number)))
             beaten = self.beaten[number, row, column].item()
-            rows.append(Found(text=text, point=((left + right) / 2, (top + bottom) / 2), box=box, beaten=beaten))
+            rows.append(FoundPlace(text=text, point=((left + right) / 2, (top + bottom) / 2), box=box, beaten=beaten))
         return rows
 
     def labels(self, fits: float = FITS) -> Tensor:
@@ -102,11 +102,11 @@ class HeatMaps:
         beaten = self.beaten.gather(0, best[None])[0]
         return torch.where(beaten >= fits, best, NONE)
 
-    def parts(self, fits: float = FITS) -> list[Part]:
+    def parts(self, fits: float = FITS) -> list[LabelledPart]:
         """Connected parts of the picture with their labels, those of the first text first, the larger before."""
         labels = self.labels(fits)
         return [
-            Part(label=text, box=self._to_shares(box_around(part)), share=part.float().mean().item())
+            LabelledPart(label=text, box=self._to_shares(box_around(part)), share=part.float().mean().item())
             for number, text in enumerate(self.texts)
             for part in parts(labels == number)
         ]

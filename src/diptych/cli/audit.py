@@ -23,6 +23,7 @@ audit = App(name="audit", help="What a model may have seen in training, and what
 audit.command("diptych.cli.audit_by_group:by_group", name="by-group")
 audit.command("diptych.cli.audit_class_design:class_design", name="class-design")
 audit.command("diptych.cli.audit_gendered_labels:gendered_labels", name="gendered-labels")
+audit.command("diptych.cli.audit_pointing:pointing", name="pointing")
 audit.command("diptych.cli.audit_surveillance:surveillance", name="surveillance")
 audit.command("diptych.cli.audit_tones:tones", name="tones")
 
