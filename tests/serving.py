@@ -30,6 +30,7 @@ from diptych.serve.app import create_app
 from diptych.serve.gallery import Gallery
 from diptych.serve.service import Service
 from diptych.weights.bundle import Bundle
+from diptych.where import HeatMaps, Locator
 from foreign_tokenizers import word_piece
 from processes import started
 
@@ -77,6 +78,7 @@ class PlainLibrary:
 
     def __init__(self, folder: Path, bundle: Bundle) -> None:
         self.folder = folder
+        self._bundle = bundle
         self._features = {path: bundle.encode_images([path])[0].numpy() for path in sorted(folder.rglob("*.png"))}
 
     def __len__(self) -> int:
@@ -93,6 +95,11 @@ class PlainLibrary:
             raise DataError(f"{path} is not there")
         rows = self.nearest(self._features[path], count=count + 1, filters=filters)
         return [row for row in rows if row.path != path][:count]
+
+    def why(self, path: Path, text: str) -> HeatMaps:
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise DataError(f"{path} is elsewhere")
+        return Locator(self._bundle, [text])(path)
 
     def thumbnail(self, path: Path, *, side: int) -> bytes:
         if not path.resolve().is_relative_to(self.folder.resolve()):

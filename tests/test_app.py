@@ -432,6 +432,25 @@ def test_classify_gives_the_best_label_first(bundle: Bundle):
     assert {one["label"] for one in answer["labels"]} == set(labels)
 
 
+def test_a_map_says_why_a_picture_was_found(bundle: Bundle, library: PlainLibrary):
+    async def work(client: httpx2.AsyncClient) -> None:
+        [found] = (await client.post("/search", json={"text": "a red kite", "count": 1})).json()["results"]
+        path = found["picture"].replace("/picture", "/why")
+        answer = await client.post(path, json={"text": "a red kite"})
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+        plain = (await client.get(found["picture"])).content
+        with Image.open(io.BytesIO(answer.content)) as drawn, Image.open(io.BytesIO(plain)) as image:
+            assert drawn.size == image.size
+            assert drawn.tobytes() != image.tobytes()
+        for body, status in (({"text": ""}, 400), ({"text": "a" * 20_000}, 400), ({}, 400)):
+            assert (await client.post(path, json=body)).status_code == status
+        gone = await client.post("/library/red.png/why", json={"text": "a red kite"})
+        assert gone.status_code == 404
+        assert str(library.folder) not in gone.text
+
+    with_client(bundle, work, library=library)
+
+
 def test_found_pictures_are_seen_by_id_only(bundle: Bundle, library: PlainLibrary):
     async def work(client: httpx2.AsyncClient) -> None:
         found = (await client.post("/search", json={"image": RED, "count": 2})).json()["results"]
@@ -544,7 +563,7 @@ def test_the_description_is_complete(bundle: Bundle):
     assert schema["openapi"].startswith("3.1")
     assert set(schema["paths"]) == {
         *("/v1/embeddings", "/v1/models", "/v1/models/{id}", "/classify", "/search", "/health", "/metrics"),
-        *("/library/{id}/thumbnail", "/library/{id}/picture"),
+        *("/library/{id}/thumbnail", "/library/{id}/picture", "/library/{id}/why"),
     }
     for path in schema["paths"].values():
         for operation in path.values():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from conftest import untrained_bundle
@@ -18,6 +19,7 @@ from diptych.search.filters import Filters
 from diptych.search.library import Library
 from diptych.search.writing import Entry, Writer
 from diptych.weights.bundle import Bundle
+from diptych.where import Locator
 from libraries import assert_true, draw, draw_ten, stored
 
 
@@ -201,6 +203,16 @@ def test_thumbnails_are_small_upright_jpegs_of_the_folder_alone(library):
     assert (image.format, image.size) == ("JPEG", (40, 30))
     with pytest.raises(DataError, match="must lie in"):
         library.thumbnail("../secret.png")
+
+
+def test_why_is_a_map_of_a_file_of_the_folder_alone(library):
+    maps = library.why("5.png", "a red kite")
+    assert maps.texts == ("a red kite",)
+    assert maps.picture.size == Image.open(library.folder / "5.png").size
+    expected = Locator(library.bundle, ["a red kite"])(library.folder / "5.png")
+    assert torch.equal(maps.heat, expected.heat)
+    with pytest.raises(DataError, match="must lie in"):
+        library.why("../secret.png", "a red kite")
 
 
 def test_nothing_is_sent_to_anyone(pictures, tmp_path):

@@ -58,7 +58,7 @@ SMALL = ["train.steps=2", "train.batch_size=4", "model.image.width=4", "model.im
 
 MODELS = ROOT / "src" / "diptych" / "weights" / "models"
 # Pages below docs/ whose blocks run from top to bottom; those that go on with what train.md left; those that take long.
-HOW_TO = ("classify", "compare", "embed", "evaluate", "overlap", "probe", "prompts", "python", "search")
+HOW_TO = ("classify", "compare", "embed", "evaluate", "overlap", "probe", "prompts", "python", "search", "where")
 QUICK = (*(f"how-to/{name}.md" for name in HOW_TO), "scale.md")
 STORY = ("how-to/resume.md", "how-to/data.md", "how-to/watch.md")
 SLOW = ("how-to/audit.md", "how-to/suite.md", "how-to/tasks.md", "how-to/fine-tune.md")

@@ -495,6 +495,15 @@ def test_the_page_works(server: Server, tmp_path: Path):
         tab.locator("#words").fill("a boat")
         tab.locator("#words").press("Enter")
         until(lambda: names() == ["blue.png"])
+        # Why it was found: the same picture under the map of the words, and back.
+        plain = "document.getElementById('large').naturalWidth === 40"
+        tab.locator("#results .open").first.click()
+        until(lambda: tab.evaluate(plain))
+        for pressed, path in (("true", "/why "), ("false", "/picture")):
+            tab.get_by_role("button", name="Why this?").click()
+            assert tab.locator("#why").get_attribute("aria-pressed") == pressed
+            until(lambda path=path: path in tab.locator("#large").get_attribute("data-path") and tab.evaluate(plain))
+        tab.keyboard.press("Escape")
         # A picture and labels.
         tab.get_by_role("tab", name="Name it").click()
         tab.set_input_files("#name-file", upload)

@@ -33,6 +33,7 @@ from diptych.search.store import Snapshot, Store
 from diptych.search.update import Update, UpdateOptions, UpdateProgress, tidy, update_index
 from diptych.search.writing import Writer
 from diptych.weights.bundle import Bundle
+from diptych.where import HeatMaps, Locator
 
 
 class Library:
@@ -282,10 +283,27 @@ class Library:
         Raises:
             DataError: the file is not in the folder, is gone or cannot be read.
         """
+        return thumbnail_of(self._inside(path), side=side)
+
+    def _inside(self, path: str | Path) -> Path:
         absolute = (self.folder / Path(path).expanduser()).resolve()
         if not absolute.is_relative_to(self.folder):
             raise DataError(f"{path} must lie in {self.folder}, and does not.")
-        return thumbnail_of(absolute, side=side)
+        return absolute
+
+    def why(self, path: str | Path, text: str) -> HeatMaps:
+        """Which part of a picture speaks for some words, such as those that it was found by. It is encoded for that.
+
+        Args:
+            path: absolute, or below the folder.
+            text: the words.
+
+        Raises:
+            ConfigError: the model's image tower has no grid.
+            DataError: the file is not in the folder, is gone, or is no picture that can be read.
+            TextError: the model reads nothing of the text, or it is too long.
+        """
+        return Locator(self.bundle, [text])(self._inside(path))
 
     # Upkeep
 

@@ -30,6 +30,7 @@ from diptych.serve.messages import (
     SearchRequest,
     Text,
     UnreadText,
+    WhyRequest,
     error_responses,
 )
 from diptych.serve.refusals import RefusedError
@@ -159,6 +160,11 @@ def _add_library_routes(app: FastAPI, service: Service) -> None:
     async def picture(id: str, request: Request) -> Response:
         """A large copy of a picture that was found."""
         return _jpeg(request, await service.draw(id, LARGE))
+
+    @app.post("/library/{id}/why", response_class=Response, responses=_JPEG | error_responses(400, 404, 408, 413, 429))
+    async def why(id: str, asked: WhyRequest, request: Request) -> Response:
+        """A large copy of a picture that was found, under a map of the part of it that speaks for some words."""
+        return _jpeg(request, await service.why(id, asked.text))
 
 
 def _add_watching_routes(app: FastAPI, service: Service) -> None:

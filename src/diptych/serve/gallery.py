@@ -6,6 +6,7 @@ nothing else that a file holds (where it was taken, by whom) leaves the server.
 
 import contextlib
 import datetime
+import io
 import secrets
 import stat
 import threading
@@ -17,10 +18,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from diptych.errors import DataError
+from diptych.errors import DataError, TextError
 from diptych.files import shown
 from diptych.search.filters import Filters
 from diptych.serve.refusals import RefusedError
+from diptych.where import HeatMaps
 
 THUMBNAIL, LARGE = 320, 1600  # px, the longer side
 _MOST_IDS = 100_000
@@ -63,6 +65,8 @@ class Searchable(Protocol):
     ) -> Sequence[Row]: ...  # without the picture itself
 
     def thumbnail(self, path: Path, *, side: int) -> bytes: ...  # a JPEG; DataError outside of the folder
+
+    def why(self, path: Path, text: str) -> HeatMaps: ...  # DataError outside of the folder
 
 
 class Gallery:
@@ -127,6 +131,28 @@ class Gallery:
             raise _gone(id_) from error
         self._keep((id_, side), drawn)
         return drawn.jpeg
+
+    def why(self, id_: str, text: str, side: int) -> bytes:
+        """A JPEG of a picture that was found, under the map of the part that speaks for some words.
+
+        Raises:
+            RefusedError: there is no such id, or the file is gone, damaged, no picture, or a link out of the folder.
+            TextError: the model reads nothing of the text.
+        """
+        path = self._path(id_)
+        try:
+            if _state(path) is None or not self._is_inside(path):
+                raise DataError("what stands there now is no file of the folder")
+            maps = self._library.why(path, text)
+        except TextError:
+            raise
+        except (OSError, DataError) as error:
+            raise _gone(id_) from error
+        overlay = maps.overlay()
+        overlay.thumbnail((side, side))
+        file = io.BytesIO()
+        overlay.save(file, "JPEG", quality=85)
+        return file.getvalue()
 
     def _keep(self, key: tuple[str, int], drawn: "_Drawn") -> None:
         with self._lock:

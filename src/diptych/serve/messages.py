@@ -183,6 +183,12 @@ class SearchRequest(_Request):
     filters: Filters = Field(default_factory=Filters.model_construct)
 
 
+class WhyRequest(_Request):
+    """What a picture was found by."""
+
+    text: str = Field(min_length=1, description="Words.", examples=["a red apple"])
+
+
 class Found(BaseModel):
     id: str = Field(description="Holds until the server stops.")
     score: float = Field(description="Cosine with what was looked for, -1 to 1; says little by itself.")

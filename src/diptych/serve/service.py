@@ -25,7 +25,7 @@ from diptych.search.query import weighted_sum
 from diptych.serve.batcher import Batcher
 from diptych.serve.data_urls import is_url
 from diptych.serve.decode import decode_picture
-from diptych.serve.gallery import Gallery
+from diptych.serve.gallery import LARGE, Gallery
 from diptych.serve.limits import Limits
 from diptych.serve.monitor import Monitor
 from diptych.serve.refusals import RefusedError
@@ -277,6 +277,19 @@ class Service:
             return await self._drawers(self._gallery().draw, id_, side)
         except TimeoutError:
             raise _late("the picture") from None
+
+    async def why(self, id_: str, text: str) -> bytes:
+        """A JPEG of a picture that was found, under the map of some words; see `Gallery.why`.
+
+        Raises:
+            RefusedError: there is no such picture, or it takes too long.
+            TextError: the text is too long, or the model reads nothing of it.
+        """
+        self._check_texts([text])
+        try:
+            return await self._drawers(self._gallery().why, id_, text, LARGE)
+        except TimeoutError:
+            raise _late("the map of the picture") from None
 
     async def _in_library(self, function: Callable[..., T], *arguments: Any) -> T:
         try:

@@ -4,7 +4,7 @@
 const $ = (id) => document.getElementById(id);
 const PAGE = 24; // results shown at first, and added by "Show more"
 const MOST = 200;
-const state = { picture: null, like: null, results: [], count: PAGE, at: 0, asked: 0, named: 0, namePicture: null };
+const state = { picture: null, like: null, results: [], count: PAGE, at: 0, asked: 0, named: 0, namePicture: null, words: "" };
 
 // --- Talking to the server
 
@@ -51,16 +51,17 @@ function askKey() {
 }
 
 // Through `call`, as an <img> of its own would send no key.
-async function show(image, path) {
-  image.dataset.path = path;
+async function show(image, path, asked) {
+  const wanted = asked ? `${path} ${JSON.stringify(asked)}` : path;
+  image.dataset.path = wanted;
   image.removeAttribute("src"); // or it would stand beside the name of the next one until that comes, if it does
   try {
-    const blob = await (await call(path)).blob();
-    if (image.dataset.path !== path) return;
+    const blob = await (await call(path, asked)).blob();
+    if (image.dataset.path !== wanted) return;
     image.src = URL.createObjectURL(blob);
     image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
   } catch {
-    if (image.dataset.path === path) image.alt = "no picture";
+    if (image.dataset.path === wanted) image.alt = "no picture";
   }
 }
 
@@ -118,6 +119,7 @@ async function search() {
     const answer = await (await call("/search", asked)).json();
     if (number !== state.asked) return; // a later question has gone out
     state.results = answer.results;
+    state.words = asked.text || "";
     draw();
     const found = answer.results.length;
     const what = state.like ? `like ${state.like.name}` : "best first";
@@ -193,6 +195,8 @@ function view(i) {
   state.at = i;
   const result = state.results[i];
   $("large").alt = result.name;
+  $("why").hidden = !state.words || result.time !== null;
+  $("why").setAttribute("aria-pressed", "false");
   show($("large"), result.picture);
   const facts = [result.name, result.width ? `${result.width} × ${result.height}` : "", result.taken, result.camera];
   if (result.time !== null) facts.push(`at ${Math.round(result.time)} s`);
@@ -202,6 +206,14 @@ function view(i) {
   $("previous").disabled = i === 0;
   $("next").disabled = i === state.results.length - 1;
   if (!$("viewer").open) $("viewer").showModal();
+}
+
+function why() {
+  const result = state.results[state.at];
+  const wanted = $("why").getAttribute("aria-pressed") === "false";
+  $("why").setAttribute("aria-pressed", String(wanted));
+  if (wanted) show($("large"), result.picture.replace(/picture$/, "why"), { text: state.words });
+  else show($("large"), result.picture);
 }
 
 // Not on the event "close", which comes late: a key pressed before it would act on the picture the viewer was opened at.
@@ -348,6 +360,7 @@ $("drop").addEventListener("keydown", (event) => {
 });
 $("previous").addEventListener("click", () => view(state.at - 1));
 $("next").addEventListener("click", () => view(state.at + 1));
+$("why").addEventListener("click", why);
 $("close").addEventListener("click", leave);
 $("like").addEventListener("click", () => moreLike(state.results[state.at]));
 $("viewer").addEventListener("cancel", (event) => {
