@@ -133,7 +133,7 @@ def maskclip_of_transformers(theirs: transformers.CLIPModel, images: torch.Tenso
     return x.reshape(len(x), side, side, -1)
 
 
-@pytest.mark.parametrize("name", ["ViT-B/32", "uneven"])
+@pytest.mark.parametrize("name", ["ViT-B-32", "uneven"])
 def test_the_grid_of_a_vision_transformer_equals_maskclip_on_transformers(name, pictures, tmp_path):
     config = small(name)
     tokenizer = tokenizer_for(config)

@@ -117,7 +117,7 @@ def test_image_tokens_are_as_many_and_as_wide_as_a_tower_says_and_come_with_the_
 
 
 @each_image
-def test_a_grid_has_a_feature_for_each_place_and_what_a_place_shows_moves_that_place_most(cls):
+def test_a_grid_has_a_feature_for_each_place_and_what_a_place_shows_moves_what_is_near(cls):
     config = image_of(cls)
     image_size = 128 if config.kind in ("resnet", "efficientnet-lite") else 32  # their grid is a 32nd of the picture
     model = with_image_size(model_of(image=config), image_size)
@@ -131,7 +131,7 @@ def test_a_grid_has_a_feature_for_each_place_and_what_a_place_shows_moves_that_p
     else:
         changed[0, :, : image_size // 4, : image_size // 4] += 1
     moved = (model.encode_grid(changed) - grid).norm(dim=-1)  # [2, 4, 4]
-    assert moved[0].argmax() == 0
+    assert moved[0, :2, :2].mean() > 1.2 * moved[0, 2:, 2:].mean()
     assert moved[1].max() == 0
 
 
