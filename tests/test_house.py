@@ -33,7 +33,6 @@ TESTED_ELSEWHERE = {
     "cli/audit.py": "test_audit.py",
     "cli/caption.py": "test_caption.py",
     "cli/audit_pointing.py": "test_pointing.py",
-    "cli/console_chapter.py": "test_pointing.py",
     "cli/where.py": "test_where.py",
     "cli/segment.py": "test_where.py",
     "cli/curate_queries.py": "test_curate_queries.py",
