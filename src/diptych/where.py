@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from diptych.classify import class_weights, readable
 from diptych.data.embedded import HELD_OUT, data_path
 from diptych.data.images import RESAMPLE, ImageSource, open_image
 from diptych.data.overlay import Frame, heat_over, parts_over
-from diptych.data.prompts import PLAIN, check_labels, read_lines
+from diptych.data.prompts import PLAIN, check_labels, fill, read_lines
 from diptych.errors import DataError
 from diptych.measures.heat_maps import (
     Box,
@@ -191,8 +192,10 @@ class Locator:
 
     @cached_property
     def _others(self) -> Tensor:
-        """[K, D]."""
-        return class_weights(self._bundle, other_words(), self._templates)
+        """[K, D]; a word that is too long for the model is cut, as nobody asked for it."""
+        texts = [text for word in other_words() for text in fill(self._templates, word)]
+        features = self._bundle.encode_texts(texts, truncate=True)
+        return normalize(features.unflatten(0, (-1, len(self._templates))).sum(dim=1), dim=1)
 
     def __call__(self, image: ImageSource) -> HeatMaps:
         """The maps of one picture.
