@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from conftest import untrained_bundle
+from diptych.data.images import open_image
 from diptych.errors import ConfigError, DataError
 from diptych.search.filters import Filters
 from diptych.search.library import Library
@@ -208,7 +209,7 @@ def test_thumbnails_are_small_upright_jpegs_of_the_folder_alone(library):
 def test_why_is_a_map_of_a_file_of_the_folder_alone(library):
     maps = library.why("5.png", "a red kite")
     assert maps.texts == ("a red kite",)
-    assert maps.picture.size == Image.open(library.folder / "5.png").size
+    assert maps.picture.size == open_image(library.folder / "5.png").size
     expected = Locator(library.bundle, ["a red kite"])(library.folder / "5.png")
     assert torch.equal(maps.heat, expected.heat)
     with pytest.raises(DataError, match="must lie in"):
