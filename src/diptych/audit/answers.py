@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diptych.audit.chapter import Example
 from diptych.errors import DataError
+from diptych.eval.chapter import Example
 from diptych.eval.features import ModelFeatures
 from diptych.eval.measure import prompts_of, task_of
 from diptych.eval.picture_features import PictureFeatures

@@ -13,18 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diptych.audit.answers import Subject, example, few, subject_of, weights_of
-from diptych.audit.chapter import Chapter, contrasts_of, mean_of, said, share_of
+from diptych.audit.answers import Answers, Subject, example, few, subject_of, weights_of
 from diptych.config import from_dict, read_toml
-from diptych.data.prompts import check_templates
+from diptych.data.prompts import check_templates, with_article
 from diptych.errors import DataError
+from diptych.eval.chapter import Chapter, contrasts_of, mean_of, said, share_of
 from diptych.eval.features import ModelFeatures
+from diptych.eval.result import DataId, Result
 from diptych.eval.tasks import Prompts
 from diptych.measures.compare import compare_correct
 from diptych.sets.labelled import LabelledImages
 
 NameChange = Literal["as it is", "capitals", "title", "plural", "swapped letters", "lost letter", "doubled letter"]
-_VOWELS = tuple("aeiouAEIOU")
+_HARD = ("typo", "language")  # what no model is expected to bear
+_SHIPPED = Path(__file__).with_name("wordings.toml")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,7 @@ class _Table:
     wording: tuple[Wording, ...]
 
 
-def read_wordings(path: Path = Path(__file__).with_name("wordings.toml")) -> tuple[Wording, ...]:
+def read_wordings(path: Path = _SHIPPED) -> tuple[Wording, ...]:
     """The wordings of a file, of which the first is the one to compare with.
 
     Raises:
@@ -104,47 +106,39 @@ def wording(
     found, asked = features.pictures(subject.pictures), wordings or read_wordings()
     told = [_prompts(subject, one, seed) for one in asked]
     answers = [subject.answers(found, weights_of(features, prompts)) for prompts in told]
-    base, shared = answers[0], {"data": subject.data, "skipped": found.skipped}
+    base = answers[0]
     each = [
-        share_of(base.keys, one.correct, case={"wording": how.title, "varies": how.kind}, prompts=prompts, **shared)
+        share_of(base.keys, one.correct, case={"wording": how.title, "varies": how.kind}, prompts=prompts,
+                 data=subject.data, skipped=found.skipped)
         for how, one, prompts in zip(asked, answers, told, strict=True)
-    ]
-    correct = torch.stack([one.correct for one in answers])  # [W, n]
-    predictions = torch.stack([one.predictions for one in answers])
-    changed = (predictions != predictions[0]).any(dim=0)  # [n]
-    worst, best = min(each, key=lambda one: one.value), max(each, key=lambda one: one.value)
-    spread = best.value - worst.value
-    mean = mean_of(
-        base.keys, correct.double().mean(dim=0), case={"wording": "mean of all", "varies": "all"}, prompts=told[0],
-        numbers={"best": best.value, "worst": worst.value, "spread": spread}, seed=seed, **shared,
-    )  # fmt: skip
-    some = share_of(base.keys, changed, case={"wording": "answer changes in one or more", "varies": "all"},
-                    prompts=told[0], **shared)  # fmt: skip
-    never = share_of(base.keys, correct.all(dim=0), case={"wording": "right in all", "varies": "all"},
-                     prompts=told[0], **shared)  # fmt: skip
+    ]  # fmt: skip
+    predictions = torch.stack([one.predictions for one in answers])  # [W, n]
+    plain = [number for number, how in enumerate(asked) if how.kind not in _HARD]
+    over_all = _over(range(len(asked)), "all", each, answers, subject.data, seed)
+    over_plain = _over(plain, "plain English", each, answers, subject.data, seed) if len(plain) > 1 else ()
     contrasts = contrasts_of(
         [
             (f"{how.title} against {asked[0].title}", compare_correct(base.correct, one.correct, seed=seed))
             for how, one in zip(asked[1:], answers[1:], strict=True)
         ]
     )
+    worst, best = min(each, key=lambda one: one.value), max(each, key=lambda one: one.value)
     lower = [one for one in contrasts if one.is_significant and one.comparison.difference < 0]
     return Chapter(
         name="wording",
         title="Prompt sensitivity",
         question="How much does an answer hang on the words around the class name?",
         sentences=(
-            f"Over {len(asked)} wordings of one question the answer changed for {said(some)} of the pictures; accuracy "
-            f"went from {worst.value:.1%} to {best.value:.1%}, a spread of {100 * spread:.1f} points.",
-            f"{said(never)} of the pictures are right in every wording; the mean over wordings is {said(mean)}.",
+            *([_sentence("correct English wordings", over_plain)] if over_plain else []),
+            _sentence("wordings, with typos and other languages" if over_plain else "wordings", over_all),
             f"The worst wording is {worst.case['wording']!r}, {said(worst)}; the best {best.case['wording']!r}, "
-            f"{said(best)}. {len(lower)} of {len(contrasts)} are significantly worse than {asked[0].template!r}.",
+            f"{said(best)}. {len(lower)} of {len(contrasts)} are significantly worse than {asked[0].title!r}.",
         ),
-        results=(mean, some, never, *each),
+        results=(*over_plain, *over_all, *each),
         contrasts=contrasts,
         examples=tuple(
             example(base.keys[row], _told(subject, predictions[:, row]), subject.pictures.open(found.kept[row]))
-            for row in few(changed & base.correct)
+            for row in few(base.correct & (predictions != base.predictions).any(dim=0))
         ),
         notes=(
             "The best of many wordings is chosen by looking: it flatters a model that is measured with it.",
@@ -159,12 +153,43 @@ def wording(
     )
 
 
+def _over(
+    which: Sequence[int], varies: str, each: Sequence[Result], answers: Sequence[Answers], data: DataId, seed: int
+) -> tuple[Result, Result, Result]:
+    """The mean over some wordings, the share of pictures whose answer changes among them, and of those always right."""
+    some = [each[number] for number in which]
+    keys, prompts, skipped = answers[0].keys, some[0].prompts, some[0].skipped
+    correct = torch.stack([answers[number].correct for number in which])  # [W, n]
+    predictions = torch.stack([answers[number].predictions for number in which])
+    best, worst = max(one.value for one in some), min(one.value for one in some)
+    numbers = {"best": best, "worst": worst, "spread": best - worst}
+    mean = mean_of(keys, correct.double().mean(dim=0), data=data, case={"wording": "mean", "varies": varies},
+                   prompts=prompts, numbers=numbers, skipped=skipped, seed=seed)  # fmt: skip
+    differs, always = (
+        share_of(keys, happened, data=data, case={"wording": what, "varies": varies}, prompts=prompts, skipped=skipped)
+        for what, happened in (
+            ("answer changes", (predictions != predictions[0]).any(dim=0)),
+            ("right in each", correct.all(dim=0)),
+        )
+    )
+    return mean, differs, always
+
+
+def _sentence(what: str, found: tuple[Result, Result, Result]) -> str:
+    mean, differs, always = found
+    return (
+        f"Over {what}, accuracy goes from {mean.numbers['worst']:.1%} to {mean.numbers['best']:.1%}, a spread of "
+        f"{100 * mean.numbers['spread']:.1f} points around {said(mean)}; with the wording alone the answer changes for "
+        f"{said(differs)} of the pictures, and {said(always)} are right in each."
+    )
+
+
 def _prompts(subject: Subject, how: Wording, seed: int) -> Prompts:
     names = tuple(tuple(worded(name, how.name, seed=seed) for name in some) for some in subject.names)
     if how.article:
         # The gap takes the article with it: "a photo of a {}." becomes "a photo of {}." and "an apple".
         template = how.template.replace("a {}", "{}")
-        articled = tuple(tuple(f"{'an' if name.startswith(_VOWELS) else 'a'} {name}" for name in some) for some in names)
+        articled = tuple(tuple(map(with_article, some)) for some in names)
         return subject.prompts((template,), articled)
     return subject.prompts((how.template,), names)
 
