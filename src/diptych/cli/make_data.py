@@ -16,6 +16,10 @@ Shift = Literal[
     "shot-noise",
     "impulse-noise",
     "gaussian-blur",
+    "defocus-blur",
+    "motion-blur",
+    "zoom-blur",
+    "elastic",
     "contrast",
     "brightness",
     "pixelate",
@@ -151,7 +155,7 @@ def shifted(
     split
         Which split of the set.
     seed
-        Of the noises.
+        Of noises, directions and bends.
     """
     from diptych.sets.open import read_labelled
     from diptych.sets.shifts import SKETCHES
