@@ -85,6 +85,7 @@ def scenes(
             "picture is right on half of the scenes, and on both of a pair never.",
             "Without word order means: knows which words are true of a picture. Such an observer guesses where the "
             "words are the same, and where both opposites are true (left of, right of).",
+            "A tie is a miss: a text tower that adds up words, and so cannot tell orders apart, gets none of them.",
             "Scenes are simple and drawn: who fails here may know more of photographs, and the other way round.",
         ),
         conditions={"pairs": f"{pairs} of each task, material and change", "counting": f"{counts} of each material"},

@@ -206,10 +206,8 @@ def _sentences(results: Sequence[Result]) -> Iterator[str]:
     yield f"Right as they are: {said(base)}. Least is left with {worst}."
     for name, what in ((_BEFORE, "the picture behind"), (_IN_TEXTURE, "the texture")):
         if (name, "right") in found:
-            yield (
-                f"{name[0].upper()}{name[1:]}, it follows the object's shape in {said(found[name, 'right'])} and {what} "
-                f"in {said(found[name, 'follows the other'])}."
-            )
+            object_, other = said(found[name, "right"]), said(found[name, "follows the other"])
+            yield f"{name[0].upper()}{name[1:]}, its answer follows the object in {object_} and {what} in {other}."
     frames = [
         one for one in found.values() if one.case["varies"] in ("border", "mark") and one.case["counted"] != "right"
     ]
