@@ -21,7 +21,7 @@ def test_a_probe_of_labelled_pictures_is_told_and_written(
     assert "p (Holm)" in out
     assert "pictures: 4" in out
     content = json.loads((tmp_path / "out" / f"{name}.json").read_text())
-    assert (content["format"], content["name"]) == ("diptych-audit-1", name)
+    assert (content["format"], content["name"]) == ("diptych-audit-chapter-1", name)
     assert content["results"][0]["rows"]["keys"]
     assert all("picture" not in one for one in content["examples"])
 
