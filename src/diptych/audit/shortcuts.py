@@ -28,6 +28,7 @@ from diptych.sets.labelled import LabelledImages
 
 _AS_IT_IS = "as it is"
 _BEFORE, _IN_TEXTURE = "before another class", "in the texture of another class"
+_ITS_OWN = "before its own class"
 _MOST = 12  # examples
 _ENOUGH = 0.5  # share of the pictures whose object can be cut out, below which it is said and not measured
 
@@ -92,16 +93,24 @@ def shortcuts(features: ModelFeatures, data: LabelledImages, *, pictures: int = 
         results=tuple(results),
         contrasts=contrasts_of(named),
         examples=tuple(examples[:: max(1, -(-len(examples) // _MOST))]),
-        not_measured=() if can_cut else (
-            f"Backgrounds, silhouettes and textures of another: the object can be cut out of {len(rows):,} of "
-            f"{len(subject.pictures):,} pictures; the others have no plain ground.",
-        ),
+        not_measured=tuple(_not_measured(shown, len(rows), len(subject.pictures))),
         notes=(
             "Where an object stands before another picture, only pictures on a plain ground are counted.",
             "Edges alone leave the shape, shuffled parts colour and texture: neither is as a photograph any more.",
         ),
         conditions=subject.conditions | {"cut out": f"{len(rows):,} of the pictures"},
     )  # fmt: skip
+
+
+def _not_measured(shown: Sequence[_Shown], cut: int, pictures: int) -> Iterator[str]:
+    names = {one.name for one in shown}
+    if "silhouette" not in names:
+        yield (
+            f"Backgrounds, silhouettes and textures of another: the object can be cut out of {cut:,} of {pictures:,} "
+            "pictures; the others have no plain ground."
+        )
+    elif _ITS_OWN not in names:
+        yield "Objects before a picture of their own class: no class has two pictures among those drawn."
 
 
 def partners(targets: np.ndarray, *, same: bool, seed: int = 0) -> list[int]:
@@ -143,11 +152,12 @@ def _composed(features: ModelFeatures, cut: Subject, seed: int) -> Iterator[_Sho
     """Objects before pictures that go with them and against, and in the texture of others."""
     targets = cut.pictures.targets
     for varies, name, how, same in (
-        ("background", "before its own class", before, True),
+        ("background", _ITS_OWN, before, True),
         ("background", _BEFORE, before, False),
         ("texture", _IN_TEXTURE, in_texture, False),
     ):
-        if not same and len(np.unique(targets)) < 2:
+        classes = len(np.unique(targets))
+        if classes == len(targets) if same else classes < 2:
             continue
         others = partners(targets, same=same, seed=seed)
         change = partial(_with_partner, whole=cut.pictures, others=others, how=how)
