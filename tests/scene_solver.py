@@ -79,7 +79,7 @@ def _boxes(seen: np.ndarray) -> list[tuple[int, int, int, int]]:
         cells = np.zeros((side, side), dtype=bool)
         cells[tuple(np.array(sorted(group)).T)] = True
         fine = seen & np.kron(cells, np.ones((_COARSE, _COARSE), dtype=bool))[: len(seen), : len(seen)]
-        rows, columns = fine.any(axis=1).nonzero()[0], fine.any(axis=0).nonzero()[0]
+        rows, columns = np.flatnonzero(fine.any(axis=1)), np.flatnonzero(fine.any(axis=0))
         boxes.append((int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1))
     large = sorted(box for box in boxes if box[1] - box[0] > 8)
     return [box for box in large if not any(_is_within(box, other) for other in large)]  # a frame holds its drawing
@@ -116,7 +116,7 @@ def _drawn(part: np.ndarray) -> tuple[str, str]:
         colour = next(name for name, rgb in COLOURS.items() if tuple(edge[0]) == rgb)
         part = part[12:-12, 12:-12]
         ink = part.min(axis=2) < 250
-        rows, columns = ink.any(axis=1).nonzero()[0], ink.any(axis=0).nonzero()[0]
+        rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
         part = part[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     seen = _small(Image.fromarray(part.astype(np.uint8)))
     return min(words().things, key=lambda name: float(((seen - _template(name)) ** 2).sum())), colour

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diptych.audit.answers import example, few, subject_of, weights_of
+from diptych.audit.answers import example, few, subject_of
 from diptych.errors import DataError
 from probes import ColourReader, colour_set
 
@@ -13,7 +13,7 @@ def test_answers_are_the_classes_that_fit_best_and_a_tie_is_a_miss(tmp_path: Pat
     subject = subject_of(colour_set(tmp_path / "set"), 100)
     model = ColourReader()
     found = model.pictures(subject.pictures)
-    answers = subject.answers(found, weights_of(model, subject.prompts(("a {}",))))
+    answers = subject.answers(found, model.class_weights(subject.names, ("a {}",)))
     assert answers.correct.all()
     assert answers.predictions.tolist() == answers.targets.tolist()
     nothing = subject.answers(found, torch.zeros(3, 3))
@@ -27,7 +27,7 @@ def test_a_picture_that_cannot_be_read_is_left_out(tmp_path: Path):
     subject = subject_of(data, 100)
     model = ColourReader()
     found = model.pictures(subject.pictures)
-    answers = subject.answers(found, weights_of(model, subject.prompts(("{}",))))
+    answers = subject.answers(found, model.class_weights(subject.names, ("{}",)))
     assert len(answers.keys) == 11
     assert "red/0.png" not in answers.keys
     assert answers.correct.all()

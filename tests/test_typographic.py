@@ -18,7 +18,7 @@ def test_a_word_is_written_at_its_place_in_its_size_and_a_box_alone_has_none():
     heights = []
     for size in SIZES.values():
         letters = dark(written(RED, "dog", size=size, place=PLACES["bottom"]))
-        rows = letters.any(axis=1).nonzero()[0]
+        rows = np.flatnonzero(letters.any(axis=1))
         heights.append(rows[-1] - rows[0] + 1)
         assert rows[0] > 120
     assert heights == sorted(heights)
@@ -35,7 +35,7 @@ def test_a_word_is_written_at_its_place_in_its_size_and_a_box_alone_has_none():
 def test_a_long_word_fits_and_a_small_picture_is_enlarged():
     small = written(Image.new("RGB", (32, 64), "red"), "hippopotamus" * 3, size=0.24, place=PLACES["middle"])
     assert small.size == (224, 448)
-    columns = dark(small).any(axis=0).nonzero()[0]
+    columns = np.flatnonzero(dark(small).any(axis=0))
     assert columns[0] > 0
     assert columns[-1] < 223
 

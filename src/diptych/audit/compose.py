@@ -70,7 +70,7 @@ def in_texture(picture: Image.Image, other: Image.Image) -> Image.Image:
     """The shape of one object, filled with small tiles of what another is made of, on white."""
     mask = object_mask(other)
     assert mask is not None, "the other's ground is plain"
-    rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     within = other.crop((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
     tile = within.resize([max(4, side // 3) for side in picture.size], Image.Resampling.BICUBIC)
     tiles = Image.new("RGB", picture.size)
@@ -90,7 +90,7 @@ def turned_hue(picture: Image.Image, _index: int, *, turn: float) -> Image.Image
     """
     values = np.asarray(picture) / 255  # [H, W, 3]
     flat, where = np.unique(values.reshape(-1, 3), axis=0, return_inverse=True)
-    turned = np.array([_turned(*colour, turn) for colour in flat.tolist()])
+    turned = np.array([_turned(red, green, blue, turn) for red, green, blue in flat.tolist()])
     return Image.fromarray(np.rint(255 * turned[where.ravel()]).astype(np.uint8).reshape(values.shape))
 
 

@@ -203,7 +203,7 @@ def _drawings() -> Mapping[str, Image.Image]:
     for name in words().things:
         picture = data.open(row_of[name])
         ink = np.asarray(picture.convert("L")) < 250
-        rows, columns = ink.any(axis=1).nonzero()[0], ink.any(axis=0).nonzero()[0]
+        rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
         found[name] = picture.crop((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
     return found
 
