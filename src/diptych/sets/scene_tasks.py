@@ -38,7 +38,7 @@ _CELLS = 4  # of a row of the grid that counted things stand on
 
 
 @dataclass(frozen=True, kw_only=True)
-class Words:
+class SceneWords:
     """The table `scenes.toml`."""
 
     things: tuple[str, ...]
@@ -48,8 +48,8 @@ class Words:
 
 
 @functools.cache
-def words() -> Words:
-    return from_dict(Words, read_toml(Path(__file__).with_name("scenes.toml")))
+def words() -> SceneWords:
+    return from_dict(SceneWords, read_toml(Path(__file__).with_name("scenes.toml")))
 
 
 @dataclass(frozen=True, kw_only=True)
