@@ -31,6 +31,8 @@ TESTED_ELSEWHERE = {
     "cli/": "test_cli.py",  # commands are tested as a user calls them
     "cli/curate.py": "test_curate.py",
     "cli/audit.py": "test_audit.py",
+    "cli/audit_wording.py": "test_console_chapter.py",
+    "cli/console_chapter.py": "test_console_chapter.py",
     "cli/caption.py": "test_caption.py",
     "cli/audit_pointing.py": "test_pointing.py",
     "cli/where.py": "test_where.py",

@@ -53,6 +53,45 @@ def test_a_blur_follows_the_size_of_the_picture(photo):
     assert np.abs(blurred - made(small, "gaussian-blur", 5)).mean() < 1
 
 
+def test_a_disc_spreads_a_point_evenly_and_motion_along_a_line():
+    point = Image.new("RGB", (224, 224))
+    point.putpixel((100, 120), (255, 255, 255))
+    disc = made(point, "defocus-blur", 2)[..., 0]
+    rows, columns = disc.nonzero()
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (116, 124, 96, 104)  # radius 4
+    assert disc[120, 100] == disc[118, 101] == pytest.approx(255 / (np.pi * 4**2), rel=0.2)
+    line = made(Image.fromarray(np.where(np.asarray(point) > 0, 255, 0).astype(np.uint8)), "motion-blur", 5)[..., 0]
+    places = np.stack(line.nonzero()).T - [120, 100]
+    far = np.linalg.svd(places - places.mean(axis=0), compute_uv=False)
+    assert far[0] > 8 * far[1]  # thin
+    assert np.abs(places.mean(axis=0)).max() < 0.5  # to both sides alike
+
+
+def test_what_is_blurred_or_bent_keeps_its_light_and_a_plain_picture_stays():
+    plain = Image.new("RGB", (90, 70), (40, 120, 200))
+    for kind in ("defocus-blur", "motion-blur", "zoom-blur", "elastic"):
+        assert np.array_equal(made(plain, kind, 5), np.asarray(plain))
+        assert made(plain, kind, 5).shape == (70, 90, 3)
+
+
+def test_zooming_leaves_the_middle_and_moves_the_rim():
+    ring = np.zeros((224, 224, 3), np.uint8)
+    ring[100:124, 100:124] = 255
+    ring[:30] = 255
+    zoomed = made(Image.fromarray(ring), "zoom-blur", 5)
+    assert zoomed[112, 112, 0] == 255
+    assert 0 < zoomed[20, 112, 0] < 255
+    assert zoomed[60, 112, 0] == 0
+
+
+def test_a_bent_picture_is_sampled_from_nearby_points(photo):
+    strong, weak = (made(photo, "elastic", severity) for severity in (5, 1))
+    plain = np.asarray(photo).astype(float)
+    assert np.abs(strong - plain).mean() > np.abs(weak - plain).mean() > 0
+    assert strong.min() >= plain.min()
+    assert strong.max() <= plain.max()
+
+
 @pytest.mark.parametrize("kind", ["pencil", "edges"])
 def test_sketches_are_grey_lines_where_the_picture_has_edges(photo, kind):
     sketch = made(photo, kind)

@@ -22,10 +22,15 @@ if TYPE_CHECKING:
 audit = App(name="audit", help="What a model may have seen in training, and what it gets wrong.")
 audit.command("diptych.cli.audit_by_group:by_group", name="by-group")
 audit.command("diptych.cli.audit_class_design:class_design", name="class-design")
+audit.command("diptych.cli.audit_corruptions:corruptions", name="corruptions")
 audit.command("diptych.cli.audit_gendered_labels:gendered_labels", name="gendered-labels")
 audit.command("diptych.cli.audit_pointing:pointing", name="pointing")
+audit.command("diptych.cli.audit_scenes:scenes", name="scenes")
+audit.command("diptych.cli.audit_shortcuts:shortcuts", name="shortcuts")
 audit.command("diptych.cli.audit_surveillance:surveillance", name="surveillance")
 audit.command("diptych.cli.audit_tones:tones", name="tones")
+audit.command("diptych.cli.audit_typographic:typographic", name="typographic")
+audit.command("diptych.cli.audit_wording:wording", name="wording")
 
 _THRESHOLD = 0.8  # as `diptych.curate.copies.THRESHOLD`; a test holds it to that
 

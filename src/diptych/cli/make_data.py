@@ -2,7 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from cyclopts import App, Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
@@ -16,10 +16,18 @@ Shift = Literal[
     "shot-noise",
     "impulse-noise",
     "gaussian-blur",
+    "defocus-blur",
+    "motion-blur",
+    "zoom-blur",
+    "elastic",
     "contrast",
     "brightness",
     "pixelate",
     "jpeg",
+]
+
+SceneTask = Literal[
+    "alone", "things", "colour", "left-right", "above-below", "side", "size", "negation", "same", "counting"
 ]
 
 make_data = App(name="make-data", help="Make an evaluation set: drawn text, drawn scenes, or a shifted copy of a set.")
@@ -76,6 +84,53 @@ def counting_scenes(out: Path, *, test: PositiveInt = 500, train: NonNegativeInt
 
 
 @make_data.command
+def scenes(
+    out: Path,
+    *,
+    tasks: list[SceneTask] | None = None,
+    pairs: PositiveInt = 100,
+    counts: PositiveInt = 500,
+    seed: NonNegativeInt = 0,
+) -> None:
+    """Draw scenes that ask how things stand to each other, each with a right and a wrong caption; and things to count.
+
+    A set each of solids and of drawings, OUT/scenes_TASK_MATERIAL. The wrong caption of a scene is the right one of
+    its twin.
+
+    Parameters
+    ----------
+    out
+        A folder for the sets, as a suite reads it; each set must be new there.
+    tasks
+        What the captions are about; may be given several times. By default all.
+    pairs
+        Pairs of scenes, for each kind of wrong caption.
+    counts
+        Pictures of one to ten things.
+    seed
+        Of all that is drawn.
+    """
+    from diptych.sets.scene_tasks import MATERIALS, scene_choices, scene_counts, set_name
+    from diptych.sets.writer import write_choices, write_labelled
+
+    for task in tasks or get_args(SceneTask):
+        for material in MATERIALS:
+            folder = out / set_name(task, material)
+            about = (
+                f"Scenes of {material}, drawn by `diptych make-data scenes` with seed {seed}."
+                + " The drawings are Twemoji, CC BY 4.0." * (material == "drawings")
+            )
+            if task == "counting":
+                drawn = scene_counts(material, count=counts, seed=seed)
+                rows = ((key[:-4], drawn.open(row), int(drawn.targets[row])) for row, key in enumerate(drawn.keys))
+                written = write_labelled(folder, drawn.classnames, {"test": rows}, templates=("{}",), about=about)
+            else:
+                choices = scene_choices(task, material, pairs=pairs, seed=seed)
+                written = {"test": write_choices(folder, choices, about=about)}
+            _tell(folder, written)
+
+
+@make_data.command
 def shifted(
     data: Path,
     out: Path,
@@ -100,7 +155,7 @@ def shifted(
     split
         Which split of the set.
     seed
-        Of the noises.
+        Of noises, directions and bends.
     """
     from diptych.sets.open import read_labelled
     from diptych.sets.shifts import SKETCHES

@@ -20,6 +20,15 @@ def fill(templates: Sequence[str], name: str) -> list[str]:
     return [template.replace("{}", name) for template in templates]
 
 
+def with_article(name: str) -> str:
+    """The name with "a" or "an" before it, by its first letter.
+
+    >>> with_article("owl")
+    'an owl'
+    """
+    return f"{'an' if name[:1].casefold() in 'aeiou' and name else 'a'} {name}"
+
+
 def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
     """The templates with one spelling of the gap: `{c}`, as CLIP_benchmark writes it, becomes `{}`.
 

@@ -1,8 +1,9 @@
 """Shifted copies of a labelled set: the same pictures as sketches, or corrupted as ImageNet-C's are.
 
-Noise, blur, contrast, brightness, pixelation and JPEG follow Hendrycks & Dietterich, arXiv:1903.12261, at their five
-severities. These were set for pictures of 224 px: a blur is made wider or narrower with the shorter side, all else goes
-by the pixel. The two sketches are ours.
+Noise, blur, zoom, contrast, brightness, pixelation and JPEG follow Hendrycks & Dietterich, arXiv:1903.12261, at their
+five severities. These were set for pictures of 224 px: what blurs or bends is made wider or narrower with the shorter
+side, all else goes by the pixel. Motion runs along any direction at their lengths; how far things are bent (elastic) is
+ours, and so are the two sketches.
 """
 
 import io
@@ -23,11 +24,18 @@ SEVERITIES: dict[str, tuple[float, ...]] = {
     "shot-noise": (60, 25, 12, 5, 3),  # photons at white
     "impulse-noise": (0.03, 0.06, 0.09, 0.17, 0.27),  # share of values that become black or white
     "gaussian-blur": (1, 2, 3, 4, 6),  # standard deviation in px of 224
+    "defocus-blur": (3, 4, 6, 8, 10),  # radius of the disc in px of 224
+    "motion-blur": (10, 15, 15, 15, 20),  # px of 224 on either side, weighed by `_MOTION`
+    "zoom-blur": (1.11, 1.16, 1.21, 1.26, 1.33),  # the largest of the magnifications that are averaged
+    "elastic": (1.5, 3, 4.5, 6, 8),  # px of 224 that a point is moved, standard deviation
     "contrast": (0.4, 0.3, 0.2, 0.1, 0.05),  # of what is left
     "brightness": (0.1, 0.2, 0.3, 0.4, 0.5),  # added to the value of HSV, of a range of 1
     "pixelate": (0.6, 0.5, 0.4, 0.3, 0.25),  # of the side that is left
     "jpeg": (25, 18, 15, 10, 7),  # quality
 }
+_MOTION = (3, 5, 8, 12, 15)  # standard deviation along the line, px of 224
+_ZOOM_STEP = 0.02
+_WAVES = 6  # nodes of the smooth field that bends a picture, along its side
 SKETCHES = ("pencil", "edges")
 _STEEP = 128.0  # what Sobel makes of a step of 32 levels: less is never drawn fully black
 SHIFTS = (*SKETCHES, *SEVERITIES)
@@ -40,7 +48,7 @@ def shift(picture: Image.Image, kind: str, *, severity: int = 3, rng: np.random.
         picture: RGB.
         kind: one of `SHIFTS`.
         severity: 1 to 5; the sketches have none.
-        rng: for the noises.
+        rng: for noises, directions and bends.
 
     Raises:
         ConfigError: there is no such kind or severity.
@@ -53,9 +61,18 @@ def shift(picture: Image.Image, kind: str, *, severity: int = 3, rng: np.random.
         return _pencil(picture) if kind == "pencil" else _edges(picture)
     strength = SEVERITIES[kind][severity - 1]
     width, height = picture.size
+    unit = min(width, height) / 224
     match kind:
+        case "defocus-blur":
+            return _convolved(picture, _disc(strength * unit))
+        case "motion-blur":
+            return _convolved(picture, _line(strength * unit, _MOTION[severity - 1] * unit, rng.uniform(0, np.pi)))
+        case "zoom-blur":
+            return _zoomed(picture, strength)
+        case "elastic":
+            return _bent(picture, strength * unit, rng)
         case "gaussian-blur":
-            return picture.filter(ImageFilter.GaussianBlur(strength * min(width, height) / 224))
+            return picture.filter(ImageFilter.GaussianBlur(strength * unit))
         case "pixelate":
             small = (max(1, int(width * strength)), max(1, int(height * strength)))
             return picture.resize(small, Image.Resampling.BOX).resize((width, height), Image.Resampling.BOX)
@@ -99,6 +116,77 @@ def _noisy(values: np.ndarray, kind: str, strength: float, rng: np.random.Genera
             assert kind == "contrast"
             mean = values.mean(axis=(0, 1), keepdims=True)
             return (values - mean) * strength + mean
+
+
+def _convolved(picture: Image.Image, kernel: np.ndarray) -> Image.Image:
+    """Each channel with a kernel [K, K], K odd; beyond the border the picture is mirrored."""
+    far = len(kernel) // 2
+    values = np.pad(np.asarray(picture) / 255, ((far, far), (far, far), (0, 0)), mode="symmetric")
+    shape = values.shape[:2]
+    spectrum = np.fft.rfft2(values, axes=(0, 1)) * np.fft.rfft2(kernel, s=shape)[..., None]
+    whole = np.fft.irfft2(spectrum, s=shape, axes=(0, 1))  # [H + 2 far, W + 2 far, 3], moved by `far`
+    return _from_values(whole[2 * far :, 2 * far :])
+
+
+def _disc(radius: float) -> np.ndarray:
+    """A pixel at the rim counts by how far it reaches in."""
+    v, u = _around(radius)
+    weights = np.clip(radius + 0.5 - np.hypot(u, v), 0, 1)
+    return weights / weights.sum()
+
+
+def _line(length: float, deviation: float, angle: float) -> np.ndarray:
+    v, u = _around(length)
+    along, across = u * np.cos(angle) + v * np.sin(angle), v * np.cos(angle) - u * np.sin(angle)
+    weights = (
+        np.clip(1 - np.abs(across), 0, 1)
+        * (np.abs(along) <= max(length, 1))
+        * np.exp(-0.5 * (along / max(deviation, 0.5)) ** 2)
+    )
+    return weights / weights.sum()
+
+
+def _around(far: float) -> tuple[np.ndarray, np.ndarray]:
+    reach = max(1, int(np.ceil(far)))
+    v, u = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    return v.astype(float), u.astype(float)
+
+
+def _zoomed(picture: Image.Image, largest: float) -> Image.Image:
+    """The mean of the picture and of its enlarged middles."""
+    width, height = picture.size
+    total, factors = np.asarray(picture) / 255, np.arange(1, largest, _ZOOM_STEP)[1:]
+    for factor in factors:
+        left, top = width * (1 - 1 / factor) / 2, height * (1 - 1 / factor) / 2
+        box = (left, top, width - left, height - top)
+        total = total + np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box)) / 255
+    return _from_values(total / (len(factors) + 1))
+
+
+def _bent(picture: Image.Image, far: float, rng: np.random.Generator) -> Image.Image:
+    """Each point is taken from one nearby; how far off changes smoothly over the picture."""
+    width, height = picture.size
+    moves = [
+        np.asarray(
+            Image.fromarray(rng.normal(size=(_WAVES, _WAVES), scale=far).astype(np.float32)).resize(
+                (width, height), Image.Resampling.BICUBIC
+            )
+        )
+        for _ in range(2)
+    ]
+    y, x = np.mgrid[0:height, 0:width]
+    values = np.asarray(picture) / 255
+    return _from_values(_sampled(values, np.clip(y + moves[0], 0, height - 1), np.clip(x + moves[1], 0, width - 1)))
+
+
+def _sampled(values: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Between pixels, bilinear: [H, W, 3] at [H, W] places each within the picture."""
+    top, left = np.floor(y).astype(int), np.floor(x).astype(int)
+    below, right = np.minimum(top + 1, len(values) - 1), np.minimum(left + 1, values.shape[1] - 1)
+    down, over = (y - top)[..., None], (x - left)[..., None]
+    upper = values[top, left] * (1 - over) + values[top, right] * over
+    lower = values[below, left] * (1 - over) + values[below, right] * over
+    return upper * (1 - down) + lower * down
 
 
 def _pencil(picture: Image.Image) -> Image.Image:

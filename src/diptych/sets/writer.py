@@ -1,6 +1,9 @@
-"""Write a WebDataset evaluation folder, the layout that `labelled.py` reads first and other programs read too."""
+"""Write sets that are drawn: labelled pictures as a WebDataset evaluation folder, the layout that `labelled.py` reads
+first and other programs read too; pictures with a right and a wrong caption as SugarCrepe's, which `choices.py` reads.
+"""
 
 import io
+import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -10,6 +13,7 @@ from PIL import Image
 
 from diptych.errors import DataError
 from diptych.files import atomic_folder
+from diptych.sets.choices import ChoiceImages
 
 _PER_SHARD = 1000  # pictures
 
@@ -39,8 +43,7 @@ def write_labelled(
     Raises:
         DataError: the folder is there, a split has no picture, or it cannot be written.
     """
-    if folder.exists():
-        raise DataError(f"{folder} must not be there yet. Remove it, or choose another name.")
+    _check_new(folder)
     with atomic_folder(folder) as aside:
         counts = {split: _write_split(aside / split, rows) for split, rows in splits.items()}
         empty = [split for split, count in counts.items() if not count]
@@ -51,8 +54,53 @@ def write_labelled(
         if templates:
             lines = "".join(f"{template.replace('{}', '{c}')}\n" for template in templates)
             (aside / "zeroshot_classification_templates.txt").write_text(lines, encoding="utf-8")
-        (aside / "README.md").write_text(f"# {folder.name}\n\n{about.strip()}\n", encoding="utf-8")
+        _write_readme(aside, folder.name, about)
     return counts
+
+
+def write_choices(folder: Path, choices: ChoiceImages, *, about: str) -> int:
+    """Write pictures as PNG with their captions, one list a kind of change, whole or not at all.
+
+    The same pictures and captions give the same bytes.
+
+    Args:
+        folder: must not be there yet.
+        choices: keys are file names that end in .png.
+        about: what was done and from what, for README.md.
+
+    Returns:
+        Pictures written.
+
+    Raises:
+        DataError: the folder is there, or cannot be written.
+    """
+    _check_new(folder)
+    with atomic_folder(folder) as aside:
+        (aside / "pictures").mkdir()
+        for index, key in enumerate(choices.keys):
+            choices.open(index).save(aside / "pictures" / key, "PNG")
+        for kind in dict.fromkeys(choices.kinds):
+            rows = [number for number, one in enumerate(choices.kinds) if one == kind]
+            listed = {
+                str(place): {
+                    "filename": choices.keys[choices.image_of[number]],
+                    "caption": choices.right[number],
+                    "negative_caption": choices.wrong[number],
+                }
+                for place, number in enumerate(rows)
+            }
+            (aside / f"{kind}.json").write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
+        _write_readme(aside, folder.name, about)
+    return len(choices)
+
+
+def _check_new(folder: Path) -> None:
+    if folder.exists():
+        raise DataError(f"{folder} must not be there yet. Remove it, or choose another name.")
+
+
+def _write_readme(aside: Path, name: str, about: str) -> None:
+    (aside / "README.md").write_text(f"# {name}\n\n{about.strip()}\n", encoding="utf-8")
 
 
 def _write_split(folder: Path, rows: Iterable[LabelledPicture]) -> int:
