@@ -2,9 +2,10 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from audits import an_audit
-from diptych.cli.audit import _THRESHOLD
+from diptych.cli.audit_overlap import _THRESHOLD
 from diptych.cli.main import main
 from diptych.curate.copies import THRESHOLD
 from diptych.errors import DataError
@@ -113,3 +114,43 @@ def test_another_file_is_no_audit(tmp_path: Path):
     (tmp_path / "audit.json").write_text("{}")
     with pytest.raises(DataError, match="must be an audit's file"):
         read_audit(tmp_path / "audit.json")
+
+
+@pytest.fixture
+def colours(tmp_path: Path, tiny_bundle: Bundle) -> list[str]:
+    """A command that asks one chapter of a small model."""
+    for number, name in enumerate(("red", "green", "blue", "grey", "white")):
+        (tmp_path / "colours" / name).mkdir(parents=True)
+        for shade in range(6):
+            Image.new("RGB", (16, 16), (40 * number, 30 * shade, 200 - 30 * number)).save(
+                tmp_path / "colours" / name / f"{shade}.png"
+            )
+    tiny_bundle.save(tmp_path / "tiny")
+    data = str(tmp_path / "colours")
+    return ["audit", str(tmp_path / "tiny"), "--data", data, "--chapters", "calibration"]
+
+
+def test_an_audit_is_a_page_a_file_and_a_card(colours: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out, card = tmp_path / "out", tmp_path / "card.md"
+    assert main([*colours, "--out", str(out), "--card", str(card)]) == 0
+    shown = capsys.readouterr().out
+    assert "1 chapters" in shown
+    assert "not measured: class-design: It was not asked for." in shown
+    audit = read_audit(out / "audit.json")
+    assert audit.chapters[0].results[0].n == 30
+    assert "Is it as sure as it is right?" in (out / "audit.html").read_text()
+    assert card.read_text().startswith("---\nmodel-index:")
+    # Against itself, read from the file: nothing differs.
+    assert main([*colours, "--against", str(out / "audit.json"), "--out", str(out)]) == 0
+    page = (out / "audit.html").read_text()
+    assert "Beside" in page
+    assert "+0.0" in page
+
+
+def test_a_limit_that_is_passed_has_an_exit_code_of_its_own(colours: list[str], capsys: pytest.CaptureFixture[str]):
+    assert main([*colours, "--fail-on", "calibration: calibration error > 99%"]) == 0
+    with pytest.raises(SystemExit, match="^3$"):
+        main([*colours, "--fail-on", "calibration: surest 25% <= 1"])
+    assert "calibration: surest 25% <= 1: " in capsys.readouterr().err
+    assert main([*colours, "--fail-on", "calibration: no such number > 1%"]) == 2
+    assert main([*colours, "--fail-on", "calibration is bad"]) == 2

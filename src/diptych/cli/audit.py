@@ -1,166 +1,174 @@
-"""`diptych audit`: what a model may have seen, and what it gets wrong."""
+"""`diptych audit`: what a model gets wrong, about whom, and what it may have seen."""
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from cyclopts import App
-from cyclopts.types import NonNegativeInt
+from cyclopts.types import NonNegativeInt, PositiveInt
 
-from diptych.cli.console import complain, on_screen, one_line, print_table
+from diptych.cli.console import complain, one_line
 from diptych.cli.options import ModelOptions
-from diptych.errors import ConfigError
+from diptych.data.embedded import HELD_OUT, data_path
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from collections.abc import Sequence
 
-    from diptych.audit.overlap import Overlap
-    from diptych.eval.find_sets import EvaluationSet
-    from diptych.eval.result import Result
-    from diptych.pairs.sources import Pairs
+    from diptych.audit.whole import Sets
+    from diptych.eval.chapter import Audit
+    from diptych.eval.comparison import ComparedModels
 
-audit = App(name="audit", help="What a model may have seen in training, and what it gets wrong.")
-audit.command("diptych.cli.audit_by_group:by_group", name="by-group")
-audit.command("diptych.cli.audit_class_design:class_design", name="class-design")
-audit.command("diptych.cli.audit_corruptions:corruptions", name="corruptions")
-audit.command("diptych.cli.audit_gendered_labels:gendered_labels", name="gendered-labels")
-audit.command("diptych.cli.audit_pointing:pointing", name="pointing")
-audit.command("diptych.cli.audit_scenes:scenes", name="scenes")
-audit.command("diptych.cli.audit_shortcuts:shortcuts", name="shortcuts")
-audit.command("diptych.cli.audit_surveillance:surveillance", name="surveillance")
-audit.command("diptych.cli.audit_tones:tones", name="tones")
-audit.command("diptych.cli.audit_typographic:typographic", name="typographic")
-audit.command("diptych.cli.audit_wording:wording", name="wording")
+audit = App(name="audit", help="What a model gets wrong, about whom, and what it may have seen in training.")
+for name in (
+    "by-group", "calibration", "class-design", "corruptions", "gendered-labels", "overlap", "pointing", "scenes",
+    "shortcuts", "surveillance", "tones", "typographic", "wording",
+):  # fmt: skip
+    function = name.replace("-", "_")
+    audit.command(f"diptych.cli.audit_{function}:{function}", name=name)
 
-_THRESHOLD = 0.8  # as `diptych.curate.copies.THRESHOLD`; a test holds it to that
+_FAILED = 3  # exit code where a limit is not kept; 2 is a wrong word, 1 anything else
 
 
-@audit.command
-def overlap(
-    train: str,
+@audit.default
+def whole(
+    model: str,
     *,
-    data: Path,
-    tasks: list[str] | None = None,
-    model: str | None = None,
-    results: Path | None = None,
+    data: list[str] | None = None,
+    people: list[Path] | None = None,
+    grouped: list[Path] | None = None,
+    choices: list[Path] | None = None,
+    near_misses: Path | None = None,
+    names: Path | None = None,
+    split: str = "test",
+    chapters: list[str] | None = None,
     out: Path | None = None,
-    threshold: float = _THRESHOLD,
-    pairs: NonNegativeInt = 24,
-    image_column: str = "image",
-    key_column: str = "",
+    against: str | None = None,
+    card: Path | None = None,
+    fail_on: list[str] | None = None,
+    seed: NonNegativeInt = 0,
+    batch_size: PositiveInt = 64,
 ) -> None:
-    """Find evaluation pictures among training pictures, and say what a model's score gained by them.
+    """Ask a model all that can be asked, and write one page of it.
 
-    Copies are found whatever was done to them: other sizes and formats, other colours, mirrored, cropped. With a model
-    or its results, accuracy is split into All, Clean and Overlap as in the paper (section 5, figure 17).
+    Without any data it is asked with what is drawn: emoji in five skin tones, scenes, words written on pictures,
+    corruptions, backgrounds. What else could be asked, and with which data, stands on the page as not measured. Every
+    chapter is a command of its own as well, with more options.
 
     Parameters
     ----------
-    train
-        The training pictures: shards, a folder, or a table, as `diptych train` reads them.
-    data
-        A folder with a folder for each evaluation set, or one set, as `diptych evaluate suite` reads them.
-    tasks
-        Names of tasks or data sets; may be given several times. By default all.
     model
-        A name from `diptych models`, or a bundle's folder, which is measured on the sets, zero-shot.
-    results
-        A folder of results, or one, that `diptych evaluate` wrote, instead of a model.
+        A name from `diptych models`, or a bundle's folder.
+    data
+        A labelled set, in any layout that `diptych evaluate zero-shot` reads; may be given several times. By default
+        drawings that are embedded.
+    people
+        Pictures of people with groups: FairFace, UTKFace, or your own with a table; may be given several times.
+    grouped
+        A labelled set with groups: Dollar Street, GeoDE, or your own with a table; may be given several times.
+    choices
+        Pictures with right and wrong captions, such as SugarCrepe and ARO; may be given several times.
+    near_misses
+        Scenes with captions that nearly fit, captions.csv, see `diptych audit surveillance`.
+    names
+        Pictures of people, a folder for each name, see there.
+    split
+        Which split of the sets.
+    chapters
+        Names of the chapters that shall be asked; may be given several times. By default all.
     out
-        A folder for overlap.json, the page overlap.html, and what is kept to go on and to count anew.
-    threshold
-        Score of the second look from which a picture counts as one of the training pictures.
-    pairs
-        Pairs that the page shows on either side of the threshold.
-    image_column
-        Of a table: pictures or their paths.
-    key_column
-        Of a table: names of its rows.
+        A folder for audit.json and the page audit.html.
+    against
+        Another model, which is asked the same, or the audit.json of one: the two are compared row by row.
+    card
+        A Markdown file for a model card: numbers, findings, and metadata as Hugging Face reads them.
+    fail_on
+        A limit, as "class-design: non-human > 5%": CHAPTER, words of the number, a sign and a number; may be given
+        several times. Where one is passed the exit code is 3, after everything is written.
+    seed
+        Of whatever is drawn.
+    batch_size
+        Pictures, and texts, in one forward pass.
     """
-    if model and results:
-        raise ConfigError("results are split of a model, --model, or as they were measured, --results. Got both.")
-    from diptych.audit.overlap import find_overlap, write_overlap
-    from diptych.eval.find_sets import ALL, find_sets
-    from diptych.pairs.sources import Source, open_pairs
+    from diptych.audit.fail_on import reached, read_limit
 
-    source = open_pairs(Source(path=train, image_column=image_column, key_column=key_column))
-    sets = find_sets(data, tasks or [ALL])
-    with TemporaryDirectory() as aside, on_screen(_progress()) as bar:
-        kept_in = (out or Path(aside)) / "sketches"
-        measured = _measured(sets, model, out or Path(aside)) if model else _read(results)
-        line = bar.add_task("", total=None)
-        found = find_overlap(
-            source,
-            sets,
-            kept_in,
-            threshold=threshold,
-            results=measured,
-            on_progress=lambda what, done, all_: bar.update(
-                line, description=one_line(what), completed=done, total=all_
-            ),
-        )
+    limits = [read_limit(limit) for limit in fail_on or ()]
+    sets = _sets(data or [HELD_OUT], people or (), grouped or (), choices or (), near_misses, names, split)
+    found = _audited(model, sets, chapters or (), seed, batch_size)
+    compared = _compared(found, against, sets, chapters or (), batch_size) if against else None
     _say(found)
     if out:
-        write_overlap(found, out / "overlap.json")
-        _write_page(found, sets, source, out / "overlap.html", pairs)
+        _write(found, compared, out)
+    if card:
+        from diptych.files import write_text
+        from diptych.pages.audit_card import audit_card
+
+        write_text(card, audit_card(found))
+    failed = reached(found, limits)
+    for sentence in failed:
+        complain(sentence)
+    if failed:
+        raise SystemExit(_FAILED)
 
 
-def _progress() -> "Progress":
-    from rich.console import Console
-    from rich.progress import Progress
+def _sets(
+    data: "Sequence[str]",
+    people: "Sequence[Path]",
+    grouped: "Sequence[Path]",
+    choices: "Sequence[Path]",
+    near_misses: Path | None,
+    names: Path | None,
+    split: str,
+) -> "Sets":
+    from diptych.audit.whole import Sets
+    from diptych.sets.choices import read_choices
+    from diptych.sets.grouped import read_grouped
+    from diptych.sets.near_misses import read_near_misses
+    from diptych.sets.open import read_labelled
 
-    console = Console(stderr=True)
-    return Progress(console=console, transient=True, disable=not console.is_terminal)
-
-
-def _read(results: Path | None) -> "list[Result]":
-    from diptych.eval.result_file import read_results
-
-    if results is None:
-        return []
-    found, notes = read_results(results)
-    for note in notes:
-        complain(note)
-    return list(found.values())
-
-
-def _measured(sets: "list[EvaluationSet]", model: str, out: Path) -> "list[Result]":
-    from dataclasses import replace
-
-    from diptych.eval.suite import run_suite
-
-    options = ModelOptions(model=model)
-    features = options.features(cache=out / "features")
-    found: list[Result] = []
-    for one in run_suite(features, [replace(one, train_split=None) for one in sets], out / "results", options.asked()):
-        if one.result:
-            found.append(one.result)
-        else:
-            complain(f"{one.title}: {one.error}")
-    return found
+    return Sets(
+        labelled=[read_labelled(data_path(one), split=split) for one in data],
+        people=[read_grouped(one, split=split) for one in people],
+        grouped=[read_grouped(one, split=split) for one in grouped],
+        choices=[read_choices(one, split=split) for one in choices],
+        near_misses=read_near_misses(near_misses) if near_misses else None,
+        names=read_labelled(names, split=split) if names else None,
+    )
 
 
-def _say(found: "Overlap") -> None:
-    from diptych.pages.side_by_side import HEADER, overlap_cells
+def _audited(model: str, sets: "Sets", chapters: "Sequence[str]", seed: int, batch_size: int) -> "Audit":
+    from diptych.audit.whole import audit_model
 
-    print_table([overlap_cells(one) for one in found.sets], header=HEADER, numbers=range(1, len(HEADER)))
-    left_out = sum(found.train_skipped.values())
-    if left_out:
-        causes = ", ".join(f"{cause} {count:,}" for cause, count in found.train_skipped.items())
-        complain(f"training pictures that cannot be read: {left_out:,} of {found.train_pictures:,} ({causes}).")
-    for one in found.sets:
-        if one.skipped:
-            causes = ", ".join(f"{cause} {count:,}" for cause, count in one.skipped.items())
-            complain(f"{one.data.title}: pictures that cannot be read: {causes}.")
+    features = ModelOptions(model=model, seed=seed, batch_size=batch_size, truncate=True).features()
+    return audit_model(
+        features, sets, model=model, chapters=chapters, seed=seed, on_chapter=lambda name: complain(f"{model}: {name}")
+    )
 
 
-def _write_page(found: "Overlap", sets: "list[EvaluationSet]", source: "Pairs", path: Path, count: int) -> None:
-    from diptych.audit.overlap import conditions_of, shown_pairs
+def _compared(
+    found: "Audit", against: str, sets: "Sets", chapters: "Sequence[str]", batch_size: int
+) -> "ComparedModels":
+    from diptych.eval.comparison import compare_results
+    from diptych.eval.result_file import read_audit
+
+    seed, path = found.conditions.seed, Path(against)
+    other = read_audit(path) if path.suffix == ".json" else _audited(against, sets, chapters, seed, batch_size)
+    return compare_results(found.results, other.results, seed=seed)
+
+
+def _say(found: "Audit") -> None:
+    from diptych.pages.audit import not_measured, summary
+
+    print(f"{one_line(found.model.name)}: {len(found.chapters)} chapters, {len(found.results):,} numbers")
+    for sentence in summary(found):
+        print(one_line(f"- {sentence}"))
+    for chapter, why in not_measured(found):
+        print(one_line(f"not measured: {chapter}: {why}"))
+
+
+def _write(found: "Audit", compared: "ComparedModels | None", out: Path) -> None:
+    from diptych.eval.result_file import write_audit
+    from diptych.pages.audit import audit_page
     from diptych.pages.html import write_report
-    from diptych.pages.page import PicturePair
-    from diptych.pages.side_by_side import overlap_page
 
-    above, below = ([PicturePair(**vars(pair)) for pair in side] for side in shown_pairs(found, sets, source, count))
-    page = overlap_page(found.sets, above, below, threshold=found.threshold, conditions=conditions_of(found))
-    if note := write_report(page, path):
+    write_audit(found, out / "audit.json")
+    if note := write_report(audit_page(found, compared), out / "audit.html"):
         complain(note)
