@@ -1,11 +1,11 @@
 """Chapters as commands print and keep them, each by its own command."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from diptych.cli.main import main
+from diptych.eval.result_file import read_audit
 from diptych.weights.bundle import Bundle
 
 
@@ -18,12 +18,15 @@ def test_a_probe_of_labelled_pictures_is_told_and_written(
     assert main([*command, "--out", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
     assert "95% interval" in out
-    assert "p (Holm)" in out
+    assert "p, Holm" in out
     assert "pictures: 4" in out
-    content = json.loads((tmp_path / "out" / f"{name}.json").read_text())
-    assert (content["format"], content["name"]) == ("diptych-audit-chapter-1", name)
-    assert content["results"][0]["rows"]["keys"]
-    assert all("picture" not in one for one in content["examples"])
+    kept = read_audit(tmp_path / "out" / f"{name}.json")  # with its model, so that another may be held against it
+    assert kept.model.fingerprint == tiny_bundle.fingerprint()
+    (chapter,) = kept.chapters
+    assert chapter.name == name
+    assert chapter.results[0].rows.keys
+    assert chapter.results[0].model == kept.model
+    assert all(one.picture is None for one in chapter.examples)
 
 
 def test_scenes_are_drawn_told_and_written(tmp_path: Path, tiny_bundle: Bundle, capsys: pytest.CaptureFixture[str]):
@@ -33,7 +36,7 @@ def test_scenes_are_drawn_told_and_written(tmp_path: Path, tiny_bundle: Bundle, 
     out = capsys.readouterr().out
     assert "without word order" in out
     assert "Counting solids from one to ten" in out
-    assert json.loads((tmp_path / "out" / "scenes.json").read_text())["name"] == "scenes"
+    assert read_audit(tmp_path / "out" / "scenes.json").chapters[0].name == "scenes"
 
 
 def test_own_wordings_take_the_place_of_those_that_ship(

@@ -123,7 +123,6 @@ def audit_model(
     for name in chapters:
         if name not in CHAPTERS:
             raise ConfigError(unknown_name(name, "", CHAPTERS, "a chapter"))
-    identity = ModelId(name=model, fingerprint=features.fingerprint)
     measured: list[Chapter] = []
     not_measured: dict[str, str] = {}
     for name, ask in CHAPTERS.items():
@@ -141,11 +140,34 @@ def audit_model(
                 not_measured[f"{name} {number + 1}" if len(asked) > 1 else name] = str(error)
                 continue
             title = f"{chapter.title}: {chapter.results[0].data.title}" if len(asked) > 1 else chapter.title
-            results = tuple(replace(result, model=identity) for result in chapter.results)
-            measured.append(replace(chapter, title=title, results=results))
+            measured.append(replace(chapter, title=title))
+    return audit_of(measured, features, model=model, not_measured=not_measured, seed=seed)
+
+
+def audit_of(
+    chapters: Sequence[Chapter],
+    features: ModelFeatures,
+    *,
+    model: str,
+    not_measured: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> Audit:
+    """Chapters with the model that they are of, and their conditions.
+
+    Args:
+        chapters: that were measured.
+        features: of the model.
+        model: what it is called.
+        not_measured: by chapter, why.
+        seed: of whatever was drawn.
+    """
+    identity = ModelId(name=model, fingerprint=features.fingerprint)
     return Audit(
         model=identity,
         conditions=conditions_of(features, seed=seed),
-        chapters=tuple(measured),
-        not_measured=not_measured,
+        chapters=tuple(
+            replace(chapter, results=tuple(replace(result, model=identity) for result in chapter.results))
+            for chapter in chapters
+        ),
+        not_measured=not_measured or {},
     )

@@ -52,4 +52,10 @@ def by_group(
 
     pictures = read_grouped(data_path(data), split=split, table=groups)
     features = ModelOptions(model=model, batch_size=batch_size).features()
-    tell_chapter(chapter_of(features, pictures, by=by, templates=templates, seed=seed), out)
+    tell_chapter(
+        chapter_of(features, pictures, by=by, templates=templates, seed=seed),
+        out,
+        features=features,
+        model=model,
+        seed=seed,
+    )

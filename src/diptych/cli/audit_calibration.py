@@ -43,4 +43,4 @@ def calibration(
 
     labelled = read_labelled(data_path(data), split=split)
     features = ModelOptions(model=model, seed=seed, batch_size=batch_size, truncate=True).features()
-    tell_chapter(chapter_of(features, labelled, seed=seed), out)
+    tell_chapter(chapter_of(features, labelled, seed=seed), out, features=features, model=model, seed=seed)

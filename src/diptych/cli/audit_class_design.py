@@ -54,4 +54,4 @@ def class_design(
     pictures = read_grouped(data, split=split, table=groups)
     features = ModelOptions(model=model, batch_size=batch_size).features()
     chapter = chapter_of(features, pictures, labels=probes.class_design, prompts=probes.prompts, by=by, seed=seed)
-    tell_chapter(chapter, out)
+    tell_chapter(chapter, out, features=features, model=model, seed=seed)

@@ -62,8 +62,9 @@ def gendered_labels(
     from diptych.sets.grouped import read_grouped
 
     probes = read_probes(words)
+    features = ModelOptions(model=model, batch_size=batch_size).features()
     chapter = chapter_of(
-        ModelOptions(model=model, batch_size=batch_size).features(),
+        features,
         read_grouped(data, split=split, table=groups),
         labels=check_labels(read_lines(labels)) if labels else probes.gendered_labels.labels,
         prompts=probes.prompts,
@@ -71,4 +72,4 @@ def gendered_labels(
         between=(between[0], between[1]) if between else None,
         thresholds=tuple(thresholds or THRESHOLDS),
     )
-    tell_chapter(chapter, out)
+    tell_chapter(chapter, out, features=features, model=model)

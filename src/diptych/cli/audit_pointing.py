@@ -47,4 +47,4 @@ def pointing(
     labelled = read_labelled(data_path(data), split=split)
     features = ModelOptions(model=model, seed=seed, truncate=True).features()
     chapter = chapter_of(features, labelled, scenes=scenes, curves=curves, image_size=size, seed=seed)
-    tell_chapter(chapter, out)
+    tell_chapter(chapter, out, features=features, model=model, seed=seed)

@@ -42,4 +42,10 @@ def scenes(
 
     given = [read_choices(folder) for folder in data or ()]
     features = ModelOptions(model=model, seed=seed, batch_size=batch_size, truncate=True).features()
-    tell_chapter(chapter_of(features, pairs=pairs, counts=counts, given=given, seed=seed), out)
+    tell_chapter(
+        chapter_of(features, pairs=pairs, counts=counts, given=given, seed=seed),
+        out,
+        features=features,
+        model=model,
+        seed=seed,
+    )

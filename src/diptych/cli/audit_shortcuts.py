@@ -43,4 +43,6 @@ def shortcuts(
 
     labelled = read_labelled(data_path(data), split=split)
     features = ModelOptions(model=model, seed=seed, batch_size=batch_size, truncate=True).features()
-    tell_chapter(chapter_of(features, labelled, pictures=pictures, seed=seed), out)
+    tell_chapter(
+        chapter_of(features, labelled, pictures=pictures, seed=seed), out, features=features, model=model, seed=seed
+    )

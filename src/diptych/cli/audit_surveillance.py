@@ -48,10 +48,11 @@ def surveillance(
     from diptych.sets.near_misses import read_near_misses
     from diptych.sets.open import read_labelled
 
+    features = ModelOptions(model=model, batch_size=batch_size).features()
     chapter = chapter_of(
-        ModelOptions(model=model, batch_size=batch_size).features(),
+        features,
         read_near_misses(data) if data else None,
         read_labelled(names, split=split) if names else None,
         seed=seed,
     )
-    tell_chapter(chapter, out)
+    tell_chapter(chapter, out, features=features, model=model, seed=seed)

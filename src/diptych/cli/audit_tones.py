@@ -40,4 +40,6 @@ def tones(
     from diptych.sets.grouped import read_grouped
 
     features = ModelOptions(model=model, batch_size=batch_size).features()
-    tell_chapter(chapter_of(features, read_grouped(data_path(data)), seed=seed), out)
+    tell_chapter(
+        chapter_of(features, read_grouped(data_path(data)), seed=seed), out, features=features, model=model, seed=seed
+    )

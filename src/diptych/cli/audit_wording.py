@@ -48,4 +48,10 @@ def wording(
     asked = read_wordings(wordings) if wordings else None
     labelled = read_labelled(data_path(data), split=split)
     features = ModelOptions(model=model, seed=seed, batch_size=batch_size, truncate=True).features()
-    tell_chapter(chapter_of(features, labelled, pictures=pictures, wordings=asked, seed=seed), out)
+    tell_chapter(
+        chapter_of(features, labelled, pictures=pictures, wordings=asked, seed=seed),
+        out,
+        features=features,
+        model=model,
+        seed=seed,
+    )

@@ -1,78 +1,49 @@
 """How a chapter of an audit is printed and kept."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diptych.cli.console import one_line, print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from diptych.eval.chapter import Chapter
+    from diptych.eval.features import ModelFeatures
 
-FORMAT = "diptych-audit-chapter-1"
 
-
-def tell_chapter(chapter: "Chapter", out: Path | None = None) -> None:
-    """Print a chapter, and write it to a folder where one is named."""
+def tell_chapter(chapter: "Chapter", out: Path | None, *, features: "ModelFeatures", model: str, seed: int = 0) -> None:
+    """Print a chapter; where a folder is named, write it there as NAME.json, an audit of this chapter alone."""
     say_chapter(chapter)
     if out:
-        write_chapter(chapter, out)
+        from diptych.audit.whole import audit_of
+        from diptych.eval.result_file import write_audit
+
+        write_audit(audit_of([chapter], features, model=model, seed=seed), out / f"{chapter.name}.json")
 
 
 def say_chapter(chapter: "Chapter") -> None:
     """Results, contrasts, and then in words what was found, what was not measured, and how it may be read."""
-    from diptych.eval.result_tables import percent, span
+    from diptych.pages.audit import contrasts_table, numbers_table
 
-    print(f"{chapter.title}: {chapter.question}")
-    columns = list(dict.fromkeys(key for result in chapter.results for key in result.case))
-    more = list(dict.fromkeys(key for result in chapter.results for key in result.numbers))
-    header = [*columns, "share", "95% interval", "n", *more]
-    rows = [
-        [
-            *(result.case.get(key, "") for key in columns),
-            percent(result.value),
-            span(result.interval),
-            f"{result.n:,}",
-            *(percent(result.numbers[key]) if key in result.numbers else "" for key in more),
-        ]
-        for result in chapter.results
-    ]
-    if rows:
-        print_table(rows, header=header, numbers=range(len(columns), len(header)))
-    if chapter.contrasts:
+    print(one_line(f"{chapter.title}: {chapter.question}"))
+    for table in (
+        *([numbers_table(chapter.results)] if chapter.results else []),
+        *([contrasts_table(chapter.contrasts)] if chapter.contrasts else []),
+    ):
+        print_table(table.rows, header=table.header, numbers=_of_numbers(table.header))
         print()
-        print_table(
-            [
-                [
-                    one.name,
-                    f"{100 * one.comparison.difference:+.1f}",
-                    f"{100 * one.comparison.interval.low:+.1f} to {100 * one.comparison.interval.high:+.1f}",
-                    f"{one.corrected:.2g}",
-                    one.comparison.test,
-                ]
-                for one in chapter.contrasts
-            ],
-            header=["B against A", "points", "95% interval", "p (Holm)", "test"],
-            numbers=(1, 2, 3),
-        )
-    print()
     for sentence in chapter.sentences:
         print(one_line(sentence))
     for sentence in chapter.not_measured:
-        print(f"not measured: {one_line(sentence)}")
+        print(one_line(f"not measured: {sentence}"))
     for sentence in chapter.notes:
-        print(f"note: {one_line(sentence)}")
+        print(one_line(f"note: {sentence}"))
     for name, value in chapter.conditions.items():
         print(one_line(f"{name}: {value}"))
 
 
-def write_chapter(chapter: "Chapter", folder: Path) -> None:
-    """NAME.json in a folder, without the pictures.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
-    from diptych.eval.result_file import write_record
-
-    plain = replace(chapter, examples=tuple(replace(one, picture=None) for one in chapter.examples))
-    write_record(folder / f"{chapter.name}.json", FORMAT, plain)
+def _of_numbers(header: "Sequence[str]") -> range:
+    """Columns from the first one that holds a number."""
+    first = next(number for number, name in enumerate(header) if name in ("value", "A"))
+    return range(first, len(header))
