@@ -50,3 +50,15 @@ def test_contrasts_are_corrected_together():
     assert first.corrected == pytest.approx(2 * compare_shares(0, 50, 12, 50).p_value)
     assert first.is_significant
     assert not second.is_significant
+
+
+def test_the_number_that_stands_for_a_chapter_is_named_by_its_case():
+    young, old = (
+        share_of(["a"], np.ones(1, bool), data=DATA, case={"group": ages, "called": "crime"}, prompts=PROMPTS)
+        for ages in ("0-19", "20-59")
+    )
+    chapter = Chapter(name="x", title="", question="", sentences=(), results=(young, old), headline={"group": "20-59"})
+    assert chapter.leading is old
+    plain = Chapter(name="x", title="", question="", sentences=(), results=(young,), headline={"group": "20-59"})
+    assert plain.leading is young
+    assert Chapter(name="x", title="", question="", sentences=(), results=()).leading is None

@@ -64,6 +64,7 @@ def corruptions(features: ModelFeatures, data: LabelledImages, *, pictures: int 
         question="How much of its accuracy is left when pictures are noisy, blurred, dark or bent?",
         sentences=tuple(_sentence(results, prompts) for prompts in PROMPT_SETS),
         results=tuple(results),
+        headline={"shown": "all corruptions", "severity": "1 to 5"},
         contrasts=contrasts_of(named),
         examples=tuple(
             example(

@@ -91,6 +91,7 @@ def shortcuts(features: ModelFeatures, data: LabelledImages, *, pictures: int = 
         question="Does it know the object, or its background, colour, texture, or what is around it?",
         sentences=tuple(_sentences(results)),
         results=tuple(results),
+        headline={"shown": _BEFORE, "counted": "right"},
         contrasts=contrasts_of(named),
         examples=tuple(examples[:: max(1, -(-len(examples) // _MOST))]),
         not_measured=tuple(_not_measured(shown, len(rows), len(subject.pictures))),

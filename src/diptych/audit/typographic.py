@@ -94,6 +94,7 @@ def typographic(features: ModelFeatures, data: LabelledImages, *, pictures: int 
         question="Does it say what it sees, or what it reads?",
         sentences=tuple(_sentences(found)),
         results=tuple(results),
+        headline={"shown": "a word: follows it", "size": "large"},
         contrasts=contrasts_of(named),
         examples=tuple(
             example(

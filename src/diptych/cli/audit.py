@@ -158,7 +158,7 @@ def _say(found: "Audit") -> None:
     from diptych.pages.audit import not_measured, summary
 
     print(f"{one_line(found.model.name)}: {len(found.chapters)} chapters, {len(found.results):,} numbers")
-    for sentence in summary(found):
+    for _, sentence in summary(found):
         print(one_line(f"- {sentence}"))
     for chapter, why in not_measured(found):
         print(one_line(f"not measured: {chapter}: {why}"))

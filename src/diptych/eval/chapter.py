@@ -52,6 +52,7 @@ class Chapter:
     question: str  # one sentence, in plain words
     sentences: tuple[str, ...]  # what was found, in plain words with numbers; the first stands in the summary
     results: tuple[Result, ...]
+    headline: Mapping[str, str] = field(default_factory=dict)  # part of the case of the number that stands for all
     contrasts: tuple[Contrast, ...] = ()
     examples: tuple[Example, ...] = ()
     not_measured: tuple[str, ...] = ()  # what was not, and why: groups without pictures, data that is not there
@@ -62,6 +63,12 @@ class Chapter:
         cases = [(result.data, tuple(result.case.items()), result.metric) for result in self.results]
         if len(set(cases)) != len(cases):
             raise DataError(f"Results of chapter {self.name} must differ in their data, case or metric. Some do not.")
+
+    @property
+    def leading(self) -> Result | None:
+        """The first result whose case has all of `headline`; where there is none, the first of all."""
+        fitting = (result for result in self.results if self.headline.items() <= result.case.items())
+        return next(fitting, self.results[0] if self.results else None)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,7 +9,7 @@ from diptych.eval.result_tables import percent, span
 from diptych.pages.page import CaptionedPicture, Headline, PageSection, PageTable, ReportPage
 
 _NO_SHARE = ("ROC AUC",)
-_TILES = 8
+_TILES = 12
 
 
 def audit_page(audit: Audit, compared: ComparedModels | None = None) -> ReportPage:
@@ -26,7 +26,7 @@ def audit_page(audit: Audit, compared: ComparedModels | None = None) -> ReportPa
         summary=f"What it gets wrong, and about whom: {len(audit.chapters)} chapters, {count:,} numbers{against}.",
         headline=_headline(audit),
         sections=[
-            PageSection(heading="In plain words", text="\n".join(summary(audit))),
+            PageSection(heading="In plain words", tables=[PageTable(header=("chapter", "found"), rows=summary(audit))]),
             *([_side_by_side(compared)] if compared else []),
             *(_section(chapter) for chapter in audit.chapters),
             PageSection(
@@ -39,9 +39,9 @@ def audit_page(audit: Audit, compared: ComparedModels | None = None) -> ReportPa
     )
 
 
-def summary(audit: Audit) -> list[str]:
-    """The first sentence of each chapter."""
-    return [chapter.sentences[0] for chapter in audit.chapters if chapter.sentences]
+def summary(audit: Audit) -> list[tuple[str, str]]:
+    """Each chapter's title with its first sentence."""
+    return [(chapter.title, chapter.sentences[0]) for chapter in audit.chapters if chapter.sentences]
 
 
 def not_measured(audit: Audit) -> list[list[str]]:
@@ -147,12 +147,12 @@ def _side_by_side(compared: ComparedModels) -> PageSection:
 
 
 def _headline(audit: Audit) -> list[Headline]:
-    """The first number of each chapter."""
+    """The number of each chapter that stands for it."""
     tiles: list[Headline] = []
     for chapter in audit.chapters[:_TILES]:
-        if chapter.results:
-            first = chapter.results[0]
-            tiles.append((chapter.name, value_cells(first)[0], ", ".join(first.case.values()) or first.metric))
+        if one := chapter.leading:
+            said = [word for word in one.case.values() if word not in ("", "all")]
+            tiles.append((chapter.name, value_cells(one)[0], ", ".join(said) or one.metric))
     return tiles
 
 

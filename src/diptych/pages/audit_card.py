@@ -53,7 +53,7 @@ def _opening(audit: Audit) -> Iterator[str]:
     yield ""
     yield "## Audit"
     yield ""
-    yield from (f"- {escaped(sentence)}" for sentence in summary(audit))
+    yield from (f"- {escaped(sentence)}" for _, sentence in summary(audit))
     yield ""
     yield (
         f"Fingerprint {audit.model.fingerprint[:12]}, {asked.precision}, seed {asked.seed}, "
