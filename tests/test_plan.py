@@ -328,7 +328,7 @@ def test_a_setup_is_the_recipes_but_for_what_is_given():
 def test_the_command_plans_for_this_machine(capsys: pytest.CaptureFixture[str]):
     assert main(["plan", str(DEMO), "--precision", "float32", "--utilisation", "0.3"]) == 0
     out = capsys.readouterr().out
-    assert "demo: 1,700 steps of 256 pairs" in out
+    assert "demo: 1,600 steps of 256 pairs" in out
     assert "1 x here, 256 pairs each, float32, ddp; measured on" in out
     assert "it fits" in out
 
