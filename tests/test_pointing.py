@@ -1,6 +1,5 @@
 """Does a model look where the thing is: a stand-in that does, one that does not, and the command on a shipped model."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from diptych.cli.main import main
 from diptych.eval.chapter import Chapter
 from diptych.eval.features import ModelFeatures
 from diptych.eval.result import Result
+from diptych.eval.result_file import read_audit
 from diptych.sets.labelled import LabelledImages
 from diptych.sets.open import read_labelled
 from diptych.weights.bundle import Bundle
@@ -129,11 +129,10 @@ def test_the_command_prints_the_chapter_and_keeps_it(tmp_path: Path, capsys: pyt
     printed = capsys.readouterr().out
     assert printed.startswith("Does it look where the thing is?")
     assert "chance is 50%" in printed
-    kept = json.loads((tmp_path / "pointing.json").read_text())
-    assert kept["format"] == "diptych-audit-chapter-1"
-    pointed = kept["results"][0]
-    assert pointed["case"]["asked"] == "points into it"
-    assert pointed["value"] > 0.9
-    areas = {(one["case"]["asked"], one["case"].get("order")): one["value"] for one in kept["results"]}
+    kept = read_audit(tmp_path / "pointing.json").chapters[0].results
+    pointed = kept[0]
+    assert pointed.case["asked"] == "points into it"
+    assert pointed.value > 0.9
+    areas = {(one.case["asked"], one.case.get("order")): one.value for one in kept}
     assert areas["deletion", "by the map"] < areas["deletion", "at random"]
     assert areas["insertion", "by the map"] > areas["insertion", "at random"]

@@ -27,6 +27,7 @@ from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 
 from diptych.audit.probes import OwnProbes
+from diptych.audit.wording import WordingTable
 from diptych.captions.match import Match
 from diptych.captions.repeated_texts import RepeatedTexts
 from diptych.cli.main import app, main
@@ -225,8 +226,10 @@ def test_a_block_is_of_its_kind(block: Block):
         case "python":
             compile(block.text, str(block), "exec")
         case "toml":
-            recipe = {"curate": CurateRecipe, "audit": OwnProbes}.get(block.page.stem, TrainRecipe)
-            assert unknown_keys(recipe, tomllib.loads(block.text)) == []
+            content = tomllib.loads(block.text)
+            of_audits = WordingTable if "wording" in content else OwnProbes
+            kind = {"curate": CurateRecipe, "audit": of_audits}.get(block.page.stem, TrainRecipe)
+            assert unknown_keys(kind, content) == []
         case "json":
             json.loads(block.text)
         case "":

@@ -45,7 +45,9 @@ class Wording:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Table:
+class WordingTable:
+    """A file of wordings."""
+
     wording: tuple[Wording, ...]
 
 
@@ -56,7 +58,7 @@ def read_wordings(path: Path = _SHIPPED) -> tuple[Wording, ...]:
         DataError: a template has no gap, or there are fewer than two wordings, or two of them are one.
         ConfigError: the file is no such table.
     """
-    found = from_dict(_Table, read_toml(path)).wording
+    found = from_dict(WordingTable, read_toml(path)).wording
     if len({one.title for one in found}) < max(2, len(found)):
         raise DataError(f"{path} must hold two wordings or more, none of them twice. It does not.")
     check_templates([one.template for one in found])
