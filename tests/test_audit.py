@@ -154,3 +154,13 @@ def test_a_limit_that_is_passed_has_an_exit_code_of_its_own(colours: list[str], 
     assert "calibration: surest 25% <= 1: " in capsys.readouterr().err
     assert main([*colours, "--fail-on", "calibration: no such number > 1%"]) == 2
     assert main([*colours, "--fail-on", "calibration is bad"]) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_measured(
+    colours: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "file").write_text("")
+    assert main([*colours, "--out", str(tmp_path / "file")]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "tiny: calibration" not in captured.err

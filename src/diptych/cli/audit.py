@@ -1,5 +1,6 @@
 """`diptych audit`: what a model gets wrong, about whom, and what it may have seen."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,14 +90,16 @@ def whole(
         Pictures, and texts, in one forward pass.
     """
     from diptych.audit.fail_on import reached, read_limit
+    from diptych.files import folder_lock
 
     limits = [read_limit(limit) for limit in fail_on or ()]
     sets = _sets(data or [HELD_OUT], people or (), grouped or (), choices or (), near_misses, names, split)
-    found = _audited(model, sets, chapters or (), seed, batch_size)
-    compared = _compared(found, against, sets, chapters or (), batch_size) if against else None
-    _say(found)
-    if out:
-        _write(found, compared, out)
+    with folder_lock(out) if out else nullcontext():  # before minutes of work: one that cannot be written is said now
+        found = _audited(model, sets, chapters or (), seed, batch_size)
+        compared = _compared(found, against, sets, chapters or (), batch_size) if against else None
+        _say(found)
+        if out:
+            _write(found, compared, out)
     if card:
         from diptych.files import write_text
         from diptych.pages.audit_card import audit_card
