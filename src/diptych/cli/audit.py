@@ -90,13 +90,17 @@ def whole(
         Pictures, and texts, in one forward pass.
     """
     from diptych.audit.fail_on import reached, read_limit
+    from diptych.eval.comparison import compare_results
     from diptych.files import folder_lock
 
     limits = [read_limit(limit) for limit in fail_on or ()]
     sets = _sets(data or [HELD_OUT], people or (), grouped or (), choices or (), near_misses, names, split)
+    other = _kept(against) if against else None
     with folder_lock(out) if out else nullcontext():  # before minutes of work: one that cannot be written is said now
         found = _audited(model, sets, chapters or (), seed, batch_size)
-        compared = _compared(found, against, sets, chapters or (), batch_size) if against else None
+        if against and not other:
+            other = _audited(against, sets, chapters or (), seed, batch_size)
+        compared = compare_results(found.results, other.results, seed=seed) if other else None
         _say(found)
         if out:
             _write(found, compared, out)
@@ -146,15 +150,11 @@ def _audited(model: str, sets: "Sets", chapters: "Sequence[str]", seed: int, bat
     )
 
 
-def _compared(
-    found: "Audit", against: str, sets: "Sets", chapters: "Sequence[str]", batch_size: int
-) -> "ComparedModels":
-    from diptych.eval.comparison import compare_results
+def _kept(against: str) -> "Audit | None":
+    """An audit in a file; None where a model is named."""
     from diptych.eval.result_file import read_audit
 
-    seed, path = found.conditions.seed, Path(against)
-    other = read_audit(path) if path.suffix == ".json" else _audited(against, sets, chapters, seed, batch_size)
-    return compare_results(found.results, other.results, seed=seed)
+    return read_audit(Path(against)) if against.endswith(".json") else None
 
 
 def _say(found: "Audit") -> None:
