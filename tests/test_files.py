@@ -18,6 +18,7 @@ from diptych.errors import ConfigError, DataError
 from diptych.files import (
     atomic_file,
     atomic_folder,
+    expanded,
     folder_lock,
     is_locked,
     natural_order,
@@ -330,3 +331,9 @@ def test_a_folder_does_not_take_the_place_of_a_file(tmp_path):
         pass
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
     assert path.read_text() == "mine"
+
+
+def test_a_tilde_of_nobody_is_part_of_a_name(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert expanded("~/a.png") == Path("/home/someone/a.png")
+    assert expanded("~no such user/a.png") == Path("~no such user/a.png")

@@ -494,7 +494,7 @@ def test_the_page_works(server: Server, tmp_path: Path):
         tab.locator("[name=folder]").press("Enter")
         tab.locator("#words").fill("a boat")
         tab.locator("#words").press("Enter")
-        until(lambda: names() == ["blue.png"])
+        until(lambda: names() == ["blue.png"] and status().startswith("1 picture, best first"))
         # Why it was found: the same picture under the map of the words, and back.
         plain = "document.getElementById('large').naturalWidth === 40"
         tab.locator("#results .open").first.click()

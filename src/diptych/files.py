@@ -91,6 +91,11 @@ def shown(path: str | os.PathLike[str]) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path whose ~ is a home; one of a user that is not there stays as it is, as a file's name may begin so."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111, Path.expanduser raises where there is no such user
+
+
 def natural_order(name: str) -> tuple[list[str | int], str]:
     """A sort key: picture9 before picture10, whatever the case; names that read the same go by their letters."""
     parts = re.split(r"(\d+)", name.casefold())

@@ -10,7 +10,7 @@ from diptych.cli.console import complain, print_table
 from diptych.cli.options import MEGAPIXELS, find_pictures, limited
 from diptych.data.prompts import read_lines
 from diptych.errors import ConfigError, DataError, TextError
-from diptych.files import shown
+from diptych.files import expanded, shown
 from diptych.weights.packaged import check_model_name
 
 
@@ -65,7 +65,7 @@ def filter_(
     from diptych.eval.deny_list import LabelledExamples, filter_pictures
     from diptych.weights.registry import load
 
-    limit = LabelledExamples(folder=examples.expanduser(), max_false=max_false) if examples else threshold
+    limit = LabelledExamples(folder=expanded(examples), max_false=max_false) if examples else threshold
     assert limit is not None
     bundle = limited(load(model), max_pixels)
     unread = bundle.unread(concepts)

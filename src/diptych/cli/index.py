@@ -10,6 +10,7 @@ from cyclopts.validators import Path as CheckPath
 
 from diptych.cli.console import complain, print_table
 from diptych.cli.indexing import DEFAULT_OPTIONS, IndexOptions, model_of, opened, updated
+from diptych.files import expanded, shown
 
 index = App(name="index", help="Make, check, mend, move, copy, export and remove the index that diptych search uses.")
 
@@ -36,7 +37,7 @@ def update(
     forget
         Forget what is gone from the folder, also where a disk may only be away.
     """
-    with opened(folder.expanduser(), options) as library:
+    with opened(expanded(folder), options) as library:
         done = updated(library, options, must=True, retry=retry, verify=verify, forget=forget)
         assert done is not None
         print(
@@ -58,7 +59,6 @@ def status(folder: Path = Path(), *, index: Path | None = None, json_: bool = Fa
     json_
         Print JSON.
     """
-    from diptych.files import shown
     from diptych.search.index_folder import open_store, status_of
 
     about, store = open_store(folder, index)
@@ -89,7 +89,6 @@ def list_(*, json_: bool = False) -> None:
     json_
         Print JSON.
     """
-    from diptych.files import shown
     from diptych.search.moving import list_indexes
 
     found = list_indexes()
@@ -178,7 +177,7 @@ def repair(folder: Path = Path(), *, options: IndexOptions = DEFAULT_OPTIONS) ->
     done = repair_index(folder, bundle.fingerprint(), bundle.model.config.embed_dim, options.index)
     for sentence in done:
         complain(sentence)
-    with opened(folder.expanduser(), options) as library:
+    with opened(expanded(folder), options) as library:
         update = updated(library, options, must=True)
         assert update is not None
         print(f"{update.total:,} files in {library.index_folder}: {update.added:,} encoded anew")

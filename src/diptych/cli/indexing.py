@@ -12,6 +12,7 @@ from cyclopts.types import PositiveInt
 from diptych.cli.console import complain
 from diptych.cli.options import MEGAPIXELS, limited
 from diptych.errors import ConfigError, DataError, DiptychError
+from diptych.files import expanded
 from diptych.weights.packaged import DEFAULT_MODEL, check_model_name, packaged_models
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def model_of(folder: Path, options: IndexOptions) -> "tuple[Bundle, str]":
     folder, place = place_of(folder, options.index)
     if options.model is not None or options.reindex:
         name = options.model or DEFAULT_MODEL
-        path = Path(name).expanduser()
+        path = expanded(name)
         if name not in packaged_models() and path.exists():
             name = str(path.resolve())
         return limited(load(name), options.max_pixels), name

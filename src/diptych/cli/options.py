@@ -15,6 +15,7 @@ from diptych.config import unknown_name
 from diptych.data.prompts import TEMPLATES, check_templates, read_lines
 from diptych.errors import ConfigError, DataError
 from diptych.eval.tasks import ComputePrecision
+from diptych.files import expanded
 
 if TYPE_CHECKING:
     from diptych.eval.features import ModelFeatures, OnPictures
@@ -140,7 +141,7 @@ def find_pictures(names: Sequence[str], *, hint: str = "") -> list[Path]:
 
     paths: list[Path] = []
     for name in names:
-        path = Path(name).expanduser()
+        path = expanded(name)
         if os.path.lexists(path):
             paths.append(path)
         elif found := glob.glob(str(path), recursive=True):  # noqa: PTH207, Path.glob takes no absolute one

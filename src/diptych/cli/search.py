@@ -17,6 +17,7 @@ from diptych.cli.console import complain, print_table
 from diptych.cli.indexing import DEFAULT_OPTIONS, IndexOptions, opened, updated
 from diptych.cli.thumbnails import print_thumbnails
 from diptych.errors import ConfigError
+from diptych.files import expanded
 from diptych.search.filters import Filters, parse_day, parse_place
 from diptych.weights.packaged import check_model_name
 
@@ -132,13 +133,13 @@ def _split(words: tuple[str, ...], *, wants_query: bool) -> tuple[str, Path]:
     if not wants_query:
         if len(words) > 1:
             raise ConfigError(f"--like and --duplicates take a folder and no query. Got {' '.join(words)!r}.")
-        return "", Path(words[0] if words else ".").expanduser()
+        return "", expanded(words[0] if words else ".")
     if not words:
         raise ConfigError(
             'there must be something to search for, e.g. diptych search "two dogs on a beach" ~/Pictures.'
         )
     final = words[-1]
-    last = Path(final).expanduser()
+    last = expanded(final)
     if len(words) == 1 and last.is_dir():
         raise ConfigError(
             f"{words[0]} is a folder, and there is no query. Put words in front: diptych search "
@@ -173,7 +174,7 @@ def _mistaken_folder(last: str, *, alone: bool) -> str:
 
 def _from_here(name: str, folder: Path) -> str:
     """A path below the folder of pictures, or as it stands from where the user is."""
-    here = Path(name).expanduser().absolute()
+    here = expanded(name).absolute()
     is_of_folder = here.is_relative_to(folder) or here.resolve().is_relative_to(folder)
     return str(here) if name and os.path.lexists(here) and is_of_folder else name
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from diptych.errors import DataError, missing_extra
-from diptych.files import natural_order
+from diptych.files import expanded, natural_order
 from diptych.pairs.remote import is_remote
 
 _BUFFER = 2**20  # bytes
@@ -103,7 +103,7 @@ def _can_seek(file: Any) -> bool:
 
 
 def _local(path: str) -> list[SourceFile]:
-    top = Path(path).expanduser()
+    top = expanded(path)
     if "*" in path:
         first = next(number for number, part in enumerate(top.parts) if "*" in part)
         folder, pattern = Path(*top.parts[:first]), "/".join(top.parts[first:])

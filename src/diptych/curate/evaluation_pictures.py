@@ -9,6 +9,7 @@ import numpy as np
 from diptych.curate.copies import Sketches, small_grey
 from diptych.data.ahead import decoded_ahead, or_error
 from diptych.errors import DataError, ImageError, ShardError
+from diptych.files import expanded
 from diptych.sets.captioned import read_retrieval
 from diptych.sets.open import read_labelled
 from diptych.sets.pictures import Pictures
@@ -48,7 +49,7 @@ def known_pictures(folders: tuple[str, ...]) -> tuple[tuple[str, ...], Sketches]
     """
     keys: list[str] = []
     small: list[np.ndarray] = []
-    for pictures in (one for folder in folders for one in evaluation_pictures(Path(folder).expanduser())):
+    for pictures in (one for folder in folders for one in evaluation_pictures(expanded(folder))):
         with decoded_ahead(or_error(_small_of(pictures)), range(len(pictures)), _BATCH) as ready:
             for key, picture in zip(pictures.keys, ready, strict=True):
                 if not isinstance(picture, ImageError):

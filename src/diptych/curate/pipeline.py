@@ -30,7 +30,7 @@ from diptych.curate.tasks import (
 from diptych.curate.work import PartedRows, mark_after, part_folder, rounds, rounds_file, sizes_file, stage_file
 from diptych.curate.write_shards import WriteShard
 from diptych.errors import ConfigError
-from diptych.files import remove_leftovers, write_json
+from diptych.files import expanded, remove_leftovers, write_json
 from diptych.pairs.shards import list_shards
 from diptych.rows.columns import PICTURE
 from diptych.rows.stage import Counting, CurateStage, Grouping, ReadsFiles, Recut, Waits
@@ -289,7 +289,7 @@ def _files_mark(stage: CurateStage) -> str:
     """Changes with the files and folders that a stage's options name: files by content, those in folders by size."""
     marks = hashlib.sha256()
     for name in stage.files() if isinstance(stage, ReadsFiles) else ():
-        path = Path(name).expanduser()
+        path = expanded(name)
         if path.is_dir():
             inside = sorted(file for file in path.rglob("*") if file.is_file())
             facts = [(file.relative_to(path).as_posix(), file.stat()) for file in inside]

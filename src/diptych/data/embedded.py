@@ -4,6 +4,7 @@ from pathlib import Path
 
 from diptych.config import unknown_name
 from diptych.errors import ConfigError
+from diptych.files import expanded
 
 _PREFIX = "embedded:"
 _FOLDERS = (Path(__file__).parent / "pictograms", Path(__file__).parent / "tones")
@@ -19,7 +20,7 @@ def data_path(name: str) -> Path:
         ConfigError: the package has no set of that name; the nearest one is named.
     """
     if not name.startswith(_PREFIX):
-        return Path(name).expanduser()
+        return expanded(name)
     sets = {folder.name: folder for parent in _FOLDERS for folder in parent.iterdir() if folder.is_dir()}
     if name.removeprefix(_PREFIX) not in sets:
         raise ConfigError(unknown_name(name, _PREFIX, sets, "a set inside the package"))

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from diptych.errors import ConfigError, ShardError, missing_extra
+from diptych.files import expanded, waiting_lock
 from diptych.files import sha256 as sha256_of
-from diptych.files import waiting_lock
 
 _CHUNK = 8 * 2**20  # bytes a request; what is fetched survives a failure in steps of it
 _GB = 10**9
@@ -63,7 +63,7 @@ class RemoteFolder:
         self.url = url.rstrip("/")
         self._root = root.rstrip("/")
         self._config = config
-        self._cache = Path(config.cache).expanduser()
+        self._cache = expanded(config.cache)
 
     def read(self, name: str) -> bytes:
         """A small file, whole.

@@ -12,6 +12,7 @@ from typing import Literal, Protocol, cast
 from diptych.data.embedded import data_path
 from diptych.data.prompts import check_templates
 from diptych.errors import ConfigError
+from diptych.files import expanded
 from diptych.outside import check_call, check_has, named
 from diptych.pairs.folders import PictureFolder
 from diptych.pairs.remote import RemoteConfig, is_remote
@@ -152,7 +153,7 @@ def open_pairs(
     path = data_path(source.path)
     if table := _table(path):
         columns = Columns(source.image_column, source.caption_columns, source.key_column)
-        pictures = Path(source.image_folder).expanduser() if source.image_folder else None
+        pictures = expanded(source.image_folder) if source.image_folder else None
         return PairTable(
             table, columns, pictures=pictures, separator=source.separator, quoting=source.quoting, max_bad=max_bad
         )

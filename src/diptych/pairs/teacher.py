@@ -11,6 +11,7 @@ import numpy as np
 import safetensors
 
 from diptych.errors import DataError
+from diptych.files import expanded
 from diptych.pairs.samples import Sample
 
 IN_SHARD = "shard"
@@ -38,7 +39,7 @@ class Teacher:
         if where == IN_SHARD:
             return
         try:
-            self._file = safetensors.safe_open(Path(where).expanduser(), framework="numpy")
+            self._file = safetensors.safe_open(expanded(where), framework="numpy")
             self._rows = {key: row for row, key in enumerate(json.loads(self._file.metadata()["keys"]))}
             self._features = self._file.get_slice("features")  # read row by row, not into memory
             shape = self._features.get_shape()

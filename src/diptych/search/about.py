@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from diptych.errors import DataError
-from diptych.files import shown, write_json
+from diptych.files import expanded, shown, write_json
 
 INDEX = "index.json"
 INDEX_FORMAT = "diptych-index-2"
@@ -34,7 +34,7 @@ class IndexAbout:
 def indexes_root() -> Path:
     """The folder of all indexes that are kept by default: in the user's cache, never among the pictures."""
     root = os.environ.get("DIPTYCH_INDEXES") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "diptych/indexes"
-    return Path(root).expanduser()
+    return expanded(root)
 
 
 def index_folder(folder: Path) -> Path:

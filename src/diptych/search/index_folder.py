@@ -4,15 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from diptych.errors import DataError
-from diptych.files import shown
+from diptych.files import expanded, shown
 from diptych.search.about import IndexAbout, command, index_folder, read_about
 from diptych.search.store import Store
 
 
 def place_of(folder: Path, index: Path | None = None) -> tuple[Path, Path]:
     """A folder of pictures and that of its index, absolute."""
-    folder = folder.expanduser().resolve()
-    return folder, index.expanduser().resolve() if index is not None else index_folder(folder)
+    folder = expanded(folder).resolve()
+    return folder, expanded(index).resolve() if index is not None else index_folder(folder)
 
 
 def open_store(folder: Path, index: Path | None = None) -> tuple[IndexAbout, Store]:

@@ -17,6 +17,7 @@ import numpy as np
 from diptych.data.facts import Facts
 from diptych.data.images import ImageSource
 from diptych.errors import ConfigError, DataError
+from diptych.files import expanded
 from diptych.search.about import IndexAbout, command, read_about
 from diptych.search.ann import APPROXIMATE_FROM, ApproximateScanner
 from diptych.search.database import DATABASE
@@ -286,7 +287,7 @@ class Library:
         return thumbnail_of(self._inside(path), side=side)
 
     def _inside(self, path: str | Path) -> Path:
-        absolute = (self.folder / Path(path).expanduser()).resolve()
+        absolute = (self.folder / expanded(path)).resolve()
         if not absolute.is_relative_to(self.folder):
             raise DataError(f"{path} must lie in {self.folder}, and does not.")
         return absolute

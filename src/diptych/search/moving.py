@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diptych.errors import ConfigError, DataError
-from diptych.files import atomic_folder, folder_lock, remove_folder
+from diptych.files import atomic_folder, expanded, folder_lock, remove_folder
 from diptych.search.about import INDEX, IndexAbout, index_folder, indexes_root, read_about, write_about
 from diptych.search.index_folder import place_of
 from diptych.search.store import Store
@@ -84,7 +84,7 @@ def move_index(old: Path, new: Path, index: Path | None = None) -> Path:
         DataError: there is no index, or no folder `new`.
     """
     old, place = place_of(old, index)
-    new = new.expanduser().resolve()
+    new = expanded(new).resolve()
     about = read_about(place)
     if about is None:
         raise DataError(f"{old} must have an index to be moved, and none is in {place}. See diptych index list.")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from diptych.errors import DataError
-from diptych.files import shown
+from diptych.files import expanded, shown
 from diptych.search.about import text_of
 from diptych.search.store import Store
 
@@ -22,7 +22,7 @@ def names_of(store: Store, folder: Path, path: str | Path) -> Iterator[str]:
     Raises:
         DataError: it does not lie in the folder.
     """
-    full = Path(os.path.abspath(folder / Path(path).expanduser()))  # noqa: PTH100, `resolve` would follow a link
+    full = Path(os.path.abspath(folder / expanded(path)))  # noqa: PTH100, `resolve` would follow a link
     # Links to folders on the way lead elsewhere, a link that is a picture itself does not.
     places = dict.fromkeys((full, full.parent.resolve() / full.name, full.resolve()))
     inside = [place.relative_to(folder).as_posix() for place in places if place.is_relative_to(folder)]
@@ -46,7 +46,7 @@ def folder_named(store: Store, folder: Path, name: str) -> str:
     """
     if not name.strip("/") and not name.startswith("/"):
         return ""
-    full = Path(os.path.abspath(folder / Path(name).expanduser()))  # noqa: PTH100
+    full = Path(os.path.abspath(folder / expanded(name)))  # noqa: PTH100
     places = dict.fromkeys((full, full.resolve(), folder / name.strip("/")))
     inside = [place.relative_to(folder).as_posix() for place in places if place.is_relative_to(folder)]
     if "." in inside:

@@ -24,6 +24,7 @@ from diptych.data.endings import kind_of
 from diptych.data.images import ImageSource
 from diptych.data.video import sample_frames
 from diptych.errors import ConfigError, DataError, TextError
+from diptych.files import expanded
 from diptych.weights.bundle import Bundle
 
 _WEIGHT = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*\*\s*")
@@ -178,7 +179,7 @@ def _item(rest: str) -> tuple[str, bool, str]:
 
 def _names_a_picture(item: str) -> bool:
     """Also a file of any other kind that is there: it is refused by name rather than taken for words."""
-    path = Path(item).expanduser()
+    path = expanded(item)
     try:
         return _kind(path) in ("picture", "video") or (bool(path.suffix) and path.is_file())
     except (OSError, ValueError):  # longer than a name may be, or with a null character
@@ -190,7 +191,7 @@ def _kind(path: Path) -> str:
 
 
 def _picture(name: str) -> Path:
-    path = Path(name).expanduser()
+    path = expanded(name)
     if not path.is_file():
         raise DataError(f'{name} must be a picture, and no such file exists. To search for the words, write "{name}".')
     return path
