@@ -1,23 +1,16 @@
 """`diptych audit typographic`: a wrong word written on pictures."""
 
-from pathlib import Path
-
-from cyclopts.types import NonNegativeInt, PositiveInt
+from cyclopts.types import PositiveInt
 
 from diptych.cli.console_chapter import tell_chapter
-from diptych.cli.options import ModelOptions
-from diptych.data.embedded import HELD_OUT, data_path
+from diptych.cli.options import AS_DRAWN, ProbeOptions
 
 
 def typographic(
     model: str,
     *,
-    data: str = HELD_OUT,
-    split: str = "test",
     pictures: PositiveInt = 200,
-    out: Path | None = None,
-    seed: NonNegativeInt = 0,
-    batch_size: PositiveInt = 64,
+    options: ProbeOptions = AS_DRAWN,
 ) -> None:
     """Write the name of a wrong class on pictures, and count the answers that follow the word.
 
@@ -25,24 +18,16 @@ def typographic(
     ----------
     model
         A name from `diptych models`, or a bundle's folder.
-    data
-        A labelled set, in any layout that `diptych evaluate zero-shot` reads. By default drawings that are embedded.
-    split
-        Which split of the set.
     pictures
-        How many are drawn of it; the classes are those of the drawn pictures.
-    out
-        A folder for typographic.json.
-    seed
-        Of the pictures, the words and the intervals.
-    batch_size
-        Pictures, and texts, in one forward pass.
+        How many are drawn of the set; the classes are those of the drawn pictures.
     """
     from diptych.audit.typographic import typographic as chapter_of
-    from diptych.sets.open import read_labelled
 
-    labelled = read_labelled(data_path(data), split=split)
-    features = ModelOptions(model=model, seed=seed, batch_size=batch_size, truncate=True).features()
+    features = options.features(model)
     tell_chapter(
-        chapter_of(features, labelled, pictures=pictures, seed=seed), out, features=features, model=model, seed=seed
+        chapter_of(features, options.labelled(), pictures=pictures, seed=options.seed),
+        options.out,
+        features=features,
+        model=model,
+        seed=options.seed,
     )

@@ -12,6 +12,7 @@ from cyclopts.types import NonNegativeInt, PositiveInt
 
 from diptych.cli.console import complain
 from diptych.config import unknown_name
+from diptych.data.embedded import HELD_OUT, data_path
 from diptych.data.prompts import TEMPLATES, check_templates, read_lines
 from diptych.errors import ConfigError, DataError
 from diptych.eval.tasks import ComputePrecision
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from diptych.eval.features import ModelFeatures, OnPictures
     from diptych.eval.suite import Asked
     from diptych.eval.tasks import FewShot
+    from diptych.sets.labelled import LabelledImages
     from diptych.weights.bundle import Bundle
 
 MEGAPIXELS = 100  # --max-pixels, as `diptych.data.images.MAX_PIXELS`
@@ -123,8 +125,43 @@ class PromptOptions:
         return read_templates(self.templates, self.templates_file)
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ProbeOptions:
+    """What a chapter of an audit on labelled pictures is asked with.
+
+    Parameters
+    ----------
+    data
+        A labelled set, in any layout that `diptych evaluate zero-shot` reads. By default drawings that are embedded.
+    split
+        Which split of the set.
+    out
+        A folder for NAME.json.
+    seed
+        Of whatever is drawn: pictures, words, noises, classes, and intervals.
+    batch_size
+        Pictures, and texts, in one forward pass.
+    """
+
+    data: str = HELD_OUT
+    split: str = "test"
+    out: Path | None = None
+    seed: NonNegativeInt = 0
+    batch_size: PositiveInt = 64
+
+    def labelled(self) -> "LabelledImages":
+        from diptych.sets.open import read_labelled
+
+        return read_labelled(data_path(self.data), split=self.split)
+
+    def features(self, model: str) -> "ModelFeatures":
+        return ModelOptions(model=model, seed=self.seed, batch_size=self.batch_size, truncate=True).features()
+
+
 AS_USUAL = ModelOptions()
 BY_THE_RULE = PromptOptions()
+AS_DRAWN = ProbeOptions()
 
 
 def find_pictures(names: Sequence[str], *, hint: str = "") -> list[Path]:
