@@ -164,3 +164,15 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_measured(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "tiny: calibration" not in captured.err
+
+
+def test_audits_of_other_pictures_or_other_draws_are_not_paired(
+    colours: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main([*colours, "--out", str(tmp_path / "out")]) == 0
+    kept = ["--against", str(tmp_path / "out" / "audit.json")]
+    assert main([*colours, *kept, "--seed", "1"]) == 2
+    assert "same draws" in capsys.readouterr().err
+    Image.new("RGB", (16, 16), "black").save(tmp_path / "colours" / "red" / "0.png")
+    assert main([*colours, *kept]) == 2  # a set of the same name
+    assert "must be results on the same data" in capsys.readouterr().err

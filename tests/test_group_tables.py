@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,3 +151,16 @@ def test_tables_say_what_they_lack(tmp_path):
         read_table(tmp_path / "a.csv", ("file", "race"))
     with pytest.raises(DataError, match=r"b.csv must have rows with columns file. It has none"):
         read_table(tmp_path / "b.csv", ("file",))
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_a_table_is_read_however_a_spreadsheet_parts_its_cells(separator: str, tmp_path: Path):
+    table = tmp_path / "groups.csv"
+    table.write_text(f"key{separator}tone\n0.jpg{separator}light\n", encoding="utf-8-sig")
+    assert read_table(table) == [{"key": "0.jpg", "tone": "light"}]
+
+
+def test_a_cell_without_end_is_a_sentence(tmp_path: Path):
+    (tmp_path / "groups.csv").write_text("key,tone\n0.jpg," + "a" * 300_000 + "\n")
+    with pytest.raises(DataError, match="cannot be read: field larger"):
+        read_table(tmp_path / "groups.csv")

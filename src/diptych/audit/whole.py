@@ -4,7 +4,7 @@ A chapter whose data is not there, or that fails, is said with its reason, and t
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from diptych.audit.by_group import by_group
@@ -24,7 +24,7 @@ from diptych.data.embedded import TONES, data_path
 from diptych.errors import ConfigError, DiptychError
 from diptych.eval.chapter import Audit, Chapter
 from diptych.eval.features import ModelFeatures
-from diptych.eval.result import ModelId
+from diptych.eval.result import DataId, ModelId
 from diptych.eval.suite import conditions_of
 from diptych.sets.choices import ChoiceImages
 from diptych.sets.grouped import GroupedImages, read_grouped
@@ -44,6 +44,7 @@ class Sets:
     choices: Sequence[ChoiceImages] = ()  # right and wrong captions, as of SugarCrepe
     near_misses: NearMissImages | None = None  # scenes with near-miss captions
     names: LabelledImages | None = None  # people by name
+    digests: Mapping[tuple[str, str], str] = field(default_factory=dict)  # SHA-256 of sets, by name and split
 
 
 def _of_labelled(chapter: Callable[..., Chapter], features: ModelFeatures, sets: Sets, seed: int) -> list[Ask]:
@@ -140,8 +141,14 @@ def audit_model(
                 not_measured[f"{name} {number + 1}" if len(asked) > 1 else name] = str(error)
                 continue
             title = f"{chapter.title}: {chapter.results[0].data.title}" if len(asked) > 1 else chapter.title
-            measured.append(replace(chapter, title=title))
+            results = tuple(replace(one, data=_identified(one.data, sets)) for one in chapter.results)
+            measured.append(replace(chapter, title=title, results=results))
     return audit_of(measured, features, model=model, not_measured=not_measured, seed=seed)
+
+
+def _identified(data: DataId, sets: Sets) -> DataId:
+    """With the bytes that it is of, so that no two sets of one name are taken for the same."""
+    return replace(data, sha256=data.sha256 or sets.digests.get((data.name, data.split), ""))
 
 
 def audit_of(

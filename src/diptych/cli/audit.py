@@ -10,6 +10,7 @@ from cyclopts.types import NonNegativeInt, PositiveInt
 from diptych.cli.console import complain, one_line
 from diptych.cli.options import ModelOptions
 from diptych.data.embedded import HELD_OUT, data_path
+from diptych.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,7 +96,7 @@ def whole(
 
     limits = [read_limit(limit) for limit in fail_on or ()]
     sets = _sets(data or [HELD_OUT], people or (), grouped or (), choices or (), near_misses, names, split)
-    other = _kept(against) if against else None
+    other = _kept(against, seed) if against else None
     with folder_lock(out) if out else nullcontext():  # before minutes of work: one that cannot be written is said now
         found = _audited(model, sets, chapters or (), seed, batch_size)
         if against and not other:
@@ -127,17 +128,22 @@ def _sets(
 ) -> "Sets":
     from diptych.audit.whole import Sets
     from diptych.sets.choices import read_choices
+    from diptych.sets.digest import digest
     from diptych.sets.grouped import read_grouped
     from diptych.sets.near_misses import read_near_misses
     from diptych.sets.open import read_labelled
 
+    labelled = [read_labelled(data_path(one), split=split) for one in data]
+    with_groups = {one: read_grouped(one, split=split) for one in (*people, *grouped)}
+    named = [*zip(map(data_path, data), labelled, strict=True), *with_groups.items()]
     return Sets(
-        labelled=[read_labelled(data_path(one), split=split) for one in data],
-        people=[read_grouped(one, split=split) for one in people],
-        grouped=[read_grouped(one, split=split) for one in grouped],
+        labelled=labelled,
+        people=[with_groups[one] for one in people],
+        grouped=[with_groups[one] for one in grouped],
         choices=[read_choices(one, split=split) for one in choices],
         near_misses=read_near_misses(near_misses) if near_misses else None,
         names=read_labelled(names, split=split) if names else None,
+        digests={(one.name, one.split): digest(folder, one.split) for folder, one in named},
     )
 
 
@@ -150,11 +156,18 @@ def _audited(model: str, sets: "Sets", chapters: "Sequence[str]", seed: int, bat
     )
 
 
-def _kept(against: str) -> "Audit | None":
-    """An audit in a file; None where a model is named."""
+def _kept(against: str, seed: int) -> "Audit | None":
+    """An audit in a file, of the same draws; None where a model is named."""
     from diptych.eval.result_file import read_audit
 
-    return read_audit(Path(against)) if against.endswith(".json") else None
+    if not against.endswith(".json"):
+        return None
+    other = read_audit(Path(against))
+    if other.conditions.seed != seed:
+        raise ConfigError(
+            f"{against} must be of the same draws, --seed {seed}. It is of --seed {other.conditions.seed}."
+        )
+    return other
 
 
 def _say(found: "Audit") -> None:

@@ -35,6 +35,7 @@ _UTK_RACES = ("White", "Black", "Asian", "Indian", "Other")
 GENDERS = ("Female", "Male")
 _UNTOLD = ("", "unsure", "disagreement", "unknown", "none", "nan")
 _PHASE_COLUMNS = ("age", "gender", "skintone", "ethnicity")
+_SEPARATORS = (",", ";", "\t", "|")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,10 +184,18 @@ def utkface_root(folder: Path) -> Path | None:
 def read_table(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
     """Rows of a CSV file with a header; a cell that is missing is empty.
 
+    Cells are parted by the comma, semicolon, tab or bar that its header has most of, as spreadsheets of several
+    languages write them.
+
     Raises:
         DataError: it cannot be read, has no row, or lacks a column.
     """
-    lines = csv.DictReader(io.StringIO(read_text(path).lstrip("\ufeff"), newline=""))
+    text = read_text(path).lstrip("\ufeff")
+    separator = max(_SEPARATORS, key=text.partition("\n")[0].count)
+    try:
+        lines = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator))
+    except csv.Error as error:
+        raise DataError(f"{path} must be a CSV file. It cannot be read: {error}.") from None
     rows = [{name: (value or "").strip() for name, value in row.items() if name} for row in lines]
     missing = [column for column in columns if rows and column not in rows[0]]
     if missing or not rows:
