@@ -20,7 +20,8 @@ from torch import Tensor
 
 import history
 from diptych.model.blocks import KeptAttention
-from diptych.runtime import generator, hardware
+from diptych.runtime import hardware
+from diptych.torch_runtime import generator
 
 ROUNDS, SEED = 20, 0
 # Rows, heads of 64 channels, positions, causal: as texts and pictures have them; 50 in ViT-B/32, 257 in ViT-L/14.

@@ -53,6 +53,7 @@ from diptych.train.log import read_log
 from diptych.train.recipe import TrainRecipe
 
 PAIRS, SHARD, BATCH, PROBE, ROUNDS = 100_000, 5_000, 256, 80, 3
+SIDES = ("open_clip", "diptych", "diptych, a third")
 MODEL = "demo-peer"
 DRIVER = Path(__file__).parent / "open_clip_driver.py"
 PLAIN = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
@@ -67,6 +68,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, nargs=4, default=[1, 1, 1, 1])
     parser.add_argument("--isa", choices=("", "avx2"), default="")
     parser.add_argument("--pace", action="store_true", help="only that")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--out", type=Path, default=history.RESULTS / "demo_open_clip.json")
     options = parser.parse_args()
     work = options.work.resolve()
@@ -91,7 +93,8 @@ def main() -> None:
         "diptych, a third": options.minutes * 20 / pace["diptych"],
     }
     for seed in options.seeds:
-        for side, fits in course.items():
+        for side in options.sides:
+            fits = course[side]
             steps = fits if side == "open_clip" else min(fits, demo_recipe().train.steps)
             out = where / f"{side}, {round(steps)} steps, seed {seed}"
             if side == "open_clip":

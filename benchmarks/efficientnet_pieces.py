@@ -14,7 +14,8 @@ import torch
 import history
 from diptych.model import efficientnet_tower
 from diptych.model.efficientnet_tower import EfficientNetTower, EfficientNetTowerConfig
-from diptych.runtime import generator, hardware
+from diptych.runtime import hardware
+from diptych.torch_runtime import generator
 
 SIDES, PIECES, BATCH, ROUNDS, SEED = (128, 160, 224), (1, 2, 4, 8, 16, 32), 32, 5, 0
 

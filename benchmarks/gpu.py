@@ -57,7 +57,8 @@ from diptych.model.presets import preset
 from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.pairs.pipeline import Batch, DataConfig, batches, pair_sources
 from diptych.pairs.sources import Source
-from diptych.runtime import generator, hardware
+from diptych.runtime import hardware
+from diptych.torch_runtime import generator
 from diptych.train.devices import find_device
 from diptych.train.distributed import Ranks, Spread
 from diptych.train.loss import clip_loss

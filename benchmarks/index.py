@@ -40,8 +40,9 @@ from diptych.embed import encode_fast, find_images
 from diptych.files import atomic_file
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
-from diptych.runtime import default_device, fast_dtype, generator, hardware
+from diptych.runtime import hardware
 from diptych.search.library import Library
+from diptych.torch_runtime import default_device, fast_dtype, generator
 from diptych.weights.bundle import Bundle
 from loading import made_up_merges
 

@@ -24,7 +24,8 @@ from torch.nn.functional import cross_entropy
 
 import history
 from diptych.measures.logistic import Examples, LogisticProblem
-from diptych.runtime import generator, hardware
+from diptych.runtime import hardware
+from diptych.torch_runtime import generator
 
 SEED = 0
 L2 = [10.0**decade for decade in range(-6, 7, 2)]

@@ -33,7 +33,8 @@ from diptych.data.tokenizer import CLIP_MERGES, Tokenizer
 from diptych.files import write_json
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
-from diptych.runtime import generator, hardware
+from diptych.runtime import hardware
+from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
 
 MODEL, SEED, ROUNDS = "ViT-B-32", 0, 5

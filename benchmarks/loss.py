@@ -27,7 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import history
-from diptych.runtime import generator, hardware
+from diptych.runtime import hardware
+from diptych.torch_runtime import generator
 from diptych.train.loss import clip_loss, siglip_loss
 
 WIDTH, SEED = 512, 0

@@ -21,7 +21,8 @@ from torch import Tensor
 import history
 from diptych.model import packing
 from diptych.model.text_tower import TextTower, TextTowerConfig
-from diptych.runtime import generator, hardware
+from diptych.runtime import hardware
+from diptych.torch_runtime import generator
 
 SEED, LONGEST, VOCABULARY = 0, 24, 4096
 SHARES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7)

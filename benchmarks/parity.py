@@ -38,7 +38,8 @@ from diptych.model.clip import CLIPConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.presets import preset
 from diptych.pairs.shards import ShardSet
-from diptych.runtime import generator, hardware
+from diptych.runtime import hardware
+from diptych.torch_runtime import generator
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it uses pkg_resources

@@ -36,10 +36,11 @@ from diptych.eval.measure import score_pictures
 from diptych.files import write_json
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
-from diptych.runtime import generator, hardware
+from diptych.runtime import hardware
 from diptych.sets.captioned import read_retrieval
 from diptych.sets.open import read_labelled
 from diptych.sets.webdataset import dataset_type
+from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
 from diptych.weights.convert import save_as
 

@@ -22,7 +22,8 @@ from torch import Tensor
 
 import diptych
 from diptych.data.images import Preprocess
-from diptych.runtime import generator, hardware
+from diptych.runtime import hardware
+from diptych.torch_runtime import generator
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import history

@@ -31,9 +31,10 @@ from diptych.classify import class_weights
 from diptych.eval.zero_shot import score_zero_shot
 from diptych.measures.retrieval import retrieval
 from diptych.pairs.shards import ShardSet, captions_of
-from diptych.runtime import generator, hardware
+from diptych.runtime import hardware
 from diptych.sets.labelled import LabelledImages
 from diptych.sets.open import read_labelled
+from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
 from diptych.weights.registry import DEFAULT_MODEL, load
 

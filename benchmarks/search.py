@@ -29,9 +29,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 import history
-from diptych.runtime import generator, hardware
+from diptych.runtime import hardware
 from diptych.search.ann import ApproximateScanner
 from diptych.search.index import Scanner, blocks_of, plain_search
+from diptych.torch_runtime import generator
 
 Search = Callable[[np.ndarray], np.ndarray]  # [D] to the rows that answer
 

@@ -39,7 +39,8 @@ from diptych.data.images import Preprocess
 from diptych.model.presets import preset
 from diptych.pairs.pipeline import Batch, DataConfig, batches, pair_sources
 from diptych.pairs.sources import Source
-from diptych.runtime import generator, hardware
+from diptych.runtime import hardware
+from diptych.torch_runtime import generator
 from diptych.train.distributed import Ranks
 from diptych.train.loss import clip_loss
 from diptych.train.recipe import TokenizerConfig, TrainConfig, TrainRecipe, read_recipe

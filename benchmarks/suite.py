@@ -35,8 +35,9 @@ from diptych.eval.result_file import read_results
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
 from diptych.pairs.shards import ShardSet
-from diptych.runtime import generator, hardware
+from diptych.runtime import hardware
 from diptych.sets.open import read_labelled
+from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
 
 SEED = 0

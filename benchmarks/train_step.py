@@ -85,7 +85,7 @@ def first_weights(folder: Path) -> None:
     from diptych.model.clip import CLIP, CLIPConfig
     from diptych.model.image_tower import ImageTowerConfig
     from diptych.model.text_tower import TextTowerConfig
-    from diptych.runtime import generator
+    from diptych.torch_runtime import generator
     from diptych.weights.bundle import Bundle
     from diptych.weights.convert import save_as
 

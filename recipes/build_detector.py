@@ -26,7 +26,7 @@ from diptych.data.embedded import data_path
 from diptych.files import atomic_file
 from diptych.model.copy_detector import CopyDetector
 from diptych.pairs.shards import ShardSet
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 
 CANVAS = 96  # px, side of a drawn picture; the detector's is cut from it
 POOL = 8_000  # drawn pictures

@@ -45,7 +45,7 @@ from diptych.files import atomic_folder
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.efficientnet_tower import EfficientNetTower, EfficientNetTowerConfig, InvertedBottleneck
 from diptych.model.sentence_tower import SentenceTower, SentenceTowerConfig
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from diptych.pairs.shards import ShardSet, captions_of
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
 
 SENTENCES = (

@@ -10,10 +10,10 @@ from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.presets import preset
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About
-from diptych.weights.saving import golden_picture
+from diptych.weights.golden import golden_picture
 
 TEXTS = ["a red kite", "a blue boat, a red kite &amp; 2 dogs", "", "naïve 🙂", "!!! a cat !"]
 ABOUT = About(source="here", licence="CC0-1.0", data="drawn [1,  2] by hand", recipe="a = [\n1,\n2]\n", created="2026")

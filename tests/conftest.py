@@ -20,7 +20,7 @@ from diptych.model.clip import CLIP
 from diptych.model.presets import preset
 from diptych.pairs.pipeline import DataConfig, Source
 from diptych.pairs.shards import ShardWriter
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.train.recipe import TokenizerConfig, TrainConfig, TrainRecipe
 from diptych.train.trainer import StepReport, TrainResult, train
 from diptych.weights.bundle import Bundle

@@ -8,7 +8,7 @@ import torch
 
 from diptych.model.bag_tower import BagTowerConfig
 from diptych.model.clip import CLIP
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.train.learner import Learner
 from diptych.train.objectives import Objective, build_heads
 from diptych.train.recipe import TrainRecipe

@@ -21,7 +21,7 @@ from diptych.pairs.augment import Augment
 from diptych.pairs.pipeline import DataConfig, Source
 from diptych.pairs.shards import ShardWriter
 from diptych.pairs.teacher import IN_SHARD
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.train.objectives import BagOfWords, Caption, Classification, Contrastive, Sigmoid
 from diptych.train.recipe import Phase, TokenizerConfig, TrainConfig, TrainRecipe
 from diptych.weights.bundle import Bundle

@@ -25,7 +25,7 @@ from diptych.data.tokenizer import Tokenizer
 from diptych.errors import DataError
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.serve.app import create_app
 from diptych.serve.gallery import Gallery
 from diptych.serve.service import Service

@@ -9,7 +9,7 @@ import torch
 import transformers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 
 CAPTIONS = [
     f"{photo} of {article} {size} {thing}."

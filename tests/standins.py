@@ -10,7 +10,7 @@ from torch import nn
 from diptych.model.clip import CLIPConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.text_tower import TextTowerConfig
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 
 Tower = TypeVar("Tower", ImageTowerConfig, TextTowerConfig)
 

@@ -7,7 +7,7 @@ from diptych.config import from_dict
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.presets import preset
 from diptych.model.siglip import SigLIPTextTowerConfig
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.weights.adapters import OWN, Naming, TensorRow, config_to_own
 
 

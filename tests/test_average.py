@@ -8,7 +8,7 @@ from diptych.errors import ConfigError
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
 from diptych.model.resize import with_image_size
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.weights.average import interpolate
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About

@@ -4,7 +4,7 @@ import torch
 from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError
 from diptych.model.bag_tower import BagTower, BagTowerConfig
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 
 from diptych.errors import ConfigError, DataError, WeightsError
 from diptych.model.clip import CLIP
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.train.best import Best, BestBundle, check_metric, read_best
 from diptych.train.heads import Heads
 from diptych.train.trainer import StepReport, train

@@ -19,7 +19,7 @@ from diptych.model.blocks import (
     keep_patches,
     reset_to_defaults,
 )
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 
 
 def make_attention(*, is_causal: bool) -> Attention:

@@ -11,10 +11,10 @@ from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError, ImageError, TextError, WeightsError
 from diptych.model.clip import CLIP
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About
-from diptych.weights.saving import golden_picture
+from diptych.weights.golden import golden_picture
 
 
 @pytest.fixture(scope="module")

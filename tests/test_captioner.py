@@ -10,7 +10,7 @@ import torch
 from diptych.errors import ConfigError
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.train.captioner import Caption, CaptionHead
 from diptych.train.seen import Seen
 from learning import Ends, learner_of, seen_of

@@ -41,7 +41,7 @@ from diptych.measures.robustness import TRENDS, effective_robustness
 from diptych.model.blocks import Activation
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.train.recipe import TrainRecipe
 from diptych.train.trainer import StepReport
 from diptych.weights import convert, saving

@@ -11,7 +11,7 @@ from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.presets import preset
 from diptych.model.text_tower import TextTowerConfig
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 
 TOWERS = [("image", "vision_model"), ("text", "text_model")]
 BLOCK_NAMES = {

@@ -5,7 +5,7 @@ import torch
 
 from diptych.errors import DataError, ShapeError
 from diptych.measures.contamination import bonferroni, overlap_score
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 
 
 def test_a_score_is_split_by_hand():

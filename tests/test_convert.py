@@ -17,7 +17,7 @@ from diptych.model.presets import preset
 from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.model.text_tower import TextTowerConfig
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
 from diptych.weights.convert import save_as
 from diptych.weights.folder import About

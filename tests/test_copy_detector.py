@@ -1,7 +1,7 @@
 import torch
 
 from diptych.model.copy_detector import CopyDetector
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 
 
 def pictures(count: int) -> torch.Tensor:

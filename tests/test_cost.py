@@ -13,7 +13,7 @@ from diptych.model.efficientnet_tower import EfficientNetTowerConfig
 from diptych.model.presets import preset
 from diptych.model.sentence_tower import SentenceTowerConfig
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 
 BATCH = 5  # no activation has the shape of a parameter, then
 SIDES = ("image", "text")

@@ -13,7 +13,7 @@ from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.efficientnet_tower import EfficientNetTower, EfficientNetTowerConfig, InvertedBottleneck
 from diptych.model.presets import preset
 from diptych.model.resize import with_image_size
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 
 SMALL = EfficientNetTowerConfig(image_size=64, width=0.25, depth=1.0, final_width=1280)
 

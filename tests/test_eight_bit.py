@@ -15,13 +15,13 @@ from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.efficientnet_tower import EfficientNetTowerConfig
 from diptych.model.presets import preset
 from diptych.model.sentence_tower import SentenceTowerConfig
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.weights import eight_bit
 from diptych.weights.bundle import Bundle
 from diptych.weights.convert import Format, save_as
 from diptych.weights.eight_bit import from_eight_bits, to_eight_bits
 from diptych.weights.registry import model_info
-from diptych.weights.saving import golden_picture
+from diptych.weights.golden import golden_picture
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "photo", "of", "cat", "dog", "##s", ",", "two", "kite", "##e", "red"]
 TEXTS = ["a photo of a cat", "two dogs, a kite"]

@@ -8,7 +8,7 @@ from diptych.config import to_toml
 from diptych.errors import WeightsError
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.train.checkpoint import Checkpoint
 from diptych.train.ema import Average
 from diptych.train.recipe import TrainRecipe

@@ -15,7 +15,7 @@ from diptych.embed import Embedded, embed_images, encode_fast, find_images
 from diptych.errors import ConfigError, DataError
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
 
 

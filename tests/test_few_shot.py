@@ -17,7 +17,7 @@ from diptych.measures.few_shot import (
     tip_adapter_learner,
 )
 from diptych.measures.logistic import Examples
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 
 WEIGHTS = torch.eye(3, 8)  # zero-shot classifier of the tests
 

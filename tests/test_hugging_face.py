@@ -17,7 +17,7 @@ from diptych.model.blocks import Block
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.presets import preset
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
 from diptych.weights.hugging_face import (
     HUGGING_FACE,
@@ -26,7 +26,7 @@ from diptych.weights.hugging_face import (
     config_to_hf,
     hugging_face_naming,
 )
-from diptych.weights.saving import golden_picture
+from diptych.weights.golden import golden_picture
 from foreign_tokenizers import FOREIGN, write_tokenizer
 from foreign_tokenizers import TEXTS as FOREIGN_TEXTS
 from siglip_standins import siglip_twin, write_siglip2_tokenizer, write_siglip_tokenizer

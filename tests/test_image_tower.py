@@ -5,7 +5,7 @@ import torch
 
 from diptych.errors import ConfigError
 from diptych.model.image_tower import ImageTower, ImageTowerConfig
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 
 CONFIG = ImageTowerConfig(image_size=16, patch_size=4, width=64, layers=2, heads=4)
 

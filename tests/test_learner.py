@@ -5,7 +5,7 @@ import torch
 
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.train.objectives import Caption, Classification, Contrastive
 from learning import learner_of, with_bag
 

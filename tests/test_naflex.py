@@ -16,7 +16,7 @@ from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.naflex import NaFlexTower, NaFlexTowerConfig
 from diptych.model.resize import with_image_size
 from diptych.model.siglip import SigLIPImageTower, SigLIPImageTowerConfig
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from tower_kinds import TEXT_KINDS, text_of
 
 CONFIG = NaFlexTowerConfig(image_size=32, patch_size=8, width=24, layers=2, heads=2)

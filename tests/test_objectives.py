@@ -12,7 +12,7 @@ from diptych.config import from_dict, to_dict, to_toml
 from diptych.errors import ConfigError
 from diptych.model.clip import CLIP
 from diptych.pairs.pipeline import batches, pair_sources
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.train.checkpoint import Checkpoint
 from diptych.train.exchange import sigmoid_loss, softmax_loss
 from diptych.train.heads import Heads, NameScorer

@@ -14,7 +14,7 @@ from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.presets import PRESETS, preset
 from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.siglip import SigLIPTextTowerConfig
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.weights.open_clip import (
     RESNET,
     VIT,

@@ -18,7 +18,7 @@ from diptych.config import from_dict, to_dict, to_toml
 from diptych.errors import ConfigError, DiptychError, ShapeError, WeightsError
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.outside import import_kinds, named
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.train.checkpoint import Checkpoint
 from diptych.train.devices import find_device
 from diptych.train.plan import Plan, Setup, plan_run

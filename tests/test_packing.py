@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diptych.model.packing import packed
 from diptych.model.text_tower import TextTower, TextTowerConfig
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 
 LENGTHS = [3, 9, 1, 4, 4, 12, 5, 2, 16, 4]
 

@@ -22,10 +22,10 @@ from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.presets import PRESETS, preset
 from diptych.model.text_tower import TextTowerConfig
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About
-from diptych.weights.saving import golden_picture
+from diptych.weights.golden import golden_picture
 from standins import draw, stand_in, transformers_model
 
 VITS = [name for name in PRESETS if name.startswith("ViT")]

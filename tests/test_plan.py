@@ -13,7 +13,7 @@ from diptych.cli.plan import plan
 from diptych.errors import ConfigError
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.train.devices import Device, find_device
 from diptych.train.muon import Muon, orthogonal_flops
 from diptych.train.optim import adamw, hidden_matrices, parameter_groups

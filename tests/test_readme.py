@@ -43,7 +43,7 @@ from diptych.model.clip import CLIP
 from diptych.model.presets import preset
 from diptych.pairs.pipeline import captions_of
 from diptych.pairs.shards import ShardSet
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.train.recipe import TrainRecipe
 from diptych.weights.bundle import Bundle
 from diptych.weights.convert import save_as

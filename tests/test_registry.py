@@ -13,7 +13,7 @@ from diptych.errors import ConfigError, WeightsError
 from diptych.model.clip import CLIP
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.presets import preset
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.sets.open import read_labelled
 from diptych.weights import packaged, registry
 from diptych.weights.bundle import Bundle

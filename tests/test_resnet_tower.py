@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from diptych.errors import ConfigError
 from diptych.model.resnet_tower import AttentionPool, Bottleneck, ResNetTower, ResNetTowerConfig
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 
 CONFIG = ResNetTowerConfig(image_size=64, width=4, layers=(1, 2, 1, 1), heads=4)
 

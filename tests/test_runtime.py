@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from diptych import runtime
-from diptych.runtime import default_device, fast_dtype, generator, hardware, installed_memory, stop_request
+from diptych.runtime import hardware, installed_memory, stop_request
+from diptych.torch_runtime import default_device, fast_dtype, generator
 
 
 def draw(*position: int) -> float:

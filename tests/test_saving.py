@@ -12,9 +12,9 @@ from bundles import ABOUT, TEXTS, make, new_tokenizer, some_pictures
 from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError, DataError, WeightsError
 from diptych.model.clip import CLIP
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
-from diptych.weights.saving import GOLDEN_TOLERANCE
+from diptych.weights.golden import GOLDEN_TOLERANCE
 
 
 @pytest.fixture(scope="module")

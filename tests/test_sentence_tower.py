@@ -15,7 +15,7 @@ from diptych.errors import ConfigError
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.presets import preset
 from diptych.model.sentence_tower import SentenceTower, SentenceTowerConfig
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 
 ROOT = Path(__file__).parent.parent
 SMALL = SentenceTowerConfig(

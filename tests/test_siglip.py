@@ -12,7 +12,7 @@ from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.presets import preset
 from diptych.model.resize import with_image_size
 from diptych.model.siglip import SigLIPImageTower, SigLIPImageTowerConfig, SigLIPTextTower, SigLIPTextTowerConfig
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.weights.hugging_face import HUGGING_FACE_SIGLIP
 from siglip_standins import siglip_twin
 

@@ -18,7 +18,7 @@ from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.presets import preset
 from diptych.model.text_tower import TextTowerConfig
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.weights import registry
 from diptych.weights import stored as stored_module
 from diptych.weights.adapters import OWN

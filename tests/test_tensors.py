@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from diptych.errors import WeightsError
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.weights.tensors import TensorFile, read_tensors
 
 LINUX = Path("/proc/self/maps").exists()

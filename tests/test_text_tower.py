@@ -6,7 +6,7 @@ import torch
 from diptych.errors import ConfigError
 from diptych.model.blocks import Block
 from diptych.model.text_tower import TextTower, TextTowerConfig
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 
 END = 99  # the highest id, as in the released vocabulary
 CONFIG = TextTowerConfig(context_length=10, vocab_size=100, width=64, layers=3, heads=4)

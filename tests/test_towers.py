@@ -24,7 +24,7 @@ from diptych.model.cost import TowerCost, without_blocks
 from diptych.model.presets import preset
 from diptych.model.resize import with_image_size
 from diptych.model.towers import ImageConfig
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.train.bottleneck import bottleneck
 from diptych.train.objectives import Caption, Contrastive
 from diptych.train.plan import Setup, plan_run

@@ -14,7 +14,7 @@ from diptych.errors import TrainingError
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
 from diptych.pairs.pipeline import batches, pair_sources
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.train import exchange
 from diptych.train import update as update_module
 from diptych.train.checkpoint import Checkpoint

@@ -15,13 +15,13 @@ from diptych.data.images import Preprocess
 from diptych.errors import WeightsError
 from diptych.files import sha256
 from diptych.model.clip import CLIP
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.weights import untold
 from diptych.weights.bundle import Bundle
 from diptych.weights.open_clip import VIT
 from diptych.weights.published import PublishedFile, published_files
 from diptych.weights.registry import load, model_info
-from diptych.weights.saving import golden_picture
+from diptych.weights.golden import golden_picture
 
 
 @pytest.fixture(scope="module")

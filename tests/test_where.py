@@ -19,7 +19,7 @@ from diptych.data.images import open_image
 from diptych.errors import ConfigError, DataError
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.naflex import NaFlexTowerConfig
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.sets.open import read_labelled
 from diptych.weights.bundle import Bundle
 from diptych.weights.registry import load

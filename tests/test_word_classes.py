@@ -8,7 +8,7 @@ import torch
 from diptych.data.tokenizer import Tokenizer
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.train.objectives import BagOfWords, Classification
 from diptych.train.seen import Seen
 from diptych.train.word_classes import WordCounts, WordHead, count_words, words_in

@@ -4,17 +4,19 @@ Source: CLIP, arXiv:2103.00020, sections 3.1.2 and 3.1.4. Letters: B, C, D, N, T
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+import numpy as np
 
 from diptych.data.images import ImageSource
 from diptych.data.inputs import as_pictures
 from diptych.data.prompts import PLAIN, check_labels, check_templates, fill
 from diptych.data.tokenizer import Unread
 from diptych.errors import DataError, ShapeError, TextError
+from diptych.measures.unit_length import unit_length
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -22,17 +24,17 @@ T = TypeVar("T")
 class TextEncoder(Protocol):
     """What class weights need of a bundle."""
 
-    def encode_texts(self, texts: Sequence[str], /) -> Tensor: ...  # [N, D], unit length
+    def encode_texts(self, texts: Sequence[str], /) -> np.ndarray: ...  # [N, D], unit length
 
 
 class Encoder(TextEncoder, Protocol):
     """What zero-shot needs of a bundle."""
 
-    def encode_images(self, images: Sequence[Any], /) -> Tensor: ...  # [N, D], unit length
+    def encode_images(self, images: Sequence[Any], /) -> np.ndarray: ...  # [N, D], unit length
 
-    def logits_per_image(self, image_features: Tensor, text_features: Tensor, /) -> Tensor: ...  # [N, C]
+    def logits_per_image(self, image_features: np.ndarray, text_features: np.ndarray, /) -> np.ndarray: ...  # [N, C]
 
-    def probabilities(self, logits_per_image: Tensor, /) -> Tensor: ...  # [N, C]
+    def probabilities(self, logits_per_image: np.ndarray, /) -> np.ndarray: ...  # [N, C]
 
 
 @runtime_checkable
@@ -79,26 +81,26 @@ class ZeroShotClassifier:
         self._encoder = encoder
         self._batch_size = batch_size
 
-    def logits(self, image_features: Tensor) -> Tensor:
+    def logits(self, image_features: np.ndarray) -> np.ndarray:
         """What the model makes of the cosines: a factor times each, plus the bias of a sigmoid head.
 
         Args:
             image_features: [N, D], unit length.
 
         Returns:
-            [N, C], on the device of `weights`.
+            [N, C].
 
         Raises:
             ShapeError: the features have another D.
         """
         check_features(image_features, self.weights)
-        return self._encoder.logits_per_image(image_features.to(self.weights), self.weights)
+        return self._encoder.logits_per_image(np.asarray(image_features), self.weights)
 
-    def probabilities(self, image_features: Tensor) -> Tensor:
+    def probabilities(self, image_features: np.ndarray) -> np.ndarray:
         """[N, D] to [N, C]: softmax over the classes, or of a model with a sigmoid head each class by itself."""
         return self._encoder.probabilities(self.logits(image_features))
 
-    def __call__(self, images: Sequence[ImageSource]) -> Tensor:
+    def __call__(self, images: Sequence[ImageSource]) -> np.ndarray:
         """Probabilities [N, C] of N pictures.
 
         Raises:
@@ -107,8 +109,7 @@ class ZeroShotClassifier:
         """
         pictures = as_pictures(images)
         batches = (self._encoder.encode_images(batch) for batch in _batches(pictures, self._batch_size))
-        features = [self.weights[:0], *(batch.to(self.weights) for batch in batches)]  # no picture gives [0, C]
-        return self.probabilities(torch.cat(features))
+        return self.probabilities(np.concatenate([self.weights[:0], *batches]))  # no picture gives [0, C]
 
 
 def readable(encoder: TextEncoder, labels: Sequence[str | Sequence[str]]) -> list[Unread]:
@@ -127,14 +128,13 @@ def readable(encoder: TextEncoder, labels: Sequence[str | Sequence[str]]) -> lis
     return unread
 
 
-@torch.no_grad()
 def class_weights(
     encoder: TextEncoder,
     labels: Sequence[str | Sequence[str]],
     templates: Sequence[str] = PLAIN,
     *,
     batch_size: int = 256,
-) -> Tensor:
+) -> np.ndarray:
     """Every name through every template, encoded to unit length, averaged by class, made unit length again.
 
     The names of one class are pooled before the mean. The same name may stand for two classes, as in ImageNet: they
@@ -150,14 +150,13 @@ def class_weights(
     texts = [
         (text, row) for row, label in enumerate(labels) for name in _names(label) for text in fill(templates, name)
     ]
-    sums: Tensor | None = None
+    sums: np.ndarray | None = None
     for batch in _batches(texts, batch_size):
-        features = encoder.encode_texts([text for text, _ in batch]).float()  # [B, D]
-        rows = torch.tensor([row for _, row in batch], device=features.device)
-        sums = features.new_zeros(len(labels), features.shape[1]) if sums is None else sums
-        sums.index_add_(0, rows, features)
+        features = np.asarray(encoder.encode_texts([text for text, _ in batch]), np.float32)  # [B, D]
+        sums = np.zeros((len(labels), features.shape[1]), np.float32) if sums is None else sums
+        np.add.at(sums, [row for _, row in batch], features)
     assert sums is not None
-    return normalize(sums, dim=1)  # of the mean: its length, and so the count, falls out
+    return unit_length(sums)  # of the mean: its length, and so the count, falls out
 
 
 def _names(label: str | Sequence[str]) -> Sequence[str]:
@@ -168,7 +167,7 @@ def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def check_features(image_features: Tensor, weights: Tensor) -> None:
+def check_features(image_features: "np.ndarray | Tensor", weights: "np.ndarray | Tensor") -> None:
     if image_features.ndim != 2 or image_features.shape[1] != weights.shape[1]:
         raise ShapeError(
             f"image_features {list(image_features.shape)} and class weights {list(weights.shape)} must be [N, D] and "

@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
-import torch
-from torch import Tensor
+import safetensors.numpy
 
 from diptych.data.ahead import batched, decoded_ahead, or_error
 from diptych.data.endings import kind_of
@@ -19,8 +17,7 @@ from diptych.data.inputs import as_pictures
 from diptych.data.walk import walk_folder
 from diptych.errors import ConfigError, DataError, ImageError
 from diptych.files import atomic_file, natural_order
-from diptych.runtime import fast_dtype
-from diptych.weights.bundle import Bundle
+from diptych.weights.dual_encoder import DualEncoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +25,7 @@ class Embedded:
     """Features of pictures, row by row with their keys, and what had to be left out."""
 
     keys: tuple[str, ...]  # N of them: the paths as they were given
-    features: Tensor  # [N, D] float32, unit length
+    features: np.ndarray  # [N, D] float32, unit length
     skipped: dict[str, str] = field(default_factory=dict)  # key to the sentence that tells why
 
     def save(self, path: Path) -> None:
@@ -52,16 +49,16 @@ class Embedded:
     def _npz(self) -> bytes:
         buffer = io.BytesIO()
         skipped = np.array(list(self.skipped.items()), dtype=np.str_).reshape(-1, 2)
-        np.savez(buffer, features=self.features.numpy(), keys=np.array(self.keys, np.str_), skipped=skipped)
+        np.savez(buffer, features=self.features, keys=np.array(self.keys, np.str_), skipped=skipped)
         return buffer.getvalue()
 
     def _safetensors(self) -> bytes:
         metadata = {"keys": json.dumps(self.keys), "skipped": json.dumps(self.skipped)}
-        return safetensors.torch.save({"features": self.features}, metadata=metadata)
+        return safetensors.numpy.save({"features": np.ascontiguousarray(self.features)}, metadata=metadata)
 
 
 def embed_images(
-    bundle: Bundle,
+    bundle: DualEncoder,
     images: Sequence[Path],
     *,
     batch_size: int = 64,
@@ -82,7 +79,7 @@ def embed_images(
     images = as_pictures(images)
     keys: list[str] = []
     skipped: dict[str, str] = {}
-    features: list[Tensor] = [torch.empty(0, bundle.model.config.embed_dim)]
+    features = [np.empty((0, bundle.embed_dim), np.float32)]
     done = 0
     with decoded_ahead(or_error(bundle.preprocess.pixels), images, batch_size) as pictures:
         for batch in batched(zip(images, pictures, strict=True), batch_size):
@@ -98,26 +95,20 @@ def embed_images(
             done += len(batch)
             if on_progress:
                 on_progress(done, len(images))
-    return Embedded(tuple(keys), torch.cat(features), skipped)
+    return Embedded(tuple(keys), np.concatenate(features), skipped)
 
 
-def encode_fast(bundle: Bundle, pixels: Sequence[np.ndarray]) -> np.ndarray:
-    """Encode pictures in bfloat16 where that is faster here, else in float32.
+def encode_fast(bundle: DualEncoder, pixels: Sequence[np.ndarray]) -> np.ndarray:
+    """Encode pictures as the engine does soonest; see `DualEncoder.encode_fast`.
 
     Args:
         bundle: the model.
-        pixels: B pictures, [S, S, 3] uint8.
+        pixels: B pictures, [S, S, 3] uint8; may be none.
 
     Returns:
         [B, D] float32, unit length.
     """
-    if not pixels:
-        return np.empty((0, bundle.model.config.embed_dim), np.float32)
-    device = next(bundle.model.parameters()).device
-    dtype = fast_dtype(device)
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        features = bundle.encode_pixels(np.stack(pixels))
-    return torch.nn.functional.normalize(features, dim=1).numpy()  # bfloat16 has lost a part of the unit length
+    return bundle.encode_fast(np.stack(pixels)) if pixels else np.empty((0, bundle.embed_dim), np.float32)
 
 
 def find_images(paths: Sequence[Path], *, on_note: Callable[[str], None] | None = None) -> list[Path]:

@@ -1,56 +1,13 @@
-"""What a computation runs on, where its randomness comes from, and how it is asked to stop."""
+"""The machine that a computation runs on, and how it is asked to stop."""
 
 import contextlib
-import hashlib
 import os
 import platform
 import signal
+import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
-
-import torch
-
-
-def default_device() -> torch.device:
-    """The GPU when there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
-
-
-@cache
-def fast_dtype(device: torch.device) -> torch.dtype:
-    """The type for autocast: bfloat16 where it is faster than float32, else float32.
-
-    On a CPU it is measured, not looked up by name: a processor may know bfloat16 and still emulate most of it. The
-    measurement is made once a process; two processes on a busy machine may differ.
-    """
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    if device.type == "cpu" and _matmul_seconds(torch.bfloat16) < 0.8 * _matmul_seconds(torch.float32):
-        return torch.bfloat16
-    return torch.float32
-
-
-def _matmul_seconds(dtype: torch.dtype) -> float:
-    a = torch.ones(512, 512, dtype=dtype)
-    best = float("inf")
-    for _ in range(8):
-        start = time.perf_counter()
-        torch.mm(a, a)
-        best = min(best, time.perf_counter() - start)
-    return best
-
-
-def generator(seed: int, *position: int) -> torch.Generator:
-    """A generator that is a pure function of the seed and a position, e.g. (seed, epoch, index)."""
-    digest = hashlib.blake2b(repr((seed, *position)).encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 @contextlib.contextmanager
@@ -101,13 +58,9 @@ def hardware() -> dict[str, str | int]:
     model = platform.processor() or platform.machine()
     with contextlib.suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8") as file:
         model = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), model)
-    facts: dict[str, str | int] = {
-        "cpu": model,
-        "cores": usable_cores(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-    if torch.cuda.is_available():
-        facts["gpu"] = torch.cuda.get_device_name()
+    facts: dict[str, str | int] = {"cpu": model, "cores": usable_cores(), "python": platform.python_version()}
+    if torch := sys.modules.get("torch"):  # where it computed
+        facts |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
+        if torch.cuda.is_available():
+            facts["gpu"] = torch.cuda.get_device_name()
     return facts

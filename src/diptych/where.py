@@ -187,14 +187,14 @@ class Locator:
         self.texts = check_labels(texts)
         self.unread = readable(bundle, self.texts)
         self._bundle = with_map_size(bundle, image_size)
-        self._weights = class_weights(bundle, self.texts, templates)  # [T, D]
+        self._weights = torch.from_numpy(class_weights(bundle, self.texts, templates))  # [T, D]
         self._templates = templates
 
     @cached_property
     def _others(self) -> Tensor:
         """[K, D]; a word that is too long for the model is cut, as nobody asked for it."""
         texts = [text for word in other_words() for text in fill(self._templates, word)]
-        features = self._bundle.encode_texts(texts, truncate=True)
+        features = torch.from_numpy(self._bundle.encode_texts(texts, truncate=True))
         return normalize(features.unflatten(0, (-1, len(self._templates))).sum(dim=1), dim=1)
 
     def __call__(self, image: ImageSource) -> HeatMaps:
@@ -238,7 +238,7 @@ def encode_whole(bundle: Bundle, picture: Image.Image) -> tuple[Tensor, Frame]:
         [h, w, D], not unit length: the cells whose middle lies within the picture; and what they cover of it.
     """
     pixels, (left, top, right, bottom) = whole_pixels(bundle, picture)
-    grid = bundle.encode_grid(pixels[None])[0]
+    grid = torch.from_numpy(bundle.encode_grid(pixels[None]))[0]
     (h, w), side = grid.shape[:2], pixels.shape[0]
     if bundle.preprocess.row_width:
         return grid, (0.0, 0.0, 1.0, 1.0)

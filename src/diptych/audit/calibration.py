@@ -15,8 +15,8 @@ from diptych.eval.measure import score_pictures
 from diptych.eval.result import DataId, Result, Rows, interval_of, metric_of
 from diptych.eval.tasks import Prompts
 from diptych.measures.calibration import sureness_against_accuracy
-from diptych.runtime import generator
 from diptych.sets.labelled import LabelledImages
+from diptych.torch_runtime import generator
 
 UNKNOWN = 5  # one class of so many is taken for unknown
 FALSE_ACCEPTS = (0.01, 0.05, 0.2)  # of unknown pictures, that a threshold shall let through at most

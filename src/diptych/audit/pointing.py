@@ -18,9 +18,9 @@ from diptych.eval.result import DataId, Result
 from diptych.eval.tasks import Prompts
 from diptych.measures.compare import compare_metric
 from diptych.measures.heat_maps import cosines, curve_area, overlap_of, share_beaten, smoothed
-from diptych.runtime import generator
 from diptych.sets.composed import COLUMNS, ComposedScene, ComposedScenes, compose
 from diptych.sets.labelled import LabelledImages
+from diptych.torch_runtime import generator
 from diptych.where import FITS, HeatMaps, encode_whole, maps_of, other_words, whole_pixels, with_map_size
 
 SQUARES = (2, 4)  # of a scene
@@ -237,7 +237,7 @@ def _states(features: ModelFeatures, seen: _Seen, order: Tensor, *, is_deletion:
         cells = Image.fromarray((255 * kept.reshape(h, w)).to(torch.uint8).numpy())
         mask = cells.resize(picture.size, Image.Resampling.NEAREST)
         states.append(whole_pixels(features.bundle, Image.composite(picture, grey, mask))[0])
-    return features.bundle.encode_pixels(np.stack(states))
+    return torch.from_numpy(features.bundle.encode_pixels(np.stack(states)))
 
 
 def _sentence(result: Result) -> str:

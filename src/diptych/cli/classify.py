@@ -19,7 +19,7 @@ from diptych.weights.packaged import check_model_name
 if TYPE_CHECKING:
     from diptych.classify import ZeroShotClassifier
     from diptych.data.images import ImageSource
-    from diptych.weights.bundle import Bundle
+    from diptych.weights.dual_encoder import DualEncoder
 
 Answer: TypeAlias = list[tuple[str, float]] | ImageError  # labels and their probabilities, or why there are none
 
@@ -79,7 +79,7 @@ def classify(
     from diptych.weights.registry import DEFAULT_MODEL, load
 
     bundle = limited(load(model), max_pixels)
-    if len(names) == 1 and bundle.model.logit_bias is None:
+    if len(names) == 1 and bundle.head.kind == "softmax":
         complain(f"{names[0]} is the only label, so it gets 100 % whatever a picture shows. Add one for all else.")
     classifier = ZeroShotClassifier(bundle, names, prompts)
     for text in classifier.unread:
@@ -130,7 +130,7 @@ def _read_pictures(pictures: Sequence[str]) -> dict[str, "ImageSource"]:
 
 
 def _classified(
-    bundle: "Bundle",
+    bundle: "DualEncoder",
     classifier: "ZeroShotClassifier",
     sources: dict[str, "ImageSource"],
     batch_size: int,

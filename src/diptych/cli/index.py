@@ -174,7 +174,7 @@ def repair(folder: Path = Path(), *, options: IndexOptions = DEFAULT_OPTIONS) ->
     from diptych.search.repair import repair_index
 
     bundle, _ = model_of(folder, options)
-    done = repair_index(folder, bundle.fingerprint(), bundle.model.config.embed_dim, options.index)
+    done = repair_index(folder, bundle.fingerprint(), bundle.embed_dim, options.index)
     for sentence in done:
         complain(sentence)
     with opened(expanded(folder), options) as library:

@@ -35,7 +35,7 @@ from diptych.errors import ConfigError, ImageError
 from diptych.measures.perceptual_hash import SIDE, perceptual_hash
 from diptych.rows.columns import PICTURE
 from diptych.rows.stage import DROPPED, Judged, Whole
-from diptych.weights.bundle import Bundle
+from diptych.weights.dual_encoder import DualEncoder
 
 _BATCH = 64  # pictures a forward pass, and that are decoded ahead
 
@@ -71,7 +71,7 @@ class Describe:
         kept = rest.take(pa.array([row for row, _ in good], pa.int64()))
         kept = _with_columns(kept, _columns([one for _, one in good]))
         if bundle:
-            none = np.empty((0, bundle.model.config.embed_dim), np.float32)
+            none = np.empty((0, bundle.embed_dim), np.float32)
             kept = _with_columns(kept, {"features": _half(np.concatenate([none, *features]))})
         return Judged(kept=kept, dropped=_unreadable(rest["key"], bad))
 
@@ -91,12 +91,12 @@ def grey_of(picture: Image.Image) -> np.ndarray:
     return np.asarray(picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0))
 
 
-def side_needed(bundle: Bundle | None) -> int:
+def side_needed(bundle: DualEncoder | None) -> int:
     """Px that both sides of a JPEG keep when it is decoded at a part of its size."""
     return max(2 * SIDE, math.ceil(FAST_MARGIN * bundle.preprocess.image_size) if bundle else 0)
 
 
-def _look(data: pa.Buffer | None, *, bundle: Bundle | None, max_pixels: int) -> _Seen:
+def _look(data: pa.Buffer | None, *, bundle: DualEncoder | None, max_pixels: int) -> _Seen:
     facts: list[Facts] = []
     file = io.BytesIO(data if data is not None else b"")
     picture = decode(file, "the picture", max_pixels, at_least=side_needed(bundle), on_facts=facts.append)

@@ -21,7 +21,7 @@ from diptych.errors import ConfigError, ImageError
 from diptych.measures.deny_scores import deny_scores
 from diptych.rows.columns import PICTURE, with_column
 from diptych.rows.stage import Judged, Whole
-from diptych.weights.bundle import Bundle
+from diptych.weights.dual_encoder import DualEncoder
 
 _DIGITS = 10_000  # steps of a score within 1
 
@@ -91,7 +91,7 @@ class DenyPictures:
 @functools.cache
 def _concepts(deny_list: Path, model: str | None) -> tuple[list[str], torch.Tensor]:
     concepts = read_lines(deny_list)
-    return concepts, model_of(model).encode_texts(concepts)  # [C, D]
+    return concepts, torch.from_numpy(model_of(model).encode_texts(concepts))  # [C, D]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,10 +148,10 @@ def _none(column: str) -> pa.Table:
     return pa.table({column: pa.array([], pa.float32())})
 
 
-def encoded(bundle: Bundle, rows: pa.Table) -> tuple[pa.Table, np.ndarray, pa.Table]:
+def encoded(bundle: DualEncoder, rows: pa.Table) -> tuple[pa.Table, np.ndarray, pa.Table]:
     """Rows whose pictures can be read, without the pictures; their features [N, D]; the ledger of the others."""
     pixels: list[np.ndarray] = []
-    features = [np.empty((0, bundle.model.config.embed_dim), np.float32)]
+    features = [np.empty((0, bundle.embed_dim), np.float32)]
     good: list[int] = []
     bad: list[tuple[int, ImageError]] = []
     for row, one in enumerate(seen(rows, bundle.preprocess.pixels)):
@@ -168,7 +168,9 @@ def encoded(bundle: Bundle, rows: pa.Table) -> tuple[pa.Table, np.ndarray, pa.Ta
     return rest.take(pa.array(good, pa.int64())), np.concatenate(features), unreadable(rows["key"], bad)
 
 
-def caption_scores(bundle: Bundle, features: np.ndarray, texts: Sequence[Sequence[str]], prefix: str) -> np.ndarray:
+def caption_scores(
+    bundle: DualEncoder, features: np.ndarray, texts: Sequence[Sequence[str]], prefix: str
+) -> np.ndarray:
     """The mean cosine of each picture with its captions.
 
     Args:
@@ -184,7 +186,7 @@ def caption_scores(bundle: Bundle, features: np.ndarray, texts: Sequence[Sequenc
     captions = [prefix + caption for of_one in texts for caption in of_one]
     if not captions:
         return np.empty(0, np.float32)
-    text_features = bundle.encode_texts(captions, truncate=True).numpy()  # [T, D]
+    text_features = bundle.encode_texts(captions, truncate=True)  # [T, D]
     cosines = (np.repeat(features, counts, axis=0) * text_features).sum(axis=1)
     return np.add.reduceat(cosines, np.cumsum(counts) - counts) / counts.astype(np.float32)
 

@@ -51,7 +51,7 @@ class TextInPictures:
     def apply(self, rows: pa.Table, whole: Whole) -> Judged:  # noqa: ARG002  # as all stages take it
         bundle = model_of(self.model)
         detector = named(self.detector, "text-in-pictures.detector") if self.detector else _rapidocr()
-        features = [np.empty((0, bundle.model.config.embed_dim), np.float32)]
+        features = [np.empty((0, bundle.embed_dim), np.float32)]
         waiting: list[np.ndarray] = []
         areas: list[float] = []
         good: list[int] = []

@@ -10,19 +10,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Union
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from diptych.data.decoding import check_size, decode, sentence_for_faults, upright_rgb
 from diptych.data.facts import Facts
 from diptych.data.inputs import plain_source
 from diptych.data.patch_rows import PLACE, largest_grid, to_patch_rows
 from diptych.data.raw import RAW_ENDINGS
-from diptych.errors import ConfigError, ImageError, ShapeError, WeightsError
+from diptych.errors import ConfigError, ImageError, WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Endings of picture files, lower case, that are looked for in folders and shards; what a file is, its bytes tell.
 PICTURE_ENDINGS = (
@@ -53,7 +54,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP, arXiv:2103.00020, relea
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
-ImageSource = str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Tensor  # see `plain_source`
+ImageSource = Union[str, Path, bytes, BinaryIO, Image.Image, np.ndarray, "Tensor"]  # see `plain_source`
 
 # Beyond this a strip is resized only where the crop looks: a 1 x 100,000 picture would need gigabytes on the way.
 _WHOLE_ASPECT = 64
@@ -170,7 +171,7 @@ class Preprocess:
             return (self.image_size, self.image_size, 3)
         return (self.max_patches or (self.image_size // self.patch_size) ** 2, self.row_width)
 
-    def __call__(self, image: ImageSource) -> Tensor:
+    def __call__(self, image: ImageSource) -> np.ndarray:
         """One picture as a tower takes it.
 
         Returns:
@@ -179,7 +180,20 @@ class Preprocess:
         Raises:
             ImageError: as `open_image` does.
         """
-        return self.normalise(torch.from_numpy(self.pixels(image))[None])[0]
+        scale, shift = self.scale_and_shift
+        values = self.pixels(image).astype(np.float32)
+        if self.patch_size:
+            values[:, PLACE:] = values[:, PLACE:] * np.tile(scale, self.patch_size**2) - np.tile(
+                shift, self.patch_size**2
+            )
+            return values
+        return values.transpose(2, 0, 1) * scale[:, None, None] - shift[:, None, None]
+
+    @property
+    def scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
+        """[3] float32 each, of R, G, B: (x / 255 - mean) / std of a byte x is x times the first less the second."""
+        std = np.array(self.std)
+        return (1 / (255 * std)).astype(np.float32), (np.array(self.mean) / std).astype(np.float32)
 
     def pixels(self, image: ImageSource) -> np.ndarray:
         """All steps but the last.
@@ -249,40 +263,6 @@ class Preprocess:
             return np.array(picture.resize((side, side), resample, box))
         whole = picture.resize((width, height), resample, reducing_gap=reducing_gap)
         return np.array(whole.crop((left, top, left + side, top + side)))
-
-    def normalise(self, batch: Tensor) -> Tensor:
-        """The last step, for a batch, on the device it is on.
-
-        Args:
-            batch: [B, S, S, 3] uint8, stacked `pixels`; or [B, N, 2 + p * p * 3], of any N.
-
-        Returns:
-            [B, 3, S, S] float32, (batch / 255 - mean) / std; or [B, N, 2 + p * p * 3], whose places stay
-            as they are.
-
-        Raises:
-            ShapeError: the batch is neither, or not uint8.
-        """
-        if self.patch_size:
-            return self._normalised_rows(batch)
-        if batch.dtype != torch.uint8 or batch.shape[1:] != (self.image_size, self.image_size, 3):
-            expected = f"[B, {self.image_size}, {self.image_size}, 3] uint8"
-            raise ShapeError(f"batch must be {expected}. Got {list(batch.shape)} {batch.dtype}.")
-        std = torch.tensor(self.std, dtype=torch.float64)
-        scale = (1 / (255 * std)).float().view(3, 1, 1).to(batch.device)
-        shift = (torch.tensor(self.mean, dtype=torch.float64) / std).float().view(3, 1, 1).to(batch.device)
-        channels_first = batch.permute(0, 3, 1, 2).contiguous()  # [B, 3, S, S]; cheaper to turn as bytes
-        return channels_first.float().mul_(scale).sub_(shift)
-
-    def _normalised_rows(self, batch: Tensor) -> Tensor:
-        if batch.dtype != torch.uint8 or batch.ndim != 3 or batch.shape[2] != self.row_width:
-            raise ShapeError(f"batch must be [B, N, {self.row_width}] uint8. Got {list(batch.shape)} {batch.dtype}.")
-        std = torch.tensor(self.std, dtype=torch.float64)
-        scale, shift = 1 / (255 * std), torch.tensor(self.mean, dtype=torch.float64) / std
-        scale, shift = (values.float().repeat(self.patch_size**2).to(batch.device) for values in (scale, shift))
-        rows = batch.float()
-        rows[..., PLACE:].mul_(scale).sub_(shift)
-        return rows
 
     def to_hf(self) -> dict[str, Any]:
         """As the content of a `preprocessor_config.json` that `transformers` reads.

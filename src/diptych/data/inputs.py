@@ -5,20 +5,29 @@ for items of a list. Letters: H, W.
 """
 
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeGuard, TypeVar, cast
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from diptych.errors import DataError, ImageError, TextError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
 _CHANNELS = (1, 3, 4)
+
+
+def is_tensor(value: object) -> "TypeGuard[Tensor]":
+    """Whether it is a tensor of torch, which is not imported to tell: who hands one over has done so."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def as_pictures(images: Iterable[T]) -> Sequence[T]:
@@ -27,7 +36,7 @@ def as_pictures(images: Iterable[T]) -> Sequence[T]:
     Raises:
         DataError: it is one picture, or has no order.
     """
-    if isinstance(images, np.ndarray | Tensor):
+    if isinstance(images, np.ndarray) or is_tensor(images):
         if images.ndim in (2, 3):
             raise DataError(
                 f"images must be a list of pictures. Got one {_named(images)}: put it in a list, or several as "
@@ -71,7 +80,7 @@ def plain_source(source: Any) -> str | Path | bytes | BinaryIO | Image.Image:
         return bytes(source)
     if isinstance(source, os.PathLike):
         return Path(source)
-    if isinstance(source, Tensor):
+    if is_tensor(source):
         return _from_pixels(source.detach().cpu().numpy(), channels_first=True, named=_named(source))
     if isinstance(source, np.ndarray):
         return _from_pixels(source, channels_first=False, named=_named(source))
@@ -96,8 +105,8 @@ def _from_pixels(values: np.ndarray, *, channels_first: bool, named: str) -> Ima
 
 def _named(value: object) -> str:
     """What it is, in a few words."""
-    if isinstance(value, np.ndarray | Tensor):
-        kind = "tensor" if isinstance(value, Tensor) else "array"
+    if isinstance(value, np.ndarray) or is_tensor(value):
+        kind = "array" if isinstance(value, np.ndarray) else "tensor"
         return f"{kind} {list(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, Image.Image):
         return "Pillow image"

@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
-import torch
 from tokenizers import models, trainers
-from torch import Tensor
 
 from diptych.data.tokenizer_file import (
     END,
@@ -131,7 +130,7 @@ class Tokenizer:
             unescapes_html=self.unescapes_html,
         )
 
-    def encode(self, texts: Sequence[str], *, truncate: bool = False) -> Tensor:
+    def encode(self, texts: Sequence[str], *, truncate: bool = False) -> np.ndarray:
         """Tokens of some texts.
 
         Args:
@@ -156,9 +155,9 @@ class Tokenizer:
                     f"{_shorten(text)}. Shorten it, or ask for truncation (truncate=True)."
                 )
         ids = [encoding.ids for encoding in encodings]
-        return torch.tensor(ids, dtype=torch.int64).reshape(len(ids), self.context_length)  # [B, L], also for B = 0
+        return np.array(ids, dtype=np.int64).reshape(len(ids), self.context_length)  # [B, L], also for B = 0
 
-    def __call__(self, texts: Sequence[str], *, truncate: bool = False) -> Tensor:
+    def __call__(self, texts: Sequence[str], *, truncate: bool = False) -> np.ndarray:
         """`encode`, for code that calls its tokenizers."""
         return self.encode(texts, truncate=truncate)
 
@@ -185,10 +184,10 @@ class Tokenizer:
                 found.append(Unread(text=text, words=len(words), unknown=len(unknown)))
         return found
 
-    def decode(self, tokens: Tensor) -> str:
+    def decode(self, tokens: Iterable[int]) -> str:
         """The cleaned text of one row of tokens `[L]`, up to its first end token."""
-        ids = itertools.takewhile(lambda token: token != self.end_token_id, tokens.tolist())
-        return self._backend.decode(list(ids)).replace(END_OF_WORD, " ").strip()
+        ids = itertools.takewhile(lambda token: token != self.end_token_id, tokens)
+        return self._backend.decode([int(token) for token in ids]).replace(END_OF_WORD, " ").strip()
 
     def fingerprint(self) -> str:
         """SHA-256 of `tokenizer.json` in canonical form; the context length and the padding are part of it."""

@@ -2,18 +2,20 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor
+import numpy as np
 
 from diptych.data.images import ImageSource
 from diptych.data.inputs import as_pictures, as_texts
 from diptych.errors import DataError
-from diptych.weights.bundle import Bundle
+from diptych.weights.dual_encoder import DualEncoder
 
 PREFIX = "A photo depicts "
 WEIGHT = 2.5
 
 
-def score(bundle: Bundle, pictures: Sequence[ImageSource], texts: Sequence[str], *, prefix: str = PREFIX) -> Tensor:
+def score(
+    bundle: DualEncoder, pictures: Sequence[ImageSource], texts: Sequence[str], *, prefix: str = PREFIX
+) -> np.ndarray:
     """CLIPScore of each picture with its text: 2.5 times their cosine, and 0 where that is negative.
 
     Values of different models cannot be compared; those of the paper are of OpenAI's ViT-B/32.
@@ -38,4 +40,4 @@ def score(bundle: Bundle, pictures: Sequence[ImageSource], texts: Sequence[str],
         raise DataError(f"each picture must have one text. Got {len(pictures)} pictures and {len(texts)} texts.")
     image_features = bundle.encode_images(pictures)  # [N, D]
     text_features = bundle.encode_texts([prefix + text for text in texts])  # [N, D]
-    return WEIGHT * (image_features * text_features).sum(dim=1).clamp(min=0)
+    return WEIGHT * np.maximum((image_features * text_features).sum(axis=1), 0)

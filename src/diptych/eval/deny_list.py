@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from diptych.embed import embed_images, find_images
@@ -70,7 +71,7 @@ def filter_pictures(
     def scores_of(paths: Sequence[Path]) -> tuple[tuple[str, ...], Tensor, Tensor]:
         embedded = embed_images(bundle, paths, batch_size=batch_size)
         skipped.update(embedded.skipped)
-        return embedded.keys, *deny_scores(embedded.features, texts)
+        return embedded.keys, *deny_scores(torch.from_numpy(embedded.features), torch.from_numpy(texts))
 
     chosen = None
     if isinstance(threshold, LabelledExamples):

@@ -30,9 +30,9 @@ from diptych.eval.tasks import ComputePrecision
 from diptych.eval.zero_shot import with_targets
 from diptych.files import atomic_file
 from diptych.measures.logistic import Examples
-from diptych.runtime import fast_dtype
 from diptych.sets.labelled import LabelledImages
 from diptych.sets.pictures import Pictures
+from diptych.torch_runtime import fast_dtype
 from diptych.version import __version__
 from diptych.weights.bundle import Bundle
 
@@ -59,7 +59,7 @@ class TrunkFeatures(PictureFeatures):
 
 
 class ModelFeatures:
-    """Features of one model; also an `Encoder`, whose texts are not kept.
+    """Features of one model, as tensors.
 
     Args:
         bundle: the model.
@@ -141,10 +141,10 @@ class ModelFeatures:
         trunks: list[Tensor] = []
         done = 0
 
-        def encode(squares: Sequence[Image.Image]) -> Tensor:
+        def encode(squares: Sequence[Image.Image]) -> np.ndarray:
             nonlocal done
             features, trunk = self.bundle.encode_pixels_and_trunk(np.stack([np.asarray(one) for one in squares]))
-            trunks.append(trunk)
+            trunks.append(torch.from_numpy(trunk))
             done += len(squares)
             self._progress(done, len(data))
             return features
@@ -153,23 +153,24 @@ class ModelFeatures:
             found = encode_pictures(encode, prepared, batch_size=self.batch_size)
         return found, torch.cat(trunks)
 
-    def encode_texts(self, texts: Sequence[str], /, *, truncate: bool = False) -> Tensor:
+    def encode_texts(self, texts: Sequence[str], /, *, truncate: bool = False) -> np.ndarray:
         """[N, D], unit length, not kept."""
         with self._autocast():
             return self.bundle.encode_texts(texts, batch_size=self.batch_size, truncate=truncate or self.truncate)
 
-    def encode_images(self, images: Sequence[Any], /) -> Tensor:
+    def encode_images(self, images: Sequence[Any], /) -> np.ndarray:
         """[N, D], unit length, not kept."""
         with self._autocast():
             return self.bundle.encode_images(images, batch_size=self.batch_size)
 
     def logits_per_image(self, image_features: Tensor, text_features: Tensor, /) -> Tensor:
-        """See `Bundle.logits_per_image`; of the cosines, so that scores and logits are rounded alike."""
-        return self.bundle.logits_of(image_features @ text_features.T)
+        """See `CLIP.logits_of`: of the cosines, so that scores and logits are rounded alike."""
+        with torch.no_grad():
+            return self.bundle.model.logits_of(image_features @ text_features.T)
 
     def probabilities(self, logits_per_image: Tensor, /) -> Tensor:
-        """See `Bundle.probabilities`."""
-        return self.bundle.probabilities(logits_per_image)
+        """See `CLIP.probabilities`."""
+        return self.bundle.model.probabilities(logits_per_image)
 
     def too_long(self, texts: Sequence[str]) -> int:
         """How many of the texts are cut."""
@@ -179,7 +180,7 @@ class ModelFeatures:
         """[N, D] float32, unit length. What is too long is cut."""
 
         def encode() -> Tensors:
-            return {"features": self.encode_texts(texts, truncate=True)}
+            return {"features": torch.from_numpy(self.encode_texts(texts, truncate=True))}
 
         return self.kept("texts", {"texts": list(texts)}, encode)["features"]
 
@@ -188,7 +189,7 @@ class ModelFeatures:
         self._tell_unread([name for label in labels for name in ([label] if isinstance(label, str) else label)])
 
         def encode() -> Tensors:
-            return {"weights": class_weights(self, labels, templates, batch_size=self.batch_size).cpu()}
+            return {"weights": torch.from_numpy(class_weights(self, labels, templates, batch_size=self.batch_size))}
 
         return self.kept("classes", {"labels": list(labels), "templates": list(templates)}, encode)["weights"]
 

@@ -68,7 +68,7 @@ class TextSide(Protocol):
 class TaskEncoder(Encoder, Protocol):
     """What measuring needs of a bundle: captions of others may be too long for it."""
 
-    def encode_texts(self, texts: Sequence[str], /, *, truncate: bool = False) -> Tensor: ...  # [N, D], unit length
+    def encode_texts(self, texts: Sequence[str], /, *, truncate: bool = False) -> np.ndarray: ...  # [N, D], unit length
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class _Cutting:
 
     encoder: TaskEncoder
 
-    def encode_texts(self, texts: Sequence[str], /) -> Tensor:
+    def encode_texts(self, texts: Sequence[str], /) -> np.ndarray:
         return self.encoder.encode_texts(texts, truncate=True)
 
 
@@ -91,11 +91,11 @@ class EncoderWords:
 
     def class_weights(self, labels: Sequence[str | Sequence[str]], templates: Sequence[str], /) -> Tensor:
         encoder = _Cutting(self.encoder) if self.truncate else self.encoder
-        return class_weights(encoder, labels, templates, batch_size=self.batch_size)
+        return torch.from_numpy(class_weights(encoder, labels, templates, batch_size=self.batch_size))
 
     def texts(self, texts: Sequence[str], /) -> Tensor:
         batches = (texts[start : start + self.batch_size] for start in range(0, len(texts), self.batch_size))
-        return torch.cat([self.encoder.encode_texts(batch, truncate=True).float() for batch in batches])
+        return torch.cat([torch.as_tensor(self.encoder.encode_texts(batch, truncate=True)) for batch in batches])
 
     def too_long(self, texts: Sequence[str], /) -> int:
         """0 of an encoder that does not show its tokenizer."""
@@ -103,10 +103,10 @@ class EncoderWords:
         return tokenizer.count_too_long(texts) if isinstance(tokenizer, Tokenizer) else 0
 
     def logits_per_image(self, image_features: Tensor, text_features: Tensor, /) -> Tensor:
-        return self.encoder.logits_per_image(image_features, text_features)
+        return torch.from_numpy(self.encoder.logits_per_image(image_features.numpy(), text_features.numpy()))
 
     def probabilities(self, logits_per_image: Tensor, /) -> Tensor:
-        return self.encoder.probabilities(logits_per_image)
+        return torch.from_numpy(self.encoder.probabilities(logits_per_image.numpy()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -25,7 +26,7 @@ class PictureFeatures:
 
 
 def encode_pictures(
-    encode: Callable[[Sequence[Image.Image]], Tensor], pictures: Pictures, *, batch_size: int = 256
+    encode: Callable[[Sequence[Image.Image]], np.ndarray], pictures: Pictures, *, batch_size: int = 256
 ) -> PictureFeatures:
     """Pictures to features. A picture that cannot be read is counted by its cause and left out.
 
@@ -51,10 +52,10 @@ def encode_pictures(
             batch.append(picture)
             pixels += picture.width * picture.height
             if len(batch) == batch_size or pixels >= _PIXELS_AT_ONCE:
-                features.append(encode(batch))
+                features.append(torch.as_tensor(encode(batch)))
                 batch, pixels = [], 0
     if batch:
-        features.append(encode(batch))
+        features.append(torch.as_tensor(encode(batch)))
     if not features:
         causes = ", ".join(f"{cause} {count:,}" for cause, count in skipped.items())
         raise DataError(

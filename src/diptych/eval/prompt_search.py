@@ -38,7 +38,7 @@ def template_features(
     texts = [(text, row) for row, some in enumerate(names) for name in some for text in fill(templates, name)]
     features = torch.cat(
         [
-            encoder.encode_texts([text for text, _ in texts[start : start + batch_size]]).float().cpu()
+            torch.as_tensor(encoder.encode_texts([text for text, _ in texts[start : start + batch_size]]))
             for start in range(0, len(texts), batch_size)
         ]
     )

@@ -26,8 +26,8 @@ from diptych.measures.calibration import (
 )
 from diptych.measures.linear_probe import halves
 from diptych.measures.metrics import Interval, bootstrap_interval, mean_per_class, top_k_correct
-from diptych.runtime import generator
 from diptych.sets.labelled import LabelledImages
+from diptych.torch_runtime import generator
 
 _ROWS_AT_ONCE = 8192  # of the [N, C] scores
 _LOGITS_TO_FIT = 1 << 21  # 16 MiB of them in float64, gone over sixty times

@@ -18,7 +18,7 @@ from diptych.errors import ConfigError, DataError, ShapeError
 from diptych.measures.linear_probe import Scorer, accuracy, choose_l2
 from diptych.measures.logistic import Examples
 from diptych.measures.metrics import Interval, bootstrap_interval
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 
 SHOTS = (1, 2, 4, 8, 16)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from diptych.errors import ConfigError, DataError, ShapeError
 from diptych.measures.logistic import Examples, LogisticFits, LogisticProblem
 from diptych.measures.metrics import top_k_accuracy
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 
 _STEPS_A_DECADE = 8
 _DECADES = (-6, 6)

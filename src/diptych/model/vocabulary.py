@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from torch import Tensor
+import numpy as np
 
 from diptych.errors import ConfigError
 
@@ -41,6 +41,6 @@ def check_tokens_fit(tokenizer: Vocabulary, *, context_length: int, vocab_size: 
         )
 
 
-def end_positions(tokens: Tensor, end_token_id: int) -> list[int]:
+def end_positions(tokens: np.ndarray, end_token_id: int) -> list[int]:
     """[B, L] to B positions: that of the first end token of each text."""
-    return (tokens == end_token_id).int().argmax(dim=1).tolist()
+    return (tokens == end_token_id).argmax(axis=1).tolist()

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from diptych.classify import class_weights
@@ -61,7 +62,7 @@ def demo_report(
     bundle, data = result.bundle, read_labelled(data_path(HELD_OUT))
     templates = data.templates or PLAIN
     encoded = encode_labelled(bundle, data)
-    weights = class_weights(bundle, data.classnames, templates)
+    weights = torch.from_numpy(class_weights(bundle, data.classnames, templates))
     scored = score_zero_shot(
         encoded.image_features, encoded.targets, weights, templates=templates, skipped=encoded.skipped, seed=recipe.seed
     )
@@ -105,11 +106,13 @@ def _pictures(
 ) -> tuple[Showcase, list[Prediction]]:
     """Examples of what was right and wrong, and some pictures in words that are no class names."""
     bundle = result.bundle
+    image_features = encoded.image_features.numpy()
     of_classes, of_labels = (
-        bundle.probabilities(bundle.logits_per_image(encoded.image_features, text_features))
-        for text_features in (class_features, bundle.encode_texts(LABELS))
+        torch.from_numpy(bundle.probabilities(bundle.logits_per_image(image_features, text_features)))
+        for text_features in (class_features.numpy(), bundle.encode_texts(LABELS))
     )
-    parts = showcase(data, encoded, of_classes, queries=QUERIES, query_features=bundle.encode_texts(QUERIES), seed=seed)
+    of_queries = torch.from_numpy(bundle.encode_texts(QUERIES))
+    parts = showcase(data, encoded, of_classes, queries=QUERIES, query_features=of_queries, seed=seed)
     apart = max(1, len(encoded.kept) // _PICTURES_IN_WORDS)
     return parts, free_labels(data, encoded, of_labels, LABELS, rows=range(0, len(encoded.kept), apart))
 

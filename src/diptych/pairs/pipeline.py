@@ -398,11 +398,11 @@ def _collate(drawn: Sequence[_Drawn], *, tokenizer: Tokenizer, cut_tokens: bool)
     full = itertools.compress(texts, (tokens[:, -1] == tokenizer.end_token_id).tolist())
     truncated = tokenizer.count_too_long(list(full))
     if cut_tokens:
-        longest = int((tokens == tokenizer.end_token_id).int().argmax(dim=1).max()) + 1 if pairs else 0
+        longest = int((tokens == tokenizer.end_token_id).argmax(axis=1).max()) + 1 if pairs else 0
         tokens = tokens[:, :longest]
     return Batch(
         images=torch.from_numpy(np.stack([pair.pixels for pair in pairs])) if pairs else _NO_IMAGES,
-        tokens=tokens,
+        tokens=torch.from_numpy(tokens),
         text_ids=torch.tensor([_id_of(pair.caption) for pair in pairs], dtype=torch.int64),
         noise=torch.tensor([pair.noise for pair in pairs], dtype=torch.int64),
         keys=[pair.key for pair in pairs],

@@ -21,7 +21,7 @@ from diptych.errors import ConfigError, DataError, missing_extra
 from diptych.files import atomic_file
 from diptych.pairs.sources import Pairs
 from diptych.search.feature_table import FeatureRow, feature_schema, feature_table
-from diptych.weights.bundle import Bundle
+from diptych.weights.dual_encoder import DualEncoder
 
 PARTS_FORMAT = "diptych-features-2"
 
@@ -43,7 +43,7 @@ class _Target(Protocol):
 
 
 def embed_bulk(
-    bundle: Bundle,
+    bundle: DualEncoder,
     pairs: Pairs,
     out: Path,
     *,
@@ -100,7 +100,7 @@ class Parts:
 
     def __init__(
         self,
-        bundle: Bundle,
+        bundle: DualEncoder,
         pairs: Pairs,
         out: Path,
         *,
@@ -230,14 +230,14 @@ def _open_target(out: Path, schema: Any) -> _Target:
     return (_ParquetParts if out.suffix == ".parquet" else _LanceParts)(out, schema)
 
 
-def _schema(bundle: Bundle, pairs: Pairs, part_size: int) -> Any:
+def _schema(bundle: DualEncoder, pairs: Pairs, part_size: int) -> Any:
     metadata = {
         "format": PARTS_FORMAT,
         "model": bundle.fingerprint(),
         "samples": f"{len(pairs)} {pairs.fingerprint()}",
         "part size": str(part_size),
     }
-    return feature_schema(bundle.model.config.embed_dim, metadata)
+    return feature_schema(bundle.embed_dim, metadata)
 
 
 def _check_same(out: Path, there: dict[bytes, bytes], ours: dict[bytes, bytes]) -> None:

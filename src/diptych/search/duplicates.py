@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diptych.runtime import default_device, fast_dtype
 from diptych.search.index import taken
 from diptych.search.results import Hit
+from diptych.torch_runtime import default_device, fast_dtype
 
 _PAIRS = 2_048  # rows whose cosines with as many others are held at once
 _ROUNDING = 1e-6  # of a cosine: two copies of one row may miss 1 by it

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from diptych.embed import Embedded
 from diptych.errors import ConfigError, DataError
@@ -67,7 +66,7 @@ def export_index(folder: Path, out: Path, index: Path | None = None) -> int:
     for number, seconds in zip(snapshot.files[rows].tolist(), snapshot.times[rows].tolist(), strict=True):
         path = shown(entries[number][0])
         keys.append(path if np.isnan(seconds) else f"{path}#{seconds:g}")
-    Embedded(tuple(keys), torch.from_numpy(np.array(snapshot.features[rows])), store.faults()).save(out)
+    Embedded(tuple(keys), np.array(snapshot.features[rows]), store.faults()).save(out)
     return len(rows)
 
 

@@ -106,7 +106,7 @@ class Index:
 
     def save(self, path: Path) -> None:
         """Write one file, as `diptych embed` does; see `Embedded.save`."""
-        Embedded(self.keys, torch.from_numpy(np.ascontiguousarray(self.features))).save(path)
+        Embedded(self.keys, np.ascontiguousarray(self.features)).save(path)
 
     @classmethod
     def load(cls, path: Path) -> "Index":

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,21 +33,23 @@ from diptych.search.results import Hit, Results
 from diptych.search.store import Snapshot, Store
 from diptych.search.update import Update, UpdateOptions, UpdateProgress, tidy, update_index
 from diptych.search.writing import Writer
-from diptych.weights.bundle import Bundle
-from diptych.where import HeatMaps, Locator
+from diptych.weights.dual_encoder import DualEncoder
+
+if TYPE_CHECKING:
+    from diptych.where import HeatMaps
 
 
 class Library:
     """A folder of pictures and its index. Made by `Library.open`."""
 
-    def __init__(self, folder: Path, index: Path, bundle: Bundle, about: IndexAbout, *, answering: str) -> None:
+    def __init__(self, folder: Path, index: Path, bundle: DualEncoder, about: IndexAbout, *, answering: str) -> None:
         self.folder = folder
         self.index_folder = index  # where the index lies
         self.bundle = bundle
         self._about = about
         self._part = about.part  # the one that `update` fills
         self._answering = answering  # the one that searches read; differs while the model is being changed
-        self._store = Store(index / about.part, bundle.model.config.embed_dim)
+        self._store = Store(index / about.part, bundle.embed_dim)
         self._lock = threading.RLock()
         self._snapshot: Snapshot | None = None
         self._version = -1
@@ -57,7 +59,7 @@ class Library:
     def open(
         cls,
         folder: str | Path,
-        bundle: Bundle,
+        bundle: DualEncoder,
         *,
         index: str | Path | None = None,
         reindex: bool = False,
@@ -82,7 +84,7 @@ class Library:
         folder, place = place_of(Path(folder), Path(index) if index is not None else None)
         if not folder.is_dir():
             raise DataError(f"{folder} must be a folder of pictures, and is none.")
-        dimensions, fingerprint = bundle.model.config.embed_dim, bundle.fingerprint()
+        dimensions, fingerprint = bundle.embed_dim, bundle.fingerprint()
         part = fingerprint[:16]
         mine = IndexAbout(folder=folder, fingerprint=fingerprint, part=part, dimensions=dimensions, model=model)
         about = read_about(place) or (adopted(folder, place, fingerprint) if index is None else None)
@@ -185,7 +187,7 @@ class Library:
             DataError: a picture of the query does not exist, or cannot be read.
         """
         title = query if isinstance(query, str) else ""
-        return self.nearest(Query.of(query).features(self.bundle).numpy(), count=count, filters=filters, title=title)
+        return self.nearest(Query.of(query).features(self.bundle), count=count, filters=filters, title=title)
 
     def like(self, path: str | Path, *, count: int = 20, filters: Filters | None = None) -> Results:
         """The files most like one of the folder, which is not among them itself; it is not encoded again.
@@ -292,7 +294,7 @@ class Library:
             raise DataError(f"{path} must lie in {self.folder}, and does not.")
         return absolute
 
-    def why(self, path: str | Path, text: str) -> HeatMaps:
+    def why(self, path: str | Path, text: str) -> "HeatMaps":
         """Which part of a picture speaks for some words, such as those that it was found by. It is encoded for that.
 
         Args:
@@ -304,7 +306,9 @@ class Library:
             DataError: the file is not in the folder, is gone, or is no picture that can be read.
             TextError: the model reads nothing of the text, or it is too long.
         """
-        return Locator(self.bundle, [text])(self._inside(path))
+        from diptych.where import Locator  # needs torch, and searching does not
+
+        return Locator(self.bundle.in_torch(), [text])(self._inside(path))
 
     # Upkeep
 
@@ -326,7 +330,7 @@ class Library:
 
     def compact(self) -> int:
         """Clear removed rows away; how many there were. `update` does so by itself from a quarter on."""
-        with Writer(self.index_folder / self._part, self.bundle.model.config.embed_dim) as writer:
+        with Writer(self.index_folder / self._part, self.bundle.embed_dim) as writer:
             return writer.compact()
 
     def rows(self) -> Iterator[tuple[str, float | None, np.ndarray]]:

@@ -17,15 +17,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from diptych.data.endings import kind_of
 from diptych.data.images import ImageSource
 from diptych.data.video import sample_frames
 from diptych.errors import ConfigError, DataError, TextError
 from diptych.files import expanded
-from diptych.weights.bundle import Bundle
+from diptych.measures.unit_length import unit_length
+from diptych.weights.dual_encoder import DualEncoder
 
 _WEIGHT = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*\*\s*")
 _PREFIX = "image:"
@@ -89,7 +89,7 @@ class Query:
         """The same query with words taken away."""
         return Query((*self.terms, *(Term(-weight, text) for text in texts)))
 
-    def features(self, bundle: Bundle) -> Tensor:
+    def features(self, bundle: DualEncoder) -> np.ndarray:
         """The query in the model's space.
 
         Returns:
@@ -103,7 +103,7 @@ class Query:
         texts = [term for term in self.terms if term.image is None]
         films = [term for term in self.terms if isinstance(term.image, Path) and _kind(term.image) == "video"]
         images = [term for term in self.terms if term.image is not None and term not in films]
-        parts: list[tuple[Sequence[float], Tensor]] = []
+        parts: list[tuple[Sequence[float], np.ndarray]] = []
         if texts:
             if unread := next((one for one in bundle.unread([term.text for term in texts]) if one.is_whole), None):
                 raise TextError(str(unread))
@@ -114,11 +114,11 @@ class Query:
         for term in films:
             assert isinstance(term.image, Path)
             frames = bundle.encode_images([frame.image for frame in sample_frames(term.image)])  # [F, D]
-            parts.append(([term.weight], torch.nn.functional.normalize(frames.mean(dim=0, keepdim=True), dim=1)))
+            parts.append(([term.weight], unit_length(frames.mean(axis=0, keepdims=True))))
         return weighted_sum(parts)
 
 
-def weighted_sum(parts: Sequence[tuple[Sequence[float], Tensor]]) -> Tensor:
+def weighted_sum(parts: Sequence[tuple[Sequence[float], np.ndarray]]) -> np.ndarray:
     """What a query of several terms looks for, in the model's space.
 
     Args:
@@ -130,12 +130,12 @@ def weighted_sum(parts: Sequence[tuple[Sequence[float], Tensor]]) -> Tensor:
     Raises:
         ConfigError: the terms cancel out.
     """
-    total = torch.zeros(parts[0][1].shape[1])  # [D]
+    total = np.zeros(parts[0][1].shape[1], np.float32)  # [D]
     for weights, features in parts:
-        total += torch.tensor(weights) @ features
-    if total.norm() < _SMALLEST:
+        total += np.array(weights, np.float32) @ features
+    if np.linalg.norm(total) < _SMALLEST:
         raise ConfigError("the terms of the query cancel out: nothing is left to look for. Change one of them.")
-    return total / total.norm()
+    return unit_length(total)
 
 
 def _terms(text: str) -> list[Term]:

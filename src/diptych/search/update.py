@@ -18,7 +18,7 @@ from diptych.search.gone import Gone
 from diptych.search.reading import Read, read_file, readers
 from diptych.search.store import Known, Store
 from diptych.search.writing import Entry, Writer
-from diptych.weights.bundle import Bundle
+from diptych.weights.dual_encoder import DualEncoder
 
 _COMPACT = 0.25  # share of removed rows from which they are cleared away
 _COMPACT_ROWS = 1_000  # and at least so many
@@ -81,7 +81,7 @@ class UpdateOptions:
 def update_index(
     folder: Path,
     writer: Writer,
-    bundle: Bundle,
+    bundle: DualEncoder,
     options: UpdateOptions,
     *,
     on_progress: Callable[[UpdateProgress], None] | None = None,
@@ -195,7 +195,7 @@ class _Placed(NamedTuple):
 
 
 def _placed(
-    folder: Path, bundle: Bundle, store: Store, batch: Sequence[Read], gone: dict[int, str], tried: str
+    folder: Path, bundle: DualEncoder, store: Store, batch: Sequence[Read], gone: dict[int, str], tried: str
 ) -> _Placed:
     """What becomes of a batch. What is found again is taken out of `gone`."""
     placed = _Placed({}, [], [])

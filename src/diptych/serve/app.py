@@ -96,7 +96,7 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
         All have unit length, so the dot product of two is their cosine; pictures and texts can be compared. A text of
         which the model reads nothing is refused: all such texts would have one and the same feature.
         """
-        width = service.bundle.model.config.embed_dim
+        width = service.bundle.embed_dim
         if asked.model is not None and asked.model != service.name:
             sentence = f"{asked.model[:100]} is not here. This server has {service.name}."
             raise RefusedError(404, sentence, "model_not_found", "model")
@@ -236,12 +236,11 @@ def _check_kind(request: Request) -> None:
 
 
 def _facts_of_model(service: Service) -> Model:
-    config = service.bundle.model.config
     return Model(
         id=service.name,
         created=service.started,
-        dimensions=config.embed_dim,
-        image_size=config.image.image_size,
+        dimensions=service.bundle.embed_dim,
+        image_size=service.bundle.preprocess.image_size,
         context_length=service.bundle.tokenizer.context_length,
     )
 
@@ -268,7 +267,7 @@ async def _features(
         service.image_features(list(pictures.values())),
         service.text_features(list(texts.values()), truncate=truncate, must_be_read=True),
     )
-    features = np.empty((len(inputs), service.bundle.model.config.embed_dim), np.float32)
+    features = np.empty((len(inputs), service.bundle.embed_dim), np.float32)
     features[list(pictures)] = of_pictures
     features[list(texts)] = of_texts.features
     return features, of_texts

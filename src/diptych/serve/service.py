@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from diptych.classify import ZeroShotClassifier, readable
 from diptych.data.prompts import PLAIN, check_labels, check_templates, fill
@@ -30,8 +28,8 @@ from diptych.serve.limits import Limits
 from diptych.serve.monitor import Monitor
 from diptych.serve.refusals import RefusedError
 from diptych.serve.workers import Workers
-from diptych.weights.bundle import Bundle
-from diptych.weights.saving import GOLDEN_TOLERANCE, golden_picture
+from diptych.weights.dual_encoder import DualEncoder
+from diptych.weights.golden import GOLDEN_TOLERANCE, golden_picture
 
 T = TypeVar("T")
 Fetch = Callable[[str], Awaitable[bytes]]
@@ -89,7 +87,7 @@ class Service:
 
     def __init__(
         self,
-        bundle: Bundle,
+        bundle: DualEncoder,
         *,
         name: str,
         limits: Limits | None = None,
@@ -104,7 +102,7 @@ class Service:
         self.gallery = gallery
         self._fetch = fetch
         self.started = int(time.time())  # s since 1970
-        bundle.model.eval()  # two threads use it, and neither may find it otherwise
+        bundle.prepare_to_share()  # two threads use it
         self._preprocess = dataclasses.replace(bundle.preprocess, max_pixels=self.limits.pixels)
         self._files = asyncio.Semaphore(_FILES)
         seconds = self.limits.work_seconds
@@ -156,7 +154,7 @@ class Service:
             BusyError: there is no room.
         """
         if not pictures:
-            return np.empty((0, self.bundle.model.config.embed_dim), np.float32)
+            return np.empty((0, self.bundle.embed_dim), np.float32)
         _check_count("pictures", len(pictures), self.limits.pictures)
         # So that one request with many does not put all of them before another's only one.
         turns = asyncio.Semaphore(self.limits.decoders)
@@ -181,7 +179,7 @@ class Service:
             BusyError: there is no room.
         """
         if not texts:
-            return TextFeatures(features=np.empty((0, self.bundle.model.config.embed_dim), np.float32), tokens=0)
+            return TextFeatures(features=np.empty((0, self.bundle.embed_dim), np.float32), tokens=0)
         self._check_texts(texts)
         with self._texts.places(len(texts)):
             unread = await self._unread(texts)
@@ -209,7 +207,7 @@ class Service:
         unread = await self._unread(labels)
         readable(_Known(self.bundle, {}, unread), labels)  # before the picture is looked at
         of_picture, of_texts = await together(self.image_features([picture]), self.text_features(texts))
-        features = dict(zip(texts, torch.from_numpy(of_texts.features), strict=True))
+        features = dict(zip(texts, of_texts.features, strict=True))
         known = _Known(self.bundle, features, unread)
         shares = await self._text_model(_probabilities, known, labels, templates, of_picture)
         best_first = sorted(zip(labels, shares, strict=True), key=lambda pair: -pair[1])
@@ -263,8 +261,8 @@ class Service:
         if not len(of_text) and not len(of_picture):
             raise ConfigError("a search needs something to look for: text, image or like.")
         parts = ((1.0, of_text), (1.0, of_picture), (-1.0, taken_away))
-        wanted = weighted_sum([([weight] * len(rows), torch.from_numpy(rows)) for weight, rows in parts])
-        found = await self._in_library(gallery.search, wanted.numpy(), count, filters)
+        wanted = weighted_sum([([weight] * len(rows), rows) for weight, rows in parts])
+        found = await self._in_library(gallery.search, wanted, count, filters)
         return Answer(pictures=found, unread=of_texts.unread)
 
     async def draw(self, id_: str, side: int) -> bytes:
@@ -322,7 +320,7 @@ class Service:
         try:
             async with asyncio.timeout(self.limits.seconds):
                 now = await self._image_model(self.bundle.encode_images, [golden_picture()])
-            distance = float((now - self._golden).norm())
+            distance = float(np.linalg.norm(now - self._golden))
             if not distance <= GOLDEN_TOLERANCE:  # also when it is no number
                 fault = f"the golden picture is {distance:.2g} from where it was at the start"
         except TimeoutError:
@@ -375,15 +373,15 @@ class Service:
     def _count_tokens(self, texts: Sequence[str], truncate: bool) -> int:
         tokenizer = self.bundle.tokenizer
         tokens = tokenizer.encode(texts, truncate=truncate)  # [N, L]
-        return int(((tokens == tokenizer.end_token_id).int().argmax(dim=1) + 1).sum())
+        return int(((tokens == tokenizer.end_token_id).argmax(axis=1) + 1).sum())
 
     def _encode_pixels(self, pixels: list[np.ndarray]) -> list[np.ndarray]:
-        return list(self.bundle.encode_pixels(np.stack(pixels)).numpy())
+        return list(self.bundle.encode_pixels(np.stack(pixels)))
 
     def _encode_texts(self, texts: list[str]) -> list[np.ndarray]:
         # What is too long was refused before it came here, or may be cut.
         parts = [self.bundle.encode_texts(part, batch_size=len(part), truncate=True) for part in _parts(texts)]
-        return list(torch.cat(parts).numpy())
+        return list(np.concatenate(parts))
 
     def _count_batch(self, kind: str, size: int, seconds: float) -> None:
         self.monitor.batch_size.labels(kind).observe(size)
@@ -403,7 +401,7 @@ async def together(*coroutines: Coroutine[Any, Any, Any]) -> list[Any]:
 class _Known:
     """An encoder of texts that were encoded before, in batches with those of others; what it does not read is known."""
 
-    def __init__(self, bundle: Bundle, features: Mapping[str, Tensor], unread: list[Unread]) -> None:
+    def __init__(self, bundle: DualEncoder, features: Mapping[str, np.ndarray], unread: list[Unread]) -> None:
         self._features = features
         self._unread = unread
         self.encode_images = bundle.encode_images
@@ -414,15 +412,15 @@ class _Known:
         del texts  # the labels, which were looked at
         return self._unread
 
-    def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        return torch.stack([self._features[text] for text in texts])
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        return np.stack([self._features[text] for text in texts])
 
 
 def _probabilities(
     known: _Known, labels: Sequence[str], templates: Sequence[str], image_features: np.ndarray
 ) -> list[float]:
     classifier = ZeroShotClassifier(known, labels, templates, batch_size=len(labels) * len(templates))
-    return classifier.probabilities(torch.from_numpy(image_features))[0].tolist()
+    return classifier.probabilities(image_features)[0].tolist()
 
 
 def _parts(texts: Sequence[str]) -> Iterator[list[str]]:

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from diptych.errors import DiptychError
 from diptych.model.batch_norm import share_batch_statistics
-from diptych.runtime import default_device
+from diptych.torch_runtime import default_device
 from diptych.train.compression import Compression, PowerSGD, compress
 from diptych.train.laps import Laps
 from diptych.train.seen import Outputs

@@ -20,6 +20,7 @@ from diptych.train.captioner import CaptionHead, Written
 from diptych.train.learner import Learner
 from diptych.train.objectives import Head, PerSampleConfig, build_heads, head_name
 from diptych.weights.bundle import Bundle
+from diptych.weights.normalise import normalise
 
 HEADS, CONFIG = "objectives.safetensors", "objectives.json"
 _FORMAT = "diptych-objectives-1"
@@ -115,7 +116,7 @@ class NameScorer:
         Raises:
             ImageError: a picture cannot be read.
         """
-        tokens = self._bundle.tokenizer.encode(names, truncate=True)
+        tokens = torch.from_numpy(self._bundle.tokenizer.encode(names, truncate=True))
         return self._head.scores(self._learner.see(_pixels(self._bundle, images)), tokens)
 
 
@@ -152,10 +153,10 @@ class Captioner:
         """
         written = self._head.write(self._learner.see(_pixels(self._bundle, [image])), beams=beams)
         start = [] if self._head.start_token_id is None else [self._head.start_token_id]
-        return self._bundle.tokenizer.decode(written.tokens[len(start) :].cpu()), written
+        return self._bundle.tokenizer.decode(written.tokens[len(start) :].tolist()), written
 
 
 def _pixels(bundle: Bundle, images: Sequence[ImageSource]) -> Tensor:
     device = next(bundle.model.parameters()).device
     pixels = np.stack([bundle.preprocess.pixels(image) for image in images])
-    return bundle.preprocess.normalise(torch.from_numpy(pixels).to(device))
+    return normalise(bundle.preprocess, torch.from_numpy(pixels).to(device))

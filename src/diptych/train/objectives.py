@@ -20,7 +20,7 @@ from diptych.model.clip import CLIPConfig, CLIPOutput
 from diptych.model.cost import TowerCost
 from diptych.model.towers import blank, check_drawn
 from diptych.outside import check_has, is_outside
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.train.captioner import Caption, TextEnds
 from diptych.train.distill import shared_distillation
 from diptych.train.distributed import Ranks

@@ -15,7 +15,7 @@ from diptych.files import shown
 from diptych.model.clip import CLIP
 from diptych.pairs.pipeline import Batch, pair_sources, vocabulary_texts
 from diptych.pairs.sources import Pairs
-from diptych.runtime import fast_dtype, generator
+from diptych.torch_runtime import fast_dtype, generator
 from diptych.train.checkpoint import (
     OF_HEADS,
     Checkpoint,
@@ -47,6 +47,7 @@ from diptych.train.shares import read_shares
 from diptych.train.word_classes import WordCounts, count_words
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About
+from diptych.weights.normalise import normalise
 from diptych.weights.registry import load
 
 
@@ -228,8 +229,8 @@ class Run:
         return [getattr(self.model, name) for name in sorted(names)]
 
     def pixels(self, images: Tensor) -> Tensor:
-        """uint8 to what the towers take; see `Preprocess.normalise`."""
-        pixels = self.bundle.preprocess.normalise(images)
+        """uint8 to what the towers take; see `normalise`."""
+        pixels = normalise(self.bundle.preprocess, images)
         return pixels.contiguous(memory_format=torch.channels_last) if pixels.ndim == 4 else pixels
 
     def autocast(self) -> torch.autocast:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ class WordEncoder(Protocol):
 
     @property
     def pad_token_id(self) -> int: ...
-    def encode(self, texts: list[str], /, *, truncate: bool) -> Tensor: ...
+    def encode(self, texts: list[str], /, *, truncate: bool) -> np.ndarray: ...
 
 
 def count_words(texts: Iterable[str], tokenizer: WordEncoder, *, vocab_size: int) -> WordCounts:
@@ -55,7 +56,7 @@ def count_words(texts: Iterable[str], tokenizer: WordEncoder, *, vocab_size: int
     """
     total, counts = 0, torch.zeros(vocab_size, dtype=torch.int64)
     for some in _batches(texts):
-        tokens = tokenizer.encode(some, truncate=True)  # [B, L]
+        tokens = torch.from_numpy(tokenizer.encode(some, truncate=True))  # [B, L]
         total += len(tokens)
         counts += words_in(tokens, vocab_size).sum(dim=0)
     counts[tokenizer.pad_token_id] = total

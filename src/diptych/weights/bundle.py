@@ -1,4 +1,4 @@
-"""Bundle: a model with its preprocess and tokenizer, and what it makes of pictures and texts."""
+"""Bundle: a model in torch with its preprocess and tokenizer, and what it makes of pictures and texts."""
 
 import contextlib
 import dataclasses
@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Unpack
@@ -15,21 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diptych.data.ahead import batched, decoded_ahead
-from diptych.data.images import ImageSource, Preprocess
-from diptych.data.inputs import as_pictures, as_texts
-from diptych.data.tokenizer import Tokenizer, Unread
 from diptych.errors import ConfigError, WeightsError
+from diptych.measures.unit_length import unit_length
 from diptych.model.clip import CLIP
 from diptych.model.resize import with_image_size
-from diptych.model.vocabulary import end_positions
+from diptych.torch_runtime import fast_dtype
 from diptych.weights.adapters import OWN, Naming
+from diptych.weights.dual_encoder import DualEncoder, Head
 from diptych.weights.folder import About
+from diptych.weights.golden import check_seal, golden_of
+from diptych.weights.normalise import normalise
 from diptych.weights.saving import (
     Layout,
     as_stored,
     check_replaceable,
-    check_seal,
     config_file,
     stored_weights,
     write_folder,
@@ -39,7 +38,7 @@ from diptych.weights.untold import Told, assumptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bundle:
+class Bundle(DualEncoder):
     """A model and all it needs to take pictures and texts.
 
     Args:
@@ -54,9 +53,6 @@ class Bundle:
     """
 
     model: CLIP
-    preprocess: Preprocess
-    tokenizer: Tokenizer
-    about: About = field(default_factory=About)
     naming: Naming = field(default=OWN, repr=False)
 
     def __post_init__(self) -> None:
@@ -72,85 +68,82 @@ class Bundle:
         self.model.config.text.check_tokenizer(self.tokenizer)
 
     @property
-    def logit_scale(self) -> float:
-        """The factor on cosines, 1 / temperature; for softmax at most 100."""
-        return self.model.logit_scale_factor().item()
+    def embed_dim(self) -> int:
+        """D."""
+        return self.model.config.embed_dim
 
-    @torch.no_grad()
-    def logits_per_image(self, image_features: Tensor, text_features: Tensor) -> Tensor:
-        """[N, D] and [C, D] to [N, C]; see `CLIP.logits_per_image`."""
-        return self.model.logits_per_image(image_features, text_features)
+    @property
+    def head(self) -> Head:
+        """What is made of cosines."""
+        bias = self.model.logit_bias
+        return Head(
+            kind=self.model.config.head,
+            logit_scale=self.model.logit_scale_factor().item(),
+            logit_bias=None if bias is None else bias.item(),
+        )
 
-    @torch.no_grad()
-    def logits_of(self, cosines: Tensor) -> Tensor:
-        """[N, C] to [N, C]; see `CLIP.logits_of`."""
-        return self.model.logits_of(cosines)
+    @property
+    def reads_padding(self) -> bool:
+        """Whether the text tower reads what comes after the end of a text, so that none may be left out."""
+        return self.model.config.text.reads_padding
 
-    def probabilities(self, logits_per_image: Tensor) -> Tensor:
-        """[N, C] to [N, C]; see `CLIP.probabilities`."""
-        return self.model.probabilities(logits_per_image)
+    @property
+    def golden_texts(self) -> tuple[str, ...]:
+        """What a saved model is checked with."""
+        return self.model.config.text.golden_texts
 
-    def encode_images(self, images: Sequence[ImageSource], *, batch_size: int = 64) -> Tensor:
-        """Encode pictures.
-
-        Args:
-            images: N pictures, each in a form that `open_image` takes.
-            batch_size: pictures a forward pass.
-
-        Returns:
-            [N, D] float32 on the CPU, unit length.
-
-        Raises:
-            DataError: it is no list, but one picture.
-            ImageError: the first picture that cannot be read; `embed_images` skips those instead.
-            WeightsError: the features are not finite.
-        """
-        images = as_pictures(images)
-        features = torch.empty(len(images), self.model.config.embed_dim)
-        done = 0
-        with decoded_ahead(self.preprocess.pixels, images, batch_size) as pictures:
-            for batch in batched(pictures, batch_size):
-                features[done : done + len(batch)] = self.encode_pixels(np.stack(batch))
-                done += len(batch)
-        return features
-
-    def encode_pixels(self, pixels: np.ndarray) -> Tensor:
-        """Encode one batch of pictures that are already of the tower's size.
-
-        Args:
-            pixels: uint8, stacked from `preprocess.pixels`: [B, S, S, 3], or of a NaFlex tower [B, N, 2 + 3 p^2].
-
-        Returns:
-            [B, D] float32 on the CPU, unit length.
-
-        Raises:
-            WeightsError: the features are not finite.
-        """
+    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """See `DualEncoder.encode_pixels`."""
         with _encoding(self.model) as device:
-            batch = self.preprocess.normalise(torch.from_numpy(pixels).to(device))
-            features = self.model.encode_image(batch).float().cpu()
+            features = self.model.encode_image(self._batch(pixels, device)).float().cpu()
         self._check_finite(features, "image")
-        return features.clone()  # outside of inference mode: a tensor that autograd takes
+        return features.numpy()
 
-    def encode_pixels_and_trunk(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
+    def encode_fast(self, pixels: np.ndarray) -> np.ndarray:
+        """See `DualEncoder.encode_fast`: bfloat16 where that is faster."""
+        device = next(self.model.parameters()).device
+        dtype = fast_dtype(device)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            features = self.encode_pixels(pixels)
+        return unit_length(features)  # bfloat16 has lost a part of it
+
+    def in_torch(self) -> "Bundle":
+        """The bundle itself."""
+        return self
+
+    def prepare_to_share(self) -> None:
+        """See `DualEncoder.prepare_to_share`: no thread may find the model in another mode."""
+        self.model.eval()
+
+    def encode_tokens(self, tokens: np.ndarray) -> np.ndarray:
+        """See `DualEncoder.encode_tokens`."""
+        with _encoding(self.model) as device:
+            features = self.model.encode_text(torch.from_numpy(tokens).to(device)).float().cpu()
+        self._check_finite(features, "text")
+        return features.numpy()
+
+    def _batch(self, pixels: np.ndarray, device: torch.device) -> Tensor:
+        return normalise(self.preprocess, torch.from_numpy(pixels).to(device))
+
+    def encode_pixels_and_trunk(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Encode one batch of pictures for zero-shot and linear probe in one pass.
 
         Args:
             pixels: uint8, stacked from `preprocess.pixels`: [B, S, S, 3], or of a NaFlex tower [B, N, 2 + 3 p^2].
 
         Returns:
-            What `encode_pixels` gives, [B, D], and the features before the projection [B, W]: float32 on the CPU.
+            What `encode_pixels` gives, [B, D], and the features before the projection [B, W]: float32.
 
         Raises:
             WeightsError: the features are not finite.
         """
         with _encoding(self.model) as device:
-            batch = self.preprocess.normalise(torch.from_numpy(pixels).to(device))
-            features, trunk = (part.float().cpu() for part in self.model.encode_image_and_trunk(batch))
+            parts = self.model.encode_image_and_trunk(self._batch(pixels, device))
+            features, trunk = (part.float().cpu() for part in parts)
         self._check_finite(features, "image")
-        return features.clone(), trunk.clone()  # as in `encode_pixels`
+        return features.numpy(), trunk.numpy()
 
-    def encode_grid(self, pixels: np.ndarray) -> Tensor:
+    def encode_grid(self, pixels: np.ndarray) -> np.ndarray:
         """Which part of each picture says what: features of its places, in the space of the words.
 
         A product with the feature of a text says how much a place speaks for it, and means little until it is compared
@@ -161,7 +154,7 @@ class Bundle:
             pixels: uint8, stacked from `preprocess.pixels`: [B, S, S, 3], or of a NaFlex tower [B, N, 2 + 3 p^2].
 
         Returns:
-            [B, h, w, D] float32 on the CPU, not unit length; h and w are of the tower's last grid, line by line.
+            [B, h, w, D] float32, not unit length; h and w are of the tower's last grid, line by line.
 
         Raises:
             ConfigError: the model's image tower comes from outside the package, and has no grid.
@@ -169,39 +162,9 @@ class Bundle:
             WeightsError: the features are not finite.
         """
         with _encoding(self.model) as device:
-            batch = self.preprocess.normalise(torch.from_numpy(pixels).to(device))
-            grid = self.model.encode_grid(batch).float().cpu()
+            grid = self.model.encode_grid(self._batch(pixels, device)).float().cpu()
         self._check_finite(grid.flatten(1), "image")
-        return grid.clone()  # as in `encode_pixels`
-
-    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256, truncate: bool = False) -> Tensor:
-        """Encode texts.
-
-        Args:
-            texts: N texts.
-            batch_size: texts a forward pass.
-            truncate: cut what is too long instead of refusing it.
-
-        Returns:
-            [N, D] float32 on the CPU, unit length.
-
-        Raises:
-            TextError: a text is too long, or is no valid string; or it is no list, but one text.
-            WeightsError: the features are not finite.
-        """
-        text, tokenizer = self.model.config.text, self.tokenizer
-        tokens = tokenizer.encode(as_texts(texts), truncate=truncate)  # [N, L]
-        features = torch.empty(len(tokens), self.model.config.embed_dim)
-        for rows in _batches(len(tokens), batch_size):
-            batch = tokens[rows]
-            # What comes after the last end token of the batch costs time and changes nothing, unless the tower reads
-            # it: one that is read at the highest id of a text does where that is the padding's.
-            if not text.reads_padding and tokenizer.pad_token_id <= tokenizer.end_token_id:
-                batch = batch[:, : 1 + max(end_positions(batch, tokenizer.end_token_id))]
-            with _encoding(self.model) as device:
-                features[rows] = self.model.encode_text(batch.to(device)).float().cpu()
-        self._check_finite(features, "text")
-        return features
+        return grid.numpy()
 
     @functools.cached_property
     def _broken(self) -> list[str]:
@@ -225,7 +188,7 @@ class Bundle:
         if is_fine and not self._broken:
             return
         if not is_fine:
-            self.__dict__.pop("_broken", None)  # the weights may have changed since
+            vars(self).pop("_broken", None)  # the weights may have changed since
         broken = self._broken
         if broken:
             more = f", and {len(broken) - 1:,} more" if len(broken) > 1 else ""
@@ -235,10 +198,6 @@ class Bundle:
         count = int((~features.isfinite().all(dim=1)).sum())
         found = f"{count:,} of {len(features):,} are not" if count else "their weights are not"
         raise WeightsError(f"{of} features must be finite numbers, and {found}. {cause}, or take another model.")
-
-    def unread(self, texts: Sequence[str]) -> list[Unread]:
-        """Those of the texts of which the tokenizer does not know all words; see `Tokenizer.unread`."""
-        return self.tokenizer.unread(texts)
 
     def with_image_size(self, image_size: int) -> "Bundle":
         """The same model for pictures of another size; see `diptych.model.resize.with_image_size`.
@@ -286,7 +245,11 @@ class Bundle:
         check_replaceable(folder)
         weights = stored_weights(self.model, dtype)
         stored = dataclasses.replace(self, model=as_stored(self.model.config, weights))
-        write_folder(folder, stored, weights, layout=layout, dtype=dtype)
+        try:
+            golden = golden_of(stored)
+        except WeightsError as error:
+            raise WeightsError(f"this model is not saved: has its training diverged? {error}") from error
+        write_folder(folder, stored, weights, golden, layout=layout, dtype=dtype)
 
     @classmethod
     def load(
@@ -332,12 +295,6 @@ class Bundle:
         if verify and stored.seal:
             check_seal(bundle, path, stored.seal)
         return bundle
-
-
-def _batches(count: int, batch_size: int) -> Iterator[slice]:
-    if batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1. Got {batch_size}.")
-    return (slice(start, start + batch_size) for start in range(0, count, batch_size))
 
 
 @contextlib.contextmanager

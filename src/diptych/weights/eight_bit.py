@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from diptych.errors import WeightsError
+from diptych.weights.folder import SCALE
 
-SCALE = ":scale"  # ends the name of a matrix' factors
 _LARGEST = 127
 # Columns. Shorter rows, those of depthwise convolutions and of a first layer of pixels, hold few of the weights, and
 # turn features the most when they are rounded.

@@ -7,15 +7,15 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from diptych.config import from_dict, to_dict
 from diptych.data.images import Preprocess
 from diptych.errors import ConfigError, WeightsError
 from diptych.files import sha256, write_text
-from diptych.weights.eight_bit import SCALE
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, PREPROCESS, TOKENIZER = (
@@ -25,6 +25,7 @@ CONFIG, WEIGHTS, PREPROCESS, TOKENIZER = (
     "tokenizer.json",
 )
 OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+SCALE = ":scale"  # ends the name of the factors of a matrix in 8 bits; see `diptych.weights.eight_bit`
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm: buffers, not parameters
 
 
@@ -105,7 +106,7 @@ def write_config(path: Path, config: Mapping[str, Any], seal: Seal) -> None:
     write_text(path, compact + "\n")
 
 
-def count_parameters(tensors: Mapping[str, Tensor]) -> int:
+def count_parameters(tensors: "Mapping[str, Tensor]") -> int:
     """Parameters among tensors of any library's names: what is learned, not what is counted or constant."""
     not_learned = (*STATISTICS, "position_ids", SCALE)
     return sum(tensor.numel() for name, tensor in tensors.items() if not name.endswith(not_learned))

@@ -6,23 +6,18 @@ library knows. In all, `config.json` holds our seal: what the bundle is, the SHA
 a few golden inputs.
 """
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import safetensors.torch
 import torch
-from PIL import Image
 from torch import Tensor
 
-from diptych.data.images import ImageSource, Preprocess
+from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
-from diptych.errors import ConfigError, DataError, WeightsError
+from diptych.errors import ConfigError, DataError
 from diptych.files import atomic_folder, write_json
 from diptych.model.clip import CLIP, CLIPConfig
-from diptych.model.vocabulary import end_positions
 from diptych.weights.adapters import OWN, Naming, config_to_own
 from diptych.weights.eight_bit import from_eight_bits, to_eight_bits
 from diptych.weights.folder import (
@@ -31,12 +26,10 @@ from diptych.weights.folder import (
     OPEN_CLIP_WEIGHTS,
     PREPROCESS,
     STATISTICS,
-    TOKENIZER,
     WEIGHTS,
     About,
     Golden,
     Seal,
-    changed_files,
     digests,
     write_config,
 )
@@ -44,9 +37,6 @@ from diptych.weights.hugging_face import config_to_hf, hugging_face_naming
 from diptych.weights.open_clip import config_to_open_clip, fits_open_clip, naming_of
 from diptych.weights.stored import give_weights
 
-# Distance between unit vectors. Another processor moves features by about 1e-5, and rounding in the file by 1e-4;
-# GELU for QuickGELU moved those of an untrained 2-layer model by 3e-3, red for blue by 3e-3 to 0.3.
-GOLDEN_TOLERANCE = 2e-3
 Layout = Literal["bundle", "open_clip"]
 _CONFIGS = (CONFIG, OPEN_CLIP_CONFIG)
 STORED_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int8)
@@ -63,8 +53,6 @@ class Savable(Protocol):
     def tokenizer(self) -> Tokenizer: ...
     @property
     def about(self) -> About: ...
-    def encode_images(self, images: Sequence[ImageSource], /) -> Tensor: ...
-    def encode_texts(self, texts: Sequence[str], /, *, truncate: bool) -> Tensor: ...
 
 
 def check_replaceable(folder: Path) -> None:
@@ -105,26 +93,23 @@ def as_stored(config: CLIPConfig, weights: dict[str, Tensor]) -> CLIP:
 
 
 def write_folder(
-    folder: Path, bundle: Savable, weights: dict[str, Tensor], *, layout: Layout, dtype: torch.dtype
+    folder: Path, bundle: Savable, weights: dict[str, Tensor], golden: Golden, *, layout: Layout, dtype: torch.dtype
 ) -> None:
     """Write a bundle's folder, whole or not at all; one that stood there is replaced.
 
     Args:
         folder: where to.
-        bundle: with the model as it is stored, so that a check on load need not allow for the rounding of its weights.
+        bundle: what is saved.
         weights: what `stored_weights` gave.
+        golden: what the model makes of the golden inputs as it is stored, so that a check on load need not allow for
+            the rounding of its weights.
         layout: see `Bundle.save`.
         dtype: what parameters are stored as.
 
     Raises:
         ConfigError: open_clip has no such model or dtype.
         DataError: the folder cannot be written.
-        WeightsError: the features are not finite.
     """
-    try:
-        golden = golden_of(bundle)
-    except WeightsError as error:
-        raise WeightsError(f"this model is not saved: has its training diverged? {error}") from error
     naming, weights_name, configs = _files(bundle, layout, dtype)
     with atomic_folder(folder) as aside:
         # Through bytes: the file writer of safetensors does not say that a disk is full.
@@ -158,74 +143,6 @@ def config_file(config: CLIPConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     )
 
 
-def golden_of(bundle: Savable) -> Golden:
-    """What a bundle makes of the golden inputs.
-
-    Raises:
-        WeightsError: the features are not finite.
-    """
-    texts = bundle.model.config.text.golden_texts
-    tokens = bundle.tokenizer.encode(texts, truncate=True)
-    image_features = bundle.encode_images([golden_picture()])
-    text_features = bundle.encode_texts(texts, truncate=True)
-    ends = end_positions(tokens, bundle.tokenizer.end_token_id)
-    return Golden(
-        tokens=tuple(tuple(row[: end + 1]) for row, end in zip(tokens.tolist(), ends, strict=True)),
-        image_features=_rounded(image_features),
-        text_features=_rounded(text_features),
-    )
-
-
-def check_seal(bundle: Savable, folder: Path, seal: Seal) -> None:
-    """Refuse a bundle whose files are others than were saved, or that encodes otherwise.
-
-    Args:
-        bundle: as it was read.
-        folder: from where.
-        seal: that stood there.
-
-    Raises:
-        WeightsError: a file differs, the seal itself does, or the golden features come out otherwise. A file that is
-            for other libraries alone may be missing.
-    """
-    changed = changed_files(folder, seal.sha256)
-    for name in (WEIGHTS, OPEN_CLIP_WEIGHTS, TOKENIZER):  # the golden inputs reach but a part of these
-        if name in changed:
-            raise _other_file(folder / name)
-    then, now = seal.golden, golden_of(bundle)
-    faults = [] if now.tokens == then.tokens else ["tokens differ"]
-    for name in ("image_features", "text_features"):
-        distance = _distance(getattr(then, name), getattr(now, name))
-        if distance > GOLDEN_TOLERANCE:
-            faults.append(f"{name} are {distance:.2g} off")
-    if faults:
-        cause = (
-            f"{' and '.join(changed)} was changed since. Restore it."
-            if changed
-            else "No file was changed since: another version of diptych, torch or tokenizers computes otherwise."
-        )
-        raise WeightsError(f"{folder} must encode as it did when it was saved, and {', '.join(faults)}. {cause}")
-    if not seal.own:
-        return  # of the first bundles, whose golden features alone judge the smaller files
-    if damaged := [name for name in changed if (folder / name).exists()]:
-        raise _other_file(folder / damaged[0])
-    if not seal.is_whole:
-        raise WeightsError(f"{folder} must have the seal that it was saved with, and it was changed. Copy it again.")
-
-
-def _other_file(path: Path) -> WeightsError:
-    return WeightsError(
-        f"{path} must be the file that was saved with the bundle, and its SHA-256 differs. Copy or download it again; "
-        'if it was changed on purpose, remove "diptych" from the config.'
-    )
-
-
-def golden_picture() -> Image.Image:
-    """A picture by formula, 120 x 80: red grows to the right, green downwards, blue is a chessboard."""
-    y, x = np.mgrid[:80, :120]
-    return Image.fromarray(np.stack([x * 2, y * 3, (x // 8 + y // 8) % 2 * 255], axis=-1).astype(np.uint8))
-
-
 def _files(bundle: Savable, layout: Layout, dtype: torch.dtype) -> tuple[Naming, str, dict[str, dict[str, Any]]]:
     """The names of the tensors, that of their file, and the config files; the seal goes into the first."""
     config = bundle.model.config
@@ -246,13 +163,3 @@ def _files(bundle: Savable, layout: Layout, dtype: torch.dtype) -> tuple[Naming,
 
 def _own_config_file(config: CLIPConfig) -> dict[str, Any]:
     return {"model_type": "diptych-clip", "model": config_to_own(config)}
-
-
-def _rounded(features: Tensor) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(round(value, 5) for value in row) for row in features.tolist())
-
-
-def _distance(then: Sequence[Sequence[float]], now: Sequence[Sequence[float]]) -> float:
-    if np.shape(then) != np.shape(now):
-        return math.inf
-    return float(np.linalg.norm(np.subtract(then, now), axis=1).max())
