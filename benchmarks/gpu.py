@@ -67,6 +67,7 @@ from diptych.train.recipe import TokenizerConfig, TrainConfig, TrainRecipe
 from diptych.train.run import Run
 from diptych.train.trainer import StepReport, train
 from diptych.train.update import train_step
+from diptych.weights.normalise import normalise
 
 SEED, BUDGET, TINY_LIMIT = 0, 480, 600  # seconds, of all parts, and of each where the sizes are tiny
 # Nats, between a loss on the GPU and the CPU's in float32, at any of the steps. A mistake in device, type or scale is
@@ -409,7 +410,7 @@ def inference(setting: Setting) -> dict[str, Any]:
 
             def work(bundle: Any = bundle, pixels: Tensor = pixels, autocast: Any = autocast) -> Tensor:
                 with torch.inference_mode(), autocast:
-                    images = bundle.preprocess.normalise(pixels.to(setting.device, non_blocking=True))
+                    images = normalise(bundle.preprocess, pixels.to(setting.device, non_blocking=True))
                     return bundle.model.encode_image(images).cpu()
 
             assert work().isfinite().all()

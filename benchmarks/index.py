@@ -100,7 +100,7 @@ def rows_of(library: Library) -> np.ndarray:
 def moved(bundle: Bundle, paths: list[Path]) -> dict[str, dict[str, float]]:
     """Cosines between features of the fast path, at some margins, and of the exact one."""
     found = {}
-    exact = bundle.encode_images(paths, batch_size=BATCH).numpy()
+    exact = bundle.encode_images(paths, batch_size=BATCH)
     for margin in MARGINS:
         images_module.FAST_MARGIN = margin
         fast = []

@@ -196,7 +196,8 @@ def features(peer: str, name: str, size: str) -> dict[str, Any]:
         assert ours.model.config == config
         side = config.image.image_size
         pixels = torch.randn(BATCH, 3, side, side, generator=generator(SEED, 2))
-        tokens = ours.tokenizer.encode(["a photo of a cat", "two red kites, 3 blue boats & a dog"])
+        texts = ["a photo of a cat", "two red kites, 3 blue boats & a dog"]
+        tokens = torch.from_numpy(ours.tokenizer.encode(texts))
         image_features, text_features = (
             nn.functional.normalize(some, dim=-1) for some in theirs.encode(pixels, tokens)
         )

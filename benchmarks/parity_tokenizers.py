@@ -50,8 +50,8 @@ def measured(name: str, folder: Path, kind: type[Any]) -> dict[str, Any]:
         features = twin.get_text_features(inputs)
     expected = F.normalize(features if isinstance(features, Tensor) else features.pooler_output)
     bundle = diptych.load(folder)
-    ours = bundle.tokenizer.encode(TEXTS, truncate=True)
-    distance = (bundle.encode_texts(TEXTS, truncate=True) - expected).abs().max().item()
+    ours = torch.from_numpy(bundle.tokenizer.encode(TEXTS, truncate=True))
+    distance = (torch.from_numpy(bundle.encode_texts(TEXTS, truncate=True)) - expected).abs().max().item()
     return {
         "tokenizer": name,
         "model": kind.__name__,

@@ -61,7 +61,7 @@ def main() -> None:
             kept = evenly_spread(len(photos), arguments.pictures)
             key = (image_side(clip), set_name)
             if key not in features:
-                features[key] = clip.encode_images([photos.image_bytes(index) for index in kept])
+                features[key] = torch.from_numpy(clip.encode_images([photos.image_bytes(index) for index in kept]))
             row["zero_shot"][set_name] = score(clip, photos, features[key], torch.tensor(photos.targets)[kept])
             print(name, set_name, json.dumps(row["zero_shot"][set_name]), flush=True)
         if not arguments.no_speed:
@@ -90,7 +90,7 @@ def image_side(clip: Bundle) -> str:
 
 def score(clip: Bundle, photos: LabelledImages, features: Tensor, targets: Tensor) -> dict[str, Any]:
     """Zero-shot, and the bound."""
-    weights = class_weights(clip, photos.classnames, photos.templates or ("{}",))
+    weights = torch.from_numpy(class_weights(clip, photos.classnames, photos.templates or ("{}",)))
     scored = score_zero_shot(features, targets, weights, templates=photos.templates or ("{}",), seed=SEED).to_dict()
     return scored | {"class_means": class_means(features, targets, len(photos.classnames))}
 
@@ -112,8 +112,9 @@ def flickr8k(clip: Bundle, folder: Path) -> dict[str, Any]:
     shards = ShardSet(folder)
     samples = [shards[row] for row in range(len(shards))]
     captions = [captions_of(sample) for sample in samples]
-    image_features = clip.encode_images([sample.picture or b"" for sample in samples])
-    text_features = clip.encode_texts([text for texts in captions for text in texts], truncate=True)
+    image_features = torch.from_numpy(clip.encode_images([sample.picture or b"" for sample in samples]))
+    texts = [text for some in captions for text in some]
+    text_features = torch.from_numpy(clip.encode_texts(texts, truncate=True))
     owners = torch.tensor([row for row, texts in enumerate(captions) for _ in texts])
     return retrieval(image_features, text_features, owners, seed=SEED).to_dict()
 

@@ -147,7 +147,7 @@ def precisions(bundle: Bundle, folder: Path) -> dict[str, Any]:
             bundle.encode_pixels_and_trunk(pixels)
         seconds[name].append(time.perf_counter() - start)
     data = read_labelled(folder)
-    weights = class_weights(bundle, data.classnames, data.templates or ["{}"])
+    weights = torch.from_numpy(class_weights(bundle, data.classnames, data.templates or ["{}"]))
     exact = ModelFeatures(bundle).pictures(data).image_features
     fast = ModelFeatures(bundle, precision="bfloat16").pictures(data).image_features
     guesses = [(features @ weights.T).argmax(dim=1) for features in (exact, fast)]

@@ -202,7 +202,7 @@ class Ours:
         )
         del bundle
         self._run = Run(recipe, [], None, Ranks(0, 1, torch.device("cpu")))
-        tokens = self._run.bundle.tokenizer.encode(captions(batch_size, full=full), truncate=True)
+        tokens = torch.from_numpy(self._run.bundle.tokenizer.encode(captions(batch_size, full=full), truncate=True))
         tokens = tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
         self._batch = Batch(
             pixels(batch_size), tokens, torch.arange(batch_size), torch.arange(batch_size), [""] * batch_size, {}, 0

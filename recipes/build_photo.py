@@ -48,6 +48,7 @@ from diptych.model.sentence_tower import SentenceTower, SentenceTowerConfig
 from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About
+from diptych.weights.normalise import normalise
 
 IMAGE = EfficientNetTowerConfig(image_size=224, second_size=160, width=1.1, depth=1.2)
 EMBED_DIM = 384
@@ -150,7 +151,7 @@ def check_eight_bits(whole: Bundle, stored: Bundle, pictures: list[Image.Image],
         ("pictures", whole.encode_images(pictures, batch_size=16), stored.encode_images(pictures, batch_size=16)),
         ("words", whole.encode_texts(words), stored.encode_texts(words)),
     ):
-        cosines = (ours * theirs).sum(dim=1)
+        cosines = (ours * theirs).sum(axis=1)
         print(f"8 bits: {name} keep a cosine of {cosines.mean():.4f}, at least {cosines.min():.4f}")
         if cosines.mean() < LEAST_COSINE:
             raise SystemExit(f"8 bits are too few: {name} must keep a mean cosine of {LEAST_COSINE}.")
@@ -288,7 +289,7 @@ def encode_looks(
 
     def encode(some: list[Image.Image]) -> Tensor:
         batch = torch.from_numpy(np.stack([preprocess.pixels(picture) for picture in some]))
-        images = preprocess.normalise(batch).contiguous(memory_format=torch.channels_last)
+        images = normalise(preprocess, batch).contiguous(memory_format=torch.channels_last)
         return torch.stack(tower.looks(images))  # [2, B, W]
 
     tower.to(memory_format=torch.channels_last)
@@ -398,7 +399,7 @@ def memory(anchors: Anchors, sentences: tuple[Tensor, Tensor], spread: Tensor, p
 @torch.no_grad()
 def encode_sentences(tower: SentenceTower, tokenizer: Tokenizer, texts: list[str]) -> Tensor:
     """[N, W], unit length; texts of like length go together."""
-    tokens = tokenizer.encode(texts, truncate=True)
+    tokens = torch.from_numpy(tokenizer.encode(texts, truncate=True))
     lengths = (tokens != tokenizer.pad_token_id).sum(dim=1)
     vectors = torch.empty(len(texts), tower.ln_embedding.weight.shape[0])
     for rows in lengths.argsort(stable=True).split(256):

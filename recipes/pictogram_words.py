@@ -43,7 +43,7 @@ def main() -> None:
         "emoji": sorted({*(name for name, *_ in emoji), *sum(read_captions(arguments.corpus / "skin-tones"), ())}),
         "icons": sorted({name for name, *_ in read_captions(arguments.corpus / "icons")}),
     }
-    texts = {kind: (some, clip.encode_texts(some, truncate=True)) for kind, some in names.items()}
+    texts = {kind: (some, torch.from_numpy(clip.encode_texts(some, truncate=True))) for kind, some in names.items()}
     texts["tags"] = mean_of_tags(emoji, dict(zip(*texts["emoji"], strict=True)))
     print({kind: len(some) for kind, (some, _) in texts.items()})
     teach(clip, texts)
@@ -84,7 +84,7 @@ def teach(clip: Bundle, texts: dict[str, tuple[list[str], Tensor]]) -> None:
             rows = torch.randint(len(some), (round(share * BATCH_SIZE),), generator=seeded)
             batch += [some[row] if draw.random() < PLAIN else draw.choice(SENTENCES).format(some[row]) for row in rows]
             wanted.append(vectors[rows])
-        tokens = clip.tokenizer.encode(batch, truncate=True)
+        tokens = torch.from_numpy(clip.tokenizer.encode(batch, truncate=True))
         longest = int((tokens == clip.tokenizer.end_token_id).int().argmax(dim=1).max()) + 1  # of the batch
         loss = (1 - (model.encode_text(tokens[:, :longest]) * torch.cat(wanted)).sum(dim=1)).mean()
         optimizer.zero_grad()

@@ -34,7 +34,8 @@ def make(name: str, tokenizer: Tokenizer) -> Bundle:
         for parameter_name, parameter in model.image.named_parameters():
             if parameter_name.endswith("bn3.weight"):  # untrained, all bottlenecks would be their shortcut
                 torch.nn.init.ones_(parameter)
-        model(torch.randn(8, 3, 32, 32, generator=generator(1)), tokenizer.encode(TEXTS[:1] * 8))  # moves statistics
+        tokens = torch.from_numpy(tokenizer.encode(TEXTS[:1] * 8))
+        model(torch.randn(8, 3, 32, 32, generator=generator(1)), tokens)  # moves statistics
     model.eval()
     return Bundle(model=model, preprocess=Preprocess(image_size=32), tokenizer=tokenizer, about=ABOUT)
 

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from diptych.eval.picture_features import PictureFeatures, encode_pictures
+from diptych.measures.unit_length import unit_length
 from diptych.sets.labelled import LabelledImages
 from diptych.sets.open import read_labelled
 from diptych.sets.pictures import Pictures
@@ -44,8 +45,8 @@ class ColourReader:
         self.seen.append(len(data))
         return encode_pictures(self.encode_images, data, batch_size=8)
 
-    def encode_images(self, images: Sequence[Any], /) -> Tensor:
-        return torch.stack([self._image(image) for image in images])
+    def encode_images(self, images: Sequence[Any], /) -> np.ndarray:
+        return np.stack([self._image(image) for image in images])
 
     def class_weights(self, labels: Sequence[str | Sequence[str]], templates: Sequence[str], /) -> Tensor:
         sentences = [
@@ -57,11 +58,11 @@ class ColourReader:
     def too_long(self, texts: Sequence[str]) -> int:
         return 0 * len(texts)
 
-    def _image(self, image: Image.Image) -> Tensor:
+    def _image(self, image: Image.Image) -> np.ndarray:
         values = np.asarray(image.convert("RGB")).reshape(-1, 3) / 255
         ink = values[values.min(axis=1) < 0.9]
         mean = ink.mean(axis=0) if len(ink) else np.ones(3)
-        return torch.nn.functional.normalize(torch.tensor(mean, dtype=torch.float32), dim=0)
+        return unit_length(mean)
 
     def _text(self, text: str) -> Tensor:
         return torch.tensor([float(name in text.split() or f"{name}." in text.split()) for name in COLOURS])

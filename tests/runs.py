@@ -10,18 +10,21 @@ from typing import Any
 import pytest
 import torch
 
-from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
 from diptych.pairs.pipeline import Source
+from diptych.train import heads as heads_module
+from diptych.train import run as run_module
 from diptych.train import trainer
 from diptych.train.heads import Heads
 from diptych.train.log import read_log
 from diptych.train.recipe import TrainRecipe, read_recipe
 from diptych.train.run import Run
 from diptych.train.trainer import StepReport, TrainResult, train
+from diptych.weights import bundle as bundle_module
 from diptych.weights.bundle import Bundle
+from diptych.weights.normalise import normalise
 from test_files import names
 
 _DOUBLE = "double.pt"  # of a bundle in float64
@@ -127,7 +130,7 @@ def learn(path: Path, out: Path, is_double: bool, stop_after: int = 0) -> dict[s
 def _learn_in_double(patch: pytest.MonkeyPatch) -> None:
     """All of a run in float64, also the files of its checkpoints: only bundles are float32 by themselves."""
     torch.set_default_dtype(torch.float64)
-    normalise, load = Preprocess.normalise, Bundle.load
+    load = Bundle.load
 
     def save_double(bundle: Bundle, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -148,7 +151,8 @@ def _learn_in_double(patch: pytest.MonkeyPatch) -> None:
         tokenizer = Tokenizer.load(path, context_length=config.text.context_length)
         return Bundle(model=model, preprocess=preprocess, tokenizer=tokenizer, about=about)
 
-    patch.setattr(Preprocess, "normalise", lambda self, images: normalise(self, images).to(torch.get_default_dtype()))
+    for user in (bundle_module, heads_module, run_module):
+        patch.setattr(user, "normalise", lambda *batch: normalise(*batch).to(torch.get_default_dtype()))
     patch.setattr(Bundle, "save", save_double)
     patch.setattr(Bundle, "load", load_double)
     patch.setattr(CLIP, "float", CLIP.double)

@@ -25,10 +25,10 @@ from diptych.data.tokenizer import Tokenizer
 from diptych.errors import DataError
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
-from diptych.torch_runtime import generator
 from diptych.serve.app import create_app
 from diptych.serve.gallery import Gallery
 from diptych.serve.service import Service
+from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
 from diptych.where import HeatMaps, Locator
 from foreign_tokenizers import word_piece
@@ -79,7 +79,7 @@ class PlainLibrary:
     def __init__(self, folder: Path, bundle: Bundle) -> None:
         self.folder = folder
         self._bundle = bundle
-        self._features = {path: bundle.encode_images([path])[0].numpy() for path in sorted(folder.rglob("*.png"))}
+        self._features = {path: bundle.encode_images([path])[0] for path in sorted(folder.rglob("*.png"))}
 
     def __len__(self) -> int:
         return len(self._features)

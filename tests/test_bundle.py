@@ -43,9 +43,11 @@ def pictures() -> list[Image.Image]:
 
 
 def test_features_are_those_of_the_model_one_by_one(bundle, pictures):
+    seen = [torch.from_numpy(bundle.preprocess(picture)[None]) for picture in pictures]
+    read = [torch.from_numpy(bundle.tokenizer.encode([text], truncate=True)) for text in TEXTS]
     with torch.no_grad():
-        images = torch.cat([bundle.model.encode_image(bundle.preprocess(picture)[None]) for picture in pictures])
-        texts = torch.cat([bundle.model.encode_text(bundle.tokenizer.encode([text], truncate=True)) for text in TEXTS])
+        images = torch.cat([bundle.model.encode_image(one) for one in seen]).numpy()
+        texts = torch.cat([bundle.model.encode_text(one) for one in read]).numpy()
     torch.testing.assert_close(bundle.encode_images(pictures, batch_size=4), images, rtol=0, atol=1e-5)
     torch.testing.assert_close(bundle.encode_texts(TEXTS, batch_size=2, truncate=True), texts, rtol=0, atol=1e-5)
     assert bundle.logit_scale == pytest.approx(1 / 0.07)
@@ -58,7 +60,7 @@ def test_no_pictures_and_no_texts_give_no_rows(vit):
 def test_features_may_be_trained_on(vit, pictures):
     weights = torch.zeros(32, 2, requires_grad=True)
     for features in (vit.encode_images(pictures), vit.encode_texts(TEXTS, truncate=True)):
-        (features @ weights).sum().backward()  # a tensor of inference mode would refuse
+        (torch.from_numpy(features) @ weights).sum().backward()  # a tensor of inference mode would refuse
 
 
 def test_encoding_is_in_eval_mode_and_leaves_each_module_in_its_own(resnet, pictures):

@@ -20,8 +20,8 @@ from diptych.weights import eight_bit
 from diptych.weights.bundle import Bundle
 from diptych.weights.convert import Format, save_as
 from diptych.weights.eight_bit import from_eight_bits, to_eight_bits
-from diptych.weights.registry import model_info
 from diptych.weights.golden import golden_picture
+from diptych.weights.registry import model_info
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "photo", "of", "cat", "dog", "##s", ",", "two", "kite", "##e", "red"]
 TEXTS = ["a photo of a cat", "two dogs, a kite"]
@@ -114,7 +114,7 @@ def test_a_bundle_in_8_bits_is_a_quarter_and_gives_nearly_the_same_features(bund
         (bundle.encode_texts(TEXTS), small.encode_texts(TEXTS)),
         (bundle.encode_images([golden_picture()]), small.encode_images([golden_picture()])),
     ):
-        assert (ours * theirs).sum(dim=1).min() > 0.99
+        assert (ours * theirs).sum(axis=1).min() > 0.99
     info = model_info(tmp_path / "small")
     assert info.types == "float32, int8"
     assert info.parameters == sum(parameter.numel() for parameter in bundle.model.parameters())

@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def everything(gallery: Gallery, bundle: Bundle) -> dict[str, dict]:
-    found = gallery.search(bundle.encode_images([Path(gallery._library.folder) / "red.png"])[0].numpy(), 9, None)
+    found = gallery.search(bundle.encode_images([Path(gallery._library.folder) / "red.png"])[0], 9, None)
     return {one["name"]: one for one in found}
 
 

@@ -95,9 +95,9 @@ def test_names_are_scored_as_the_head_does(folder, tiny_bundle, heads):
     assert not scorer.names_by_bundle
     scores = scorer(pictures, names)
     rows, weights = heads.tensors["classification.rows"], heads.tensors["classification.weights"]
-    tokens = tiny_bundle.tokenizer.encode(names)
+    tokens = torch.from_numpy(tiny_bundle.tokenizer.encode(names))
     text = torch.stack([(weights[row][:, None] * rows[row]).sum(dim=0) for row in tokens])
-    by_hand = tiny_bundle.encode_images(pictures) @ torch.nn.functional.normalize(text, dim=1).T
+    by_hand = torch.from_numpy(tiny_bundle.encode_images(pictures)) @ torch.nn.functional.normalize(text, dim=1).T
     torch.testing.assert_close(scores, by_hand)
     by_caption = NameScorer(tiny_bundle, heads, "caption")(pictures, names)
     torch.testing.assert_close(by_caption.sum(dim=0), torch.zeros(3), rtol=0, atol=1e-4)  # less its mean over pictures

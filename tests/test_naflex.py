@@ -40,7 +40,7 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
 
 def rows_of(*sizes: tuple[int, int], length: int = 0) -> Tensor:
     preprocess = dataclasses.replace(PREPROCESS, max_patches=length)
-    return torch.stack([preprocess(picture(*size, seed)) for seed, size in enumerate(sizes)])
+    return torch.from_numpy(np.stack([preprocess(picture(*size, seed)) for seed, size in enumerate(sizes)]))
 
 
 def padded(images: Tensor, length: int) -> Tensor:
@@ -55,8 +55,8 @@ def test_a_square_picture_has_the_feature_of_siglips_tower_with_the_same_weights
     fixed.load_state_dict(state | {"patch_embedding.weight": kernel})
     square = Preprocess(image_size=32, resize="squash")
     pictures = [picture(40, 40, seed) for seed in range(3)]
-    expected = fixed(torch.stack([square(one) for one in pictures]))
-    features = flexible(torch.stack([PREPROCESS(one) for one in pictures]))
+    expected = fixed(torch.from_numpy(np.stack([square(one) for one in pictures])))
+    features = flexible(torch.from_numpy(np.stack([PREPROCESS(one) for one in pictures])))
     torch.testing.assert_close(features, expected, rtol=0, atol=1e-5)
 
 

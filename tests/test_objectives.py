@@ -35,6 +35,7 @@ from diptych.train.plan import Setup, plan_run
 from diptych.train.recipe import TrainRecipe
 from diptych.train.trainer import train
 from diptych.weights.bundle import Bundle
+from diptych.weights.normalise import normalise
 from learning import with_bag
 from processes import run_ranks
 from runs import assert_same_run, change, curve, furthest, learn, train_in_two_parts, vit, watched
@@ -140,7 +141,7 @@ def whole_loss(recipe: TrainRecipe, bundle: Bundle) -> float:
     total = 0.0
     for objective in recipe.objectives:
         learner = Learner(model, first_heads(recipe, objective), [objective])
-        outputs = learner(recipe.preprocess.normalise(batch.images), batch.tokens)
+        outputs = learner(normalise(recipe.preprocess, batch.images), batch.tokens)
         if outputs.losses is not None:
             total += objective.weight * outputs.losses.double().mean().item()
         else:
@@ -207,7 +208,7 @@ def test_words_learned_as_classes_are_a_bundle_that_tells_names_apart(tiny_recip
     captions = sorted({bundle.tokenizer.decode(row[1:]) for row in batch.tokens})
     names = bundle.encode_texts(captions)
     pictures = bundle.encode_pixels(batch.images.numpy())
-    found = (pictures @ names.T).argmax(dim=1).tolist()
+    found = (pictures @ names.T).argmax(axis=1).tolist()
     own = [bundle.tokenizer.decode(row[1:]) for row in batch.tokens]
     right = sum(captions[best] == caption for best, caption in zip(found, own, strict=True))
     assert right / 40 > 3 / len(captions)  # three times chance

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
 
 from bundles import make, new_tokenizer
 from diptych.audit.pointing import pointing
@@ -15,25 +13,26 @@ from diptych.eval.chapter import Chapter
 from diptych.eval.features import ModelFeatures
 from diptych.eval.result import Result
 from diptych.eval.result_file import read_audit
+from diptych.measures.unit_length import unit_length
 from diptych.sets.labelled import LabelledImages
 from diptych.sets.open import read_labelled
 from diptych.weights.bundle import Bundle
 from test_composed import COLOURS, colours  # noqa: F401, a fixture
 
-Grid = Callable[[np.ndarray], Tensor]
+Grid = Callable[[np.ndarray], np.ndarray]
 
 
 def features_with(monkeypatch: pytest.MonkeyPatch, grid: Grid) -> ModelFeatures:
     """A model whose texts are their colours, and whose grids are what a function makes of pixels."""
 
-    def encode_texts(self: Bundle, texts: list[str], **_: object) -> Tensor:
-        rows = torch.zeros(len(texts), self.model.config.embed_dim)
+    def encode_texts(self: Bundle, texts: list[str], **_: object) -> np.ndarray:
+        rows = np.zeros((len(texts), self.embed_dim), np.float32)
         for row, text in zip(rows, texts, strict=True):
             row[3] = 0.1  # of words that are no colour, too
             for name, colour in COLOURS.items():
                 if name in text.split() or name in text.rstrip(".").split():
-                    row[:3] = torch.tensor(colour) / 255.0
-        return torch.nn.functional.normalize(rows, dim=-1)
+                    row[:3] = np.array(colour) / 255
+        return unit_length(rows)
 
     monkeypatch.setattr(Bundle, "encode_texts", encode_texts)
     monkeypatch.setattr(Bundle, "unread", lambda self, texts: [])
@@ -41,17 +40,17 @@ def features_with(monkeypatch: pytest.MonkeyPatch, grid: Grid) -> ModelFeatures:
     return ModelFeatures(make("tiny-vit", new_tokenizer()))
 
 
-def by_colour(pixels: np.ndarray) -> Tensor:
+def by_colour(pixels: np.ndarray) -> np.ndarray:
     """[B, 8, 8, 32]: the colour of each cell."""
     cells = pixels.reshape(len(pixels), 8, pixels.shape[1] // 8, 8, pixels.shape[2] // 8, 3).mean(axis=(2, 4)) / 255
-    grid = torch.zeros(len(pixels), 8, 8, 32)
-    grid[..., :3] = torch.from_numpy(cells)
+    grid = np.zeros((len(pixels), 8, 8, 32), np.float32)
+    grid[..., :3] = cells
     grid[..., 3] = 0.1
     return grid
 
 
-def mirrored(pixels: np.ndarray) -> Tensor:
-    return by_colour(pixels).flip(2)
+def mirrored(pixels: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(by_colour(pixels)[:, :, ::-1])
 
 
 def of(chapter: Chapter, **case: str) -> Result:
@@ -82,9 +81,9 @@ def test_chance_is_said_and_is_what_maps_of_noise_reach(
     monkeypatch: pytest.MonkeyPatch,
     colours: LabelledImages,  # noqa: F811
 ):
-    random = torch.Generator().manual_seed(0)
+    random = np.random.default_rng(0)
     noise = pointing(
-        features_with(monkeypatch, lambda pixels: torch.randn(len(pixels), 8, 8, 32, generator=random)),
+        features_with(monkeypatch, lambda pixels: random.normal(size=(len(pixels), 8, 8, 32)).astype(np.float32)),
         colours,
         scenes=150,
         curves=1,

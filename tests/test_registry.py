@@ -1,6 +1,7 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,8 +14,8 @@ from diptych.errors import ConfigError, WeightsError
 from diptych.model.clip import CLIP
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.presets import preset
-from diptych.torch_runtime import generator
 from diptych.sets.open import read_labelled
+from diptych.torch_runtime import generator
 from diptych.weights import packaged, registry
 from diptych.weights.bundle import Bundle
 from diptych.weights.convert import save_as
@@ -182,7 +183,7 @@ def test_every_model_in_the_package_loads_and_tells_its_licence():
         bundle = load(info.name)
         assert sum(parameter.numel() for parameter in bundle.model.parameters()) == info.parameters
         assert info.licence
-        assert torch.isfinite(bundle.encode_texts(["a cat"])).all()
+        assert np.isfinite(bundle.encode_texts(["a cat"])).all()
 
 
 def test_another_image_size_reaches_the_tower_and_the_preprocess(models):

@@ -1,19 +1,14 @@
 import ctypes
 import os
 import signal
+import sys
 import threading
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from diptych import runtime
 from diptych.runtime import hardware, installed_memory, stop_request
-from diptych.torch_runtime import default_device, fast_dtype, generator
-
-
-def draw(*position: int) -> float:
-    return torch.rand((), generator=generator(*position)).item()
 
 
 def test_the_memory_of_the_machine_is_known_on_windows_too(monkeypatch):
@@ -26,33 +21,6 @@ def test_the_memory_of_the_machine_is_known_on_windows_too(monkeypatch):
     kernel = SimpleNamespace(GlobalMemoryStatusEx=fill)
     monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel), raising=False)
     assert installed_memory() == 7 << 30
-
-
-def test_a_generator_is_a_function_of_seed_and_position():
-    assert draw(1, 2, 3) == draw(1, 2, 3)
-    positions = [(1,), (1, 2), (1, 2, 3), (12, 3), (1, 23), (2, 1, 3), (-1, 2, 3)]
-    assert len({draw(*position) for position in positions}) == len(positions)
-
-
-def test_a_generator_leaves_the_global_one_alone():
-    before = torch.get_rng_state()
-    draw(1, 2)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.parametrize(("bfloat16_seconds", "expected"), [(0.5, torch.bfloat16), (0.9, torch.float32)])
-def test_bfloat16_must_be_clearly_faster_to_be_chosen(monkeypatch, bfloat16_seconds, expected):
-    seconds = {torch.bfloat16: bfloat16_seconds, torch.float32: 1.0}
-    monkeypatch.setattr(runtime, "_matmul_seconds", seconds.__getitem__)
-    fast_dtype.cache_clear()
-    assert fast_dtype(torch.device("cpu")) == expected
-    fast_dtype.cache_clear()
-
-
-def test_the_device_without_a_gpu_is_the_cpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert default_device() == torch.device("cpu")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -96,3 +64,8 @@ def test_hardware_is_plain_data_with_the_cores_that_we_may_use():
     assert {"cpu", "cores", "threads", "torch", "python"} <= facts.keys()
     assert facts["cores"] == len(os.sched_getaffinity(0))
     assert facts["threads"] == torch.get_num_threads()
+
+
+def test_hardware_without_torch_says_nothing_of_it(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch")
+    assert hardware().keys() == {"cpu", "cores", "python"}

@@ -14,8 +14,8 @@ from diptych.eval.result_file import read_result, read_results
 from diptych.eval.result_tables import sets_table
 from diptych.eval.suite import Asked, Measured, measure_one, run_suite
 from diptych.files import folder_lock
-from diptych.torch_runtime import generator
 from diptych.sets.open import read_labelled
+from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
 from toys import nine_kinds
 

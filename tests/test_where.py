@@ -19,9 +19,10 @@ from diptych.data.images import open_image
 from diptych.errors import ConfigError, DataError
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.naflex import NaFlexTowerConfig
-from diptych.torch_runtime import generator
 from diptych.sets.open import read_labelled
+from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
+from diptych.weights.normalise import normalise
 from diptych.weights.registry import load
 from diptych.where import FITS, LARGER, NONE, HeatMaps, Locator, encode_whole, other_words, whole_pixels, with_map_size
 from tower_kinds import image_of, preprocess_of
@@ -86,13 +87,13 @@ def test_each_drawing_of_a_pair_is_found_in_its_half(pictograms):
 def test_a_text_alone_is_compared_with_words_of_all_kinds(pictograms):
     picture = side_by_side("banana", "umbrella")
     maps = Locator(pictograms, ["umbrella"])(picture)
-    (umbrella,) = maps.found()
-    assert umbrella.point[0] > 0.5
-    assert umbrella.beaten > 0.95
-    words = pictograms.encode_texts(other_words())
+    (found,) = maps.found()
+    assert found.point[0] > 0.5
+    assert found.beaten > 0.95
+    words, (umbrella,) = (torch.from_numpy(pictograms.encode_texts(some)) for some in (other_words(), ["umbrella"]))
     grid, _ = encode_whole(with_map_size(pictograms), picture)
     near = torch.nn.functional.normalize(grid, dim=-1) @ words.T  # [h, w, K]
-    text = torch.nn.functional.normalize(grid, dim=-1) @ pictograms.encode_texts(["umbrella"])[0]
+    text = torch.nn.functional.normalize(grid, dim=-1) @ umbrella
     torch.testing.assert_close(maps.heat[0], text - near.mean(dim=-1), rtol=0, atol=1e-5)
     torch.testing.assert_close(maps.beaten[0], (near < text[..., None]).float().mean(dim=-1), rtol=0, atol=1e-5)
 
@@ -187,8 +188,8 @@ def gradient_map(bundle: Bundle, picture: Image.Image, texts: list[str]) -> torc
     """Grad-CAM's question of the last grid, without `grid`: by how much each position raises the text's cosine."""
     tower = bundle.model.image
     pixels, _ = whole_pixels(bundle, picture)
-    batch = bundle.preprocess.normalise(torch.from_numpy(pixels[None]))
-    features = bundle.encode_texts(texts)
+    batch = normalise(bundle.preprocess, torch.from_numpy(pixels[None]))
+    features = torch.from_numpy(bundle.encode_texts(texts))
     with torch.no_grad():
         last = tower._grid(batch)  # pyright: ignore[reportCallIssue]
     last.requires_grad_(True)

@@ -8,9 +8,9 @@ from diptych.errors import ConfigError, DataError
 from diptych.eval.measure import evaluate_zero_shot
 from diptych.eval.wise_ft import measure_wise_ft, read_curve_sets, wise_ft_curve
 from diptych.model.clip import CLIP
-from diptych.torch_runtime import generator
 from diptych.sets.labelled import LabelledImages
 from diptych.sets.open import read_labelled
+from diptych.torch_runtime import generator
 from diptych.weights.average import interpolate
 from diptych.weights.bundle import Bundle
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
+
+from diptych.measures.unit_length import unit_length
 
 
 def png(colour: str) -> bytes:
@@ -35,23 +35,23 @@ class ToyEncoder:
         self.text_batches: list[list[str]] = []
         self.image_batches: list[int] = []
 
-    def encode_images(self, images: Sequence[Image.Image]) -> Tensor:
+    def encode_images(self, images: Sequence[Image.Image]) -> np.ndarray:
         self.image_batches.append(len(images))
-        means = torch.tensor(np.array([np.asarray(image).mean(axis=(0, 1)) for image in images])).float()
-        return torch.nn.functional.normalize(means, dim=1)
+        return unit_length(np.array([np.asarray(image).mean(axis=(0, 1)) for image in images]))
 
-    def logits_per_image(self, image_features: Tensor, text_features: Tensor) -> Tensor:
-        return 10.0 * image_features @ text_features.T
+    def logits_per_image(self, image_features: np.ndarray, text_features: np.ndarray) -> np.ndarray:
+        return 10 * image_features @ text_features.T
 
-    def probabilities(self, logits_per_image: Tensor) -> Tensor:
-        return logits_per_image.softmax(dim=1)
+    def probabilities(self, logits_per_image: np.ndarray) -> np.ndarray:
+        powers = np.exp(logits_per_image)
+        return powers / powers.sum(axis=1, keepdims=True)
 
-    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         self.text_batches.append(list(texts))
         if self.texts:
-            return torch.tensor([self.texts[text] for text in texts])
-        named = torch.tensor([[float(word in text) for word in ("red", "green", "blue")] for text in texts])
-        return torch.nn.functional.normalize(named + 0.01, dim=1)
+            return np.array([self.texts[text] for text in texts], np.float32)
+        named = np.array([[word in text for word in ("red", "green", "blue")] for text in texts], np.float32)
+        return unit_length(named + 0.01)
 
 
 def draw(folder: Path, **colours: str) -> None:

@@ -21,7 +21,7 @@ from diptych.model.clip import CLIP
 from diptych.model.resize import with_image_size
 from diptych.torch_runtime import fast_dtype
 from diptych.weights.adapters import OWN, Naming
-from diptych.weights.dual_encoder import DualEncoder, Head
+from diptych.weights.dual_encoder import DualEncoder, LogitHead
 from diptych.weights.folder import About
 from diptych.weights.golden import check_seal, golden_of
 from diptych.weights.normalise import normalise
@@ -73,10 +73,10 @@ class Bundle(DualEncoder):
         return self.model.config.embed_dim
 
     @property
-    def head(self) -> Head:
+    def head(self) -> LogitHead:
         """What is made of cosines."""
         bias = self.model.logit_bias
-        return Head(
+        return LogitHead(
             kind=self.model.config.head,
             logit_scale=self.model.logit_scale_factor().item(),
             logit_bias=None if bias is None else bias.item(),

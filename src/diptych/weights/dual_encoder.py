@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,12 +15,9 @@ from diptych.errors import ConfigError
 from diptych.model.vocabulary import end_positions
 from diptych.weights.folder import About
 
-if TYPE_CHECKING:
-    from diptych.weights.bundle import Bundle
-
 
 @dataclass(frozen=True, kw_only=True)
-class Head:
+class LogitHead:
     """How cosines become logits, and logits probabilities."""
 
     kind: Literal["softmax", "sigmoid"] = "softmax"
@@ -49,7 +46,7 @@ class DualEncoder(ABC):
 
     @property
     @abstractmethod
-    def head(self) -> Head:
+    def head(self) -> LogitHead:
         """What is made of cosines."""
 
     @property
@@ -98,8 +95,10 @@ class DualEncoder(ABC):
         """Called once before several threads encode at the same time."""
 
     @abstractmethod
-    def in_torch(self) -> "Bundle":
-        """The same model in torch, for what only that does: maps of pictures, other picture sizes, training.
+    def in_torch(self) -> Any:
+        """The same model in torch, a `Bundle`, for what only that does: maps, other picture sizes, training.
+
+        Its type is not named here, as its file imports this one.
 
         Raises:
             MissingExtraError: torch is not installed.
@@ -189,7 +188,8 @@ class DualEncoder(ABC):
             [N, C]. Softmax: a row adds up to 1. Sigmoid: the probability of each label by itself.
         """
         if self.head.kind == "sigmoid":
-            return 1 / (1 + np.exp(-logits_per_image))
+            powers = np.exp(-np.abs(logits_per_image))  # of what is not above 0: SigLIP's logits go down to -133
+            return np.where(logits_per_image >= 0, 1, powers) / (1 + powers)
         powers = np.exp(logits_per_image - logits_per_image.max(axis=1, keepdims=True, initial=-np.inf))
         return powers / powers.sum(axis=1, keepdims=True)
 
