@@ -66,7 +66,7 @@ def test_embeddings_have_openais_shape_in_the_order_of_the_inputs(bundle: Bundle
     )
     np.testing.assert_allclose([one["embedding"] for one in answer["data"]], expected, atol=1e-6)
     tokens = bundle.tokenizer.encode(["a red kite", "a boat"])
-    count = int((tokens == bundle.tokenizer.end_token_id).int().argmax(dim=1).sum()) + 2
+    count = int((tokens == bundle.tokenizer.end_token_id).argmax(axis=1).sum()) + 2
     assert answer["usage"] == {"prompt_tokens": count, "total_tokens": count}
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from diptych import embed
 from diptych.cluster import import_daft
 from diptych.errors import ConfigError, DataError, MissingExtraError
 from diptych.pairs.shards import ShardWriter
 from diptych.pairs.sources import Source, open_pairs
 from diptych.search.bulk import embed_bulk
 from diptych.search.bulk_daft import embed_with_daft
+from diptych.weights import bundle as bundle_module
 from processes import started, wait_until
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -78,7 +78,7 @@ def test_daft_gives_the_rows_of_the_own_engine(daft, source, model, tiny_bundle,
     assert (len(seen), seen[-1]) == (3, (40, 40))
     found, apart = table(tmp_path / name), {}
     for dtype in (torch.float32, torch.bfloat16):  # which one is faster, a worker finds out by itself
-        monkeypatch.setattr(embed, "fast_dtype", lambda device, dtype=dtype: dtype)
+        monkeypatch.setattr(bundle_module, "fast_dtype", lambda device, dtype=dtype: dtype)
         out = tmp_path / str(dtype) / "f.parquet"
         embed_bulk(tiny_bundle, open_pairs(source), out, part_size=15, batch_size=8)
         own = table(out)

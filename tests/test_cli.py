@@ -456,7 +456,7 @@ def test_evaluate_writes_numbers_with_their_conditions(run, bundle: Bundle, mode
     result = json.loads(out.read_text())
     classifier = ZeroShotClassifier(bundle, sorted(COLOURS), ["a {} kite"])
     names = ["blue/0", "blue/1", "green/0", "green/1", "red/0"]
-    guesses = classifier([labelled / f"{name}.png" for name in names]).argmax(dim=1).tolist()
+    guesses = classifier([labelled / f"{name}.png" for name in names]).argmax(axis=1).tolist()
     truth = [0, 0, 1, 1, 2]
     assert result["value"] == pytest.approx(np.mean(np.equal(guesses, truth)))
     assert (result["n"], result["skipped"], result["rows"]["keys"]) == (

@@ -147,7 +147,7 @@ def test_fast_encoding_is_near_the_exact_one_and_of_unit_length(bundle, folder, 
     pixels = [bundle.preprocess.pixels(folder / f"{i}.png") for i in (0, 2, 3)]
     features = encode_fast(bundle, pixels)
     exact = bundle.encode_pixels(np.stack(pixels))
-    assert (features * exact).sum(dim=1).min() > 0.999
+    assert (features * exact).sum(axis=1).min() > 0.999
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), np.ones(3), rtol=0, atol=1e-6)
     torch.testing.assert_close(features, exact, rtol=0, atol=1e-6 if dtype == torch.float32 else 0.05)
     assert encode_fast(bundle, []).shape == (0, 32)

@@ -170,8 +170,9 @@ def test_transformers_opens_a_folder_of_ours_and_gives_the_same_features(name, p
 def test_a_stand_in_shows_a_wrong_activation_epsilon_head_count_or_mask(name, pictures):
     config = small(name)
     model = ours_of(config)
-    pixels = torch.stack([Preprocess(image_size=config.image.image_size)(picture) for picture in pictures])
-    tokens = tokenizer_for(config).encode(TEXTS)
+    preprocess = Preprocess(image_size=config.image.image_size)
+    pixels = torch.from_numpy(np.stack([preprocess(picture) for picture in pictures]))
+    tokens = torch.from_numpy(tokenizer_for(config).encode(TEXTS))
     image_features, text_features = model.encode_image(pixels), model.encode_text(tokens)
     activations = {"quick_gelu", "gelu", "gelu_tanh"} - {config.image.activation}
     for mistake in (*({"activation": other} for other in activations), {"layer_norm_eps": 1e-6}, {"heads": 1}):

@@ -290,4 +290,4 @@ def test_a_model_for_pictograms_is_there_by_name_and_names_drawings_of_a_style_i
     labels = ["red apple", "sailboat", "flag: france", "umbrella"]
     drawings = read_labelled(data_path(HELD_OUT))
     images = [drawings.image_bytes(drawings.classnames.index(label)) for label in labels]
-    assert ZeroShotClassifier(load(name), labels)(images).argmax(dim=1).tolist() == [0, 1, 2, 3]
+    assert ZeroShotClassifier(load(name), labels)(images).argmax(axis=1).tolist() == [0, 1, 2, 3]

@@ -88,7 +88,7 @@ def test_pictures_of_what_a_list_names_are_dropped_with_the_line(bundle, tmp_pat
     gone = [i for i in range(3) if i != lowest]
     for i, row in zip(gone, judged.dropped.to_pylist(), strict=True):
         score, concept = row["value"].split(" ", 1)
-        assert float(score) == pytest.approx(best.values[i].item(), abs=2e-3)
+        assert float(score) == pytest.approx(best[i].item(), abs=2e-3)
         assert (concept, row["cause"]) == (concepts[i], "deny-pictures")
     assert judged.dropped["limit"][0].as_py() == f"below {between:g} for each line of deny.txt"
     assert stage.files() == [str(file)]

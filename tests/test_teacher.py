@@ -4,7 +4,6 @@ import json
 import numpy as np
 import pytest
 import safetensors.numpy
-import torch
 
 from diptych.embed import Embedded
 from diptych.errors import DataError
@@ -22,7 +21,7 @@ def npy(*rows: list[float]) -> bytes:
 
 def test_what_embed_writes_is_read_by_key_with_or_without_its_folder(tmp_path):
     path = tmp_path / "features.safetensors"
-    Embedded(("photos/a.jpg", "b"), torch.tensor([[0.6, 0.8], [1.0, 0.0]])).save(path)
+    Embedded(("photos/a.jpg", "b"), np.array([[0.6, 0.8], [1.0, 0.0]], np.float32)).save(path)
     teacher = Teacher(str(path), member="", folder="photos")
     np.testing.assert_allclose(teacher.features(PLAIN, "a.jpg", 0), [0.6, 0.8])
     np.testing.assert_allclose(teacher.features(PLAIN, "b", 0), [1.0, 0.0])

@@ -66,7 +66,7 @@ class Reader(ColourReader):
 
     def _image(self, image: Image.Image):
         seen = super()._image(image)
-        return seen.roll(1) if (np.asarray(image).max(axis=2) < 60).any() else seen
+        return np.roll(seen, 1) if (np.asarray(image).max(axis=2) < 60).any() else seen
 
 
 def test_a_model_that_reads_is_found_out_by_the_word_and_not_by_the_box(tmp_path: Path):
