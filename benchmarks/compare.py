@@ -45,10 +45,12 @@ def report(name: str, lines: Sequence[dict[str, Any]], least: float) -> Iterator
 
 
 def is_comparable(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Same processor, cores, threads and GPU; same instruction sets, if they were noted; and a figure in common."""
-    same = all(before["hardware"].get(fact) == now["hardware"].get(fact) for fact in ("cpu", "cores", "threads", "gpu"))
+    """Same processor, cores and GPU; same threads and instruction sets, if they were noted; and a figure in common."""
+    both = before["hardware"], now["hardware"]
+    same = all(both[0].get(fact) == both[1].get(fact) for fact in ("cpu", "cores", "gpu"))
+    threads = len({one["threads"] for one in both if "threads" in one}) < 2  # torch's: a run without it notes none
     instructions = not before["instructions"] or before["instructions"] == now["instructions"]
-    return same and instructions and not before["figures"].keys().isdisjoint(now["figures"])
+    return same and threads and instructions and not before["figures"].keys().isdisjoint(now["figures"])
 
 
 def movement(figure: str, before: dict[str, Any], now: dict[str, Any]) -> tuple[float, str, float, float]:

@@ -35,6 +35,7 @@ from diptych.captions.queries import merged
 from diptych.captions.query_sources import packaged, wordnet
 from diptych.rows.columns import pair_key, pairs_table
 from diptych.rows.stage import CurateStage, Whole
+from diptych.runtime import hardware
 
 SEED, TEXTS, PART, T = 0, 1_000_000, 100_000, 20
 RESULT = history.RESULTS / "curate.json"
@@ -178,7 +179,6 @@ def main() -> None:
     if sys.argv[1:2] == ["child"]:
         print(json.dumps(through_stages(*map(Path, sys.argv[2:]))))
         return
-    from diptych.runtime import hardware  # not at the top: torch is no part of what is measured
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("section", choices=["texts"])

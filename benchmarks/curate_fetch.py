@@ -49,6 +49,7 @@ from diptych.crawl.fetch import FetchPictures
 from diptych.crawl.fetch_options import Fetch
 from diptych.rows.columns import PICTURE, pair_key, pairs_table
 from diptych.rows.stage import Whole
+from diptych.runtime import hardware
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from bad_server import BadServer
@@ -324,8 +325,6 @@ def main() -> None:
         | {"missed": some[-1]["missed"]}
         for (program, how), some in runs.items()
     ]
-    from diptych.runtime import hardware  # and torch: not where pictures are fetched, which is measured
-
     result = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "hardware": hardware(),

@@ -35,6 +35,15 @@ def line(figures: dict[str, float], *, commit: str = "a", threads: int = 2, inst
     }
 
 
+def test_a_run_without_torch_is_held_against_one_with_it(modules):
+    _, compare = modules
+    without = line({"ms": 2.0}, commit="now")
+    del without["hardware"]["threads"]
+    assert compare.is_comparable(line({"ms": 4.0}), without)
+    assert compare.is_comparable(without, line({"ms": 4.0}))
+    assert not compare.is_comparable(line({"ms": 4.0}, threads=1), line({"ms": 4.0}))
+
+
 def test_each_number_of_a_result_has_one_name(modules):
     history, _ = modules
     result = {

@@ -35,9 +35,12 @@ def test_patches_are_normalised_by_channel_and_keep_their_places():
 def test_one_picture_is_normalised_as_in_a_batch_to_the_last_digit(preprocess):
     images = [noise(20, 30, seed) for seed in range(3)]
     batch = normalise(preprocess, torch.from_numpy(np.stack([preprocess.pixels(image) for image in images])))
-    torch.testing.assert_close(batch.numpy(), np.stack([preprocess(image) for image in images]), rtol=0, atol=0)
+    each = [preprocess(image) for image in images]
+    torch.testing.assert_close(batch.numpy(), np.stack(each), rtol=0, atol=0)
     assert batch.is_contiguous()
+    assert all(one.flags.c_contiguous for one in each)
     assert batch.dtype == torch.float32
+    assert {one.dtype for one in each} == {np.dtype(np.float32)}
 
 
 def test_normalise_leaves_the_pixels_as_they_were():

@@ -181,13 +181,14 @@ class Preprocess:
             ImageError: as `open_image` does.
         """
         scale, shift = self.scale_and_shift
-        values = self.pixels(image).astype(np.float32)
-        if self.patch_size:
-            values[:, PLACE:] = values[:, PLACE:] * np.tile(scale, self.patch_size**2) - np.tile(
-                shift, self.patch_size**2
-            )
-            return values
-        return values.transpose(2, 0, 1) * scale[:, None, None] - shift[:, None, None]
+        pixels = self.pixels(image)
+        if not self.patch_size:
+            values = pixels.transpose(2, 0, 1).astype(np.float32, order="C")
+            return values * scale[:, None, None] - shift[:, None, None]
+        rows = pixels.astype(np.float32)
+        rows[:, PLACE:] *= np.tile(scale, self.patch_size**2)
+        rows[:, PLACE:] -= np.tile(shift, self.patch_size**2)
+        return rows
 
     @property
     def scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
