@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 DIST = ROOT / "dist"
 PICTURE, LABELS = "docs/images/examples/red-apple.png", ("a red apple", "a sailboat", "a crying face")
-SECONDS = 1800  # installing torch may take minutes
+SECONDS = 1800
 # What must not travel: neither in the wheel nor in the sdist.
 STRAY = re.compile(r"(^|/)(tests|__pycache__|\.[^/]+_cache|\.hypothesis|runs|benchmarks|recipes)/|\.pyc$")
 
@@ -30,14 +30,15 @@ def main() -> int:
     problems = commit_problems(version)
     with tempfile.TemporaryDirectory() as scratch:
         print(f"building diptych {version} and trying its wheel; this takes minutes", flush=True)
-        wheel, sdist = build(Path(scratch), version)
+        wheel, sdist, drawings = build(Path(scratch), version)
         problems += content_problems(wheel, sdist)
-        problems += use_problems(wheel, Path(scratch), version)
+        problems += drawings_problems(drawings)
+        problems += use_problems(wheel, drawings, Path(scratch), version)
     for problem in problems:
         print(f"not ready: {problem}", file=sys.stderr)
     if problems:
         return 1
-    print(f"{wheel.name} and {sdist.name} are in dist/, and work. To release them:\n")
+    print(f"{wheel.name}, {sdist.name} and {drawings.name} are in dist/, and work. To release them:\n")
     print(f'    git tag --annotate v{version} --message "diptych {version}" {git("rev-parse", "HEAD").strip()}')
     print(f"    git push origin v{version}")
     return 0
@@ -57,8 +58,8 @@ def commit_problems(version: str) -> list[str]:
     return problems
 
 
-def build(scratch: Path, version: str) -> tuple[Path, Path]:
-    """Wheel and sdist of the commit, in dist/."""
+def build(scratch: Path, version: str) -> tuple[Path, Path, Path]:
+    """Wheel and sdist of the commit, and the wheel of its drawings, in dist/."""
     source = scratch / "source"
     (scratch / "commit.tar").write_bytes(run("git", "archive", "HEAD", text=False))
     with tarfile.open(scratch / "commit.tar") as tar:
@@ -66,12 +67,14 @@ def build(scratch: Path, version: str) -> tuple[Path, Path]:
     python = environment(scratch / "build")
     run(python, "-m", "pip", "install", "-q", "build")
     run(python, "-m", "build", "--outdir", DIST, source)
-    return DIST / f"diptych-{version}-py3-none-any.whl", DIST / f"diptych-{version}.tar.gz"
+    run(python, "-m", "build", "--wheel", "--outdir", DIST, source / "src" / "diptych_pictograms")
+    (drawings,) = sorted(DIST.glob("diptych_pictograms-*.whl"))
+    return DIST / f"diptych-{version}-py3-none-any.whl", DIST / f"diptych-{version}.tar.gz", drawings
 
 
 def content_problems(wheel: Path, sdist: Path) -> list[str]:
-    """Files that the wheel lacks or should not have: its package is what git has below src/, no more and no less."""
-    tracked = {path.removeprefix("src/") for path in git("ls-tree", "-r", "--name-only", "HEAD", "src/").splitlines()}
+    """Files that the wheel lacks or should not have: its package is what git has below src/diptych/."""
+    tracked = tracked_below("src/diptych/")
     with zipfile.ZipFile(wheel) as file:
         inside = set(file.namelist())
     with tarfile.open(sdist) as tar:
@@ -83,12 +86,25 @@ def content_problems(wheel: Path, sdist: Path) -> list[str]:
     return problems + [f"{name} must not travel." for name in sorted(inside | sent) if STRAY.search(name)]
 
 
-def use_problems(wheel: Path, scratch: Path, version: str) -> list[str]:
+def drawings_problems(wheel: Path) -> list[str]:
+    """The same of the drawings, whose package is their folder."""
+    with zipfile.ZipFile(wheel) as file:
+        inside = {name for name in file.namelist() if ".dist-info/" not in name}
+    tracked = {name for name in tracked_below("src/diptych_pictograms/") if not name.endswith("pyproject.toml")}
+    problems = [f"the drawings' wheel lacks {name}: see their pyproject.toml." for name in sorted(tracked - inside)]
+    return problems + [f"the drawings' wheel holds {name}, which is not in git." for name in sorted(inside - tracked)]
+
+
+def tracked_below(folder: str) -> set[str]:
+    """What git has below a folder of src/, as a wheel names it."""
+    return {path.removeprefix("src/") for path in git("ls-tree", "-r", "--name-only", "HEAD", folder).splitlines()}
+
+
+def use_problems(wheel: Path, drawings: Path, scratch: Path, version: str) -> list[str]:
     """What a user of the wheel would meet: it is installed where nothing else is, and asked about a picture."""
     python = environment(scratch / "use")
     command = python.parent / "diptych"
     pip = (python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", ROOT / "constraints.txt")
-    run(*pip, "torch")  # first and pinned, as the Makefile does
     run(*pip, wheel)
     run(python, "-m", "pip", "check")
     problems = []
@@ -102,6 +118,11 @@ def use_problems(wheel: Path, scratch: Path, version: str) -> list[str]:
     answer = json.loads(run(command, "classify", ROOT / PICTURE, *labels, "--json", cwd=scratch))["images"]
     if answer[0]["labels"][0]["label"] != LABELS[0]:
         problems.append(f"`diptych classify {PICTURE}` must find {LABELS[0]!r}. Got {answer}.")
+    run(*pip, drawings)
+    model = ("--model", "diptych-pictogram-small")
+    answer = json.loads(run(command, "classify", ROOT / PICTURE, *labels, *model, "--json", cwd=scratch))["images"]
+    if answer[0]["labels"][0]["label"] != LABELS[0]:
+        problems.append(f"diptych-pictogram-small must find {LABELS[0]!r} in {PICTURE}. Got {answer}.")
     return problems
 
 

@@ -53,7 +53,7 @@ from diptych.eval.comparison import compared
 from diptych.eval.result import Result
 from diptych.eval.result_file import read_result
 from diptych.measures.compare import compare_correct
-from diptych.runtime import hardware
+from diptych.runtime import hardware, instruction_sets
 from diptych.sets.writer import write_labelled
 from made_crawl import SHARES, write_crawl
 from made_crawl_pictures import VALIDATION_STYLE, training_pictures, validation_pictures
@@ -109,7 +109,7 @@ def main() -> None:
     before = json.loads(args.out.read_text()) if args.out.exists() else {}
     result = {**before, **measured, "seed": 0, "shares": SHARES, "hardware": hardware()}
     result |= {
-        "instructions": history.instruction_sets(),
+        "instructions": instruction_sets(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
     history.write(args.out, result, keys=("kind", "arm", "change", "stage", "threshold", "share"), measured=measured)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import history
+from diptych.runtime import instruction_sets
 
 PLAIN = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 RESULT = history.RESULTS / "demo.json"
@@ -48,7 +49,7 @@ def main() -> None:
         row = run(seed, plain=options.plain)
         there = json.loads(RESULT.read_text(encoding="utf-8")).get("runs", []) if RESULT.exists() else []
         others = [one for one in there if (one["seed"], one["instructions"]) != (seed, row["instructions"])]
-        result = {"runs": [*others, row], "machine": history.instruction_sets()}
+        result = {"runs": [*others, row], "machine": instruction_sets()}
         history.write(RESULT, result, keys=("instructions", "seed"), measured={"runs": [row]})
 
 

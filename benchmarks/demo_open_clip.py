@@ -47,7 +47,7 @@ from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.text_tower import TextTowerConfig
 from diptych.pairs.samples import captions_of
 from diptych.pairs.sources import open_pairs
-from diptych.runtime import hardware
+from diptych.runtime import hardware, instruction_sets
 from diptych.sets.open import read_labelled
 from diptych.train.log import read_log
 from diptych.train.recipe import TrainRecipe
@@ -275,7 +275,7 @@ def keep(options: argparse.Namespace, pace: dict[str, float], rows: Sequence[dic
         "what": "zero-shot top-1 on the unseen style, 95 % intervals over its pictures",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "hardware": hardware(),
-        "instructions": history.instruction_sets(),
+        "instructions": instruction_sets(),
         "pace": there["pace"] | {conditions["isa"]: {side: step for side, step in pace.items() if step < math.inf}},
         "rows": [*kept, *rows],
     }

@@ -26,7 +26,7 @@ from diptych.runtime import hardware
 from diptych.train.checkpoint import Checkpoint, optimizer_tensors
 from diptych.train.optim import adamw, parameter_groups
 from diptych.weights.bundle import Bundle
-from diptych.weights.registry import load
+from diptych.weights.registry import load_in_torch
 
 MODEL, SEED = "diptych-pictogram-small", 0
 _NOT_USED = (".lock", ".sqlite-shm")  # nothing is read from them
@@ -34,7 +34,7 @@ _NOT_USED = (".lock", ".sqlite-shm")  # nothing is read from them
 
 def checkpoint(at: Path) -> tuple[Path, Callable[[], object]]:
     """A checkpoint with moments and an average."""
-    bundle = load(MODEL)
+    bundle = load_in_torch(MODEL)
     bundle.model.train().requires_grad_(True)
     optimizer = adamw(
         parameter_groups(bundle.model, weight_decay=0.1), betas=(0.9, 0.98), epsilon=1e-6, state="float32"
@@ -73,7 +73,7 @@ def shards(at: Path) -> tuple[Path, Callable[[], object]]:
 
 def bundle(at: Path) -> tuple[Path, Callable[[], object]]:
     """The model that ships."""
-    load(MODEL).save(at / "bundle")
+    load_in_torch(MODEL).save(at / "bundle")
     return at / "bundle", lambda: Bundle.load(at / "bundle")
 
 

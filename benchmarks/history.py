@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "sve", "bf16", "i8mm")
 _NO_FIGURES = ("seed", "n", "hardware", "versions")
 
 
@@ -30,8 +29,8 @@ def write(
         keys: columns that tell rows of a list apart; without them their positions do.
         measured: the part of `result` that this run measured, where rows of earlier runs stay in it; else all.
     """
-    from diptych.files import write_json  # not at the top: `compare` reads a history without torch
-    from diptych.runtime import hardware
+    from diptych.files import write_json  # not at the top: `compare` reads a history without the package
+    from diptych.runtime import hardware, instruction_sets
 
     write_json(out, result)
     line = {
@@ -59,16 +58,6 @@ def figures(value: Any, keys: Sequence[str] = (), name: str = "") -> Iterator[tu
         return
     for part, item in parts:
         yield from figures(item, keys, f"{name}/{part}" if name else part)
-
-
-def instruction_sets() -> list[str]:
-    """Those of this processor that change how fast it multiplies, as Linux names them; empty where it tells none."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    there = next((line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
-    return [name for name in INSTRUCTIONS if name in there]
 
 
 def read(path: Path) -> list[dict[str, Any]]:

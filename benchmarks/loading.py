@@ -36,6 +36,7 @@ from diptych.model.presets import preset
 from diptych.runtime import hardware
 from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
+from diptych.weights.registry import load_in_torch
 
 MODEL, SEED, ROUNDS = "ViT-B-32", 0, 5
 ALONE = "safetensors.torch.load_file"
@@ -48,13 +49,18 @@ WAYS: dict[str, tuple[str, Callable[[Path], Iterable[Tensor]]]] = {
     ),
     "diptych.load, transformers folder": (
         "transformers/model.safetensors",
-        lambda file: diptych.load(file.parent).model.parameters(),
+        lambda file: load_in_torch(file.parent).model.parameters(),
     ),
     "diptych.load, open_clip file": (
         "open_clip/open_clip_model.safetensors",
-        lambda file: diptych.load(file, activation="quick_gelu", tokenizer=file.parent).model.parameters(),
+        lambda file: diptych.load(
+            file, engine="torch", activation="quick_gelu", tokenizer=file.parent
+        ).model.parameters(),
     ),
-    "diptych.load, bundle": ("bundle/model.safetensors", lambda file: diptych.load(file.parent).model.parameters()),
+    "diptych.load, bundle": (
+        "bundle/model.safetensors",
+        lambda file: load_in_torch(file.parent).model.parameters(),
+    ),
     "Bundle.load(verify=False), bundle": (
         "bundle/model.safetensors",
         lambda file: Bundle.load(file.parent, verify=False).model.parameters(),

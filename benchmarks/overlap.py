@@ -41,7 +41,7 @@ from diptych.measures.binomial import clopper_pearson
 from diptych.measures.perceptual_hash import hamming
 from diptych.pairs.sources import Source, open_pairs
 from diptych.runtime import hardware
-from diptych.weights.registry import load
+from diptych.weights.registry import load_in_torch
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 CHOSEN_ON = ("caltech101", "clothing10", "pacs_photo", "tinyimagenet32")
@@ -192,7 +192,7 @@ def joined(first: Sketches, second: Sketches) -> Sketches:
 
 
 def photo_features(drawn: Pool, copies: dict[str, list[Image.Image]], filler: int) -> dict[str, np.ndarray]:
-    bundle = load("diptych-photo")
+    bundle = load_in_torch("diptych-photo")
 
     def encoded(pictures: list[Image.Image] | list[bytes]) -> np.ndarray:
         batches = [pictures[first : first + 64] for first in range(0, len(pictures), 64)]

@@ -36,7 +36,8 @@ from diptych.sets.labelled import LabelledImages
 from diptych.sets.open import read_labelled
 from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
-from diptych.weights.registry import DEFAULT_MODEL, load
+from diptych.weights.packaged import DEFAULT_MODEL
+from diptych.weights.registry import load_in_torch
 
 RESULT = history.RESULTS / "photo_model.json"
 SEED, ROUNDS, HALVES = 0, 3, 10
@@ -54,7 +55,7 @@ def main() -> None:
     features: dict[tuple[str, str], Tensor] = {}  # by image side and set: several models may have the same
     for entry in arguments.model or [DEFAULT_MODEL]:
         name, _, folder = entry.partition("=")
-        clip = load(folder or name)
+        clip = load_in_torch(folder or name)
         row: dict[str, Any] = {"fingerprint": clip.fingerprint(), "zero_shot": {}}
         for set_name in arguments.sets:
             photos = read_labelled(arguments.data / set_name)

@@ -24,7 +24,7 @@ from diptych.runtime import hardware
 from diptych.sets.composed import compose
 from diptych.sets.labelled import LabelledImages
 from diptych.sets.open import read_labelled
-from diptych.weights.registry import load
+from diptych.weights.registry import load_in_torch
 from diptych.where import LARGER, encode_whole, with_map_size
 
 SEED = 0
@@ -47,7 +47,7 @@ def half(pictures: LabelledImages, first: int) -> LabelledImages:
 
 def measured(model: str, pictures: LabelledImages, size: int, scenes: int, name: str) -> list[dict[str, Any]]:
     """A row for each number of the chapter."""
-    chapter = pointing(ModelFeatures(load(model)), pictures, scenes=scenes, image_size=size, seed=SEED)
+    chapter = pointing(ModelFeatures(load_in_torch(model)), pictures, scenes=scenes, image_size=size, seed=SEED)
     rows = [
         {
             "model": model,
@@ -67,7 +67,7 @@ def measured(model: str, pictures: LabelledImages, size: int, scenes: int, name:
 
 
 def seconds(model: str, pictures: LabelledImages, size: int) -> dict[str, Any]:
-    bundle = with_map_size(load(model), size)
+    bundle = with_map_size(load_in_torch(model), size)
     scenes = compose(pictures, 5, squares=2, side=size // 2, seed=SEED).scenes
     encode_whole(bundle, scenes[0].picture)
     before = time.process_time()
@@ -102,7 +102,7 @@ def main() -> None:
             ("diptych-photo", read_labelled(options.photos / "pacs_photo", split="train"), "pacs_photo, train"),
             ("diptych-photo", read_labelled(options.photos / "caltech101"), "caltech101, test"),
         ):
-            size = LARGER * load(model).preprocess.image_size
+            size = LARGER * load_in_torch(model).preprocess.image_size
             found["reported"] += measured(model, one, size, options.scenes, name)
     conditions = {"hardware": hardware(), "date": datetime.datetime.now(datetime.UTC).date().isoformat()}
     result = {"seed": SEED, "n": options.scenes, **conditions, **found}

@@ -1,7 +1,7 @@
 """Build the embedded pairs (emoji and icons with captions) from registry packages, byte for byte.
 
     pip install 'diptych[pictograms]'      # exact versions of the renderer and the picture writer
-    python recipes/build_pictograms.py src/diptych/data/pictograms          # what ships in the package
+    python recipes/build_pictograms.py src/diptych_pictograms/pictograms          # what ships in the package
     python recipes/build_pictograms.py pictograms-colour --full colour      # the big corpus, outside the package
     python recipes/build_pictograms.py pictograms-all --full all            # and emoji of two more packages
 

@@ -1,7 +1,7 @@
 """Build the drawings of people in five skin tones that `diptych audit tones` shows, byte for byte.
 
     pip install 'diptych[pictograms]'      # exact versions of the renderer and the picture writer
-    python recipes/build_tones.py src/diptych/data/tones
+    python recipes/build_tones.py src/diptych_pictograms/tones
 
 Needs `npm` on the PATH. Art, words, renderer and size are those of `build_pictograms.py`: of Twitter's and of Google's
 emoji those that Unicode gives five skin tones, each under the name of its emoji without tone and gender, so that only

@@ -111,7 +111,7 @@ def test_what_goes_wrong_in_a_worker_is_told_in_its_sentence(daft, source, model
 
 def test_after_ctrl_c_whole_parts_are_there(daft, source, model, tmp_path):
     out = tmp_path / "f.parquet"
-    words = ["embed", source.path, "--model", model, "--out", out, "--engine", "daft", "--part-size", "1"]
+    words = ["embed", source.path, "--model", model, "--out", out, "--runner", "daft", "--part-size", "1"]
     command = [sys.executable, "-m", "diptych", *words]
     with started(command, stderr=subprocess.PIPE, start_new_session=True) as process:
         wait_until(lambda: process.poll() is not None or len(list(out.glob("part-*"))) >= 3, every=0.02)

@@ -1,6 +1,8 @@
+import copy
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -146,3 +148,57 @@ def test_weights_that_change_after_the_first_features_are_looked_at_again(vit):
     torch.nn.init.constant_(model.text.get_parameter("projection"), math.nan)
     with pytest.raises(WeightsError, match=r"1 of 1 are not\. text\.projection of the weights holds NaN"):
         bundle.encode_texts(["a cat"])
+
+
+def test_a_model_in_other_numbers_encodes_near_what_it_did(vit, pictures):
+    bundle = vit
+    before = bundle.encode_images(pictures), bundle.encode_texts(TEXTS, truncate=True)
+    for halve in (lambda one: one.to(dtype="bfloat16"), lambda one: one.model.half()):
+        other = dataclasses.replace(bundle, model=copy.deepcopy(bundle.model))
+        halve(other)
+        after = other.encode_images(pictures), other.encode_texts(TEXTS, truncate=True)
+        for old, new in zip(before, after, strict=True):
+            assert new.dtype == np.float32
+            assert 0 < np.linalg.norm(old - new, axis=1).max() < 0.05
+
+
+def test_a_device_or_a_type_of_numbers_that_is_none_is_told(vit):
+    with pytest.raises(ConfigError, match=r"device must be auto or one that torch has here \(cpu.*Got 'toaster'"):
+        vit.to("toaster")
+    with pytest.raises(ConfigError, match=r"dtype must be float32, bfloat16 or float16\. Got 'int4'"):
+        vit.to(dtype="int4")
+    assert vit.to("cpu", "float32") is vit
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved_and_later_ones_begin_smaller(vit, pictures, monkeypatch, caplog):
+    bundle = dataclasses.replace(vit)
+    whole, encode, sizes = bundle.encode_images(pictures), bundle.model.encode_image, []
+
+    def small(images):
+        sizes.append(len(images))
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(images)
+
+    monkeypatch.setattr(bundle.model, "encode_image", small)
+    np.testing.assert_allclose(bundle.encode_images(pictures), whole, atol=1e-6)  # 6 of them
+    assert sizes == [6, 3, 2, 2, 2]
+    assert caplog.messages == [
+        "the memory of cpu does not hold 6 at once: encoding 3 at a time.",
+        "the memory of cpu does not hold 3 at once: encoding 2 at a time.",
+    ]
+    sizes.clear()
+    caplog.clear()
+    bundle.encode_images(pictures)
+    assert sizes == [2, 2, 2]
+    assert not caplog.messages
+
+
+def test_memory_that_does_not_hold_one_is_no_reason_to_go_on(vit, monkeypatch):
+    def full(_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    bundle = dataclasses.replace(vit)
+    monkeypatch.setattr(bundle.model, "encode_text", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        bundle.encode_texts(["a red kite", "a boat"])

@@ -1414,7 +1414,7 @@ def test_embed_grows_a_folder_of_parts(run, fails, pictures, model, tmp_path):
 
 def test_embed_with_daft_prints_what_the_own_engine_does(run, fails, pictures, model, tmp_path):
     out = tmp_path / "f.parquet"
-    words = ("embed", pictures, "--model", model, "--part-size", 2, "--engine", "daft", "--out")
+    words = ("embed", pictures, "--model", model, "--part-size", 2, "--runner", "daft", "--out")
     assert "with daft, features are written to NAME.parquet" in fails(*words, tmp_path / "f.npz")
     assert "made of one source" in fails(*words, out, pictures)
     if importlib.util.find_spec("daft") is None:

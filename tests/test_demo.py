@@ -10,7 +10,7 @@ from diptych.pages.demo import LABELS, QUERIES, DemoReport, demo_report
 from diptych.pages.html import render_report
 from diptych.sets.open import read_labelled
 from diptych.train.trainer import TrainResult
-from diptych.weights.registry import load
+from diptych.weights.registry import load_in_torch
 
 LINES = [
     {"step": 0, "pairs": 0, "seconds": 0.0, "twemoji/top1": 0.125},
@@ -22,7 +22,7 @@ LINES = [
 @pytest.fixture(scope="module")
 def run(tiny_recipe) -> tuple[TrainResult, DemoReport]:
     counts = {"pairs": 16, "train_seconds": 8.0, "time": {"step": 6.0, "data": 2.0}}
-    bundle = load("diptych-pictogram-small")
+    bundle = load_in_torch("diptych-pictogram-small")
     result = TrainResult(bundle=bundle, step=2, finished=True, metrics={}, counts=counts)
     recipe = dataclasses.replace(tiny_recipe, about_data="drawings", seed=3)
     return result, demo_report(result, recipe, LINES, date="2026-11-29", planned_steps=30)

@@ -56,6 +56,7 @@ WHOLE_HOUSE_TESTS = {
     "test_readme.py",
     "test_cli.py",
     "test_pictograms.py",
+    "test_without_torch.py",
     "test_serve.py",
 }
 

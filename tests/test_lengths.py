@@ -23,7 +23,7 @@ from diptych.pairs.shards import ShardWriter
 from diptych.train.plan import Plan, Setup, plan_run
 from diptych.train.recipe import Phase, TrainRecipe
 from diptych.train.trainer import train
-from diptych.weights.registry import load
+from diptych.weights.registry import load_in_torch
 from processes import run_ranks
 from runs import (
     assert_same_run,
@@ -163,10 +163,10 @@ def test_a_run_that_was_stopped_learns_the_same_to_the_bit(flexible, tmp_path):
     train(flexible, tmp_path / "whole")
     train_in_two_parts(flexible, tmp_path / "parts")
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
-    bundle = load(tmp_path / "whole" / "bundle")
+    bundle = load_in_torch(tmp_path / "whole" / "bundle")
     assert bundle.model.config == flexible.model
     wide = drawing("red", "bar", 10).resize((90, 30))
-    again = load(tmp_path / "whole" / "bundle", image_size=64)  # at most 64 patches
+    again = load_in_torch(tmp_path / "whole" / "bundle", image_size=64)  # at most 64 patches
     measured = ModelOptions(model=str(tmp_path / "whole" / "bundle"), image_size=64).features().bundle
     assert measured.preprocess(wide).shape == again.preprocess(wide).shape == (64, 194)
     features = np.concatenate([bundle.encode_images([wide]), again.encode_images([wide])])

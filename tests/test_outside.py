@@ -25,7 +25,7 @@ from diptych.train.plan import Plan, Setup, plan_run
 from diptych.train.recipe import read_recipe, recipe_of
 from diptych.train.trainer import train
 from diptych.train.watch import WatchedRun
-from diptych.weights.registry import load
+from diptych.weights.registry import load_in_torch
 from processes import run_ranks
 from runs import assert_same_run, change, furthest, learn, train_in_two_parts, vit
 
@@ -227,10 +227,10 @@ def test_a_bundle_imports_nothing_by_being_loaded(trained):
 def test_a_bundle_opens_where_its_module_is_imported(trained, on_the_path):
     out, _ = trained
     with pytest.raises(WeightsError, match=r"model\.image\.kind names code that is not diptych's"):
-        load(out / "bundle")
+        load_in_torch(out / "bundle")
     assert "mypackage" not in sys.modules
     named("mypackage.towers:ColourConfig", "here")
-    assert load(out / "bundle").encode_texts(["a red square"]).shape == (1, 16)
+    assert load_in_torch(out / "bundle").encode_texts(["a red square"]).shape == (1, 16)
 
 
 def test_who_watches_a_run_imports_nothing(trained, on_the_path):

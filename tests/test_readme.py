@@ -358,7 +358,7 @@ def test_extras_that_are_named_exist():
 
 
 def test_the_data_card_counts_what_the_build_counted():
-    folder = ROOT / "src" / "diptych" / "data" / "pictograms"
+    folder = ROOT / "src" / "diptych_pictograms" / "pictograms"
     build = json.loads((folder / "BUILD.json").read_text(encoding="utf-8"))
     card = (DOCS / "data-card.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| .+ \| `([\w-]+)` \| .+ \| ([\d,]+) \|$", card, re.MULTILINE)

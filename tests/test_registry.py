@@ -16,13 +16,15 @@ from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.presets import preset
 from diptych.sets.open import read_labelled
 from diptych.torch_runtime import generator
-from diptych.weights import packaged, registry
+from diptych.weights import packaged, places
 from diptych.weights.bundle import Bundle
 from diptych.weights.convert import save_as
 from diptych.weights.folder import About
 from diptych.weights.hub import HubRevision
+from diptych.weights.packaged import DEFAULT_MODEL
 from diptych.weights.published import published_models
-from diptych.weights.registry import DEFAULT_MODEL, ModelInfo, list_models, load, model_info
+from diptych.weights.registry import ModelInfo, list_models, model_info
+from diptych.weights.registry import load_in_torch as load
 
 
 def make(name: str, seed: int) -> Bundle:
@@ -54,6 +56,7 @@ def models(tmp_path, monkeypatch) -> dict[str, Bundle]:
     """Two packaged models, in place of those that are really there."""
     folder = tmp_path / "models"
     monkeypatch.setattr(packaged, "_MODELS", folder)
+    monkeypatch.setattr(packaged, "drawings", lambda: None)
     bundles = {DEFAULT_MODEL: make("tiny-vit", 0), "a-resnet": make("tiny-resnet", 1)}
     for name, bundle in bundles.items():
         bundle.save(folder / name)
@@ -157,6 +160,7 @@ def test_a_name_goes_before_a_folder_of_the_same_name(models, tmp_path, monkeypa
 
 def test_the_default_is_never_a_folder_that_happens_to_stand_there(tmp_path, monkeypatch):
     monkeypatch.setattr(packaged, "_MODELS", tmp_path / "none")
+    monkeypatch.setattr(packaged, "drawings", lambda: None)
     monkeypatch.chdir(tmp_path)
     make("tiny-vit", 2).save(tmp_path / DEFAULT_MODEL)
     with pytest.raises(ConfigError, match=f"{DEFAULT_MODEL} is not a model"):
@@ -230,7 +234,7 @@ def hub(tmp_path, monkeypatch) -> dict[str, str | None]:
             sha256=digests,
         )
 
-    monkeypatch.setattr(registry, "fetch", fetch)
+    monkeypatch.setattr(places, "fetch", fetch)
     return asked
 
 

@@ -7,7 +7,7 @@ from diptych.errors import ConfigError
 from diptych.train.recipe import read_recipe
 from diptych.train.start import fine_tuning, with_sizes_of_start
 from diptych.train.trainer import train
-from diptych.weights.registry import load
+from diptych.weights.registry import load_in_torch
 
 SMALL = "diptych-pictogram-small"
 SHORT = (
@@ -17,7 +17,7 @@ SHORT = (
 
 def test_a_recipe_with_a_start_needs_no_sizes(tmp_path):
     (tmp_path / "recipe.toml").write_text(SHORT.format(start=SMALL, more=""))
-    recipe, bundle = read_recipe(tmp_path / "recipe.toml"), load(SMALL)
+    recipe, bundle = read_recipe(tmp_path / "recipe.toml"), load_in_torch(SMALL)
     assert recipe.model == bundle.model.config
     assert recipe.preprocess == bundle.preprocess
     assert recipe.tokenizer.vocab_size == bundle.tokenizer.vocab_size
@@ -29,7 +29,7 @@ def test_one_image_size_is_told_for_both_and_a_part_of_a_table_does(more, tmp_pa
     recipe = read_recipe(tmp_path / "recipe.toml")
     assert (recipe.model.image.image_size, recipe.preprocess.image_size) == (64, 64)
     assert recipe.model.head == "sigmoid"
-    assert recipe.model.embed_dim == load(SMALL).model.config.embed_dim
+    assert recipe.model.embed_dim == load_in_torch(SMALL).model.config.embed_dim
 
 
 def test_what_is_told_whole_is_not_looked_up_and_another_kind_takes_the_place_of_theirs():
@@ -51,11 +51,11 @@ def test_a_recipe_that_is_printed_for_a_model_fine_tunes_it(pair_shards, tmp_pat
     assert (recipe.name, recipe.start_from) == ("diptych-pictogram-small-tuned", SMALL)
     result = train(recipe, tmp_path / "run")
     assert result.finished
-    assert result.bundle.model.config == load(SMALL).model.config
+    assert result.bundle.model.config == load_in_torch(SMALL).model.config
 
 
 @pytest.mark.parametrize(("start", "name"), [("a/b c/", "b-c-tuned"), ("hf:org/name@main", "name-main-tuned")])
 def test_its_name_is_one_that_a_folder_may_have(start, name, monkeypatch):
-    bundle = load(SMALL)
+    bundle = load_in_torch(SMALL)
     monkeypatch.setattr("diptych.train.start.sizes_of", lambda _: (bundle.model.config, bundle.preprocess))
     assert fine_tuning(start)["name"] == name

@@ -32,7 +32,7 @@ from diptych.train.recipe import TrainRecipe
 from diptych.train.trainer import train
 from diptych.weights.bundle import Bundle
 from diptych.weights.convert import save_as
-from diptych.weights.registry import load, model_info
+from diptych.weights.registry import load_in_torch, model_info
 from diptych.weights.stored import give_weights
 from test_plan import UNIT
 from tower_kinds import IMAGE_KINDS, TEXT_KINDS, image_of, images_for, kind_of, text_of, with_model
@@ -340,7 +340,7 @@ def test_a_new_tower_is_trained_saved_loaded_described_and_resized(toy_recipe, t
     options: dict[str, Any] = {"steps": 3, "layer_decay": 0.5, "micro_batch_size": 4}
     recipe = dataclasses.replace(toy_recipe, train=dataclasses.replace(toy_recipe.train, **options))
     bundle = train(recipe, tmp_path / "run").bundle
-    loaded = load(tmp_path / "run" / "bundle")
+    loaded = load_in_torch(tmp_path / "run" / "bundle")
     pictures = [Image.new("RGB", (40, 32), colour) for colour in ("red", "green")]
     torch.testing.assert_close(loaded.encode_images(pictures), bundle.encode_images(pictures), rtol=0, atol=0)
     assert loaded.model.config == recipe.model

@@ -22,7 +22,7 @@ from diptych.weights.bundle import Bundle
 from diptych.weights.golden import golden_picture
 from diptych.weights.open_clip import VIT
 from diptych.weights.published import PublishedFile, published_files
-from diptych.weights.registry import load, model_info
+from diptych.weights.registry import load_in_torch, model_info
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def bare(vit, tmp_path) -> Path:
 
 
 def test_what_is_assumed_is_said_with_the_options_that_say_otherwise(bare, caplog):
-    bundle = load(bare, activation="quick_gelu")
+    bundle = load_in_torch(bare, activation="quick_gelu")
     recipe, end = caplog.messages
     assert recipe.startswith(f"{bare} does not tell its picture recipe. Assumed: 32 px (shorter side, then a crop in")
     assert recipe.endswith("wants mean=, std=, resize= or interpolation=.")
@@ -58,7 +58,7 @@ def test_what_is_assumed_is_said_with_the_options_that_say_otherwise(bare, caplo
 def test_what_is_told_is_taken_and_nothing_is_said(bare, vit, caplog):
     end = vit.tokenizer.end_token_id
     recipe = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.5, 1.0), "resize": "squash", "interpolation": "bilinear"}
-    bundle = load(bare, activation="quick_gelu", end_token=end, **recipe)  # pyright: ignore[reportArgumentType]
+    bundle = load_in_torch(bare, activation="quick_gelu", end_token=end, **recipe)  # pyright: ignore[reportArgumentType]
     assert caplog.messages == []
     assert bundle.preprocess == Preprocess(image_size=32, **recipe)  # pyright: ignore[reportArgumentType]
     assert bundle.model.config.text.end_token_id == end  # pyright: ignore[reportAttributeAccessIssue]
@@ -70,7 +70,7 @@ def test_what_is_told_is_taken_and_nothing_is_said(bare, vit, caplog):
 def test_what_makes_no_recipe_or_end_token_is_refused(bare):
     for told in ({"std": (0.0, 1.0, 1.0)}, {"end_token": 10**9}, {"resize": "no"}):
         with pytest.raises(WeightsError, match=f"{next(iter(told))}"):
-            load(bare, activation="quick_gelu", **told)  # pyright: ignore[reportArgumentType]
+            load_in_torch(bare, activation="quick_gelu", **told)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("layout", ["bundle", "open_clip"])
@@ -87,7 +87,7 @@ def test_a_published_file_is_known_by_its_digest_whatever_it_is_called(bare, mon
     monkeypatch.setattr(untold, "published_files", lambda: (file,))
     info = model_info(bare.rename(bare.with_name("y.pth")))
     assert set(info.origins.values()) == {"known by SHA-256"}
-    assert load(bare.with_name("y.pth")).model.config.text.activation == "gelu"  # pyright: ignore
+    assert load_in_torch(bare.with_name("y.pth")).model.config.text.activation == "gelu"  # pyright: ignore
     assert caplog.messages == []
 
 
@@ -101,7 +101,7 @@ def test_openais_own_format_has_its_recipe(vit, tmp_path, caplog):
     theirs = VIT.from_ours(vit.model.state_dict()) | {"input_resolution": torch.tensor(32)}
     torch.save(theirs, tmp_path / "x.pt")
     vit.tokenizer.save(tmp_path)
-    load(tmp_path / "x.pt")
+    load_in_torch(tmp_path / "x.pt")
     assert caplog.messages == []
     assert set(model_info(tmp_path / "x.pt").origins.values()) == {"format"}
 
@@ -130,10 +130,10 @@ def assert_same(found: Bundle, vit: Bundle) -> None:
 
 def test_a_checkpoint_of_a_trainer_without_a_picture_recipe_opens_aloud(theirs, vit, caplog):
     (theirs / "preprocessor_config.json").unlink()
-    assert_same(load(theirs), vit)
+    assert_same(load_in_torch(theirs), vit)
     assert "does not tell its picture recipe. Assumed: 32 px" in caplog.text
     caplog.clear()
-    assert load(theirs, resize="squash").preprocess.resize == "squash"
+    assert load_in_torch(theirs, resize="squash").preprocess.resize == "squash"
     assert caplog.messages == []
 
 
@@ -141,29 +141,29 @@ def test_a_bundle_of_ours_without_its_picture_recipe_is_refused(vit, tmp_path):
     vit.save(tmp_path)
     (tmp_path / "preprocessor_config.json").unlink()
     with pytest.raises(WeightsError, match=r"must hold preprocessor_config\.json, as it was saved with it"):
-        load(tmp_path)
+        load_in_torch(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["model.fp16.safetensors", "model.non_ema.safetensors"])
 def test_weights_of_another_variant_open_where_they_are_the_only_ones(theirs, vit, name):
     (theirs / "model.safetensors").rename(theirs / name)
-    assert_same(load(theirs), vit)
+    assert_same(load_in_torch(theirs), vit)
     (theirs / "model.bf16.safetensors").touch()
     with pytest.raises(WeightsError, match=r"holds model\.bf16\.safetensors, model\..*Leave one of them there"):
-        load(theirs)
+        load_in_torch(theirs)
 
 
 def test_a_folder_of_sentence_transformers_opens(theirs, vit, tmp_path):
     theirs.rename(tmp_path / "0_CLIPModel")
     (tmp_path / "modules.json").write_text("[]")
-    assert_same(load(tmp_path), vit)
+    assert_same(load_in_torch(tmp_path), vit)
 
 
 def test_a_single_file_of_transformers_opens_beside_its_config_and_asks_for_it_elsewhere(theirs, vit, tmp_path):
-    assert_same(load(theirs / "model.safetensors"), vit)
+    assert_same(load_in_torch(theirs / "model.safetensors"), vit)
     (theirs / "model.safetensors").rename(tmp_path / "model.safetensors")
     with pytest.raises(WeightsError, match=r"weights of transformers, .* Put its config\.json, .* give the folder"):
-        load(tmp_path / "model.safetensors")
+        load_in_torch(tmp_path / "model.safetensors")
 
 
 # Towers of CLIP that were trained with the sigmoid loss
@@ -182,7 +182,7 @@ def test_a_clip_trained_with_the_sigmoid_loss_opens_as_its_file_says(sigmoid, tm
         sigmoid.tokenizer.save(tmp_path)
         boxed = {name: tensor.reshape(1) if tensor.ndim == 0 else tensor for name, tensor in weights.items()}
         safetensors.torch.save_file(boxed, tmp_path / "x.safetensors")
-        found = load(tmp_path / "x.safetensors", activation="quick_gelu")
+        found = load_in_torch(tmp_path / "x.safetensors", activation="quick_gelu")
     elif kind == "transformers":
         softmax = dataclasses.replace(sigmoid.model.config, head="softmax")
         dataclasses.replace(sigmoid, model=CLIP(softmax, generator(7)).eval()).save(tmp_path)
@@ -192,7 +192,7 @@ def test_a_clip_trained_with_the_sigmoid_loss_opens_as_its_file_says(sigmoid, tm
             name: sigmoid.model.state_dict()[name].clone() for name in ("logit_scale", "logit_bias")
         }
         safetensors.torch.save_file(weights, file)
-        found = load(tmp_path)
+        found = load_in_torch(tmp_path)
     else:
         sigmoid.save(tmp_path, layout="open_clip")
         path = tmp_path / "open_clip_config.json"
@@ -201,7 +201,7 @@ def test_a_clip_trained_with_the_sigmoid_loss_opens_as_its_file_says(sigmoid, tm
         if "without" in kind:
             del config["model_cfg"]["init_logit_bias"], config["diptych"]
             path.write_text(json.dumps(config))
-        found = load(tmp_path)
+        found = load_in_torch(tmp_path)
     assert found.model.config.head == "sigmoid"
     features = np.eye(2, 32, dtype=np.float32)
     logits = sigmoid.logits_per_image(features, features)

@@ -23,7 +23,7 @@ from diptych.sets.open import read_labelled
 from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
 from diptych.weights.normalise import normalise
-from diptych.weights.registry import load
+from diptych.weights.registry import load_in_torch
 from diptych.where import FITS, LARGER, NONE, HeatMaps, Locator, encode_whole, other_words, whole_pixels, with_map_size
 from tower_kinds import image_of, preprocess_of
 
@@ -32,7 +32,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def pictograms() -> Bundle:
-    return load("diptych-pictogram")
+    return load_in_torch("diptych-pictogram")
 
 
 def drawings(*names: str) -> list[Image.Image]:

@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from diptych.search.results import Results
     from diptych.train.loss import clip_loss, siglip_loss
     from diptych.weights.bundle import Bundle
-    from diptych.weights.registry import list_models, load
+    from diptych.weights.dual_encoder import DualEncoder
+    from diptych.weights.engines import load
+    from diptych.weights.registry import list_models
 
 __all__ = [
     "CLIP",
     "Bundle",
     "DiptychError",
+    "DualEncoder",
     "Index",
     "Library",
     "Results",
@@ -44,6 +47,7 @@ _HOMES = {
     "CLIP": "diptych.model.clip",
     "Bundle": "diptych.weights.bundle",
     "DiptychError": "diptych.errors",
+    "DualEncoder": "diptych.weights.dual_encoder",
     "Index": "diptych.search.index",
     "Library": "diptych.search.library",
     "Results": "diptych.search.results",
@@ -51,7 +55,7 @@ _HOMES = {
     "clip_loss": "diptych.train.loss",
     "embed_images": "diptych.embed",
     "list_models": "diptych.weights.registry",
-    "load": "diptych.weights.registry",
+    "load": "diptych.weights.engines",
     "score": "diptych.eval.clip_score",
     "siglip_loss": "diptych.train.loss",
 }
@@ -60,7 +64,14 @@ _HOMES = {
 def __getattr__(name: str) -> Any:  # names load on first use: `diptych --help` must not wait for torch
     if name not in _HOMES:
         raise AttributeError(f"module 'diptych' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    try:
+        value = getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        from diptych.errors import missing_extra
+
+        raise missing_extra(f"diptych.{name}", "torch") from None
     globals()[name] = value
     return value
 

@@ -9,6 +9,20 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+# That change how fast a processor multiplies, as Linux names them.
+_INSTRUCTIONS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_int8",
+    "amx_bf16",
+    "asimd",
+    "sve",
+    "bf16",
+    "i8mm",
+)
+
 
 @contextlib.contextmanager
 def stop_request() -> Iterator[Callable[[], bool]]:
@@ -64,3 +78,13 @@ def hardware() -> dict[str, str | int]:
         if torch.cuda.is_available():
             facts["gpu"] = torch.cuda.get_device_name()
     return facts
+
+
+def instruction_sets() -> list[str]:
+    """Those of this processor that change how fast it multiplies, as Linux names them; empty where it tells none."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    there = next((line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    return [name for name in _INSTRUCTIONS if name in there]

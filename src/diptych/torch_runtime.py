@@ -6,6 +6,8 @@ from functools import cache
 
 import torch
 
+from diptych.errors import ConfigError
+
 
 def default_device() -> torch.device:
     """The GPU when there is one, else the CPU."""
@@ -14,6 +16,30 @@ def default_device() -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def device_named(name: str) -> torch.device:
+    """A device by its name; "auto" is `default_device`.
+
+    Raises:
+        ConfigError: torch knows no such device, or this machine has none.
+    """
+    if name == "auto":
+        return default_device()
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        there = ", ".join(["cpu", *devices_here()])
+        first = str(error).strip().split("\n", 1)[0]
+        raise ConfigError(f"device must be auto or one that torch has here ({there}). Got {name!r}: {first}") from None
+    return device
+
+
+def devices_here() -> list[str]:
+    """Those beside the CPU that torch computes on, by name."""
+    found = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    return found + (["mps"] if torch.backends.mps.is_available() else [])
 
 
 @cache

@@ -35,6 +35,7 @@ from diptych.measures.heat_maps import (
     smoothed,
 )
 from diptych.weights.bundle import Bundle
+from diptych.weights.dual_encoder import DualEncoder
 
 LARGER = 2  # times the tower's own side, that a picture is encoded at
 NONE = -1  # the part of no text
@@ -176,7 +177,7 @@ class Locator:
 
     def __init__(
         self,
-        bundle: Bundle,
+        bundle: DualEncoder,
         texts: Sequence[str],
         templates: Sequence[str] = PLAIN,
         *,
@@ -186,7 +187,7 @@ class Locator:
             raise DataError(f"texts must be a list with at least one text. Got {texts!r}.")
         self.texts = check_labels(texts)
         self.unread = readable(bundle, self.texts)
-        self._bundle = with_map_size(bundle, image_size)
+        self._bundle = with_map_size(bundle.in_torch(), image_size)
         self._weights = torch.from_numpy(class_weights(bundle, self.texts, templates))  # [T, D]
         self._templates = templates
 

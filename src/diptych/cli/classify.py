@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from cyclopts.types import PositiveInt
 
 from diptych.cli.console import complain, one_line, print_table
-from diptych.cli.options import MEGAPIXELS, find_pictures, limited, read_templates
+from diptych.cli.options import BY_MEASURE, MANY, MEGAPIXELS, EngineOptions, find_pictures, read_templates
 from diptych.data.prompts import PLAIN, check_labels, read_lines
 from diptych.errors import ConfigError, DataError, ImageError
 from diptych.files import shown
-from diptych.weights.packaged import check_model_name
+from diptych.weights.packaged import DEFAULT_MODEL, check_model_name
 
 if TYPE_CHECKING:
     from diptych.classify import ZeroShotClassifier
@@ -35,6 +35,7 @@ def classify(
     templates_file: Path | None = None,
     model: str | None = None,
     top: PositiveInt = 5,
+    engines: EngineOptions = BY_MEASURE,
     batch_size: PositiveInt = 64,
     max_pixels: PositiveInt = MEGAPIXELS,
     json_: bool = False,
@@ -76,9 +77,8 @@ def classify(
     sources = _read_pictures(pictures)
 
     from diptych.classify import ZeroShotClassifier
-    from diptych.weights.registry import DEFAULT_MODEL, load
 
-    bundle = limited(load(model), max_pixels)
+    bundle = engines.load(model, max_pixels, many=len(sources) >= MANY)
     if len(names) == 1 and bundle.head.kind == "softmax":
         complain(f"{names[0]} is the only label, so it gets 100 % whatever a picture shows. Add one for all else.")
     classifier = ZeroShotClassifier(bundle, names, prompts)

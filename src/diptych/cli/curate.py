@@ -25,7 +25,7 @@ def run(
     *,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
     workers: PositiveInt | None = None,
-    engine: Literal["local", "daft"] = "local",
+    runner: Literal["local", "daft"] = "local",
     retry: Annotated[list[str] | None, Parameter(negative=())] = None,
 ) -> None:
     """Make shards as a recipe says; go on where a run in the same folder was stopped.
@@ -42,7 +42,7 @@ def run(
         One option of the recipe, e.g. balance.t=50; relative paths are from here. May be given several times.
     workers
         Processes of one thread each; by default one for each core. The shards do not depend on it.
-    engine
+    runner
         "daft" hands the work to daft, which DAFT_RUNNER=ray spreads over a cluster. The shards do not depend on it.
     retry
         Fetch again what failed for this cause, e.g. dns or "http 503"; "all" for those that may heal. May be given
@@ -64,7 +64,7 @@ def run(
     plan, count = read_curate_recipe(recipe, set_ or ()), workers or usable_cores()
     causes = [cause for asked in retry or () for cause in (sorted(MAY_HEAL) if asked == "all" else [asked])]
     with contextlib.ExitStack() as stack:
-        runner = DaftRunner(count) if engine == "daft" else stack.enter_context(LocalRunner(count))
+        carrier = DaftRunner(count) if runner == "daft" else stack.enter_context(LocalRunner(count))
         console = Console(stderr=True)
         view = Progress(console=console, transient=True, disable=not sys.stderr.isatty())
         bar = stack.enter_context(on_screen(view))
@@ -73,7 +73,7 @@ def run(
         def show(stage: str, done: int, total: int) -> None:
             bar.update(task, description=stage, completed=done, total=total)
 
-        done = carry_out(plan, out, runner, retry=causes, on_progress=show)
+        done = carry_out(plan, out, carrier, retry=causes, on_progress=show)
     print_ledger(done.stages)
     _write_page(out)
     print(f"{done.samples:,} pairs -> {done.shards}; data card: {done.card}")

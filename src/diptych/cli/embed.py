@@ -10,7 +10,7 @@ from cyclopts.types import NonNegativeInt, PositiveInt
 from cyclopts.validators import Path as CheckPath
 
 from diptych.cli.console import complain, on_screen
-from diptych.cli.options import MEGAPIXELS, find_pictures, limited
+from diptych.cli.options import BY_MEASURE, MANY, MEGAPIXELS, EngineOptions, find_pictures
 from diptych.errors import ConfigError, DataError
 from diptych.weights.packaged import check_model_name
 
@@ -19,6 +19,7 @@ def embed(
     *pictures: str,
     out: Annotated[Path, Parameter(validator=CheckPath(ext=("safetensors", "npz", "parquet", "lance")))],
     model: str | None = None,
+    engines: EngineOptions = BY_MEASURE,
     batch_size: PositiveInt = 64,
     max_pixels: PositiveInt = MEGAPIXELS,
     part_size: PositiveInt = 10_000,
@@ -26,7 +27,7 @@ def embed(
     world_size: PositiveInt | None = None,
     image_column: str = "image",
     key_column: str = "",
-    engine: Literal["own", "daft"] = "own",
+    runner: Literal["local", "daft"] = "local",
     workers: PositiveInt = 1,
 ) -> None:
     """Turn each picture into one row of features of unit length, for an index or a probe.
@@ -56,7 +57,7 @@ def embed(
         The column of a table that holds pictures or their paths.
     key_column
         The column of a table that names its rows.
-    engine
+    runner
         Who hands out the parts of a .parquet or .lance: this process, or daft, with its own runner or on a Ray cluster.
     workers
         With daft, processes that each hold a model. One uses all cores of its machine.
@@ -73,17 +74,17 @@ def embed(
         }
         try:
             columns = (image_column, key_column)
-            daft_workers = workers if engine == "daft" else 0
-            _embed_parts(pictures[0], columns, model, out, share, max_pixels, daft_workers=daft_workers)
+            daft_workers = workers if runner == "daft" else 0
+            _embed_parts(pictures[0], columns, model, out, share, max_pixels, engines, daft_workers=daft_workers)
         except KeyboardInterrupt:
             complain("what is done is kept; the same command goes on from here.")
-            if engine == "daft":  # its threads outlive the interpreter, and abort the process then
+            if runner == "daft":  # its threads outlive the interpreter, and abort the process then
                 complain("stopped.")
                 sys.stdout.flush()
                 os._exit(130)
             raise
         return
-    if engine == "daft":
+    if runner == "daft":
         raise ConfigError(f"with daft, features are written to NAME.parquet or NAME.lance. Got {out}.")
     if out.is_dir():
         raise ConfigError(f"{out} must be a file, or absent, and is a folder. Choose another name.")
@@ -96,9 +97,8 @@ def embed(
     from rich.progress import Progress
 
     from diptych.embed import embed_images
-    from diptych.weights.registry import load
 
-    bundle = limited(load(model), max_pixels)
+    bundle = engines.load(model, max_pixels, many=len(files) >= MANY)
     view = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
     with on_screen(view) as progress:
         task = progress.add_task("embedding", total=len(files))
@@ -120,11 +120,14 @@ def _embed_parts(
     out: Path,
     share: dict[str, int],
     max_pixels: int,
+    engines: EngineOptions,
     *,
     daft_workers: int,
 ) -> None:
-    if daft_workers and max_pixels != MEGAPIXELS:
-        raise ConfigError(f"with daft, --max-pixels stays {MEGAPIXELS}. Got {max_pixels}: leave out --engine.")
+    if daft_workers and (max_pixels, engines) != (MEGAPIXELS, BY_MEASURE):
+        raise ConfigError(
+            "with daft, --max-pixels, --engine, --device and --dtype stay as they are by default. Leave out --runner."
+        )
     from rich.console import Console
     from rich.progress import Progress
 
@@ -132,7 +135,6 @@ def _embed_parts(
     from diptych.runtime import stop_request
     from diptych.search.bulk import embed_bulk
     from diptych.search.bulk_daft import embed_with_daft
-    from diptych.weights.registry import load
 
     image_column, key_column = columns
     source = Source(path=path, image_column=image_column, caption_columns=(), key_column=key_column)
@@ -146,7 +148,7 @@ def _embed_parts(
         if daft_workers:
             done = embed_with_daft(model, source, out, **share, workers=daft_workers, on_progress=on_progress)
         else:
-            pairs, bundle = open_pairs(source), limited(load(model), max_pixels)
+            pairs, bundle = open_pairs(source), engines.load(model, max_pixels, many=True)
             with stop_request() as should_stop:
                 done = embed_bulk(bundle, pairs, out, **share, on_progress=on_progress, should_stop=should_stop)
     print(f"{done.samples:,} samples -> {out}; {done.skipped:,} skipped; {done.parts:,} parts of this rank are there")

@@ -7,7 +7,7 @@ from pathlib import Path
 from cyclopts.types import PositiveInt
 
 from diptych.cli.console import complain, print_table
-from diptych.cli.options import MEGAPIXELS, find_pictures, limited
+from diptych.cli.options import BY_MEASURE, MANY, MEGAPIXELS, EngineOptions, find_pictures
 from diptych.data.prompts import read_lines
 from diptych.errors import ConfigError, DataError, TextError
 from diptych.files import expanded, shown
@@ -21,6 +21,7 @@ def filter_(
     examples: Path | None = None,
     max_false: float = 0.01,
     model: str | None = None,
+    engines: EngineOptions = BY_MEASURE,
     batch_size: PositiveInt = 64,
     max_pixels: PositiveInt = MEGAPIXELS,
     json_: bool = False,
@@ -63,11 +64,10 @@ def filter_(
     files = find_pictures(pictures)
 
     from diptych.eval.deny_list import LabelledExamples, filter_pictures
-    from diptych.weights.registry import load
 
     limit = LabelledExamples(folder=expanded(examples), max_false=max_false) if examples else threshold
     assert limit is not None
-    bundle = limited(load(model), max_pixels)
+    bundle = engines.load(model, max_pixels, many=len(files) >= MANY)
     unread = bundle.unread(concepts)
     if len([text for text in unread if text.is_whole]) == len(concepts):
         raise TextError(str(unread[0]))

@@ -37,7 +37,7 @@ def update(
     forget
         Forget what is gone from the folder, also where a disk may only be away.
     """
-    with opened(expanded(folder), options) as library:
+    with opened(expanded(folder), options, many=True) as library:
         done = updated(library, options, must=True, retry=retry, verify=verify, forget=forget)
         assert done is not None
         print(

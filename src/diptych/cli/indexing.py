@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
 from diptych.cli.console import complain
-from diptych.cli.options import MEGAPIXELS, limited
+from diptych.cli.options import BY_MEASURE, MEGAPIXELS, EngineOptions
 from diptych.errors import ConfigError, DataError, DiptychError
 from diptych.files import expanded
 from diptych.weights.packaged import DEFAULT_MODEL, check_model_name, packaged_models
@@ -18,7 +18,7 @@ from diptych.weights.packaged import DEFAULT_MODEL, check_model_name, packaged_m
 if TYPE_CHECKING:
     from diptych.search.library import Library
     from diptych.search.update import Update, UpdateProgress
-    from diptych.weights.bundle import Bundle
+    from diptych.weights.dual_encoder import DualEncoder
 
 _EVERY = 10.0  # s between lines where there is no terminal
 
@@ -53,23 +53,30 @@ class IndexOptions:
     exclude: list[str] | None = None
     batch_size: PositiveInt = 64
     max_pixels: PositiveInt = MEGAPIXELS
+    engines: EngineOptions = BY_MEASURE
 
 
 DEFAULT_OPTIONS = IndexOptions()
 
 
-def opened(folder: Path, options: IndexOptions) -> "Library":
-    """The library of a folder, with the model that its index was made with unless another is named."""
+def opened(folder: Path, options: IndexOptions, *, many: bool = False) -> "Library":
+    """The library of a folder, with the model that its index was made with unless another is named.
+
+    Args:
+        folder: of pictures.
+        options: of the index.
+        many: all of the folder is to be encoded.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder} must be a folder of pictures, and is none. Put the folder last, behind the query.")
-    bundle, model = model_of(folder, options)
+    bundle, model = model_of(folder, options, many=many)
 
     from diptych.search.library import Library
 
     return Library.open(folder, bundle, index=options.index, reindex=options.reindex, model=model)
 
 
-def model_of(folder: Path, options: IndexOptions) -> "tuple[Bundle, str]":
+def model_of(folder: Path, options: IndexOptions, *, many: bool = False) -> "tuple[DualEncoder, str]":
     """The model of an index, and by which name it is loaded.
 
     Raises:
@@ -80,7 +87,6 @@ def model_of(folder: Path, options: IndexOptions) -> "tuple[Bundle, str]":
     from diptych.search.about import command, read_about
     from diptych.search.index_folder import place_of
     from diptych.search.moving import same_pictures
-    from diptych.weights.registry import load
 
     folder, place = place_of(folder, options.index)
     if options.model is not None or options.reindex:
@@ -88,7 +94,7 @@ def model_of(folder: Path, options: IndexOptions) -> "tuple[Bundle, str]":
         path = expanded(name)
         if name not in packaged_models() and path.exists():
             name = str(path.resolve())
-        return limited(load(name), options.max_pixels), name
+        return options.engines.load(name, options.max_pixels, many=many), name
     try:
         about = read_about(place)
         if about is None and options.index is None and (elsewhere := same_pictures(folder)):
@@ -97,7 +103,7 @@ def model_of(folder: Path, options: IndexOptions) -> "tuple[Bundle, str]":
         about = None
     name = about.model if about and about.model else DEFAULT_MODEL
     try:
-        return limited(load(name), options.max_pixels), name
+        return options.engines.load(name, options.max_pixels, many=many), name
     except DiptychError as error:
         if about is None or name != about.model:
             raise

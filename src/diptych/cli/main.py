@@ -16,7 +16,7 @@ from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, Unknown
 
 from diptych.cli.console import complain
 from diptych.config import unknown_name
-from diptych.errors import DiptychError
+from diptych.errors import DiptychError, missing_extra
 from diptych.outside import import_module
 from diptych.version import __version__
 
@@ -25,6 +25,9 @@ _OF_MODELS = (
     "activation", "heads", "tokenizer", "mean", "std", "resize", "interpolation", "end_token", "state_dict",
 )  # fmt: skip
 _ARGUMENT = re.compile(rf"\b({'|'.join(_OF_MODELS)}|truncate)=(?:True|'([^']*)'|(\d+)|(?![^\s,.;:)]))")
+# The extra that brings torch and what else a command needs; "torch" alone for the others.
+_EXTRAS = dict.fromkeys(("demo", "plan", "sweep", "train"), "train") | {"audit": "eval", "evaluate": "eval"}
+_LIGHT = "classify, embed, filter, index, search and serve work without it."
 _BROKEN_PIPE, _USER_ERROR, _INTERRUPTED = 1, 2, 130  # 1 as rich has it; 130 is 128 + SIGINT
 
 app = App(
@@ -44,6 +47,7 @@ app.command("diptych.cli.caption:caption")
 app.command("diptych.cli.classify:classify")
 app.command("diptych.cli.curate:curate", name="curate")
 app.command("diptych.cli.demo:demo")
+app.command("diptych.cli.doctor:doctor")
 app.command("diptych.cli.embed:embed")
 app.command("diptych.cli.evaluate:evaluate", name="evaluate")
 app.command("diptych.cli.filter:filter_", name="filter")
@@ -98,6 +102,10 @@ def _run(words: list[str]) -> int:
         app(_dash_is_no_option(words), exit_on_error=False, print_error=False, result_action="return_none")
     except CycloptsError as error:
         complain(_sentence(error))
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        complain(str(missing_extra(f"diptych {words[0]}", _EXTRAS.get(words[0], "torch"), _LIGHT)))
     except DiptychError as error:
         complain(_as_options(str(error), words))
     except KeyboardInterrupt:

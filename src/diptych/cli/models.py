@@ -77,8 +77,9 @@ def list_(*, json_: bool = False) -> None:
     json_
         Print JSON.
     """
+    from diptych.weights.packaged import DEFAULT_MODEL
     from diptych.weights.published import published_models
-    from diptych.weights.registry import DEFAULT_MODEL, list_models
+    from diptych.weights.registry import list_models
 
     packaged, published = list_models(), published_models()
     if json_:
@@ -200,11 +201,11 @@ def convert(
     import torch
 
     from diptych.weights.convert import save_as
-    from diptych.weights.registry import load
+    from diptych.weights.registry import load_in_torch
 
     if out.exists():
         raise ConfigError(f"{out} must not be there yet. Remove it, or choose another name.")
-    bundle = load(model, **told.told())
+    bundle = load_in_torch(model, **told.told())
     save_as(bundle, out, format=format_, dtype=getattr(torch, dtype))
     print(f"{model} -> {out} ({format_}, {dtype})")
 
@@ -225,8 +226,8 @@ def average(a: str, b: str, *, out: Path, alpha: float = 0.5) -> None:
         Share of B: 0 gives A, 1 gives B.
     """
     from diptych.weights.average import interpolate
-    from diptych.weights.registry import load
+    from diptych.weights.registry import load_in_torch
 
-    bundle = interpolate(load(a), load(b), alpha)
+    bundle = interpolate(load_in_torch(a), load_in_torch(b), alpha)
     bundle.save(out)
     print(f"{1 - alpha:g} x {a} + {alpha:g} x {b} -> {out}")

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
@@ -17,6 +17,7 @@ from diptych.data.prompts import TEMPLATES, check_templates, read_lines
 from diptych.errors import ConfigError, DataError
 from diptych.eval.tasks import ComputePrecision
 from diptych.files import expanded
+from diptych.weights.packaged import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from diptych.eval.features import ModelFeatures, OnPictures
@@ -24,8 +25,55 @@ if TYPE_CHECKING:
     from diptych.eval.tasks import FewShot
     from diptych.sets.labelled import LabelledImages
     from diptych.weights.bundle import Bundle
+    from diptych.weights.dual_encoder import DualEncoder
 
+B = TypeVar("B", bound="DualEncoder")
+MANY = 500  # pictures from which it is worth finding out which engine is soonest
 MEGAPIXELS = 100  # --max-pixels, as `diptych.data.images.MAX_PIXELS`
+
+# Written out here: --help must not wait for numpy. A test holds them to those of `diptych.weights.engines`.
+_Engine = Literal["auto", "torch", "onnx", "openvino"]
+_Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """Who computes features, and where.
+
+    Parameters
+    ----------
+    engine
+        torch, onnx (onnxruntime) or openvino, the latter two for models that carry their graphs; or auto, what `diptych
+        doctor` measured to be soonest here, and before that what starts soonest.
+    device
+        auto, a GPU where there is one that the engine takes; cpu; or a name: cuda, cuda:1, mps of torch, cuda, coreml,
+        directml of onnxruntime.
+    dtype
+        What torch keeps weights and computes in; auto is float32, and for whole libraries bfloat16 where this machine
+        is quick at it.
+    """
+
+    engine: _Engine = "auto"
+    device: str = "auto"
+    dtype: _Dtype = "auto"
+
+    def load(self, model: str | None, max_pixels: int = MEGAPIXELS, *, many: bool = False) -> "DualEncoder":
+        """A model, which decodes at most so many million pixels of a picture.
+
+        Args:
+            model: its name or path.
+            max_pixels: millions.
+            many: so much is to be encoded that it is worth finding out, once, which engine is soonest here.
+        """
+        from diptych.weights.engines import find_fastest, load
+
+        if many and self.engine == self.device == self.dtype == "auto":
+            find_fastest(model, on_note=complain)
+        return limited(load(model, engine=self.engine, device=self.device, dtype=self.dtype), max_pixels)
+
+
+BY_MEASURE = EngineOptions()
 
 
 @Parameter(name="*")
@@ -41,6 +89,8 @@ class ModelOptions:
         A folder for features, which other commands and runs use again. A suite has OUT/features by default.
     precision
         What the model computes in: float32, bfloat16, or auto, the faster of the two on this machine.
+    device
+        auto, the GPU where there is one; cpu; or a name that torch knows: cuda, cuda:1, mps.
     seed
         Of whatever is drawn: intervals, validation pictures, shots, halves.
     batch_size
@@ -56,6 +106,7 @@ class ModelOptions:
     model: str | None = None
     cache: Path | None = None
     precision: ComputePrecision = "float32"
+    device: str = "auto"
     seed: NonNegativeInt = 0
     batch_size: PositiveInt = 64
     truncate: bool = False
@@ -76,9 +127,9 @@ class ModelOptions:
             on_progress: is called after each batch of pictures.
         """
         from diptych.eval.features import ModelFeatures
-        from diptych.weights.registry import load
+        from diptych.weights.registry import load_in_torch
 
-        bundle = bundle or load(self.model)
+        bundle = bundle or load_in_torch(self.model, device=self.device)
         return ModelFeatures(
             bundle.with_image_size(self.image_size) if self.image_size else bundle,
             cache=self.cache or cache,
@@ -92,7 +143,6 @@ class ModelOptions:
     def asked(self, templates: Sequence[str] | None = None, few_shot: "FewShot | None" = None) -> "Asked":
         from diptych.eval.suite import Asked
         from diptych.eval.tasks import FewShot
-        from diptych.weights.registry import DEFAULT_MODEL
 
         return Asked(
             model=self.model or DEFAULT_MODEL,
@@ -189,7 +239,7 @@ def find_pictures(names: Sequence[str], *, hint: str = "") -> list[Path]:
     return find_images(paths, on_note=lambda sentence: complain(f"skipped: {sentence}"))
 
 
-def limited(bundle: "Bundle", megapixels: int) -> "Bundle":
+def limited(bundle: B, megapixels: int) -> B:
     """The same model, which decodes at most so many million pixels of a picture."""
     return replace(bundle, preprocess=replace(bundle.preprocess, max_pixels=megapixels * 1_000_000))
 

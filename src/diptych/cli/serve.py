@@ -19,7 +19,9 @@ from cyclopts.types import NonNegativeInt, PositiveFloat, PositiveInt
 from cyclopts.validators import Number
 
 from diptych.cli.console import complain, one_line
+from diptych.cli.options import BY_MEASURE, EngineOptions
 from diptych.errors import ConfigError, DataError, DiptychError, missing_extra
+from diptych.weights.packaged import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     import uvicorn
@@ -42,6 +44,7 @@ def serve(
     host: str = "127.0.0.1",
     port: Annotated[int, Parameter(validator=Number(gte=0, lte=65_535))] = 8000,
     model: str | None = None,
+    engines: EngineOptions = BY_MEASURE,
     library: Path | None = None,
     index: Path | None = None,
     api_key_file: Path | None = None,
@@ -109,7 +112,6 @@ def serve(
     from diptych.cli.indexing import IndexOptions, model_of
     from diptych.search.library import Library
     from diptych.serve.limits import Limits
-    from diptych.weights.registry import DEFAULT_MODEL, load
 
     limits = Limits(
         body_bytes=max_body * 2**20,
@@ -132,9 +134,9 @@ def serve(
         )
     with _listen(host, port) as listener, _quiet_libraries():
         if library is None:
-            bundle, named, opened = load(model), model or DEFAULT_MODEL, None
+            bundle, named, opened = engines.load(model, many=True), model or DEFAULT_MODEL, None
         else:  # an index knows its model
-            bundle, named = model_of(library, IndexOptions(model=model, index=index))
+            bundle, named = model_of(library, IndexOptions(model=model, index=index, engines=engines), many=True)
             opened = Library.open(library, bundle, index=index, model=named)
         gallery = None if opened is None else Gallery(opened)
         name = Path(named).name

@@ -102,10 +102,10 @@ def located(
     prompts = read_templates(templates, templates_file) or PLAIN
     paths = find_pictures([pictures])
 
-    from diptych.weights.registry import load
+    from diptych.weights.registry import load_in_torch
     from diptych.where import Locator
 
-    locator = Locator(limited(load(model), max_pixels), texts, prompts, image_size=size)
+    locator = Locator(limited(load_in_torch(model), max_pixels), texts, prompts, image_size=size)
     for text in locator.unread:
         complain(str(text))
     return paths, locator

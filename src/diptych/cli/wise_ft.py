@@ -49,11 +49,13 @@ def wise_ft(
     """
     from diptych.eval.result_file import write_record
     from diptych.eval.wise_ft import ALPHAS, WISE_FT_FORMAT, measure_wise_ft, read_curve_sets
-    from diptych.weights.registry import load
+    from diptych.weights.registry import load_in_torch
 
     folders = [data_path(name) for name in reference]
     sets = read_curve_sets(data_path(data), folders, split=split, alphas=alphas or ALPHAS)
-    found = measure_wise_ft(load(a), load(b), sets, names=(a, b), batch_size=batch_size, truncate=truncate)
+    found = measure_wise_ft(
+        load_in_torch(a), load_in_torch(b), sets, names=(a, b), batch_size=batch_size, truncate=truncate
+    )
     for one, prompts in zip(sets.data, sets.prompts, strict=True):
         if prompts.naming:
             complain(f"{one.name}: class names: {prompts.naming}.")

@@ -12,7 +12,6 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from diptych.curate.seen_pictures import BATCH, model_of, seen, unreadable
 from diptych.data.prompts import read_lines
@@ -79,8 +78,8 @@ class DenyPictures:
     def apply(self, rows: pa.Table, whole: Whole) -> Judged:  # noqa: ARG002
         good, features, gone = encoded(model_of(self.model), rows)
         concepts, texts = _concepts(self.deny_list, self.model)
-        best, which = deny_scores(torch.from_numpy(features), texts)
-        scores = rounded(best.numpy())
+        best, which = deny_scores(features, texts)
+        scores = rounded(best)
         values = [f"{score:.4f} {concepts[i]}" for score, i in zip(scores.tolist(), which.tolist(), strict=True)]
         limit = f"below {self.threshold:g} for each line of {self.deny_list.name}"
         keep = pa.array(scores < np.float32(self.threshold))
@@ -89,9 +88,9 @@ class DenyPictures:
 
 
 @functools.cache
-def _concepts(deny_list: Path, model: str | None) -> tuple[list[str], torch.Tensor]:
+def _concepts(deny_list: Path, model: str | None) -> tuple[list[str], np.ndarray]:
     concepts = read_lines(deny_list)
-    return concepts, torch.from_numpy(model_of(model).encode_texts(concepts))  # [C, D]
+    return concepts, model_of(model).encode_texts(concepts)  # [C, D]
 
 
 @dataclass(frozen=True, kw_only=True)

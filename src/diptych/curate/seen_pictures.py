@@ -14,15 +14,15 @@ from diptych.data.images import MAX_PIXELS
 from diptych.errors import ImageError
 from diptych.rows.columns import PICTURE
 from diptych.rows.stage import DROPPED
-from diptych.weights.bundle import Bundle
-from diptych.weights.registry import load
+from diptych.weights.dual_encoder import DualEncoder
+from diptych.weights.engines import load
 
 R = TypeVar("R")
 BATCH = 64  # pictures a forward pass
 
 
 @functools.cache
-def model_of(name: str | None) -> Bundle:
+def model_of(name: str | None) -> DualEncoder:
     """A model as `diptych.load` takes it, loaded once a process."""
     return load(name)
 

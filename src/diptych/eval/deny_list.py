@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from diptych.embed import embed_images, find_images
 from diptych.errors import DataError
 from diptych.measures.deny_scores import Threshold, deny_scores, deny_threshold
-from diptych.weights.bundle import Bundle
+from diptych.weights.dual_encoder import DualEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +41,7 @@ class Filtered:
 
 
 def filter_pictures(
-    bundle: Bundle,
+    bundle: DualEncoder,
     pictures: Sequence[Path],
     concepts: Sequence[str],
     threshold: float | LabelledExamples,
@@ -68,10 +67,10 @@ def filter_pictures(
     texts = bundle.encode_texts(concepts)  # [C, D]
     skipped: dict[str, str] = {}
 
-    def scores_of(paths: Sequence[Path]) -> tuple[tuple[str, ...], Tensor, Tensor]:
+    def scores_of(paths: Sequence[Path]) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
         embedded = embed_images(bundle, paths, batch_size=batch_size)
         skipped.update(embedded.skipped)
-        return embedded.keys, *deny_scores(torch.from_numpy(embedded.features), torch.from_numpy(texts))
+        return embedded.keys, *deny_scores(embedded.features, texts)
 
     chosen = None
     if isinstance(threshold, LabelledExamples):
@@ -80,8 +79,8 @@ def filter_pictures(
         threshold = chosen.value
     paths, scores, which = scores_of(pictures)
     denied = tuple(
-        Denied(path=paths[i], score=scores[i].item(), concept=concepts[int(which[i])])
-        for i in scores.argsort(descending=True).tolist()
+        Denied(path=paths[i], score=float(scores[i]), concept=concepts[int(which[i])])
+        for i in np.argsort(-scores, kind="stable").tolist()
         if scores[i] >= threshold
     )
     return Filtered(denied=denied, pictures=len(paths), threshold=threshold, chosen=chosen, skipped=skipped)

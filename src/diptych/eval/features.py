@@ -35,6 +35,7 @@ from diptych.sets.pictures import Pictures
 from diptych.torch_runtime import fast_dtype
 from diptych.version import __version__
 from diptych.weights.bundle import Bundle
+from diptych.weights.dual_encoder import DualEncoder
 
 Tensors = dict[str, Tensor]
 OnPictures = Callable[[int, int], None]  # pictures done, and all
@@ -79,7 +80,7 @@ class ModelFeatures:
 
     def __init__(
         self,
-        bundle: Bundle,
+        bundle: DualEncoder,
         *,
         cache: Path | None = None,
         precision: ComputePrecision = "float32",
@@ -92,11 +93,11 @@ class ModelFeatures:
             raise ConfigError(f"precision must be one of {', '.join(get_args(ComputePrecision))}. Got {precision!r}.")
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1. Got {batch_size}.")
-        self.bundle = bundle
+        self.bundle: Bundle = bundle.in_torch()
         self.tokenizer = bundle.tokenizer
         self.batch_size = batch_size
         self.truncate = truncate
-        self._device = next(bundle.model.parameters()).device
+        self._device = next(self.bundle.model.parameters()).device
         fastest = fast_dtype(self._device) if precision == "auto" else getattr(torch, precision)
         self.precision = str(fastest).removeprefix("torch.")
         self._cache = cache

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from torch import Tensor
+import numpy as np
 
 from diptych.errors import ConfigError, DataError
 
@@ -21,7 +21,7 @@ class Threshold:
     kept: int  # examples to keep
 
 
-def deny_scores(image_features: Tensor, text_features: Tensor) -> tuple[Tensor, Tensor]:
+def deny_scores(image_features: np.ndarray, text_features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How much each picture shows of a deny list.
 
     Args:
@@ -31,11 +31,11 @@ def deny_scores(image_features: Tensor, text_features: Tensor) -> tuple[Tensor, 
     Returns:
         [N] the highest cosine, and [N] int64, of which concept.
     """
-    best = (image_features @ text_features.T).max(dim=1)
-    return best.values, best.indices
+    cosines = image_features @ text_features.T  # [N, C]
+    return cosines.max(axis=1), cosines.argmax(axis=1)
 
 
-def deny_threshold(denied: Tensor, kept: Tensor, *, max_false: float = 0.01) -> Threshold:
+def deny_threshold(denied: np.ndarray, kept: np.ndarray, *, max_false: float = 0.01) -> Threshold:
     """The lowest threshold that denies at most a share of the pictures to keep.
 
     Chosen and measured on the same examples, `caught` and `false` flatter; a few hundred of each kind make it little.
@@ -59,11 +59,11 @@ def deny_threshold(denied: Tensor, kept: Tensor, *, max_false: float = 0.01) -> 
             f"a share of {max_false:g} needs at least {math.ceil(1 / max_false)} examples to keep. Got {len(kept)}: "
             "add some, or raise max_false."
         )
-    value = kept.sort(descending=True).values[allowed].item() + _MARGIN  # a tie is kept
+    value = float(np.sort(kept)[::-1][allowed]) + _MARGIN  # a tie is kept
     return Threshold(
         value=value,
-        caught=(denied >= value).float().mean().item(),
-        false=(kept >= value).float().mean().item(),
+        caught=float((denied >= value).mean()),
+        false=float((kept >= value).mean()),
         denied=len(denied),
         kept=len(kept),
     )

@@ -108,7 +108,7 @@ class CLIP(nn.Module):
         """
         self._check_images(images)
         features = self.image(images) if kept_patches is None else self.image(images, kept_patches)
-        return self._unit_length(features, len(images))
+        return self._unit_length(features, images.shape[0])
 
     def encode_image_and_trunk(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Encode images for zero-shot and linear probe in one pass.
@@ -124,7 +124,7 @@ class CLIP(nn.Module):
         """
         self._check_images(images)
         trunk = self.image.trunk(images)
-        return self._unit_length(self.image.project(trunk), len(images)), trunk
+        return self._unit_length(self.image.project(trunk), images.shape[0]), trunk
 
     def _unit_length(self, features: Tensor, count: int) -> Tensor:
         if features.shape != (count, self.config.embed_dim):
@@ -156,7 +156,7 @@ class CLIP(nn.Module):
         self._check_images(images)
         kept = () if kept_patches is None else (kept_patches,)
         tokens, feature = self.image.tokens_and_feature(images, *kept)  # pyright: ignore[reportCallIssue]  # see `towers`
-        return self._unit_length(feature, len(images)), tokens
+        return self._unit_length(feature, images.shape[0]), tokens
 
     def encode_grid(self, images: Tensor) -> Tensor:
         """Which part of a picture says what, in the space of the words; each tower's `grid` says how.
@@ -216,7 +216,7 @@ class CLIP(nn.Module):
                 f"tokens must be [B, L] int64, L from {shortest} to {longest}. "
                 f"Got {list(tokens.shape)} {_name(tokens.dtype)}. The model's tokenizer makes them so."
             )
-        return self._unit_length(self.text(tokens), len(tokens))
+        return self._unit_length(self.text(tokens), tokens.shape[0])
 
     def with_head(self, head: Literal["softmax", "sigmoid"]) -> "CLIP":
         """The same towers under another head, which begins as that of a new model; itself where it is that head."""

@@ -232,9 +232,9 @@ class EfficientNetTower(nn.Module):
 
     def _pooled(self, images: Tensor) -> Tensor:
         """[B, 3, S, S] to [B, W]; on a processor in pieces, as large as its cache can hold."""
-        at_once = images.shape[0]
-        if images.device.type == "cpu":
-            at_once = _CACHED * torch.get_num_threads() // (images.shape[2] * images.shape[3])
+        if images.device.type != "cpu" or torch.compiler.is_compiling():  # an exported batch may have any size
+            return self._last_grid(images).mean(dim=(2, 3))
+        at_once = _CACHED * torch.get_num_threads() // (images.shape[2] * images.shape[3])
         return torch.cat([self._last_grid(piece).mean(dim=(2, 3)) for piece in images.split(max(1, at_once))])
 
     def _last_grid(self, images: Tensor) -> Tensor:

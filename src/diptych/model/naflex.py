@@ -162,14 +162,19 @@ class NaFlexTower(nn.Module):
         places, pixels = images[..., :_PLACE].long(), images[..., _PLACE:]  # [B, N, 2] and [B, N, 3 p^2]
         is_patch = places[..., 0] > 0  # [B, N]
         is_patch[:, 0] = True  # also of a blank, whose softmax over nothing would be NaN
-        mask = None if is_patch.all() else is_patch[:, None, None]  # [B, 1, 1, N]
+        # An exported graph has no branches, and masks nothing where nothing is to be masked.
+        is_whole = not torch.compiler.is_compiling() and bool(is_patch.all())
+        mask = None if is_whole else is_patch[:, None, None]  # [B, 1, 1, N]
         x = self.patch_embedding(pixels) + self._positions(places)  # [B, N, W]
         return self.ln_post(self.blocks(x, mask)), mask
 
     def _positions(self, places: Tensor) -> Tensor:
         """[B, N, 2] to [B, N, W]: the learned grid, stretched once to each kind of grid that pictures have."""
+        if torch.compiler.is_compiling():
+            return self._positions_one_by_one(places)
         side = math.isqrt(len(self.position_embedding))
-        learned = self.position_embedding.T.reshape(1, -1, side, side)  # [1, W, side, side]
+        # Contiguous: in channels-last order torch 2.13 stretches to a single column wrongly.
+        learned = self.position_embedding.T.reshape(1, -1, side, side).contiguous()  # [1, W, side, side]
         sizes, kind = places.amax(dim=1).clamp(min=1).unique(dim=0, return_inverse=True)  # [kinds, 2], [B]
         stretched = [
             F.interpolate(learned, (rows, columns), mode="bilinear", align_corners=False, antialias=True)[0].flatten(1)
@@ -180,6 +185,21 @@ class NaFlexTower(nn.Module):
         row, column = (places - 1).clamp(min=0).unbind(dim=-1)  # [B, N] each; padding has a place that counts nothing
         index = first[:, None] + row * sizes[kind, 1, None] + column
         return F.embedding(index, torch.cat(stretched, dim=1).T)
+
+    def _positions_one_by_one(self, places: Tensor) -> Tensor:
+        """What `_positions` gives, each as a weighted sum of all learned ones: no shape depends on what pictures have.
+
+        The filter is that of `F.interpolate`: a triangle over the learned grid, as wide as a patch covers of it, and
+        one place at least.
+        """
+        side = math.isqrt(len(self.position_embedding))
+        sizes = places.amax(dim=1, keepdim=True).clamp(min=1)  # [B, 1, 2]
+        step = side / sizes.float()  # learned places that a patch covers
+        centre = ((places - 1).clamp(min=0).float() + 0.5) * step  # [B, N, 2]
+        away = torch.arange(side, device=places.device) + 0.5 - centre[..., None]  # [B, N, 2, side]
+        weights = (1 - away.abs() / step.clamp(min=1)[..., None]).clamp(min=0)
+        rows, columns = (weights / weights.sum(dim=-1, keepdim=True)).unbind(dim=2)  # [B, N, side] each
+        return (rows[..., None] * columns[..., None, :]).flatten(2) @ self.position_embedding
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw all parameters as SigLIP's released code does."""

@@ -96,7 +96,7 @@ def demo_report(
         confusions=parts.confusions,
         retrievals=parts.retrievals,
         classified=described,
-        credits="Drawings: openly licensed icon sets; authors and licences in diptych/data/pictograms/CREDITS.md.",
+        credits="Drawings: openly licensed icon sets; authors and licences in diptych_pictograms, CREDITS.md.",
     )
     return DemoReport(scored=scored, page=page, results=results)
 

@@ -14,7 +14,7 @@ from diptych.cluster import import_daft
 from diptych.errors import DataError, DiptychError
 from diptych.pairs.sources import Source, open_pairs
 from diptych.search.bulk import Bulk, Parts
-from diptych.weights.registry import load
+from diptych.weights.engines import load
 
 
 def embed_with_daft(

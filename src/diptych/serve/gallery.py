@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -22,7 +22,9 @@ from diptych.errors import DataError, TextError
 from diptych.files import shown
 from diptych.search.filters import Filters
 from diptych.serve.refusals import RefusedError
-from diptych.where import HeatMaps
+
+if TYPE_CHECKING:
+    from diptych.where import HeatMaps
 
 THUMBNAIL, LARGE = 320, 1600  # px, the longer side
 _MOST_IDS = 100_000
@@ -66,7 +68,7 @@ class Searchable(Protocol):
 
     def thumbnail(self, path: Path, *, side: int) -> bytes: ...  # a JPEG; DataError outside of the folder
 
-    def why(self, path: Path, text: str) -> HeatMaps: ...  # DataError outside of the folder
+    def why(self, path: Path, text: str) -> "HeatMaps": ...  # DataError outside of the folder
 
 
 class Gallery:

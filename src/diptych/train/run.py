@@ -48,7 +48,7 @@ from diptych.train.word_classes import WordCounts, count_words
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About
 from diptych.weights.normalise import normalise
-from diptych.weights.registry import load
+from diptych.weights.registry import load_in_torch
 
 
 def check_ranks(recipe: TrainRecipe, ranks: Ranks) -> None:
@@ -377,7 +377,7 @@ def _first_bundle(recipe: TrainRecipe, sources: Sequence[Pairs], ranks: Ranks, i
 
 
 def _loaded(recipe: TrainRecipe, image_size: int) -> Bundle:
-    bundle = load(recipe.start_from, image_size=image_size)
+    bundle = load_in_torch(recipe.start_from, image_size=image_size)
     bundle = dataclasses.replace(bundle, model=bundle.model.with_head(recipe.model.head))
     theirs = {"model": to_dict(bundle.model.config), "preprocess": to_dict(bundle.preprocess)}
     ours = {"model": to_dict(recipe.model), "preprocess": to_dict(recipe.preprocess)}

@@ -34,7 +34,7 @@ class Naming:
         """A state dict of ours in their names; values are not copied where the layout is the same."""
         theirs: dict[str, Tensor] = {}
         for name, tensor in weights.items():
-            row, names = self._look_up(name)
+            row, names = self.look_up(name)
             laid_out = tensor.T if row.transposed else tensor[None] if row.boxed else tensor
             parts = laid_out.chunk(len(names)) if len(names) > 1 else [laid_out]
             theirs |= {name: part.contiguous() for name, part in zip(names, parts, strict=True)}
@@ -47,13 +47,13 @@ class Naming:
         """
         ours: dict[str, Tensor] = {}
         for name in names:
-            row, their_names = self._look_up(name)
+            row, their_names = self.look_up(name)
             parts = [weights[their_name] for their_name in their_names]
             tensor = torch.cat(parts) if len(parts) > 1 else parts[0]
             ours[name] = (tensor.T if row.transposed else tensor[0] if row.boxed else tensor).contiguous()
         return ours
 
-    def _look_up(self, name: str) -> tuple[TensorRow, list[str]]:
+    def look_up(self, name: str) -> tuple[TensorRow, list[str]]:
         for row in self.rows:
             if match := _pattern(row.ours).fullmatch(name):
                 return row, [theirs.format(*match.groups()) for theirs in row.theirs]

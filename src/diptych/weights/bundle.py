@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Unpack
@@ -19,7 +19,7 @@ from diptych.errors import ConfigError, WeightsError
 from diptych.measures.unit_length import unit_length
 from diptych.model.clip import CLIP
 from diptych.model.resize import with_image_size
-from diptych.torch_runtime import fast_dtype
+from diptych.torch_runtime import device_named, fast_dtype
 from diptych.weights.adapters import OWN, Naming
 from diptych.weights.dual_encoder import DualEncoder, LogitHead
 from diptych.weights.folder import About
@@ -92,18 +92,35 @@ class Bundle(DualEncoder):
         """What a saved model is checked with."""
         return self.model.config.text.golden_texts
 
+    def to(self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> "Bundle":
+        """Move the model, as torch does: this bundle encodes there from now on.
+
+        Args:
+            device: "cpu", "cuda", "cuda:1", "mps", or "auto", the GPU where there is one.
+            dtype: "float32", "bfloat16" or "float16", what weights are kept and computed in.
+
+        Returns:
+            The bundle itself.
+
+        Raises:
+            ConfigError: there is no such device here, or no such dtype.
+        """
+        if isinstance(dtype, str) and dtype not in ("float32", "bfloat16", "float16"):
+            raise ConfigError(f"dtype must be float32, bfloat16 or float16. Got {dtype!r}.")
+        numbers: torch.dtype | None = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        self.model.to(device=device_named(device) if isinstance(device, str) else device, dtype=numbers)
+        return self
+
     def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """See `DualEncoder.encode_pixels`."""
-        with _encoding(self.model) as device:
-            features = self.model.encode_image(self._batch(pixels, device)).float().cpu()
-        self._check_finite(features, "image")
-        return features.numpy()
+        (features,) = self._encoded(pixels, "image", lambda images: (self.model.encode_image(images),))
+        return features
 
     def encode_fast(self, pixels: np.ndarray) -> np.ndarray:
         """See `DualEncoder.encode_fast`: bfloat16 where that is faster."""
-        device = next(self.model.parameters()).device
-        dtype = fast_dtype(device)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        first = next(self.model.parameters())
+        dtype = fast_dtype(first.device) if first.dtype == torch.float32 else torch.float32
+        with torch.autocast(first.device.type, dtype, enabled=dtype != torch.float32):
             features = self.encode_pixels(pixels)
         return unit_length(features)  # bfloat16 has lost a part of it
 
@@ -117,13 +134,8 @@ class Bundle(DualEncoder):
 
     def encode_tokens(self, tokens: np.ndarray) -> np.ndarray:
         """See `DualEncoder.encode_tokens`."""
-        with _encoding(self.model) as device:
-            features = self.model.encode_text(torch.from_numpy(tokens).to(device)).float().cpu()
-        self._check_finite(features, "text")
-        return features.numpy()
-
-    def _batch(self, pixels: np.ndarray, device: torch.device) -> Tensor:
-        return normalise(self.preprocess, torch.from_numpy(pixels).to(device))
+        (features,) = self._encoded(tokens, "text", lambda some: (self.model.encode_text(some),))
+        return features
 
     def encode_pixels_and_trunk(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Encode one batch of pictures for zero-shot and linear probe in one pass.
@@ -137,11 +149,45 @@ class Bundle(DualEncoder):
         Raises:
             WeightsError: the features are not finite.
         """
+        features, trunk = self._encoded(pixels, "image", self.model.encode_image_and_trunk)
+        return features, trunk
+
+    def _encoded(
+        self, batch: np.ndarray, of: Literal["image", "text"], encode: Callable[[Tensor], tuple[Tensor, ...]]
+    ) -> list[np.ndarray]:
+        """What a tower makes of a batch, float32; in parts, where the device has no memory for all of it at once."""
+        known = vars(self).setdefault("_at_once", {})  # that the memory did hold
+        at_once = min(known.get(of, len(batch)), len(batch)) or 1
         with _encoding(self.model) as device:
-            parts = self.model.encode_image_and_trunk(self._batch(pixels, device))
-            features, trunk = (part.float().cpu() for part in parts)
-        self._check_finite(features, "image")
-        return features.numpy(), trunk.numpy()
+            while True:
+                try:
+                    parts = [
+                        [one.float().cpu() for one in encode(self._inputs(batch[start : start + at_once], of, device))]
+                        for start in range(0, max(1, len(batch)), at_once)
+                    ]
+                    break
+                except torch.OutOfMemoryError:
+                    if at_once == 1:
+                        raise
+                    too_many, at_once = at_once, (at_once + 1) // 2
+                    known[of] = at_once
+                    logging.getLogger("diptych").warning(
+                        f"the memory of {device} does not hold {too_many:,} at once: encoding {at_once:,} at a time."
+                    )
+        whole = [torch.cat(some) for some in zip(*parts, strict=True)]
+        self._check_finite(whole[0].flatten(1), of)
+        return [one.numpy() for one in whole]
+
+    def _inputs(self, batch: np.ndarray, of: Literal["image", "text"], device: torch.device) -> Tensor:
+        values = torch.from_numpy(batch)
+        if device.type == "cuda":
+            values = values.pin_memory()
+        values = values.to(device, non_blocking=True)
+        return normalise(self.preprocess, values).to(self._dtype) if of == "image" else values
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
 
     def encode_grid(self, pixels: np.ndarray) -> np.ndarray:
         """Which part of each picture says what: features of its places, in the space of the words.
@@ -161,10 +207,8 @@ class Bundle(DualEncoder):
             ShapeError: pictures of a NaFlex tower differ in shape.
             WeightsError: the features are not finite.
         """
-        with _encoding(self.model) as device:
-            grid = self.model.encode_grid(self._batch(pixels, device)).float().cpu()
-        self._check_finite(grid.flatten(1), "image")
-        return grid.numpy()
+        (grid,) = self._encoded(pixels, "image", lambda images: (self.model.encode_grid(images),))
+        return grid
 
     @functools.cached_property
     def _broken(self) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from diptych.data.tokenizer import Tokenizer
 from diptych.errors import WeightsError
 from diptych.model.vocabulary import end_positions
 from diptych.weights.dual_encoder import DualEncoder
@@ -27,12 +28,17 @@ def golden_of(bundle: DualEncoder) -> Golden:
     tokens = bundle.tokenizer.encode(texts, truncate=True)
     image_features = bundle.encode_images([golden_picture()])
     text_features = bundle.encode_texts(texts, truncate=True)
-    ends = end_positions(tokens, bundle.tokenizer.end_token_id)
     return Golden(
-        tokens=tuple(tuple(row[: end + 1]) for row, end in zip(tokens.tolist(), ends, strict=True)),
+        tokens=golden_tokens(tokens, bundle.tokenizer),
         image_features=_rounded(image_features),
         text_features=_rounded(text_features),
     )
+
+
+def golden_tokens(tokens: np.ndarray, tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:
+    """[B, L] tokens as they are kept: each text up to its end token."""
+    ends = end_positions(tokens, tokenizer.end_token_id)
+    return tuple(tuple(row[: end + 1]) for row, end in zip(tokens.tolist(), ends, strict=True))
 
 
 def check_seal(bundle: DualEncoder, folder: Path, seal: Seal) -> None:
@@ -54,9 +60,9 @@ def check_seal(bundle: DualEncoder, folder: Path, seal: Seal) -> None:
     then, now = seal.golden, golden_of(bundle)
     faults = [] if now.tokens == then.tokens else ["tokens differ"]
     for name in ("image_features", "text_features"):
-        distance = _distance(getattr(then, name), getattr(now, name))
-        if distance > GOLDEN_TOLERANCE:
-            faults.append(f"{name} are {distance:.2g} off")
+        apart = distance(getattr(then, name), getattr(now, name))
+        if apart > GOLDEN_TOLERANCE:
+            faults.append(f"{name} are {apart:.2g} off")
     if faults:
         cause = (
             f"{' and '.join(changed)} was changed since. Restore it."
@@ -89,7 +95,8 @@ def _rounded(features: np.ndarray) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(round(value, 5) for value in row) for row in features.tolist())
 
 
-def _distance(then: Sequence[Sequence[float]], now: Sequence[Sequence[float]]) -> float:
+def distance(then: Sequence[Sequence[float]] | np.ndarray, now: Sequence[Sequence[float]] | np.ndarray) -> float:
+    """How far the row that moved furthest moved; infinite where the shapes differ."""
     if np.shape(then) != np.shape(now):
         return math.inf
     return float(np.linalg.norm(np.subtract(then, now), axis=1).max())

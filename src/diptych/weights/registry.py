@@ -5,17 +5,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Unpack
+from typing import Unpack
 
 from diptych.config import to_dict
 from diptych.data.images import Preprocess
-from diptych.errors import ConfigError
 from diptych.model.clip import CLIPConfig
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About, count_parameters
-from diptych.weights.hub import HUB_PREFIX, fetch
-from diptych.weights.packaged import DEFAULT_MODEL, check_model_name, packaged_models
-from diptych.weights.published import published_models
+from diptych.weights.packaged import packaged_models
+from diptych.weights.places import ModelPlace, find_model
 from diptych.weights.stored import open_stored_model
 from diptych.weights.untold import ACTIVATION, END_TOKEN, RECIPE, Origin, Told, summary
 
@@ -68,7 +66,7 @@ def model_info(
         ConfigError: there is neither such a model nor such a path.
         WeightsError: a file is missing or damaged.
     """
-    place = _find(name_or_path, revision)
+    place = find_model(name_or_path, revision=revision)
     stored = open_stored_model(place.path, weights=place.weights, **told)
     path = stored.path
     files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
@@ -107,70 +105,42 @@ def sizes_of(name_or_path: str | Path) -> tuple[CLIPConfig, Preprocess]:
         ConfigError: there is neither such a model nor such a path.
         WeightsError: a file is missing or damaged.
     """
-    place = _find(name_or_path, None)
+    place = find_model(name_or_path)
     stored = open_stored_model(place.path, weights=place.weights)
     return stored.config, stored.preprocess
 
 
-def load(
-    name_or_path: str | Path | None = None,
+def load_in_torch(
+    name_or_path: str | Path | ModelPlace | None = None,
     *,
+    device: str = "cpu",
+    dtype: str = "auto",
     image_size: int | None = None,
     revision: str | None = None,
     **told: Unpack[Told],
 ) -> Bundle:
-    """A model by its name or from its files, whoever wrote them.
+    """A model in torch by its name or from its files, whoever wrote them; see `diptych.load`.
 
     Args:
-        name_or_path: a name from `list_models`; "hf:org/name" for one on the Hugging Face hub, which needs a network
-            the first time; else a path, see `Bundle.load`. A name goes before a folder of the same name, which a `Path`
-            or "./" in front reaches. None is `DEFAULT_MODEL`.
-        image_size: S, pixels of one side; another one than the model's own stretches its position grid.
-        revision: of a hub name: a branch, a tag or a commit; "hf:org/name@revision" says the same.
-        told: what the files may leave out:
-            `activation` ("quick_gelu", "gelu" or "gelu_tanh") and `heads` of a bare state dict; `tokenizer`, a folder
-            or a file of CLIP's merges, where none lies beside the weights; `mean`, `std`, `resize` ("shortest" or
-            "squash") and `interpolation` ("bicubic" or "bilinear") of pictures; `end_token`, its id; `state_dict`,
-            which model of a checkpoint. What is assumed instead is said as a warning of the logger "diptych".
+        name_or_path: as `diptych.load` takes it, or where it was found already.
+        device: as torch names it; "auto" is the GPU where there is one.
+        dtype: what its weights are kept and computed in; "auto" is float32.
+        image_size: see `diptych.load`.
+        revision: see `diptych.load`.
+        told: see `diptych.load`.
 
     Raises:
         ConfigError: there is neither such a model nor such a path; the nearest name is given. Or the model cannot take
-            this image size.
+            this image size, or there is no such device here.
         WeightsError: the files are missing, damaged, or of another kind of model, or the hub does not give them.
     """
-    place = _find(name_or_path, revision)
+    place = name_or_path if isinstance(name_or_path, ModelPlace) else find_model(name_or_path, revision=revision)
     bundle = Bundle.load(place.path, weights=place.weights, **told)
     if place.about:
         bundle = dataclasses.replace(bundle, about=place.about)
-    return bundle if image_size is None else bundle.with_image_size(image_size)
-
-
-class _Place(NamedTuple):
-    name: str
-    path: Path
-    weights: str = ""  # the name of the file of weights, where a folder may hold several
-    about: About | None = None  # what is known from elsewhere than the files
-
-
-def _find(name_or_path: str | Path | None, revision: str | None) -> _Place:
-    name = DEFAULT_MODEL if name_or_path is None else name_or_path
-    if isinstance(name, str) and name.startswith(HUB_PREFIX):
-        snapshot = fetch(name, revision=revision)
-        known = next((model for model in published_models() if model.hub == snapshot.name), None)
-        about = About(
-            source=f"{snapshot.name}@{snapshot.revision}",
-            licence=known.licence if known else "",
-            data=known.data if known else "",
-            sha256=snapshot.sha256.get(snapshot.weights, ""),
-        )
-        return _Place(snapshot.name, snapshot.folder, snapshot.weights, about)
-    if revision is not None:
-        raise ConfigError(f"a revision is of a hub name, hf:org/name. Got {str(name)!r}.")
-    models = packaged_models()
-    if isinstance(name, str) and name in models:
-        return _Place(name, models[name])
-    check_model_name(name_or_path)
-    return _Place(Path(name).name, Path(name))
+    if image_size is not None:
+        bundle = bundle.with_image_size(image_size)
+    return bundle.to(device, None if dtype == "auto" else dtype)
 
 
 def _end_token(config: CLIPConfig) -> str:

@@ -1,0 +1,159 @@
+"""Who computes features: torch, onnxruntime or OpenVINO; which of them can open a model here, and which one does.
+
+A model that carries its graphs (`diptych export`, and those that ship in the package) needs no torch.
+"""
+
+import dataclasses
+import functools
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Unpack, get_args
+
+from diptych.config import unknown_name
+from diptych.errors import ConfigError, missing_extra
+from diptych.weights.dual_encoder import DualEncoder
+from diptych.weights.engine_speed import keep, kept, measure
+from diptych.weights.graph_bundle import GraphBundle
+from diptych.weights.graphs import GRAPHS
+from diptych.weights.places import ModelPlace, find_model
+
+if TYPE_CHECKING:
+    from diptych.weights.untold import Told
+
+Engine = Literal["torch", "onnx", "openvino"]
+EngineChoice = Literal["auto", "torch", "onnx", "openvino"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+PACKAGES: dict[Engine, str] = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
+
+
+def load(
+    name_or_path: str | Path | None = None,
+    *,
+    engine: EngineChoice = "auto",
+    device: str = "auto",
+    dtype: Dtype = "auto",
+    image_size: int | None = None,
+    revision: str | None = None,
+    **told: Unpack["Told"],
+) -> DualEncoder:
+    """A model by its name or from its files, whoever wrote them.
+
+    Args:
+        name_or_path: a name from `list_models`; "hf:org/name" for one on the Hugging Face hub, which needs a network
+            the first time; else a path, see `Bundle.load`. A name goes before a folder of the same name, which a `Path`
+            or "./" in front reaches. None is `DEFAULT_MODEL`.
+        engine: who computes. "torch" gives a `Bundle`, whose modules can be trained and changed. "auto" is what was
+            measured to be soonest here (`diptych doctor`); before that torch where there is a GPU that it computes on,
+            else what starts soonest: onnxruntime where the model carries its graphs.
+        device: "auto", the GPU where there is one that the engine takes; "cpu"; or a name: "cuda", "cuda:1", "mps" of
+            torch, "cuda", "coreml", "directml" of onnxruntime.
+        dtype: what torch keeps weights and computes in. "auto" is float32, and bfloat16 for whole libraries where the
+            machine is quick at it; see `DualEncoder.encode_fast`.
+        image_size: S, pixels of one side; another one than the model's own stretches its position grid.
+        revision: of a hub name: a branch, a tag or a commit; "hf:org/name@revision" says the same.
+        told: what the files may leave out:
+            `activation` ("quick_gelu", "gelu" or "gelu_tanh") and `heads` of a bare state dict; `tokenizer`, a folder
+            or a file of CLIP's merges, where none lies beside the weights; `mean`, `std`, `resize` ("shortest" or
+            "squash") and `interpolation` ("bicubic" or "bilinear") of pictures; `end_token`, its id; `state_dict`,
+            which model of a checkpoint. What is assumed instead is said as a warning of the logger "diptych".
+
+    Raises:
+        ConfigError: there is neither such a model nor such a path; the nearest name is given. Or the engine, or the
+            device, cannot do what is asked for.
+        MissingExtraError: what the engine needs is not installed.
+        WeightsError: the files are missing, damaged, or of another kind of model, or the hub does not give them.
+    """
+    if engine not in get_args(EngineChoice):
+        raise ConfigError(unknown_name(engine, "", get_args(EngineChoice), "an engine"))
+    if dtype not in get_args(Dtype):
+        raise ConfigError(unknown_name(dtype, "", get_args(Dtype), "a dtype"))
+    place = find_model(name_or_path, revision=revision)
+    for_torch = [name for name, value in told.items() if value is not None]
+    for_torch += ["image_size"] if image_size is not None else []
+    for_torch += ["dtype"] if dtype != "auto" else []
+    chosen = _choose(place, engine, device, for_torch)
+    if chosen == "torch":
+        from diptych.weights.registry import load_in_torch
+
+        return load_in_torch(place, device=device, dtype=dtype, image_size=image_size, **told)
+    bundle = GraphBundle.load(place.path, engine=chosen, device=device)
+    return dataclasses.replace(bundle, about=place.about) if place.about else bundle
+
+
+def find_fastest(
+    name_or_path: str | Path | None, *, on_note: Callable[[str], None] = lambda _: None, again: bool = False
+) -> dict[str, float]:
+    """Measure the engines that can open a model here, where there are several; what `load` then goes by.
+
+    Args:
+        name_or_path: as `load` takes it.
+        on_note: gets a sentence about what was found, where it was measured now.
+        again: also where it was measured before.
+
+    Returns:
+        Seconds a picture, by engine; nothing where there is no choice.
+    """
+    place = find_model(name_or_path)
+    here = engines_here(place.path)
+    if len(here) < 2:
+        return {}
+    if (seconds := kept(place.path)) and not again:
+        return seconds
+    seconds = measure({name: functools.partial(load, name_or_path, engine=name) for name in here})
+    keep(place.path, seconds)
+    fastest = min(seconds, key=lambda name: seconds[name])
+    told = ", ".join(f"{name} {1 / each:,.1f}" for name, each in sorted(seconds.items(), key=lambda one: one[1]))
+    on_note(
+        f"measured once for {place.name} on this machine, pictures/s: {told}. From now on engine {fastest} is taken."
+    )
+    return seconds
+
+
+def engines_here(path: Path) -> tuple[Engine, ...]:
+    """Those that are installed and can open a model that lies there."""
+    has_graphs = (path / GRAPHS).is_file()
+    return tuple(name for name in get_args(Engine) if (has_graphs or name == "torch") and _is_installed(name))
+
+
+def _choose(place: ModelPlace, asked: EngineChoice, device: str, for_torch: list[str]) -> Engine:
+    here = engines_here(place.path)
+    if asked != "auto":
+        if asked not in here:
+            raise _cannot(place, asked)
+        if asked != "torch" and for_torch:
+            raise ConfigError(f"{' and '.join(for_torch)} can be chosen with engine torch alone. Got engine {asked}.")
+        return asked
+    if not here:
+        raise _cannot(place, "torch")
+    if for_torch or device.split(":")[0] == "mps" or (device.split(":")[0] == "cuda" and "torch" in here):
+        if "torch" not in here:
+            raise _cannot(place, "torch")
+        return "torch"
+    if device == "auto" and "torch" in here and _has_gpu():
+        return "torch"
+    seconds = kept(place.path)
+    measured: list[Engine] = [name for name in here if name in seconds]
+    if measured:
+        return min(measured, key=lambda name: seconds[name])
+    return "onnx" if "onnx" in here else here[0]
+
+
+def _is_installed(engine: Engine) -> bool:
+    return importlib.util.find_spec(PACKAGES[engine]) is not None
+
+
+def _has_gpu() -> bool:
+    """Whether torch may find an NVIDIA GPU; without importing it, which takes longer than naming a picture."""
+    return any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/dxg"))  # the latter under Windows' Linux
+
+
+def _cannot(place: ModelPlace, engine: Engine) -> Exception:
+    """Why an engine does not open a model."""
+    if not _is_installed(engine):
+        without = "Models with graphs (diptych export) need none." if engine == "torch" else ""
+        return missing_extra(f"opening {place.name} with {PACKAGES[engine]}", engine, without)
+    return ConfigError(
+        f"{place.name} must carry its graphs to be opened with {PACKAGES[engine]}, and has no {GRAPHS}. "
+        f"Write them: diptych export {place.path} OUT"
+    )
