@@ -5,8 +5,8 @@ where the columns of B are principal components of the rows and r is at a right 
 
     x . x' = p . p' + r . r' <= p . p' + |r| |r'|
 
-by Cauchy and Schwarz: the product of (p, |r|) and (p', |r'|). Pairs that may reach the threshold by this are compared in
-full.
+by Cauchy and Schwarz: the product of (p, |r|) and (p', |r'|). Pairs that may reach the threshold by this are compared
+in full.
 """
 
 import contextlib

@@ -8,8 +8,8 @@ integers and the length of e is known. For a query q = t p + f, likewise,
 by Cauchy and Schwarz. p . y is a sum of integers and has no rounding. Rows whose upper bound lies below the k-th best
 lower bound cannot be among the k best; the others are scored in float32. So the answer is that of the float32 scan.
 
-Products are simsimd's, which chooses the processor's instructions when it runs: numpy has none of 8-bit integers that are
-vectorised, and takes three times as long in float32. They are made on the thread that asks. One core reads memory about
+Products are simsimd's, which chooses the processor's instructions when it runs: numpy has none of 8-bit integers that
+are vectorised, and takes twice as long in float32. They are made on the thread that asks: one core reads memory about
 as fast as it comes, and threads of ours would get in the way of the model's.
 """
 
@@ -327,8 +327,8 @@ def _lengths(x: np.ndarray) -> np.ndarray:
 def kth_best(values: np.ndarray, count: int) -> np.float32:
     """The `count`-th largest of [N] values, the smallest where there are fewer; NaN is the largest.
 
-    Of many values most are passed over: `count` groups of them have a best one that is at least some number, so none below
-    it is looked for.
+    Of many values most are passed over: `count` groups of them have a best one that is at least some number, so none
+    below it is looked for.
     """
     each = min(_GROUP, len(values) // (2 * count))
     if each > 1:
