@@ -73,6 +73,14 @@ def test_rows_that_are_added_are_found_with_the_components_of_the_first(features
     assert recall(scanner, features) > 0.95
 
 
+def test_of_rows_that_tie_by_their_components_the_lower_ones_are_scored_again():
+    rows = np.tile(np.eye(1, 16, dtype=np.float32), (5_000, 1))
+    scanner = ApproximateScanner(rows)
+    scanner.search(rows[0], 3)
+    np.testing.assert_array_equal(scanner._candidates(rows[0], 3, None), np.arange(200))
+    assert scanner.search(rows[0], 3).rows.tolist() == [0, 1, 2]
+
+
 def test_what_does_not_fit_is_named(features):
     with pytest.raises(ConfigError, match="count must be at least 1"):
         ApproximateScanner(features).search(features[0], 0)

@@ -1,10 +1,13 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 
 from diptych.errors import ConfigError, DataError, ShapeError
 from diptych.search import index as index_module
-from diptych.search.index import Index, Scanner, plain_search
+from diptych.search.index import Index, Scanner, integer_products_are_right, kth_best, plain_search, products
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -53,10 +56,10 @@ def test_bounds_hold_for_every_row(features):
     small = index_module._Small.empty(64).extended(features)
     for query in features[::371]:
         exact = features.astype(np.float64) @ query
-        p, scale, _, error = (part[0] for part in index_module._small(torch.from_numpy(query)[None]))
-        near = (small.integers.long() @ p.long()).double() * small.scales * scale
+        p, scale, _, error = (part[0] for part in index_module._small(query[None]))
+        near = (small.integers.astype(np.int64) @ p.astype(np.int64)) * small.scales.astype(np.float64) * scale
         bounds = small.errors + small.lengths * error + 1e-5
-        assert (np.abs(near.numpy() - exact) <= bounds.numpy()).all()
+        assert (np.abs(near - exact) <= bounds).all()
 
 
 def test_few_rows_are_scored_twice(features):
@@ -90,6 +93,90 @@ def test_an_index_adds_replaces_removes_and_comes_back_from_disk(tmp_path):
         again = Index.load(tmp_path / name)
         assert again.search(torch.eye(3)[2], 9) == index.search(torch.eye(3)[2], 9)
     assert index.search(torch.eye(3)[2], 9)[0] == ("c", 1.0)
+
+
+WITHOUT_TORCH = """
+import sys
+
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torch":
+            raise ImportError(f"{name} must not be imported")
+
+sys.meta_path.insert(0, NoTorch())
+
+import numpy as np
+from pathlib import Path
+from diptych.search import index as index_module
+from diptych.search.ann import ApproximateScanner
+from diptych.search.duplicates import alike
+from diptych.search.index import Index
+
+rows = np.random.default_rng(0).standard_normal((25_000, 32)).astype(np.float32)
+rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+index = Index(rows[:24_990])
+index.add([f"new {row}" for row in range(10)], rows[24_990:])
+index.remove(["7", "8"])
+for name in ("i.npz", "i.safetensors"):
+    index.save(Path(sys.argv[1]) / name)
+    again = Index.load(Path(sys.argv[1]) / name)
+    for _ in range(3):  # a plain scan, one that makes 8-bit rows, one that has them
+        assert again.search(rows[24_995], 1)[0][0] == "new 5"
+    assert again._scanner._small is not None
+approximate = ApproximateScanner(rows)
+assert [approximate.search(rows[3], 1).rows.tolist() for _ in range(3)] == [[3]] * 3
+rows[9_000] = rows[3]
+assert [group.tolist() for group in alike(rows, 0.99)] == [[3, 9_000]]
+"""
+
+
+def test_none_of_this_needs_torch(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, str(tmp_path)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("size", [1, 9, 64, 1_000, 20_001])
+def test_the_kth_best_is_that_of_sorting_also_with_ties_and_infinities_and_nan_is_the_largest(size):
+    draw = np.random.default_rng(size)
+    for values in (
+        draw.standard_normal(size).astype(np.float32),
+        draw.integers(0, 5, size).astype(np.float32),
+        np.where(draw.random(size) < 0.9, -np.inf, draw.random(size)).astype(np.float32),
+        np.where(draw.random(size) < 0.01, np.nan, draw.random(size)).astype(np.float32),
+        np.sort(draw.random(size)).astype(np.float32),  # the best lie beside each other
+    ):
+        for count in (1, 2, 10, 300, 30_000):
+            expected = np.sort(values)[max(0, size - count)]
+            np.testing.assert_array_equal(kth_best(values, count), expected)
+
+
+def test_products_of_bytes_are_exact_and_those_of_equal_rows_are_equal_wherever_they_lie():
+    assert integer_products_are_right()
+    draw = np.random.default_rng(0)
+    for length in (1, 31, 64, 100, 1_000):
+        rows = draw.integers(-127, 128, (200, length), dtype=np.int8)
+        np.testing.assert_array_equal(products(rows, rows[7]), rows.astype(np.int64) @ rows[7].astype(np.int64))
+    for length in (7, 64, 100):
+        rows = np.tile(draw.standard_normal(length).astype(np.float32), (999, 1))
+        assert len(np.unique(products(rows, rows[0]))) == 1
+    assert products(np.empty((0, 8), np.float32), np.ones(8, np.float32)).shape == (0,)
+
+
+def test_searching_for_long_takes_no_reference_away():
+    rows = np.eye(4, dtype=np.float32)
+    before = sys.getrefcount(None)
+    for _ in range(1_000):
+        products(rows, rows[0])
+    assert sys.getrefcount(None) > before - 500
+
+
+def test_rows_and_queries_may_lie_apart_in_memory_and_a_tensor_may_be_learned():
+    rows = unit(np.random.default_rng(0).standard_normal((40, 8)))
+    expected = Index(rows).search(rows[3], 5)
+    assert Index(np.asfortranarray(rows)).search(np.repeat(rows[3], 2)[::2], 5) == expected
+    assert Index(torch.from_numpy(rows).requires_grad_()).search(torch.from_numpy(rows[3]).double(), 5) == expected
 
 
 def test_an_empty_index_finds_nothing():

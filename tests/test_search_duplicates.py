@@ -2,7 +2,6 @@ import datetime
 
 import numpy as np
 import pytest
-import torch
 
 from diptych.search import duplicates
 from diptych.search.duplicates import alike, best_first
@@ -22,18 +21,34 @@ def pair_by_pair(features: np.ndarray, threshold: float) -> list[set[int]]:
     return sorted((group for group in groups if len(group) > 1), key=min)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sample", [20, 1_000])
 @pytest.mark.parametrize("many", [0, 10_000])
 @pytest.mark.parametrize("threshold", [0.5, 0.8, 0.95])
-def test_groups_are_those_of_comparing_every_pair(monkeypatch, threshold, many, dtype):
-    monkeypatch.setattr(duplicates, "_PAIRS", 7)
+def test_groups_are_those_of_comparing_every_pair(monkeypatch, threshold, many, sample):
+    monkeypatch.setattr(duplicates, "_WIDE", 22)
+    monkeypatch.setattr(duplicates, "_NARROW", 7)
     monkeypatch.setattr(duplicates, "_MANY", many)
-    monkeypatch.setattr(duplicates, "fast_dtype", lambda _: dtype)
-    rows = np.random.default_rng(0).standard_normal((60, 3)).astype(np.float32)
+    monkeypatch.setattr(duplicates, "_SAMPLE", sample)
+    rows = np.random.default_rng(0).standard_normal((60, 4)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     groups = alike(rows, threshold)
     assert sorted((set(group.tolist()) for group in groups), key=min) == pair_by_pair(rows, threshold)
     assert [len(group) for group in groups] == sorted((len(group) for group in groups), reverse=True)
+
+
+def test_no_pair_has_a_cosine_above_the_bound_by_components_and_few_that_are_not_alike_come_near_it():
+    draw = np.random.default_rng(0)
+    rows = (draw.standard_normal((400, 64)) / np.arange(1, 65) + 0.3).astype(np.float32)
+    rows[200:] = rows[:200] + 0.02 * draw.standard_normal((200, 64))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    basis = duplicates._components(rows, np.arange(400))
+    assert basis is None  # few rows are compared in full
+    _, vectors = np.linalg.eigh(rows.T @ rows)
+    short = duplicates._Block.of(rows, vectors[:, -16:]).short
+    assert short is not None
+    bounds, cosines = short @ short.T, rows.astype(np.float64) @ rows.T
+    assert (cosines <= bounds + duplicates._ROUGH / 10).all()
+    assert (bounds >= 0.97).sum() < 3 * (cosines >= 0.97).sum()
 
 
 def test_copies_are_alike_at_a_threshold_of_1_and_nothing_has_no_groups():
@@ -42,12 +57,12 @@ def test_copies_are_alike_at_a_threshold_of_1_and_nothing_has_no_groups():
     assert alike(np.empty((0, 2), np.float32), 0.9) == []
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_pair_just_below_the_threshold_is_no_pair_in_either_type(monkeypatch, dtype):
-    monkeypatch.setattr(duplicates, "fast_dtype", lambda _: dtype)
-    angles = np.arccos([1, 0.9001, 0.8999])  # bfloat16 has 256 steps between 0.5 and 1
-    rows = np.stack([np.cos(angles), np.sin(angles), [0, 0, 0]], axis=1).astype(np.float32)
-    rows[2] = [0.8999, 0, np.sqrt(1 - 0.8999**2)]  # on another side, not near the second
+@pytest.mark.parametrize("sample", [2, 1_000])
+def test_a_pair_just_below_the_threshold_is_no_pair_by_components_either(monkeypatch, sample):
+    monkeypatch.setattr(duplicates, "_SAMPLE", sample)
+    rows = np.zeros((3, 4), np.float32)
+    rows[:, 0] = 1, 0.9001, 0.8999
+    rows[[1, 2], [1, 2]] = np.sqrt(1 - rows[1:, 0] ** 2)  # on two sides, not near each other
     assert [group.tolist() for group in alike(rows, 0.9)] == [[0, 1]]
 
 
@@ -57,7 +72,8 @@ def test_some_rows_are_compared_and_named_by_their_own_numbers():
 
 
 def test_copies_in_several_blocks_are_one_group(monkeypatch):
-    monkeypatch.setattr(duplicates, "_PAIRS", 200)
+    monkeypatch.setattr(duplicates, "_WIDE", 400)
+    monkeypatch.setattr(duplicates, "_NARROW", 200)
     monkeypatch.setattr(duplicates, "_MANY", 1_000)
     groups = alike(np.tile(np.array([[0.6, 0.8]], np.float32), (900, 1)), 0.97)
     assert [group.tolist() for group in groups] == [list(range(900))]

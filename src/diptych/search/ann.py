@@ -11,10 +11,8 @@ What is lost is measured, not bounded: docs/scale.md has recall and time beside 
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from diptych.search.index import Scanner, blocks_of, grown, integer_products, taken
+from diptych.search.index import Scanner, blocks_of, grown, kth_best, products, taken
 
 # Rows. By benchmarks/search.py the components are quicker at 100,000 already (2.7 ms, not 3.6), but as
 # long as nobody waits an answer that is surely right is worth more; at a million somebody does (12 ms, not 35). The
@@ -49,24 +47,25 @@ class ApproximateScanner(Scanner):
 class _Sketch(NamedTuple):
     """Rows as principal components in 8 bits."""
 
-    mean: Tensor  # [D]
-    basis: Tensor  # [D, D / 4], principal components
+    mean: np.ndarray  # [D]
+    basis: np.ndarray  # [D / 4, D], principal components
     step: float  # of the 8-bit numbers
-    integers: Tensor  # [N, D / 4] int8
+    integers: np.ndarray  # [N, D / 4] int8
 
     @classmethod
     def of(cls, features: np.ndarray) -> "_Sketch":
         """The components, from rows at equal distances; no row is projected yet."""
         every = max(1, len(features) // _SAMPLE)
-        sample = torch.from_numpy(taken(features, np.arange(0, len(features), every)))
-        mean = sample.mean(dim=0)
+        sample = taken(features, np.arange(0, len(features), every))
+        mean = sample.mean(axis=0)
         sample -= mean
-        _, vectors = torch.linalg.eigh(sample.T @ sample)  # ascending
+        _, vectors = np.linalg.eigh(sample.T @ sample)  # ascending
         count = max(1, features.shape[1] // _FEWER)
-        basis = vectors[:, -count:].contiguous()
-        values = (sample[:4096] @ basis).abs().flatten()
-        step = values.kthvalue(max(1, int(_CLIPPED * len(values)))).values.clamp(min=1e-30).item() / 127
-        return cls(mean, basis, step, torch.empty(0, count, dtype=torch.int8))
+        basis = np.ascontiguousarray(vectors[:, -count:].T)
+        values = np.abs(sample[:4096] @ basis.T).ravel()
+        place = max(1, int(_CLIPPED * len(values))) - 1
+        step = max(float(np.partition(values, place)[place]), 1e-30) / 127
+        return cls(mean, basis, step, np.empty((0, count), np.int8))
 
     def extended(self, features: np.ndarray) -> "_Sketch":
         known = len(self.integers)
@@ -74,16 +73,20 @@ class _Sketch(NamedTuple):
             return self
         new = grown(self.integers, len(features))
         for where, block in blocks_of(features, known):
-            values = (torch.from_numpy(np.array(block)) - self.mean) @ self.basis
-            new[where] = values.div_(self.step).round_().clamp_(-127, 127).to(torch.int8)
+            values = (block - self.mean) @ self.basis.T
+            values /= np.float32(self.step)
+            np.clip(np.rint(values, out=values), -127, 127, out=values)
+            new[where] = values
         return self._replace(integers=new)
 
     def candidates(self, query: np.ndarray, count: int, among: np.ndarray | None) -> np.ndarray:
-        """[M] rows, ascending: the `count` that score best by their components."""
-        components = torch.from_numpy(query) @ self.basis  # [D / 4]
-        scale = components.abs().max().clamp(min=1e-30) / 127
-        scores = integer_products(self.integers, (components / scale).round().to(torch.int8))  # [N] int32
+        """[M] rows, ascending: the `count` that score best by their components; a tie goes to the lower row."""
+        components = products(self.basis, query)  # [D / 4]
+        scale = max(float(np.abs(components).max()), 1e-30) / 127
+        scores = products(self.integers, np.rint(components / scale).astype(np.int8))  # [N]
         if among is not None:
-            scores.masked_fill_(~torch.from_numpy(among), torch.iinfo(torch.int32).min)
-        rows = np.sort(scores.topk(count, sorted=False).indices.numpy())
+            scores[~among] = -np.inf
+        worst = kth_best(scores, count)
+        better = np.flatnonzero(scores > worst)
+        rows = np.sort(np.append(better, np.flatnonzero(scores == worst)[: count - len(better)]))
         return rows if among is None else rows[among[rows]]

@@ -1,29 +1,51 @@
 """Which rows of features are alike, and which file of those that are is the best copy.
 
-Every pair of rows is compared, block by block.
+Every pair of rows is compared, block by block, yet most pairs only by a quarter of their numbers. Of rows x = B p + r,
+where the columns of B are principal components of the rows and r is at a right angle to them,
 
-In bfloat16 where the processor is quick at it: either vector and their product are each rounded by at most 2^-9 of
-themselves, so a cosine is off by 3 * 2^-9 and a trifle. Pairs that may reach the threshold by this are compared again
-in float32.
+    x . x' = p . p' + r . r' <= p . p' + |r| |r'|
+
+by Cauchy and Schwarz: the product of (p, |r|) and (p', |r'|). Pairs that may reach the threshold by this are compared
+in full.
 """
 
 import contextlib
 import datetime
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from diptych.search.index import taken
 from diptych.search.results import Hit
-from diptych.torch_runtime import default_device, fast_dtype
 
-_PAIRS = 2_048  # rows whose cosines with as many others are held at once
+_WIDE = 8_192  # rows that are compared with as many others as follows at once
+_NARROW = 1_024
+_FEWER = 4  # times fewer components than dimensions
+_SAMPLE = 4_096  # rows that the components are computed from; of fewer, all pairs are compared in full
 _ROUNDING = 1e-6  # of a cosine: two copies of one row may miss 1 by it
-_ROUGH = 0.007  # of a cosine in bfloat16, more than 3 * 2^-9
+_ROUGH = 1e-4  # of a bound, whose components are not quite at right angles; more than it is off
 _MANY = 32_768  # pairs of a block that are compared again one by one; beyond, all are
+
+
+class _Block(NamedTuple):
+    """Some rows, and the short ones that bound their cosines."""
+
+    full: np.ndarray  # [B, D]
+    short: np.ndarray | None  # [B, K + 1]: p and |r|
+
+    @classmethod
+    def of(cls, full: np.ndarray, basis: np.ndarray | None) -> "_Block":
+        if basis is None:
+            return cls(full, None)
+        short = np.empty((len(full), basis.shape[1] + 1), np.float32)
+        components = np.matmul(full, basis, out=short[:, :-1])  # [B, K]
+        short[:, -1] = np.linalg.norm(full - components @ basis.T, axis=1)
+        return cls(full, short)
+
+    def first(self, count: int) -> "_Block":
+        return _Block(self.full[:count], None if self.short is None else self.short[:count])
 
 
 def alike(features: np.ndarray, threshold: float, rows: np.ndarray | None = None) -> list[np.ndarray]:
@@ -41,31 +63,42 @@ def alike(features: np.ndarray, threshold: float, rows: np.ndarray | None = None
     """
     rows = np.arange(len(features)) if rows is None else rows
     groups = np.arange(len(rows))  # [M], the first row of the group that each is in
-    rough = fast_dtype(default_device())
-
-    def block_of(start: int) -> Tensor:
-        return torch.from_numpy(taken(features, rows[start : start + _PAIRS]))
-
-    for start in range(0, len(rows), _PAIRS):
-        block = block_of(start)
-        for other in range(start, len(rows), _PAIRS):
-            a, b = _pairs(block, block if other == start else block_of(other), threshold, rough)
-            _join(groups, start + a.numpy(), other + b.numpy())
+    basis = _components(features, rows)
+    for start in range(0, len(rows), _WIDE):
+        wide = _Block.of(taken(features, rows[start : start + _WIDE]), basis)
+        for other in range(start, len(rows), _NARROW):
+            narrow = _Block.of(taken(features, rows[other : other + _NARROW]), basis)
+            # Rows behind the narrow block meet it when their own turn comes.
+            a, b = _pairs(wide.first(other + len(narrow.full) - start), narrow, threshold)
+            _join(groups, start + a, other + b)
     order = np.argsort(groups, kind="stable")
     found = np.split(rows[order], np.flatnonzero(np.diff(groups[order])) + 1)
     return sorted((group for group in found if len(group) > 1), key=len, reverse=True)
 
 
-def _pairs(left: Tensor, right: Tensor, threshold: float, rough: torch.dtype) -> tuple[Tensor, Tensor]:
+def _components(features: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
+    """[D, K] principal components of the rows; None where they would not pay."""
+    count = features.shape[1] // _FEWER
+    if len(rows) < _SAMPLE or not count:
+        return None
+    sample = taken(features, rows[:: len(rows) // _SAMPLE])
+    _, vectors = np.linalg.eigh(sample.T @ sample)  # ascending
+    return np.ascontiguousarray(vectors[:, -count:])
+
+
+def _pairs(left: _Block, right: _Block, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """[K] and [K], rows of either side whose cosine reaches the threshold."""
     least = threshold - _ROUNDING
-    if rough != torch.float32:
-        a, b = (left.to(rough) @ right.to(rough).T >= least - _ROUGH).nonzero(as_tuple=True)
+    if left.short is not None and right.short is not None:
+        a, b = _reaching(left.short @ right.short.T, least - _ROUGH)
         if len(a) <= _MANY:
-            is_alike = (left[a] * right[b]).sum(dim=1) >= least
+            is_alike = np.einsum("kd,kd->k", left.full[a], right.full[b]) >= least
             return a[is_alike], b[is_alike]
-    a, b = (left @ right.T >= least).nonzero(as_tuple=True)
-    return a, b
+    return _reaching(left.full @ right.full.T, least)
+
+
+def _reaching(cosines: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
+    return np.divmod(np.flatnonzero(cosines >= np.float32(least)), cosines.shape[1])
 
 
 def _join(groups: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:

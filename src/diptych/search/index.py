@@ -7,6 +7,10 @@ integers and the length of e is known. For a query q = t p + f, likewise,
 
 by Cauchy and Schwarz. p . y is a sum of integers and has no rounding. Rows whose upper bound lies below the k-th best
 lower bound cannot be among the k best; the others are scored in float32. So the answer is that of the float32 scan.
+
+Products are simsimd's, which chooses the processor's instructions when it runs: numpy has none of 8-bit integers that
+are vectorised, and takes twice as long in float32. They are made on the thread that asks: one core reads memory about
+as fast as it comes, and threads of ours would get in the way of the model's.
 """
 
 import functools
@@ -18,15 +22,16 @@ from typing import NamedTuple
 
 import numpy as np
 import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor
+import simsimd
+from numpy.typing import ArrayLike
 
+from diptych.data.inputs import is_tensor
 from diptych.embed import Embedded
 from diptych.errors import ConfigError, DataError, ShapeError
 
 _BLOCK = 16_384  # rows that are scored or made 8-bit at a time
 _SPREAD = 256  # rows that are read at a time when they lie apart
+_GROUP = 64  # values of which only the best is looked at first; at most so many
 _WORTH = 20_000  # rows below which the float32 scan is as fast
 _ROUNDING = 1e-5  # of a float32 dot product of unit vectors, and of the bounds themselves
 
@@ -42,7 +47,8 @@ class Index:
     """Rows of features with their keys, searched exactly by cosine.
 
     Args:
-        features: [N, D] float32, unit length; may be a memory-mapped array, of which little is then held in memory.
+        features: [N, D] float32, unit length, of numpy or torch; may be a memory-mapped array, of which little is then
+            held in memory.
         keys: N names, each once. By default "0", "1" and so on.
 
     Raises:
@@ -50,7 +56,7 @@ class Index:
         DataError: a key comes twice.
     """
 
-    def __init__(self, features: np.ndarray | Tensor, keys: Sequence[str] | None = None) -> None:
+    def __init__(self, features: ArrayLike, keys: Sequence[str] | None = None) -> None:
         self.features = _checked(features)
         self.keys = tuple(map(str, range(len(self.features)))) if keys is None else tuple(keys)
         if len(self.keys) != len(self.features):
@@ -61,7 +67,7 @@ class Index:
     def __len__(self) -> int:
         return len(self.features)
 
-    def add(self, keys: Sequence[str], features: np.ndarray | Tensor) -> None:
+    def add(self, keys: Sequence[str], features: ArrayLike) -> None:
         """Add rows; a key that is there already gets the new features.
 
         Raises:
@@ -94,19 +100,19 @@ class Index:
             self.keys = tuple(key for key in self.keys if key not in gone)
             self._scanner = Scanner(self.features)
 
-    def search(self, query: np.ndarray | Tensor, count: int = 20) -> list[tuple[str, float]]:
+    def search(self, query: ArrayLike, count: int = 20) -> list[tuple[str, float]]:
         """The keys nearest to a query, with their cosines, best first.
 
         Args:
             query: [D], unit length.
             count: at most so many.
         """
-        hits = self._scanner.search(_as_numpy(query), count)
+        hits = self._scanner.search(_as_numpy(query).astype(np.float32), count)
         return [(self.keys[row], score) for row, score in zip(hits.rows.tolist(), hits.scores.tolist(), strict=True)]
 
     def save(self, path: Path) -> None:
         """Write one file, as `diptych embed` does; see `Embedded.save`."""
-        Embedded(self.keys, np.ascontiguousarray(self.features)).save(path)
+        Embedded(self.keys, self.features).save(path)
 
     @classmethod
     def load(cls, path: Path) -> "Index":
@@ -119,7 +125,7 @@ class Index:
             if path.suffix == ".npz":
                 with np.load(path, allow_pickle=False) as file:
                     return cls(file["features"], file["keys"].tolist())
-            with safetensors.safe_open(path, framework="pt") as file:
+            with safetensors.safe_open(path, framework="numpy") as file:
                 return cls(file.get_tensor("features"), json.loads(file.metadata()["keys"]))
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
             raise DataError(f"{path} must be a file of features, as diptych embed writes it: {error}.") from error
@@ -162,9 +168,7 @@ class Scanner:
             rows = self._candidates(query, count, among)
         if rows is None:
             return plain_search(self._features, query, count, among)
-        # By torch, as the candidates: numpy's threads would get in the way of torch's, for a third of the time.
-        scores = torch.from_numpy(taken(self._features, rows)) @ torch.from_numpy(query)  # [M]
-        return best_of(rows, scores.numpy(), count)
+        return best_of(rows, products(taken(self._features, rows), query), count)
 
     def _candidates(self, query: np.ndarray, count: int, among: np.ndarray | None) -> np.ndarray | None:
         """[M] rows, ascending, that are to be scored in float32; None when it is cheaper to score all."""
@@ -192,8 +196,8 @@ def plain_search(features: np.ndarray, query: np.ndarray, count: int, among: np.
     check_query(features, query, count)
     if among is not None and among.mean() < 0.1:  # reading these alone is cheaper
         rows = np.flatnonzero(among)
-        return best_of(rows, taken(features, rows) @ query, count)
-    blocks = [block @ query for _, block in blocks_of(features)]
+        return best_of(rows, products(taken(features, rows), query), count)
+    blocks = [products(block, query) for _, block in blocks_of(features)]
     scores = np.concatenate([*blocks, np.empty(0, np.float32)])  # [N]
     rows = np.arange(len(scores)) if among is None else np.flatnonzero(among)
     return best_of(rows, scores if among is None else scores[rows], count)
@@ -232,30 +236,42 @@ def _let_go(features: np.ndarray) -> None:
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
+def products(rows: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Each row times one column: exact for integers as long as they stay below 2^24.
+
+    Args:
+        rows: [N, D] float32 or int8.
+        column: [D] of the same type.
+
+    Returns:
+        [N] float32. A row's product does not depend on the rows beside it, so those of equal rows are equal.
+    """
+    if not len(rows):
+        return np.empty(0, np.float32)
+    # Not with `out=`: simsimd 6.5.16 then gives None away without counting it, and Python 3.11 dies of that in the end.
+    return np.asarray(simsimd.cdist(column[None], rows, "dot", out_dtype="float32"))[0]
+
+
 @functools.cache
 def integer_products_are_right() -> bool:
     """Whether products of 8-bit integers come out exactly here: some processors' instructions saturate on the way."""
-    extreme = torch.full((64, 512), 127, dtype=torch.int8)
+    extreme = np.full((64, 512), 127, np.int8)
     extreme[1::2] = -127
-    column = torch.full((512,), -127, dtype=torch.int8)
-    try:
-        found = integer_products(extreme, column)
-    except (AttributeError, RuntimeError):
-        return False
-    return torch.equal(found.long(), extreme.long() @ column.long())
+    column = np.full(512, -127, np.int8)
+    return np.array_equal(products(extreme, column), extreme.astype(np.int64) @ column.astype(np.int64))
 
 
 class _Small(NamedTuple):
     """Rows as 8-bit integers, with what bounds their error."""
 
-    integers: Tensor  # [N, D] int8: y
-    scales: Tensor  # [N] float32: s
-    lengths: Tensor  # [N] float32: |s y|
-    errors: Tensor  # [N] float32: |e|
+    integers: np.ndarray  # [N, D] int8: y
+    scales: np.ndarray  # [N] float32: s
+    lengths: np.ndarray  # [N] float32: |s y|
+    errors: np.ndarray  # [N] float32: |e|
 
     @classmethod
     def empty(cls, dimensions: int) -> "_Small":
-        return cls(torch.empty(0, dimensions, dtype=torch.int8), *(torch.empty(0) for _ in range(3)))
+        return cls(np.empty((0, dimensions), np.int8), *(np.empty(0, np.float32) for _ in range(3)))
 
     def extended(self, features: np.ndarray) -> "_Small":
         known = len(self.integers)
@@ -263,52 +279,71 @@ class _Small(NamedTuple):
             return self
         new = _Small(*(grown(part, len(features)) for part in self))
         for where, block in blocks_of(features, known):
-            for part, values in zip(new, _small(torch.from_numpy(np.array(block))), strict=True):
-                part[where] = values
+            for start in range(0, len(block), _SPREAD):  # these and what is made of them stay in the cache
+                there = slice(where.start + start, min(where.start + start + _SPREAD, where.stop))
+                for part, values in zip(new, _small(block[start : start + _SPREAD]), strict=True):
+                    part[there] = values
         return new
 
     def candidates(self, query: np.ndarray, count: int, among: np.ndarray | None) -> np.ndarray:
         """[M] rows, ascending, that hold the `count` best for certain."""
-        q = torch.from_numpy(query)
-        p, scale, length, error = (part[0] for part in _small(q[None]))
+        p, scale, length, error = (part[0] for part in _small(query[None]))
         del length
-        scores = integer_products(self.integers, p).float()  # [N], exact: below 2^24
-        scores.mul_(self.scales).mul_(scale)
-        bounds = self.errors * q.norm() + self.lengths * error + _ROUNDING  # [N]
-        lower, upper = scores - bounds, scores.add_(bounds)
+        scores = products(self.integers, p)  # [N]
+        scores *= self.scales
+        scores *= scale
+        bounds = self.errors * np.linalg.norm(query)  # [N]
+        bounds += self.lengths * error
+        bounds += _ROUNDING
+        lower, upper = scores - bounds, np.add(scores, bounds, out=scores)
         if among is not None:
-            out = ~torch.from_numpy(among)
-            lower.masked_fill_(out, -torch.inf)
-            upper.masked_fill_(out, -torch.inf)
-        worst = lower.topk(min(count, len(lower))).values[-1] if len(lower) else torch.tensor(-torch.inf)
-        rows = (upper >= worst).nonzero().squeeze(1).numpy()
+            lower[~among] = -np.inf
+            upper[~among] = -np.inf
+        worst = kth_best(lower, count) if len(lower) else -np.inf
+        rows = np.flatnonzero(upper >= worst)
         return rows if among is None else rows[among[rows]]
 
 
-def grown(old: Tensor, count: int) -> Tensor:
+def grown(old: np.ndarray, count: int) -> np.ndarray:
     """The same rows with room behind them, `count` in all."""
-    new = torch.empty(count, *old.shape[1:], dtype=old.dtype)
+    new = np.empty((count, *old.shape[1:]), old.dtype)
     new[: len(old)] = old
     return new
 
 
-def integer_products(rows: Tensor, column: Tensor) -> Tensor:
-    """[N, D] int8 times [D] int8 to [N] int32."""
-    return torch._int_mm(rows, column[:, None]).squeeze(1)  # pyright: ignore[reportPrivateImportUsage]
+def _small(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    scales = np.maximum(np.maximum(x.max(axis=1), -x.min(axis=1)), np.float32(1e-30)) / np.float32(127)  # [N]
+    stored = x / scales[:, None]
+    np.rint(stored, out=stored)
+    integers = stored.astype(np.int8)  # [N, D]
+    stored *= scales[:, None]
+    return integers, scales, _lengths(stored), _lengths(np.subtract(x, stored, out=stored))
 
 
-def _small(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    scales = x.abs().amax(dim=1).clamp(min=1e-30) / 127  # [N]
-    integers = (x / scales[:, None]).round().to(torch.int8)  # [N, D]
-    stored = integers.float() * scales[:, None]
-    return integers, scales, stored.norm(dim=1), (x - stored).norm(dim=1)
+def _lengths(x: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.einsum("nd,nd->n", x, x))
+
+
+def kth_best(values: np.ndarray, count: int) -> np.float32:
+    """The `count`-th largest of [N] values, the smallest where there are fewer; NaN is the largest.
+
+    Of many values most are passed over: `count` groups of them have a best one that is at least some number, so none
+    below it is looked for.
+    """
+    each = min(_GROUP, len(values) // (2 * count))
+    if each > 1:
+        groups = len(values) // each
+        bests = values[: groups * each].reshape(each, groups).max(axis=0)  # neighbours, often alike, lie apart
+        at_least = np.partition(bests, groups - count)[groups - count]
+        values = values[~(values < at_least)]
+    place = max(0, len(values) - count)
+    return np.partition(values, place)[place]
 
 
 def best_of(rows: np.ndarray, scores: np.ndarray, count: int) -> Hits:
     """The best `count` of scored rows; a tie goes to the lower row."""
     if len(rows) > 4 * count:  # all that tie with the last stay in
-        at_least = np.partition(scores, len(scores) - count)[len(scores) - count]
-        kept = ~(scores < at_least)
+        kept = ~(scores < kth_best(scores, count))
         rows, scores = rows[kept], scores[kept]
     order = np.lexsort((rows, -scores))[:count]
     return Hits(rows[order], scores[order])
@@ -322,15 +357,17 @@ def check_query(features: np.ndarray, query: np.ndarray, count: int) -> None:
         raise ShapeError(f"a query must be [{features.shape[1]}], as the rows of the index. Got {list(query.shape)}.")
 
 
-def _checked(features: np.ndarray | Tensor) -> np.ndarray:
+def _checked(features: ArrayLike) -> np.ndarray:
     features = _as_numpy(features)
     if features.ndim != 2 or features.dtype != np.float32:
         raise ShapeError(f"features must be [N, D] float32. Got {list(features.shape)} {features.dtype}.")
-    return features
+    return features if features.flags.c_contiguous else np.ascontiguousarray(features)
 
 
-def _as_numpy(values: np.ndarray | Tensor) -> np.ndarray:
-    return values.numpy(force=True) if isinstance(values, Tensor) else values
+def _as_numpy(values: ArrayLike) -> np.ndarray:
+    if isinstance(values, np.ndarray):  # a mapped one stays what it is
+        return values
+    return values.numpy(force=True) if is_tensor(values) else np.asarray(values)
 
 
 def _refuse_twice(keys: Sequence[str]) -> None:
