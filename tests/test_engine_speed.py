@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from diptych.errors import WeightsError
 from diptych.weights import engine_speed
 from diptych.weights.engine_speed import keep, kept, measure
 
@@ -36,6 +37,9 @@ class Engine:
         self.clock, self.seconds, self.asked = clock, iter(seconds), 0
         self.preprocess = type("Recipe", (), {"shape": (2, 2, 3)})()
 
+    def encode_images(self, pictures) -> np.ndarray:
+        return np.zeros((len(pictures), 4), np.float32)
+
     def encode_fast(self, pixels: np.ndarray) -> np.ndarray:
         assert pixels.dtype == np.uint8
         self.clock.now += next(self.seconds)
@@ -50,6 +54,20 @@ def test_the_median_of_a_picture_counts_and_not_the_first_time(monkeypatch):
     steady = Engine(clock, [3.2] * 6)
     found = measure({"torch": lambda: steady, "onnx": lambda: slow_to_start})
     assert found == pytest.approx({"torch": 0.2, "onnx": 0.1})
+
+
+def test_an_engine_that_gives_other_features_is_left_out_and_told():
+    class Wrong(Engine):
+        def encode_images(self, pictures):
+            raise WeightsError("image features are 0.1 off")
+
+    notes: list[str] = []
+    clock = Clock()
+    found = measure(
+        {"torch": lambda: Engine(clock, [1.0] * 6), "openvino": lambda: Wrong(clock, [])}, on_note=notes.append
+    )
+    assert list(found) == ["torch"]
+    assert notes == ["engine openvino is left out: image features are 0.1 off"]
 
 
 def test_what_was_measured_is_kept_until_machine_model_or_versions_change(model, monkeypatch):

@@ -67,7 +67,7 @@ def __getattr__(name: str) -> Any:  # names load on first use: `diptych --help` 
     try:
         value = getattr(import_module(_HOMES[name]), name)
     except ModuleNotFoundError as error:
-        if error.name != "torch":
+        if (error.name or "").partition(".")[0] != "torch":
             raise
         from diptych.errors import missing_extra
 

@@ -103,7 +103,7 @@ def _run(words: list[str]) -> int:
     except CycloptsError as error:
         complain(_sentence(error))
     except ModuleNotFoundError as error:
-        if error.name != "torch":
+        if (error.name or "").partition(".")[0] != "torch":
             raise
         complain(str(missing_extra(f"diptych {words[0]}", _EXTRAS.get(words[0], "torch"), _LIGHT)))
     except DiptychError as error:

@@ -100,7 +100,7 @@ def find_fastest(
         return {}
     if (seconds := kept(place.path)) and not again:
         return seconds
-    seconds = measure({name: functools.partial(load, name_or_path, engine=name) for name in here})
+    seconds = measure({name: functools.partial(load, name_or_path, engine=name) for name in here}, on_note=on_note)
     keep(place.path, seconds)
     fastest = min(seconds, key=lambda name: seconds[name])
     told = ", ".join(f"{name} {1 / each:,.1f}" for name, each in sorted(seconds.items(), key=lambda one: one[1]))
