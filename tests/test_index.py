@@ -164,6 +164,14 @@ def test_products_of_bytes_are_exact_and_those_of_equal_rows_are_equal_wherever_
     assert products(np.empty((0, 8), np.float32), np.ones(8, np.float32)).shape == (0,)
 
 
+def test_several_threads_give_what_one_gives(monkeypatch):
+    rows = np.random.default_rng(0).integers(-127, 128, (1_003, 64), dtype=np.int8)
+    alone = products(rows, rows[7])
+    monkeypatch.setattr(index_module, "_SHARE", 10_000)
+    monkeypatch.setattr(index_module, "usable_cores", lambda: 3)
+    np.testing.assert_array_equal(products(rows, rows[7]), alone)
+
+
 def test_searching_for_long_takes_no_reference_away():
     rows = np.eye(4, dtype=np.float32)
     before = sys.getrefcount(None)

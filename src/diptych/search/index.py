@@ -9,14 +9,15 @@ by Cauchy and Schwarz. p . y is a sum of integers and has no rounding. Rows whos
 lower bound cannot be among the k best; the others are scored in float32. So the answer is that of the float32 scan.
 
 Products are simsimd's, which chooses the processor's instructions when it runs: numpy has none of 8-bit integers that
-are vectorised, and takes twice as long in float32. They are made on the thread that asks: one core reads memory about
-as fast as it comes, and threads of ours would get in the way of the model's.
+are vectorised, and takes twice as long in float32. Up to 64 MB they are made on the thread that asks: one core reads
+memory nearly as fast as it comes, and threads of ours would get in the way of the model's.
 """
 
 import functools
 import json
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,9 +29,11 @@ from numpy.typing import ArrayLike
 from diptych.data.inputs import is_tensor
 from diptych.embed import Embedded
 from diptych.errors import ConfigError, DataError, ShapeError
+from diptych.runtime import usable_cores
 
 _BLOCK = 16_384  # rows that are scored or made 8-bit at a time
 _SPREAD = 256  # rows that are read at a time when they lie apart
+_SHARE = 2**25  # bytes that a thread of its own is worth; below two of them, the thread that asks does all
 _GROUP = 64  # values of which only the best is looked at first; at most so many
 _WORTH = 20_000  # rows below which the float32 scan is as fast
 _ROUNDING = 1e-5  # of a float32 dot product of unit vectors, and of the bounds themselves
@@ -246,6 +249,15 @@ def products(rows: np.ndarray, column: np.ndarray) -> np.ndarray:
     Returns:
         [N] float32. A row's product does not depend on the rows beside it, so those of equal rows are equal.
     """
+    threads = min(usable_cores(), rows.nbytes // _SHARE)
+    if threads < 2:
+        return _products(rows, column)
+    with ThreadPoolExecutor(threads) as pool:  # anew each time: a pool that is kept hangs in a process that is forked
+        parts = pool.map(_products, np.array_split(rows, threads), [column] * threads)
+        return np.concatenate(list(parts))
+
+
+def _products(rows: np.ndarray, column: np.ndarray) -> np.ndarray:
     if not len(rows):
         return np.empty(0, np.float32)
     # Not with `out=`: simsimd 6.5.16 then gives None away without counting it, and Python 3.11 dies of that in the end.
@@ -289,7 +301,7 @@ class _Small(NamedTuple):
         """[M] rows, ascending, that hold the `count` best for certain."""
         p, scale, length, error = (part[0] for part in _small(query[None]))
         del length
-        scores = products(self.integers, p)  # [N]
+        scores = products(self.integers, p)  # [N]; beyond 2^24 off by 2^-24 of itself, a trifle beside _ROUNDING
         scores *= self.scales
         scores *= scale
         bounds = self.errors * np.linalg.norm(query)  # [N]
