@@ -15,8 +15,8 @@ import numpy as np
 from diptych.search.index import Scanner, blocks_of, grown, kth_best, products, taken
 
 # Rows. By benchmarks/search.py both take 3 ms at 100,000; at a million the components take 14 ms and 8 bits 23, and a
-# third of the memory. As long as nobody waits, an answer that is surely right is worth more. The number is a choice, not
-# a measurement.
+# third of the memory. As long as nobody waits, an answer that is surely right is worth more. The number is a choice,
+# not a measurement.
 APPROXIMATE_FROM = 300_000
 _SAMPLE = 20_000  # rows that the components are computed from
 _FEWER = 4  # times fewer components than dimensions
