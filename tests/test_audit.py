@@ -11,8 +11,10 @@ from diptych.cli.audit_overlap import _THRESHOLD
 from diptych.cli.main import main
 from diptych.curate.copies import THRESHOLD
 from diptych.errors import DataError
+from diptych.eval.chapter import contrasts_of
 from diptych.eval.comparison import compare_results
 from diptych.eval.result_file import read_audit, write_audit
+from diptych.measures.compare import compare_shares
 from diptych.pages.audit import audit_page
 from diptych.pages.html import render_report
 from diptych.weights.bundle import Bundle
@@ -86,6 +88,16 @@ def test_the_page_says_all_that_the_audit_says():
         "a photo of {}, section 7.1",
     ):
         assert said in page
+
+
+def test_the_page_folds_long_tables_away_and_leaves_short_ones_open():
+    audit = an_audit()
+    (chapter,) = audit.chapters
+    many = contrasts_of([(f"{n}", compare_shares(n, 10, 1, 10)) for n in range(1, 10)])
+    page = audit_page(replace(audit, chapters=(replace(chapter, contrasts=many),)))
+    (section,) = (one for one in page.sections if one.heading == chapter.title)
+    assert [table.fold for table in section.tables] == ["", "All 9 differences"]
+    assert list(section.lead) == list(chapter.sentences)
 
 
 def test_two_models_are_paired_number_by_number():

@@ -13,7 +13,16 @@ from PIL import Image
 import diptych
 from diptych.errors import ImageError
 from diptych.pages.html import render_report, write_report
-from diptych.pages.page import Bars, LinePlot, PageTable, Prediction, ReliabilityPlot, ReportPage
+from diptych.pages.page import (
+    Bars,
+    CaptionedPicture,
+    LinePlot,
+    PageSection,
+    PageTable,
+    Prediction,
+    ReliabilityPlot,
+    ReportPage,
+)  # fmt: skip
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 NASTY = '<script>alert("1 & 2")</script>'
@@ -284,6 +293,41 @@ def test_a_wide_table_can_be_scrolled_from_the_keyboard():
     read = Reader(render_report(ReportPage(title="t", summary="s", table=table)))
     [frame] = [div for div in read.all("div") if div.get("class") == "table"]
     assert (frame["role"], frame["tabindex"], frame["aria-label"]) == ("region", "0", "Table: data")
+
+
+def test_words_of_a_section_come_first_and_a_long_table_is_folded_behind_its_own():
+    table = PageTable(header=("case", "which", "value"), rows=[("a", "light", "1.5%"), ("b", "dark", "-")])
+    section = PageSection(
+        heading="Found", lead=["Of n = 30 <b> 2.0 % are."], tables=[dataclasses.replace(table, fold="Both"), table]
+    )
+    html = render_report(ReportPage(title="t", summary="s", sections=[section]))
+    at = [
+        html.index(part) for part in ("<li>Of n\u00a0=\u00a030 &lt;b&gt; 2.0\u00a0% are.", "<summary>Both<", "<table>")
+    ]
+    assert at == sorted(at)
+    assert html.count("<details>") == html.count("</details>") == 1
+    assert html.count('<div class="table"') == 2
+    # A column reads from the left where none of its cells is a number.
+    assert html.count('<td class="words">light</td>') == 2
+    assert "<td>1.5%</td>" in html
+
+
+def test_sentences_in_a_table_are_laid_out_as_such():
+    table = PageTable(header=("chapter", "found"), rows=[("a", "It is right in 3.1 %.")], is_prose=True)
+    html = render_report(ReportPage(title="t", summary="s", sections=[PageSection(heading="h", tables=[table])]))
+    assert '<div class="table prose"' in html
+    assert "It is right in 3.1\u00a0%." in html
+
+
+def test_the_opening_shows_a_picture_of_each_section_before_the_second_of_any():
+    def section(shade: int) -> PageSection:
+        one = CaptionedPicture(picture=np.full((4, 4, 3), shade, np.uint8), caption="c")
+        return PageSection(heading=f"of {shade}", captioned=[one] * 6)
+
+    html = render_report(ReportPage(title="t", summary="s", sections=[section(0), section(100), section(200)]))
+    shown = html[html.index('<div class="mosaic"') : html.index('<div class="words"')]
+    shades = [np.asarray(decode(one.split('"')[0]))[0, 0, 0] for one in shown.split('src="')[1:]]
+    assert shades == [0, 100, 200] * 4
 
 
 def test_long_curves_and_many_pictures_stay_below_two_megabytes():

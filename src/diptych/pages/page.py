@@ -29,6 +29,8 @@ class PageTable:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]  # the first cell of each names it
     note: str = ""
+    is_prose: bool = False  # cells are sentences
+    fold: str = ""  # words that a long table is folded away behind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +119,7 @@ class PageSection:
 
     heading: str
     note: str = ""
+    lead: Sequence[str] = ()  # sentences that come before all else
     tables: Sequence[PageTable] = ()
     plots: Sequence[Bars | ShareCurves] = ()
     captioned: Sequence[CaptionedPicture] = ()
