@@ -5,6 +5,7 @@ import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +21,11 @@ from diptych.pages.page import (
     PageSection,
     PageTable,
     Prediction,
+    RankedPicture,
     ReliabilityPlot,
     ReportPage,
 )  # fmt: skip
+from test_serve import browser_tab, needs_chromium
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 NASTY = '<script>alert("1 & 2")</script>'
@@ -72,6 +75,10 @@ def prediction(seed: int, truth: str = "owl") -> Prediction:
     return Prediction(picture=picture(seed), truth=truth, guesses=(("owl", 0.612), ("teapot", 0.25), ("harp", 0.0049)))
 
 
+def ranked(seed: int, score: float, **more: Any) -> RankedPicture:
+    return RankedPicture(picture=picture(seed), score=score, **more)
+
+
 def decode(url: str | None) -> Image.Image:
     assert url
     head, _, body = url.partition(",")
@@ -98,8 +105,8 @@ def page() -> ReportPage:
         wrong=[prediction(2, truth="harp")],
         confusions=[("owl", picture(3), "teapot", picture(4))],
         retrievals=[
-            ("a red fruit", [(picture(5), True, 0.314), (picture(6), False, -0.052)]),
-            ("something odd", [(picture(8), None, 0.271)]),
+            ("a red fruit", [ranked(5, 0.314, is_match=True), ranked(6, -0.052, is_match=False)]),
+            ("something odd", [ranked(8, 0.271)]),
         ],
         classified=[prediction(7, truth="")],
         credits="Noto Emoji: Apache-2.0\nTwemoji: CC BY 4.0, https://example.org/twemoji",
@@ -212,7 +219,7 @@ def test_everything_from_outside_is_escaped(html: str):
         right=[nasty],
         wrong=[nasty],
         confusions=[(NASTY, picture(1), NASTY, picture(2))],
-        retrievals=[(NASTY, [(picture(3), True, 1.0)])],
+        retrievals=[(NASTY, [ranked(3, 1.0, is_match=True, why=picture(3))])],
         classified=[nasty],
         credits=NASTY,
     )
@@ -256,7 +263,7 @@ def test_the_tick_is_explained_where_a_card_has_one(truths: tuple[str, ...], not
     ],
 )
 def test_matches_are_counted_where_they_are_known(is_match: bool | None, note: str, count: str, alt: str):
-    page = ReportPage(title="t", summary="s", retrievals=[("words", [(picture(1), is_match, 0.25)])])
+    page = ReportPage(title="t", summary="s", retrievals=[("words", [ranked(1, 0.25, is_match=is_match)])])
     read = Reader(render_report(page))
     assert f"{note}words {count}".rstrip() in read.text.replace("\xa0", " ")
     assert ("match" in read.text) == bool(count)
@@ -369,3 +376,31 @@ def test_the_style_sheet_is_the_file_beside_the_code(html: str):
     assert sheet.count("{") == sheet.count("}")
     used = set(re.findall(r"var\((--[a-z]+)\)", html))
     assert used == set(re.findall(r"(--[a-z]+):", sheet))  # none without a value, none for nothing
+
+
+@needs_chromium
+def test_in_a_browser_what_is_folded_away_comes_when_it_is_asked_for(tmp_path: Path):
+    hits = [ranked(5, 0.3, is_match=True, why=picture(6)), ranked(7, 0.2, is_match=False, why=picture(8))]
+    table = PageTable(header=("case", "value"), rows=[("a", "1.5%")], fold="All 1 numbers")
+    sentences = PageTable(header=("chapter", "found"), rows=[("a", "It is right. " * 60)], is_prose=True)
+    sections = [PageSection(heading="h", lead=["One."], tables=[table, sentences])]
+    page = ReportPage(title="t", summary="s", retrievals=[("a red fruit", hits)], sections=sections)
+    write_report(page, tmp_path / "report.html")
+    with browser_tab(viewport={"width": 700, "height": 900}) as (tab, complaints, asked):
+        tab.goto((tmp_path / "report.html").as_uri())
+        maps = tab.locator("#search details img")
+        assert maps.count() == 2
+        assert not maps.first.is_visible()
+        tab.get_by_text("Why these?").last.click()
+        assert maps.first.is_visible()
+        assert maps.evaluate_all("all => all.map((one) => one.naturalWidth)") == [64, 64]
+        assert maps.last.get_attribute("alt") == "Result 2: where it speaks for a red fruit"
+        assert not tab.get_by_role("cell", name="1.5%").is_visible()
+        tab.get_by_text("All 1 numbers").focus()
+        tab.keyboard.press("Enter")
+        assert tab.get_by_role("cell", name="1.5%").is_visible()
+        # Sentences are broken into lines, so that nothing of them is beyond the edge.
+        assert tab.evaluate("document.documentElement.scrollWidth") == 700
+        assert tab.locator(".prose").evaluate("one => one.scrollWidth <= one.clientWidth")
+        assert complaints == []
+        assert len(asked) == 1

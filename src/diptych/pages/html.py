@@ -122,7 +122,7 @@ def _sections(page: ReportPage) -> Iterator[_Section]:
     yield _Section(
         key="search",
         heading="Found by words",
-        note="Words, looked for among the pictures; best first, with scores." + _match_note(page.retrievals),
+        note="Words, looked for among the pictures; best first, with scores." + _found_note(page.retrievals),
         kind="queries",
         parts=[_retrieval(*retrieval) for retrieval in page.retrievals],
     )
@@ -279,8 +279,11 @@ def _tick_note(cards: Sequence[Prediction]) -> str:
     return "; ✓&nbsp;marks the true one." if has_tick else "."
 
 
-def _match_note(retrievals: Sequence[Retrieval]) -> str:
-    return " ✓&nbsp;marks a match." if any(is_match for _, hits in retrievals for _, is_match, _ in hits) else ""
+def _found_note(retrievals: Sequence[Retrieval]) -> str:
+    found = [hit for _, hits in retrievals for hit in hits]
+    match = " ✓&nbsp;marks a match." if any(hit.is_match for hit in found) else ""
+    maps = " <i>Why these?</i> shows which part of a picture speaks most for the words: a hint, and no mask."
+    return match + (maps if any(hit.why is not None for hit in found) else "")
 
 
 def _prediction(prediction: Prediction, kind: str = "guesses") -> str:
@@ -325,17 +328,28 @@ def _captioned(captioned: CaptionedPicture) -> str:
 
 
 def _retrieval(query: str, hits: Sequence[RankedPicture]) -> str:
-    found = "".join(_hit(rank, *hit) for rank, hit in enumerate(hits, 1))
-    known = [is_match for _, is_match, _ in hits if is_match is not None]
+    found = "".join(_hit(rank, hit) for rank, hit in enumerate(hits, 1))
+    known = [hit.is_match for hit in hits if hit.is_match is not None]
     count = f'<p class="note">{sum(known)} of {len(known)} match</p>' if known else ""
     words = f'<div class="words"><p class="query">{escape(query)}</p>{count}</div>'
-    return f'<li class="diptych query-row">{words}<ol class="hits">{found}</ol></li>'
+    return f'<li class="diptych query-row">{words}<div><ol class="hits">{found}</ol>{_why(query, hits)}</div></li>'
 
 
-def _hit(rank: int, picture: ImageLike, is_match: bool | None, score: float) -> str:
-    verdict = {None: "", True: ", a match", False: ", not a match"}[is_match]
-    kind, mark = (' class="match"', "✓ ") if is_match else ("", "")
-    return f'<li{kind}>{_img(picture, f"Result {rank}{verdict}")}<span class="score">{mark}{score:.2f}</span></li>'
+def _hit(rank: int, hit: RankedPicture) -> str:
+    verdict = {None: "", True: ", a match", False: ", not a match"}[hit.is_match]
+    kind, mark = (' class="match"', "✓ ") if hit.is_match else ("", "")
+    picture = _img(hit.picture, f"Result {rank}{verdict}")
+    return f'<li{kind}>{picture}<span class="score">{mark}{hit.score:.2f}</span></li>'
+
+
+def _why(query: str, hits: Sequence[RankedPicture]) -> str:
+    """The maps of what was found, folded away; nothing where there are none."""
+    maps = "".join(
+        f"<li>{_img(hit.why, f'Result {rank}: where it speaks for {query}')}</li>"
+        for rank, hit in enumerate(hits, 1)
+        if hit.why is not None
+    )
+    return f'<details><summary>Why these?</summary><ol class="hits">{maps}</ol></details>' if maps else ""
 
 
 def _note_of(table: PageTable | None) -> str:

@@ -9,7 +9,18 @@ from PIL import Image
 ImageLike = Image.Image | np.ndarray  # [S, S, 3] uint8
 Headline = tuple[str, str, str]  # label, value, note
 Confusion = tuple[str, ImageLike, str, ImageLike]  # truth, its picture, guessed label, a picture of that class
-RankedPicture = tuple[ImageLike, bool | None, float]  # picture, whether it is a match (None: nobody knows), score
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedPicture:
+    """A picture that words have found."""
+
+    picture: ImageLike
+    score: float
+    is_match: bool | None = None  # None: nobody knows
+    why: ImageLike | None = None  # the same under the map of the words, where the model has a grid
+
+
 Retrieval = tuple[str, Sequence[RankedPicture]]  # query, best first
 
 
