@@ -273,6 +273,23 @@ def test_segment_divides_a_picture_and_says_what_is_none_of_the_labels(scene, ru
     assert segment._FITS == where.FITS
 
 
+def test_no_picture_of_the_output_takes_the_place_of_another(scene, run, tmp_path):
+    for name in ("many/a/1.png", "many/b/1.png", "many/b/1.webp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.open(scene).save(tmp_path / name)
+    assert run("where", tmp_path / "many", "banana!", "banana?", "key", "--out", tmp_path / "maps")[0] == 0
+    texts = ("banana--1", "banana--2", "key-3")
+    assert written(tmp_path / "maps") == sorted(
+        f"{name}.{text}.png" for name in ("a/1.png", "b/1.png", "b/1.webp") for text in texts
+    )
+    assert run("segment", tmp_path / "many", "banana", "--out", tmp_path / "parts")[0] == 0
+    assert len(written(tmp_path / "parts")) == 6
+
+
+def written(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+
+
 def test_what_the_commands_refuse_is_said_in_one_line(scene, run, tmp_path):
     assert run("where", scene)[2].startswith("diptych: there must be a text to look for.")
     assert run("segment", scene)[2].startswith("diptych: there must be 1 to 254 labels.")

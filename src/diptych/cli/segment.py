@@ -7,7 +7,7 @@ from typing import Any
 
 from diptych.cli.console import one_line, print_table
 from diptych.cli.options import AT_TWICE_THE_SIZE, MapOptions, find_pictures
-from diptych.cli.where import mapped, pixel_box, save_picture
+from diptych.cli.where import mapped, names_without_endings, pixel_box, save_picture
 from diptych.errors import ConfigError
 from diptych.files import shown
 
@@ -52,6 +52,7 @@ def segment(
     from PIL import Image
 
     answered: list[dict[str, Any]] = []
+    names = names_without_endings(paths)
     for path, maps in mapped(locator, paths):
         parts = maps.parts(fits)
         if not options.json_:
@@ -62,8 +63,8 @@ def segment(
             print_table(rows, header=("label", "of the picture", "box (left, top, right, bottom)"), numbers=[1])
         if out:
             values = (maps.label_map(fits) + 1).astype(np.uint8)
-            save_picture(Image.fromarray(values), out / f"{path.stem}.labels.png")
-            save_picture(maps.parts_overlay(fits), out / f"{path.stem}.parts.png")
+            save_picture(Image.fromarray(values), out / f"{names[path]}.labels.png")
+            save_picture(maps.parts_overlay(fits), out / f"{names[path]}.parts.png")
         answered.append({"path": shown(path), "size": maps.picture.size, "parts": [asdict(one) for one in parts]})
     if options.json_:
         print(json.dumps({"labels": list(locator.texts), "fits": fits, "images": answered}, indent=2))

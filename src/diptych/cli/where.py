@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ def where(
     paths = find_pictures([pictures])
     locator = options.locator(texts)
     answered: list[dict[str, Any]] = []
+    names, endings = names_without_endings(paths), _file_names(texts)
     for path, maps in mapped(locator, paths):
         found = maps.found()
         if not options.json_:
@@ -63,8 +65,8 @@ def where(
             ]
             print_table(rows, header=header)
         if out:
-            for number, text in enumerate(maps.texts):
-                save_picture(maps.overlay(number), out / f"{path.stem}.{file_name(text)}.png")
+            for number, ending in enumerate(endings):
+                save_picture(maps.overlay(number), out / f"{names[path]}.{ending}.png")
         answered.append({"path": shown(path), "size": maps.picture.size, "texts": [asdict(one) for one in found]})
     if options.json_:
         print(json.dumps({"images": answered}, indent=2))
@@ -109,6 +111,18 @@ def save_picture(picture: "Image.Image", path: Path) -> None:
         picture.save(aside, "PNG")
 
 
-def file_name(text: str) -> str:
-    """A text as a part of a file's name."""
-    return "".join(character if character.isalnum() else "-" for character in text)[:60]
+def names_without_endings(paths: "Sequence[Path]") -> dict[Path, str]:
+    """What each picture is called below a folder of outputs: as below the folder that all are in, none as another.
+
+    Where two differ in their endings alone, all keep theirs.
+    """
+    base = os.path.commonpath([path.parent for path in paths])
+    bare = [path.with_suffix("") for path in paths]
+    named = bare if len(set(bare)) == len(paths) else paths
+    return {path: os.path.relpath(name, base) for path, name in zip(paths, named, strict=True)}
+
+
+def _file_names(texts: "Sequence[str]") -> list[str]:
+    """Texts as parts of files' names, none as another: where two would be the same, all have their number."""
+    names = ["".join(character if character.isalnum() else "-" for character in text)[:60] for text in texts]
+    return names if len(set(names)) == len(names) else [f"{name}-{number}" for number, name in enumerate(names, 1)]
