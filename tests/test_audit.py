@@ -1,16 +1,20 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from audits import an_audit
+from audits import KEYS, PROMPTS, an_audit
+from diptych.cli.audit import _sets
 from diptych.cli.audit_overlap import _THRESHOLD
 from diptych.cli.main import main
 from diptych.curate.copies import THRESHOLD
 from diptych.errors import DataError
+from diptych.eval.chapter import contrasts_of
 from diptych.eval.comparison import compare_results
 from diptych.eval.result_file import read_audit, write_audit
+from diptych.measures.compare import compare_shares
 from diptych.pages.audit import audit_page
 from diptych.pages.html import render_report
 from diptych.weights.bundle import Bundle
@@ -86,6 +90,16 @@ def test_the_page_says_all_that_the_audit_says():
         assert said in page
 
 
+def test_the_page_folds_long_tables_away_and_leaves_short_ones_open():
+    audit = an_audit()
+    (chapter,) = audit.chapters
+    many = contrasts_of([(f"{n}", compare_shares(n, 10, 1, 10)) for n in range(1, 10)])
+    page = audit_page(replace(audit, chapters=(replace(chapter, contrasts=many),)))
+    (section,) = (one for one in page.sections if one.heading == chapter.title)
+    assert [table.fold for table in section.tables] == ["", "All 9 differences"]
+    assert list(section.lead) == list(chapter.sentences)
+
+
 def test_two_models_are_paired_number_by_number():
     ours, theirs = an_audit(crime=9), an_audit(crime=1, model="theirs")
     compared = compare_results(ours.results, theirs.results)
@@ -108,6 +122,38 @@ def test_an_audit_is_read_as_it_was_written(tmp_path: Path):
     assert again.chapters[0].examples[0].picture is None
     write_audit(again, tmp_path / "twice.json")
     assert (tmp_path / "twice.json").read_bytes() == (tmp_path / "audit.json").read_bytes()
+
+
+def test_what_results_share_stands_once_in_the_file(tmp_path: Path):
+    audit = an_audit()
+    (chapter,) = audit.chapters
+    write_audit(replace(audit, chapters=(chapter, chapter, chapter)), tmp_path / "audit.json")
+    text = (tmp_path / "audit.json").read_text()
+    assert text.count('"7.jpg"') == text.count("a photo of {}") == 1
+    again = read_audit(tmp_path / "audit.json")
+    young, old = KEYS[:10], KEYS[10:]
+    assert [result.rows.keys for result in again.results] == [young, old] * 3
+    assert {result.prompts for result in again.results} == {PROMPTS}
+
+
+def test_an_audit_with_the_lists_in_their_places_is_read_as_well(tmp_path: Path):
+    write_audit(an_audit(), tmp_path / "audit.json")
+    content = json.loads((tmp_path / "audit.json").read_text())
+    shared = content.pop("shared")
+    for result in content["chapters"][0]["results"]:
+        result["rows"]["keys"] = shared[result["rows"]["keys"]]
+        result["prompts"] = shared[result["prompts"]]
+    (tmp_path / "plain.json").write_text(json.dumps(content))
+    write_audit(read_audit(tmp_path / "plain.json"), tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "audit.json").read_bytes()
+
+
+def test_a_digest_that_stands_for_nothing_is_damage(tmp_path: Path):
+    write_audit(an_audit(), tmp_path / "audit.json")
+    content = json.loads((tmp_path / "audit.json").read_text())
+    (tmp_path / "audit.json").write_text(json.dumps(content | {"shared": {}}))
+    with pytest.raises(DataError, match="It is damaged"):
+        read_audit(tmp_path / "audit.json")
 
 
 def test_another_file_is_no_audit(tmp_path: Path):
@@ -145,6 +191,26 @@ def test_an_audit_is_a_page_a_file_and_a_card(colours: list[str], tmp_path: Path
     page = (out / "audit.html").read_text()
     assert "Beside" in page
     assert "+0.0" in page
+
+
+def test_captioned_and_named_sets_are_told_by_their_bytes_too(tmp_path: Path):
+    draw = Image.new("RGB", (16, 16), "red")
+    for path in ("frames/1.png", "cups/1.png", "persons/test/ada/1.png", "persons/test/bo/1.png"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        draw.save(tmp_path / path)
+    (tmp_path / "frames" / "captions.csv").write_text("picture,right,near_miss,others\n1.png,a street,,a room\n")
+    row = {"filename": "1.png", "caption": "a red cup", "negative_caption": "a blue cup"}
+    (tmp_path / "cups" / "swap_att.json").write_text(json.dumps({"0": row}))
+
+    def digests() -> dict[str, str]:
+        sets = _sets([], [], [], [tmp_path / "cups"], tmp_path / "frames", tmp_path / "persons", "test")
+        return {name: digest for (name, _), digest in sets.digests.items()}
+
+    before = digests()
+    assert {name: len(digest) for name, digest in before.items()} == {"persons": 64, "cups": 64, "frames": 64}
+    (tmp_path / "frames" / "captions.csv").write_text("picture,right,near_miss,others\n1.png,a street,,a park\n")
+    after = digests()
+    assert [name for name in before if after[name] != before[name]] == ["frames"]
 
 
 def test_a_limit_that_is_passed_has_an_exit_code_of_its_own(colours: list[str], capsys: pytest.CaptureFixture[str]):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from diptych.data.embedded import HELD_OUT, data_path
@@ -11,6 +12,7 @@ from diptych.pages.html import render_report
 from diptych.sets.open import read_labelled
 from diptych.train.trainer import TrainResult
 from diptych.weights.registry import load_in_torch
+from diptych.where import Locator
 
 LINES = [
     {"step": 0, "pairs": 0, "seconds": 0.0, "twemoji/top1": 0.125},
@@ -68,7 +70,10 @@ def test_pictures_come_with_names_queries_and_free_labels(run):
     names = set(read_labelled(data_path(HELD_OUT)).classnames)
     assert [query for query, _ in page.retrievals] == list(QUERIES)
     for query, hits in page.retrievals:
-        assert {is_match is None for _, is_match, _ in hits} == {query not in names}
+        assert {hit.is_match is None for hit in hits} == {query not in names}
+        plain = Locator(run[0].bundle, [query])(hits[0].picture).overlay()
+        assert np.array_equal(hits[0].why, plain)
+        assert all(hit.why.size == hit.picture.size and hit.why is not hit.picture for hit in hits)
     assert [query for query in QUERIES if query in names] == list(QUERIES[:4])
     assert len(page.classified) >= 8
     assert all(label in LABELS for card in page.classified for label, _ in card.guesses)

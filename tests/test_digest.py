@@ -1,6 +1,7 @@
 from pathlib import Path
 
-from diptych.sets.digest import digest
+from diptych.sets.digest import digest, digest_of_rows
+from diptych.sets.pictures import Pictures
 
 
 def make(folder: Path, *names: str, content: bytes = b"x") -> Path:
@@ -36,3 +37,15 @@ def test_of_shards_what_lies_beside_them_does_not_count(tmp_path: Path):
     plain = digest(make(tmp_path / "a", "test/0.tar"), "test")
     assert digest(make(tmp_path / "b", "test/0.tar", "test/nshards.txt"), "test") == plain
     assert digest(make(tmp_path / "c", "test/0.tar", "test/1.tar"), "test") != plain
+
+
+def test_of_rows_each_picture_each_key_and_each_word_counts_and_the_place_does_not(tmp_path: Path):
+    def found(name: str, content: bytes = b"x", key: str = "1.png", caption: str = "a cup") -> str:
+        path = make(tmp_path / name, "1.png", content=content) / "1.png"
+        pictures = Pictures(name="set", split="test", keys=(key,), _sources=(path,))
+        return digest_of_rows(pictures, [caption], ["coarse"])
+
+    assert found("a") == found("b")
+    others = [found("c", content=b"y"), found("d", key="2.png"), found("e", caption="a mug")]
+    absent = Pictures(name="set", split="test", keys=("1.png",), _sources=(tmp_path / "none.png",))
+    assert len({found("a"), *others, digest_of_rows(absent, ["a cup"], ["coarse"])}) == 5

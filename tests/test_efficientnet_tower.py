@@ -156,3 +156,23 @@ def test_the_mean_of_the_grid_over_its_positions_is_the_feature_before_it_is_mad
     assert grid.shape == (3, 2, 2, 24)
     assert grid.std(dim=(1, 2)).mean() > 1e-3  # positions differ
     torch.testing.assert_close(grid.mean(dim=(1, 2)), feature, rtol=0, atol=1e-5)
+
+
+def test_what_a_position_adds_to_the_score_of_a_text_is_its_activation_times_the_gradient(monkeypatch):
+    tower = EfficientNetTower(SMALL, 24)
+    tower.reset_parameters(generator(0))
+    images, text = torch.randn(1, 3, 128, 128, generator=generator(1)), torch.randn(24, generator=generator(2))
+    of_grid = tower.grid(images).detach()[0] @ text / 16  # [4, 4]
+    plain, kept = tower._last_grid, []
+
+    def leaf(pixels: torch.Tensor) -> torch.Tensor:
+        kept.append(plain(pixels).detach().requires_grad_())
+        return kept[-1]
+
+    monkeypatch.setattr(tower, "_last_grid", leaf)
+    feature = tower.projection(tower.trunk(images))[0]
+    (feature @ text / feature.detach().norm()).backward()
+    by_gradient = (kept[0].grad * kept[0].detach()).sum(dim=1)[0]
+    # The projection's bias is the same everywhere, and no gradient of a position knows of it.
+    torch.testing.assert_close(of_grid - of_grid.mean(), by_gradient - by_gradient.mean(), rtol=1e-4, atol=1e-6)
+    assert by_gradient.std() > 1e-3

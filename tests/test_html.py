@@ -5,6 +5,7 @@ import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,18 @@ from PIL import Image
 import diptych
 from diptych.errors import ImageError
 from diptych.pages.html import render_report, write_report
-from diptych.pages.page import Bars, LinePlot, PageTable, Prediction, ReliabilityPlot, ReportPage
+from diptych.pages.page import (
+    Bars,
+    CaptionedPicture,
+    LinePlot,
+    PageSection,
+    PageTable,
+    Prediction,
+    RankedPicture,
+    ReliabilityPlot,
+    ReportPage,
+)  # fmt: skip
+from test_serve import browser_tab, needs_chromium
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 NASTY = '<script>alert("1 & 2")</script>'
@@ -63,6 +75,10 @@ def prediction(seed: int, truth: str = "owl") -> Prediction:
     return Prediction(picture=picture(seed), truth=truth, guesses=(("owl", 0.612), ("teapot", 0.25), ("harp", 0.0049)))
 
 
+def ranked(seed: int, score: float, **more: Any) -> RankedPicture:
+    return RankedPicture(picture=picture(seed), score=score, **more)
+
+
 def decode(url: str | None) -> Image.Image:
     assert url
     head, _, body = url.partition(",")
@@ -89,8 +105,8 @@ def page() -> ReportPage:
         wrong=[prediction(2, truth="harp")],
         confusions=[("owl", picture(3), "teapot", picture(4))],
         retrievals=[
-            ("a red fruit", [(picture(5), True, 0.314), (picture(6), False, -0.052)]),
-            ("something odd", [(picture(8), None, 0.271)]),
+            ("a red fruit", [ranked(5, 0.314, is_match=True), ranked(6, -0.052, is_match=False)]),
+            ("something odd", [ranked(8, 0.271)]),
         ],
         classified=[prediction(7, truth="")],
         credits="Noto Emoji: Apache-2.0\nTwemoji: CC BY 4.0, https://example.org/twemoji",
@@ -203,7 +219,7 @@ def test_everything_from_outside_is_escaped(html: str):
         right=[nasty],
         wrong=[nasty],
         confusions=[(NASTY, picture(1), NASTY, picture(2))],
-        retrievals=[(NASTY, [(picture(3), True, 1.0)])],
+        retrievals=[(NASTY, [ranked(3, 1.0, is_match=True, why=picture(3))])],
         classified=[nasty],
         credits=NASTY,
     )
@@ -247,7 +263,7 @@ def test_the_tick_is_explained_where_a_card_has_one(truths: tuple[str, ...], not
     ],
 )
 def test_matches_are_counted_where_they_are_known(is_match: bool | None, note: str, count: str, alt: str):
-    page = ReportPage(title="t", summary="s", retrievals=[("words", [(picture(1), is_match, 0.25)])])
+    page = ReportPage(title="t", summary="s", retrievals=[("words", [ranked(1, 0.25, is_match=is_match)])])
     read = Reader(render_report(page))
     assert f"{note}words {count}".rstrip() in read.text.replace("\xa0", " ")
     assert ("match" in read.text) == bool(count)
@@ -284,6 +300,41 @@ def test_a_wide_table_can_be_scrolled_from_the_keyboard():
     read = Reader(render_report(ReportPage(title="t", summary="s", table=table)))
     [frame] = [div for div in read.all("div") if div.get("class") == "table"]
     assert (frame["role"], frame["tabindex"], frame["aria-label"]) == ("region", "0", "Table: data")
+
+
+def test_words_of_a_section_come_first_and_a_long_table_is_folded_behind_its_own():
+    table = PageTable(header=("case", "which", "value"), rows=[("a", "light", "1.5%"), ("b", "dark", "-")])
+    section = PageSection(
+        heading="Found", lead=["Of n = 30 <b> 2.0 % are."], tables=[dataclasses.replace(table, fold="Both"), table]
+    )
+    html = render_report(ReportPage(title="t", summary="s", sections=[section]))
+    at = [
+        html.index(part) for part in ("<li>Of n\u00a0=\u00a030 &lt;b&gt; 2.0\u00a0% are.", "<summary>Both<", "<table>")
+    ]
+    assert at == sorted(at)
+    assert html.count("<details>") == html.count("</details>") == 1
+    assert html.count('<div class="table"') == 2
+    # A column reads from the left where none of its cells is a number.
+    assert html.count('<td class="words">light</td>') == 2
+    assert "<td>1.5%</td>" in html
+
+
+def test_sentences_in_a_table_are_laid_out_as_such():
+    table = PageTable(header=("chapter", "found"), rows=[("a", "It is right in 3.1 %.")], is_prose=True)
+    html = render_report(ReportPage(title="t", summary="s", sections=[PageSection(heading="h", tables=[table])]))
+    assert '<div class="table prose"' in html
+    assert "It is right in 3.1\u00a0%." in html
+
+
+def test_the_opening_shows_a_picture_of_each_section_before_the_second_of_any():
+    def section(shade: int) -> PageSection:
+        one = CaptionedPicture(picture=np.full((4, 4, 3), shade, np.uint8), caption="c")
+        return PageSection(heading=f"of {shade}", captioned=[one] * 6)
+
+    html = render_report(ReportPage(title="t", summary="s", sections=[section(0), section(100), section(200)]))
+    shown = html[html.index('<div class="mosaic"') : html.index('<div class="words"')]
+    shades = [np.asarray(decode(one.split('"')[0]))[0, 0, 0] for one in shown.split('src="')[1:]]
+    assert shades == [0, 100, 200] * 4
 
 
 def test_long_curves_and_many_pictures_stay_below_two_megabytes():
@@ -325,3 +376,31 @@ def test_the_style_sheet_is_the_file_beside_the_code(html: str):
     assert sheet.count("{") == sheet.count("}")
     used = set(re.findall(r"var\((--[a-z]+)\)", html))
     assert used == set(re.findall(r"(--[a-z]+):", sheet))  # none without a value, none for nothing
+
+
+@needs_chromium
+def test_in_a_browser_what_is_folded_away_comes_when_it_is_asked_for(tmp_path: Path):
+    hits = [ranked(5, 0.3, is_match=True, why=picture(6)), ranked(7, 0.2, is_match=False, why=picture(8))]
+    table = PageTable(header=("case", "value"), rows=[("a", "1.5%")], fold="All 1 numbers")
+    sentences = PageTable(header=("chapter", "found"), rows=[("a", "It is right. " * 60)], is_prose=True)
+    sections = [PageSection(heading="h", lead=["One."], tables=[table, sentences])]
+    page = ReportPage(title="t", summary="s", retrievals=[("a red fruit", hits)], sections=sections)
+    write_report(page, tmp_path / "report.html")
+    with browser_tab(viewport={"width": 700, "height": 900}) as (tab, complaints, asked):
+        tab.goto((tmp_path / "report.html").as_uri())
+        maps = tab.locator("#search details img")
+        assert maps.count() == 2
+        assert not maps.first.is_visible()
+        tab.get_by_text("Why these?").last.click()
+        assert maps.first.is_visible()
+        assert maps.evaluate_all("all => all.map((one) => one.naturalWidth)") == [64, 64]
+        assert maps.last.get_attribute("alt") == "Result 2: where it speaks for a red fruit"
+        assert not tab.get_by_role("cell", name="1.5%").is_visible()
+        tab.get_by_text("All 1 numbers").focus()
+        tab.keyboard.press("Enter")
+        assert tab.get_by_role("cell", name="1.5%").is_visible()
+        # Sentences are broken into lines, so that nothing of them is beyond the edge.
+        assert tab.evaluate("document.documentElement.scrollWidth") == 700
+        assert tab.locator(".prose").evaluate("one => one.scrollWidth <= one.clientWidth")
+        assert complaints == []
+        assert len(asked) == 1

@@ -1,6 +1,7 @@
 """What a report shows of a result, on four hand-made classes."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,10 +31,12 @@ def encoded() -> LabelledFeatures:
     return LabelledFeatures(features, torch.tensor([0, 1, 2, 3]), (0, 1, 2, 3), {})
 
 
-def shown(data: LabelledImages, encoded: LabelledFeatures, *, cards: int = 12, words: str = "green") -> Showcase:
+def shown(
+    data: LabelledImages, encoded: LabelledFeatures, *, cards: int = 12, words: str = "green", why: Any = None
+) -> Showcase:
     query = torch.tensor([[0.0, 0.9, 0.3, 0.2]])
     probabilities = (10 * encoded.image_features).softmax(dim=1)
-    return showcase(data, encoded, probabilities, queries=[words], query_features=query, cards=cards, hits=2)
+    return showcase(data, encoded, probabilities, queries=[words], query_features=query, why=why, cards=cards, hits=2)
 
 
 def colour(picture: object) -> tuple[int, int, int]:
@@ -69,13 +72,23 @@ def test_confusions_show_truth_then_guess_and_the_surest_first(data, encoded):
 def test_a_query_finds_its_nearest_pictures_best_first_and_knows_its_match(data, encoded):
     ((query, hits),) = shown(data, encoded).retrievals
     assert query == "green"
-    assert [(colour(picture), is_match) for picture, is_match, _ in hits] == [((0, 128, 0), True), ((255, 0, 0), False)]
-    assert [score for *_, score in hits] == pytest.approx([0.9, 0.8 * 0.3 + 0.6 * 0.2])
+    assert [(colour(hit.picture), hit.is_match) for hit in hits] == [((0, 128, 0), True), ((255, 0, 0), False)]
+    assert [hit.score for hit in hits] == pytest.approx([0.9, 0.8 * 0.3 + 0.6 * 0.2])
 
 
 def test_nobody_knows_what_matches_words_that_are_no_class(data, encoded):
     ((_, hits),) = shown(data, encoded, words="grass").retrievals
-    assert [(colour(picture), is_match) for picture, is_match, _ in hits] == [((0, 128, 0), None), ((255, 0, 0), None)]
+    assert [(colour(hit.picture), hit.is_match) for hit in hits] == [((0, 128, 0), None), ((255, 0, 0), None)]
+    assert [hit.why for hit in hits] == [None, None]
+
+
+def test_each_picture_that_was_found_carries_the_map_of_its_own_query(data, encoded):
+    def why(query: str, picture: Image.Image) -> Image.Image:
+        assert query == "green"
+        return Image.new("RGB", (2, 2), (1, 2, 3) if colour(picture) == (0, 128, 0) else (4, 5, 6))
+
+    ((_, hits),) = shown(data, encoded, why=why).retrievals
+    assert [colour(hit.why) for hit in hits] == [(1, 2, 3), (4, 5, 6)]
 
 
 def test_a_picture_that_could_not_be_read_does_not_shift_the_others(data, encoded):

@@ -14,6 +14,7 @@ from bundles import fitting, make, new_tokenizer
 from diptych import where
 from diptych.cli import segment
 from diptych.cli.main import main
+from diptych.cli.where import pixel_at, pixel_box
 from diptych.data.embedded import HELD_OUT, data_path
 from diptych.data.images import open_image
 from diptych.errors import ConfigError, DataError
@@ -105,7 +106,7 @@ def test_other_words_are_words_and_come_from_the_package():
 
 
 @pytest.mark.parametrize("name", ["tiny-vit", "tiny-resnet"])
-@pytest.mark.parametrize("size", [(60, 20), (20, 60), (40, 40), (300, 7)])
+@pytest.mark.parametrize("size", [(60, 20), (20, 60), (40, 40)])
 def test_all_of_a_picture_is_looked_at_in_its_own_shape(name, size):
     bundle = with_map_size(make(name, new_tokenizer()), 128)
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
@@ -176,6 +177,34 @@ def test_maps_are_made_at_twice_the_models_size_or_as_asked():
         with_map_size(bundle, 41)
 
 
+@pytest.mark.parametrize("size", [(300, 1), (1, 300), (1, 1), (300, 7), (2, 600), (149, 2), (5000, 3), (224, 1)])
+def test_a_line_of_pixels_has_points_within_it_and_boxes_with_an_area(size):
+    bundle = make("tiny-vit", new_tokenizer())
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    maps = Locator(bundle, ["a dog", "a cat"])(Image.fromarray(noise))
+    for one in (*maps.found(), *maps.parts(fits=0)):
+        left, top, right, bottom = one.box
+        assert 0 <= left < right <= 1
+        assert 0 <= top < bottom <= 1
+        shown = [int(edge) for edge in pixel_box(one.box, maps.picture).split(", ")]
+        assert shown[0] < shown[2] <= size[0]
+        assert shown[1] < shown[3] <= size[1]
+    for one in maps.found():
+        assert all(0 < share < 1 for share in one.point)
+        assert all(int(at) < side for at, side in zip(pixel_at(one.point, maps.picture).split(", "), size, strict=True))
+    assert maps.label_map(fits=0).shape == size[::-1]
+    assert maps.overlay().size == maps.parts_overlay(fits=0).size == size
+    assert maps._repr_png_()
+
+
+def test_a_box_is_told_in_whole_pixels_around_it_and_a_point_by_the_pixel_that_it_lies_in():
+    picture = Image.new("RGB", (10, 100))
+    assert pixel_box((0.21, 0.2, 0.39, 0.4000000001), picture) == "2, 20, 4, 40"
+    assert pixel_box((0.51, 0.001, 0.59, 1.0), picture) == "5, 0, 6, 100"
+    assert pixel_at((0.999, 0.058), picture) == "9, 5"
+    assert pixel_at((1.0, 0.0), picture) == "9, 0"
+
+
 def test_texts_that_are_none_are_refused():
     bundle = make("tiny-vit", new_tokenizer())
     with pytest.raises(DataError, match="texts must be a list"):
@@ -199,15 +228,23 @@ def gradient_map(bundle: Bundle, picture: Image.Image, texts: list[str]) -> torc
     return (last.grad * last).sum(dim=1)[0].detach()  # [h, w]
 
 
-def test_gradients_point_the_same_way(pictograms):
-    large = with_map_size(pictograms)
-    agree = []
-    for left, right in (("banana", "umbrella"), ("dog face", "rocket"), ("red apple", "guitar"), ("cactus", "key")):
+def test_gradients_point_into_the_drawing_that_the_map_points_into(pictograms):
+    """An attention pool weighs positions, and a gradient knows these weights: so the two agree as a rule, not always.
+
+    Of mean pools they are the same number, see `test_efficientnet_tower`.
+    """
+    large, random = with_map_size(pictograms), np.random.default_rng(0)
+    names = read_labelled(data_path(HELD_OUT)).classnames
+    agree, correlations = 0, []
+    for pair in random.permutation(len(names))[:40].reshape(20, 2):
+        left, right = (names[number] for number in pair)
         picture = side_by_side(left, right)
-        heat = Locator(pictograms, [left, right])(picture).heat[0]
+        heat = Locator(pictograms, [left, right])(picture).heat[0]  # [2, 4]
         by_gradient = gradient_map(large, picture, [left, right])[1:3]  # the rows that the picture fills
-        agree.append(np.corrcoef(heat.flatten(), by_gradient.flatten())[0, 1])
-    assert min(agree) > 0.2  # a gradient times what it is of is a noisy map, and of eight cells here
+        agree += (int(heat.argmax()) % 4 < 2) == (int(by_gradient.argmax()) % 4 < 2)
+        correlations.append(np.corrcoef(heat.flatten(), by_gradient.flatten())[0, 1])
+    assert agree >= 16  # of 20; by chance so many in 0.6 % of such tests
+    assert np.median(correlations) > 0.4
 
 
 def test_where_names_the_place_of_each_text_and_draws_its_map(scene, run, tmp_path):
@@ -234,6 +271,23 @@ def test_segment_divides_a_picture_and_says_what_is_none_of_the_labels(scene, ru
     _, out, _ = run("segment", scene, "violin", "--fits", 1.0, "--json")
     assert json.loads(out)["images"][0]["parts"] == []
     assert segment._FITS == where.FITS
+
+
+def test_no_picture_of_the_output_takes_the_place_of_another(scene, run, tmp_path):
+    for name in ("many/a/1.png", "many/b/1.png", "many/b/1.webp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.open(scene).save(tmp_path / name)
+    assert run("where", tmp_path / "many", "banana!", "banana?", "key", "--out", tmp_path / "maps")[0] == 0
+    texts = ("banana--1", "banana--2", "key-3")
+    assert written(tmp_path / "maps") == sorted(
+        f"{name}.{text}.png" for name in ("a/1.png", "b/1.png", "b/1.webp") for text in texts
+    )
+    assert run("segment", tmp_path / "many", "banana", "--out", tmp_path / "parts")[0] == 0
+    assert len(written(tmp_path / "parts")) == 6
+
+
+def written(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
 
 
 def test_what_the_commands_refuse_is_said_in_one_line(scene, run, tmp_path):

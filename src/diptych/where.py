@@ -243,15 +243,9 @@ def encode_whole(bundle: Bundle, picture: Image.Image) -> tuple[Tensor, Frame]:
     (h, w), side = grid.shape[:2], pixels.shape[0]
     if bundle.preprocess.row_width:
         return grid, (0.0, 0.0, 1.0, 1.0)
-    first_row, end_row = _cells(top / side, bottom / side, h)
-    first_column, end_column = _cells(left / side, right / side, w)
-    frame = (
-        (first_column / w * side - left) / (right - left),
-        (first_row / h * side - top) / (bottom - top),
-        (end_column / w * side - left) / (right - left),
-        (end_row / h * side - top) / (bottom - top),
-    )
-    return grid[first_row:end_row, first_column:end_column], frame
+    rows, upper, lower = _cells(top, bottom, side, h)
+    columns, start, end = _cells(left, right, side, w)
+    return grid[rows, columns], (start, upper, end, lower)
 
 
 def whole_pixels(bundle: Bundle, picture: Image.Image) -> tuple[np.ndarray, Box]:
@@ -272,10 +266,17 @@ def whole_pixels(bundle: Bundle, picture: Image.Image) -> tuple[np.ndarray, Box]
     return np.array(square), (left, top, left + width, top + height)
 
 
-def _cells(start: float, end: float, count: int) -> tuple[int, int]:
-    """The first cell whose middle lies in a part of a side, and the one behind the last; at least one."""
-    first = round(start * count)
-    return min(first, count - 1), max(round(end * count), first + 1)
+def _cells(start: int, end: int, side: int, count: int) -> tuple[slice, float, float]:
+    """The cells of a side whose middle lies in a part of it, and from where to where they reach, as shares of the part.
+
+    Where a part is so narrow that no cell's middle lies in it: the cell around its own middle, for all of it.
+    """
+    first, behind = round(start / side * count), round(end / side * count)
+    if first < behind:
+        width = end - start
+        return slice(first, behind), (first / count * side - start) / width, (behind / count * side - start) / width
+    only = int((start + end) / 2 / side * count)
+    return slice(only, only + 1), 0.0, 1.0
 
 
 def with_map_size(bundle: Bundle, image_size: int | None = None) -> Bundle:

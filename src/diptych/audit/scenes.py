@@ -79,7 +79,11 @@ def scenes(
         results=(*pooled, *counted, *(one.result for one in asked), *others),
         contrasts=contrasts,
         examples=tuple(_examples(asked, pairs, seed)),
-        not_measured=() if given else ("SugarCrepe and ARO: give their folders with --data.",),
+        not_measured=()
+        if given
+        else (
+            "SugarCrepe and ARO: give their folders (--choices of `diptych audit`, --data of `diptych audit scenes`).",
+        ),
         notes=(
             "Of a pair of scenes the wrong caption of one is the right one of the other: who does not look at the "
             "picture is right on half of the scenes, and on both of a pair never.",

@@ -94,7 +94,7 @@ def typographic(features: ModelFeatures, data: LabelledImages, *, pictures: int 
         question="Does it say what it sees, or what it reads?",
         sentences=tuple(_sentences(found)),
         results=tuple(results),
-        headline={"shown": "a word: follows it", "size": "large"},
+        headline={"shown": "a word: follows it", "size": "large", "prompts": "paper"},
         contrasts=contrasts_of(named),
         examples=tuple(
             example(

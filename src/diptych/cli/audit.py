@@ -128,22 +128,33 @@ def _sets(
 ) -> "Sets":
     from diptych.audit.whole import Sets
     from diptych.sets.choices import read_choices
-    from diptych.sets.digest import digest
+    from diptych.sets.digest import digest, digest_of_rows
     from diptych.sets.grouped import read_grouped
     from diptych.sets.near_misses import read_near_misses
     from diptych.sets.open import read_labelled
 
     labelled = [read_labelled(data_path(one), split=split) for one in data]
     with_groups = {one: read_grouped(one, split=split) for one in (*people, *grouped)}
+    captioned = [read_choices(one, split=split) for one in choices]
+    scenes = read_near_misses(near_misses) if near_misses else None
+    known = read_labelled(names, split=split) if names else None
     named = [*zip(map(data_path, data), labelled, strict=True), *with_groups.items()]
+    if names and known:
+        named.append((names, known))
+    digests = {(one.name, one.split): digest(folder, one.split) for folder, one in named}
+    for one in captioned:
+        digests[one.name, one.split] = digest_of_rows(one, one.right, one.wrong, one.kinds, one.image_of.tolist())
+    if scenes:
+        told = (scenes.right, scenes.near_miss, scenes.others, scenes.kinds)
+        digests[scenes.name, scenes.split] = digest_of_rows(scenes, *told)
     return Sets(
         labelled=labelled,
         people=[with_groups[one] for one in people],
         grouped=[with_groups[one] for one in grouped],
-        choices=[read_choices(one, split=split) for one in choices],
-        near_misses=read_near_misses(near_misses) if near_misses else None,
-        names=read_labelled(names, split=split) if names else None,
-        digests={(one.name, one.split): digest(folder, one.split) for folder, one in named},
+        choices=captioned,
+        near_misses=scenes,
+        names=known,
+        digests=digests,
     )
 
 

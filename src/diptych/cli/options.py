@@ -13,11 +13,11 @@ from cyclopts.types import NonNegativeInt, PositiveInt
 from diptych.cli.console import complain
 from diptych.config import unknown_name
 from diptych.data.embedded import HELD_OUT, data_path
-from diptych.data.prompts import TEMPLATES, check_templates, read_lines
+from diptych.data.prompts import PLAIN, TEMPLATES, check_templates, read_lines
 from diptych.errors import ConfigError, DataError
 from diptych.eval.tasks import ComputePrecision
 from diptych.files import expanded
-from diptych.weights.packaged import DEFAULT_MODEL
+from diptych.weights.packaged import DEFAULT_MODEL, check_model_name
 
 if TYPE_CHECKING:
     from diptych.eval.features import ModelFeatures, OnPictures
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from diptych.sets.labelled import LabelledImages
     from diptych.weights.bundle import Bundle
     from diptych.weights.dual_encoder import DualEncoder
+    from diptych.where import Locator
 
 B = TypeVar("B", bound="DualEncoder")
 MANY = 500  # pictures from which it is worth finding out which engine is soonest
@@ -209,9 +210,52 @@ class ProbeOptions:
         return ModelOptions(model=model, seed=self.seed, batch_size=self.batch_size, truncate=True).features()
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class MapOptions:
+    """How pictures are looked at for the places of texts.
+
+    Parameters
+    ----------
+    templates
+        A prompt template with {} for the text, or the name of a published set; as in `diptych classify`.
+    templates_file
+        A text file with one prompt template a line.
+    model
+        A name from `diptych models`, or a bundle's folder. By default the model that ships with diptych.
+    size
+        Pixels of the longer side that a picture is looked at with; by default twice the model's own.
+    max_pixels
+        Millions of pixels that are decoded of one picture at most; a JPEG with more is decoded at a part of its size.
+    json_
+        Print JSON.
+    """
+
+    templates: list[str] | None = None
+    templates_file: Path | None = None
+    model: str | None = None
+    size: PositiveInt | None = None
+    max_pixels: PositiveInt = MEGAPIXELS
+    json_: bool = False
+
+    def locator(self, texts: Sequence[str]) -> "Locator":
+        """What looks for the texts; words that the model does not know are said."""
+        check_model_name(self.model)
+        prompts = read_templates(self.templates, self.templates_file) or PLAIN
+
+        from diptych.weights.registry import load_in_torch
+        from diptych.where import Locator
+
+        locator = Locator(limited(load_in_torch(self.model), self.max_pixels), texts, prompts, image_size=self.size)
+        for text in locator.unread:
+            complain(str(text))
+        return locator
+
+
 AS_USUAL = ModelOptions()
 BY_THE_RULE = PromptOptions()
 AS_DRAWN = ProbeOptions()
+AT_TWICE_THE_SIZE = MapOptions()
 
 
 def find_pictures(names: Sequence[str], *, hint: str = "") -> list[Path]:

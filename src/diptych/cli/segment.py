@@ -5,11 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cyclopts.types import PositiveInt
-
 from diptych.cli.console import one_line, print_table
-from diptych.cli.options import MEGAPIXELS
-from diptych.cli.where import located, mapped, pixels, save_picture
+from diptych.cli.options import AT_TWICE_THE_SIZE, MapOptions, find_pictures
+from diptych.cli.where import mapped, names_without_endings, pixel_box, save_picture
 from diptych.errors import ConfigError
 from diptych.files import shown
 
@@ -22,12 +20,7 @@ def segment(
     *labels: str,
     out: Path | None = None,
     fits: float = _FITS,
-    templates: list[str] | None = None,
-    templates_file: Path | None = None,
-    model: str | None = None,
-    size: PositiveInt | None = None,
-    max_pixels: PositiveInt = MEGAPIXELS,
-    json_: bool = False,
+    options: MapOptions = AT_TWICE_THE_SIZE,
 ) -> None:
     """Divide a picture into parts by labels: each place gets the label that fits it best, or none of them.
 
@@ -46,18 +39,6 @@ def segment(
     fits
         Share of words of all kinds that a label must fit a place better than, from 0 to 1; else the place has no
         label. 0 gives every place one.
-    templates
-        A prompt template with {} for the label, or the name of a published set; as in `diptych classify`.
-    templates_file
-        A text file with one prompt template a line.
-    model
-        A name from `diptych models`, or a bundle's folder. By default the model that ships with diptych.
-    size
-        Pixels of the longer side that a picture is looked at with; by default twice the model's own.
-    max_pixels
-        Millions of pixels that are decoded of one picture at most; a JPEG with more is decoded at a part of its size.
-    json_
-        Print JSON.
     """
     if not 1 <= len(labels) <= _MOST:
         raise ConfigError(
@@ -65,23 +46,25 @@ def segment(
         )
     if not 0 <= fits <= 1:
         raise ConfigError(f"--fits must be a share from 0 to 1. Got {fits}.")
-    paths, locator = located(pictures, labels, templates, templates_file, model, size, max_pixels)
+    paths = find_pictures([pictures])
+    locator = options.locator(labels)
     import numpy as np
     from PIL import Image
 
     answered: list[dict[str, Any]] = []
+    names = names_without_endings(paths)
     for path, maps in mapped(locator, paths):
         parts = maps.parts(fits)
-        if not json_:
+        if not options.json_:
             if len(paths) > 1:
                 print(f"{'' if not answered else chr(10)}{one_line(str(path))}")
-            rows = [(one.label, f"{one.share:.1%}", pixels(one.box, maps.picture)) for one in parts]
+            rows = [(one.label, f"{one.share:.1%}", pixel_box(one.box, maps.picture)) for one in parts]
             rows.append(("(none of these)", f"{1 - sum(one.share for one in parts):.1%}", ""))
             print_table(rows, header=("label", "of the picture", "box (left, top, right, bottom)"), numbers=[1])
         if out:
             values = (maps.label_map(fits) + 1).astype(np.uint8)
-            save_picture(Image.fromarray(values), out / f"{path.stem}.labels.png")
-            save_picture(maps.parts_overlay(fits), out / f"{path.stem}.parts.png")
+            save_picture(Image.fromarray(values), out / f"{names[path]}.labels.png")
+            save_picture(maps.parts_overlay(fits), out / f"{names[path]}.parts.png")
         answered.append({"path": shown(path), "size": maps.picture.size, "parts": [asdict(one) for one in parts]})
-    if json_:
+    if options.json_:
         print(json.dumps({"labels": list(locator.texts), "fits": fits, "images": answered}, indent=2))

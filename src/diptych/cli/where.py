@@ -1,24 +1,23 @@
 """`diptych where`: a picture and texts in, the place of each text out."""
 
 import json
+import math
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cyclopts.types import PositiveInt
-
 from diptych.cli.console import complain, one_line, print_table
-from diptych.cli.options import MEGAPIXELS, find_pictures, limited, read_templates
-from diptych.data.prompts import PLAIN
+from diptych.cli.options import AT_TWICE_THE_SIZE, MapOptions, find_pictures
 from diptych.errors import ConfigError, DataError, ImageError
 from diptych.files import atomic_file, shown
-from diptych.weights.packaged import check_model_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from PIL import Image
 
+    from diptych.data.overlay import Frame
     from diptych.where import HeatMaps, Locator
 
 
@@ -26,12 +25,7 @@ def where(
     pictures: str,
     *texts: str,
     out: Path | None = None,
-    templates: list[str] | None = None,
-    templates_file: Path | None = None,
-    model: str | None = None,
-    size: PositiveInt | None = None,
-    max_pixels: PositiveInt = MEGAPIXELS,
-    json_: bool = False,
+    options: MapOptions = AT_TWICE_THE_SIZE,
 ) -> None:
     """Say where a picture shows what each text says, and how much better it fits there than other words.
 
@@ -47,68 +41,35 @@ def where(
         What is looked for, e.g. "a dog" "a cat".
     out
         A folder for the maps, NAME.TEXT.png each: the picture under its heat, with a box.
-    templates
-        A prompt template with {} for the text, or the name of a published set; as in `diptych classify`.
-    templates_file
-        A text file with one prompt template a line.
-    model
-        A name from `diptych models`, or a bundle's folder. By default the model that ships with diptych.
-    size
-        Pixels of the longer side that a picture is looked at with; by default twice the model's own.
-    max_pixels
-        Millions of pixels that are decoded of one picture at most; a JPEG with more is decoded at a part of its size.
-    json_
-        Print JSON.
     """
     if not texts:
         raise ConfigError('there must be a text to look for. Name it behind the picture, e.g. photo.jpg "a dog".')
-    paths, locator = located(pictures, texts, templates, templates_file, model, size, max_pixels)
+    paths = find_pictures([pictures])
+    locator = options.locator(texts)
     answered: list[dict[str, Any]] = []
+    names, endings = names_without_endings(paths), _file_names(texts)
     for path, maps in mapped(locator, paths):
         found = maps.found()
-        if not json_:
+        if not options.json_:
             if len(paths) > 1:
                 print(f"{'' if not answered else chr(10)}{one_line(str(path))}")
             header = ("text", "at (x, y)", "box (left, top, right, bottom)", "fits better than")
             rows = [
                 (
                     one.text,
-                    pixels(one.point, maps.picture),
-                    pixels(one.box, maps.picture),
+                    pixel_at(one.point, maps.picture),
+                    pixel_box(one.box, maps.picture),
                     f"{one.beaten:.0%} of words",
                 )
                 for one in found
             ]
             print_table(rows, header=header)
         if out:
-            for number, text in enumerate(maps.texts):
-                save_picture(maps.overlay(number), out / f"{path.stem}.{file_name(text)}.png")
+            for number, ending in enumerate(endings):
+                save_picture(maps.overlay(number), out / f"{names[path]}.{ending}.png")
         answered.append({"path": shown(path), "size": maps.picture.size, "texts": [asdict(one) for one in found]})
-    if json_:
+    if options.json_:
         print(json.dumps({"images": answered}, indent=2))
-
-
-def located(
-    pictures: str,
-    texts: "Sequence[str]",
-    templates: list[str] | None,
-    templates_file: Path | None,
-    model: str | None,
-    size: int | None,
-    max_pixels: int,
-) -> "tuple[list[Path], Locator]":
-    """The pictures, and what looks for the texts in them; words that the model does not know are said."""
-    check_model_name(model)
-    prompts = read_templates(templates, templates_file) or PLAIN
-    paths = find_pictures([pictures])
-
-    from diptych.weights.registry import load_in_torch
-    from diptych.where import Locator
-
-    locator = Locator(limited(load_in_torch(model), max_pixels), texts, prompts, image_size=size)
-    for text in locator.unread:
-        complain(str(text))
-    return paths, locator
 
 
 def mapped(locator: "Locator", paths: "Sequence[Path]") -> "Iterator[tuple[Path, HeatMaps]]":
@@ -133,9 +94,16 @@ def mapped(locator: "Locator", paths: "Sequence[Path]") -> "Iterator[tuple[Path,
         raise DataError(f"none of {len(paths):,} pictures could be read.")
 
 
-def pixels(shares: "Sequence[float]", picture: "Image.Image") -> str:
-    """Shares of a picture's sides, x and y by turns, as pixels."""
-    return ", ".join(f"{share * picture.size[number % 2]:.0f}" for number, share in enumerate(shares))
+def pixel_at(point: "tuple[float, float]", picture: "Image.Image") -> str:
+    """The pixel that a point lies in, given as shares of a picture's sides: x and y from 0."""
+    return ", ".join(f"{min(int(share * side), side - 1)}" for share, side in zip(point, picture.size, strict=True))
+
+
+def pixel_box(box: "Frame", picture: "Image.Image") -> str:
+    """The smallest box of whole pixels around one that is given as shares: left, top, right, bottom."""
+    # Digits that no pixel hangs on go first: 64.00000001 is 64.
+    edges = [round(share * picture.size[number % 2], 3) for number, share in enumerate(box)]
+    return ", ".join(map(str, [*map(math.floor, edges[:2]), *map(math.ceil, edges[2:])]))
 
 
 def save_picture(picture: "Image.Image", path: Path) -> None:
@@ -143,6 +111,18 @@ def save_picture(picture: "Image.Image", path: Path) -> None:
         picture.save(aside, "PNG")
 
 
-def file_name(text: str) -> str:
-    """A text as a part of a file's name."""
-    return "".join(character if character.isalnum() else "-" for character in text)[:60]
+def names_without_endings(paths: "Sequence[Path]") -> dict[Path, str]:
+    """What each picture is called below a folder of outputs: as below the folder that all are in, none as another.
+
+    Where two differ in their endings alone, all keep theirs.
+    """
+    base = os.path.commonpath([path.parent for path in paths])
+    bare = [path.with_suffix("") for path in paths]
+    named = bare if len(set(bare)) == len(paths) else paths
+    return {path: os.path.relpath(name, base) for path, name in zip(paths, named, strict=True)}
+
+
+def _file_names(texts: "Sequence[str]") -> list[str]:
+    """Texts as parts of files' names, none as another: where two would be the same, all have their number."""
+    names = ["".join(character if character.isalnum() else "-" for character in text)[:60] for text in texts]
+    return names if len(set(names)) == len(names) else [f"{name}-{number}" for number, name in enumerate(names, 1)]

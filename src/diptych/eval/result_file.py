@@ -1,16 +1,18 @@
 """Results as JSON files: the one place where they are written and read.
 
 A file is `Result` field by field, under `format`. A column of numbers is a line of text, a table of scores its ranks
-within each column, as bytes in base64: what is made from them looks at the order alone.
+within each column, as bytes in base64: what is made from them looks at the order alone. An audit's results are of the
+same pictures again and again: what they share stands once, by its digest.
 """
 
 import base64
 import dataclasses
+import hashlib
 import json
 import types
 import typing
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +29,7 @@ from diptych.files import write_json
 Record = TypeVar("Record", Result, Audit)
 
 RESULT_FORMAT = "diptych-result-1"
+_DIGITS = 16  # of a digest in an audit's file, which has a few dozen of them
 _CURE = "Measure again with this version: `diptych evaluate suite`, or `zero-shot`, `probe` or `retrieval` with --out."
 
 
@@ -67,11 +70,12 @@ def write_audit(audit: Audit, path: Path) -> None:
         replace(chapter, examples=tuple(replace(one, picture=None) for one in chapter.examples))
         for chapter in audit.chapters
     )
-    write_record(path, AUDIT_FORMAT, replace(audit, chapters=chapters))
+    content = _encoded(replace(audit, chapters=chapters))
+    write_json(path, {"format": AUDIT_FORMAT, **content, "shared": _take_out(content)})
 
 
 def read_audit(path: Path) -> Audit:
-    """What `write_audit` wrote.
+    """What `write_audit` wrote, also before results shared anything.
 
     Raises:
         DataError: there is no such file, or it holds something else, or an audit of another version.
@@ -86,6 +90,8 @@ def _read(path: Path, format_: str, kind: type[Record], what: str, cure: str) ->
         found = "a result of an older version" if older else "something else"
         raise DataError(f"{path} must be {what} ({format_}). It holds {found}. {cure}")
     try:
+        if kind is Audit:
+            _put_back(content, content.pop("shared", {}))
         return _decoded(kind, {name: value for name, value in content.items() if name != "format"})
     except (KeyError, TypeError, ValueError, AttributeError, zlib.error, DiptychError) as error:
         raise DataError(f"{path} must be {what}. It is damaged: {error!r}. {cure}") from None
@@ -132,6 +138,30 @@ def _json(path: Path, what: str) -> Any:
         raise DataError(f"{path} must be {what}. It cannot be read: {error.strerror}.") from None
     except ValueError as error:
         raise DataError(f"{path} must be {what}. It is no JSON: {error}.") from None
+
+
+def _shareable(audit: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Where results of an audit, as JSON, hold what others hold as well: an object, and the name of its field."""
+    for chapter in audit["chapters"]:
+        for result in chapter["results"]:
+            yield result["rows"], "keys"
+            yield result, "prompts"
+
+
+def _take_out(audit: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave digests in place of what is shared; what they stand for, by digest."""
+    shared: dict[str, Any] = {}
+    for holder, name in _shareable(audit):
+        value = holder[name]
+        holder[name] = hashlib.sha256(json.dumps(value).encode()).hexdigest()[:_DIGITS]
+        shared[holder[name]] = value
+    return shared
+
+
+def _put_back(audit: Mapping[str, Any], shared: Mapping[str, Any]) -> None:
+    for holder, name in _shareable(audit):
+        if isinstance(holder[name], str):
+            holder[name] = shared[holder[name]]
 
 
 def _encoded(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """An audit as a page: what was found in plain words, then chapter by chapter the numbers and pictures behind it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from diptych.eval.chapter import Audit, Chapter, Contrast
 from diptych.eval.comparison import ComparedModels
@@ -10,6 +11,7 @@ from diptych.pages.page import CaptionedPicture, Headline, PageSection, PageTabl
 
 _NO_SHARE = ("ROC AUC",)
 _TILES = 12
+_OPEN = 8  # rows of a table that is not folded away
 
 
 def audit_page(audit: Audit, compared: ComparedModels | None = None) -> ReportPage:
@@ -26,13 +28,16 @@ def audit_page(audit: Audit, compared: ComparedModels | None = None) -> ReportPa
         summary=f"What it gets wrong, and about whom: {len(audit.chapters)} chapters, {count:,} numbers{against}.",
         headline=_headline(audit),
         sections=[
-            PageSection(heading="In plain words", tables=[PageTable(header=("chapter", "found"), rows=summary(audit))]),
+            PageSection(
+                heading="In plain words",
+                tables=[PageTable(header=("chapter", "found"), rows=summary(audit), is_prose=True)],
+            ),
             *([_side_by_side(compared)] if compared else []),
             *(_section(chapter) for chapter in audit.chapters),
             PageSection(
                 heading="What was not measured",
                 note="A number that is not here says nothing, neither good nor bad.",
-                tables=[PageTable(header=("chapter", "why"), rows=left_out)] if left_out else [],
+                tables=[PageTable(header=("chapter", "why"), rows=left_out, is_prose=True)] if left_out else [],
             ),
         ],
         conditions=_conditions(audit),
@@ -102,22 +107,24 @@ def value_cells(result: Result) -> list[str]:
 
 
 def _section(chapter: Chapter) -> PageSection:
+    tables = {
+        "numbers": numbers_table(chapter.results) if chapter.results else None,
+        "differences": contrasts_table(chapter.contrasts) if chapter.contrasts else None,
+    }
     return PageSection(
         heading=chapter.title,
         note=chapter.question,
-        tables=[
-            *([numbers_table(chapter.results)] if chapter.results else []),
-            *([contrasts_table(chapter.contrasts)] if chapter.contrasts else []),
-        ],
+        lead=chapter.sentences,
+        tables=[_folded(table, what) for what, table in tables.items() if table],
         captioned=[CaptionedPicture(picture=one.picture, caption=one.caption) for one in chapter.examples],
-        text="\n".join(_said(chapter)),
+        text="\n".join([*(f"Not measured: {why}" for why in chapter.not_measured), *chapter.notes]),
     )
 
 
-def _said(chapter: Chapter) -> Iterator[str]:
-    yield from chapter.sentences
-    yield from (f"Not measured: {why}" for why in chapter.not_measured)
-    yield from chapter.notes
+def _folded(table: PageTable, what: str) -> PageTable:
+    """A long one is folded away, so that the words around it are found."""
+    count = len(table.rows)
+    return replace(table, fold=f"All {count:,} {what}") if count > _OPEN else table
 
 
 def _side_by_side(compared: ComparedModels) -> PageSection:

@@ -1,10 +1,11 @@
 """The demo's page: a model that has just been trained is measured on drawings in a style that it has never seen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from diptych.classify import class_weights
@@ -21,6 +22,8 @@ from diptych.train.laps import time_shares
 from diptych.train.recipe import TrainRecipe
 from diptych.train.trainer import TrainResult
 from diptych.version import __version__
+from diptych.weights.bundle import Bundle
+from diptych.where import Locator
 
 # Sentences to search with; the first four are class names, so a match is known.
 QUERIES = ("red apple", "sailboat", "crying face", "flag: japan", "something to eat", "wild animal", "it is raining")
@@ -111,10 +114,23 @@ def _pictures(
         torch.from_numpy(bundle.probabilities(bundle.logits_per_image(image_features, text_features)))
         for text_features in (class_features.numpy(), bundle.encode_texts(LABELS))
     )
-    of_queries = torch.from_numpy(bundle.encode_texts(QUERIES))
-    parts = showcase(data, encoded, of_classes, queries=QUERIES, query_features=of_queries, seed=seed)
+    parts = showcase(
+        data,
+        encoded,
+        of_classes,
+        queries=QUERIES,
+        query_features=torch.from_numpy(bundle.encode_texts(QUERIES)),
+        why=_why(bundle) if bundle.model.config.image.has_grid else None,
+        seed=seed,
+    )
     apart = max(1, len(encoded.kept) // _PICTURES_IN_WORDS)
     return parts, free_labels(data, encoded, of_labels, LABELS, rows=range(0, len(encoded.kept), apart))
+
+
+def _why(bundle: Bundle) -> Callable[[str, Image.Image], Image.Image]:
+    """A picture under the map of a query."""
+    locators = {query: Locator(bundle, [query]) for query in QUERIES}
+    return lambda query, picture: locators[query](picture).overlay()
 
 
 def _headline(scored: ZeroShotScores, results: Mapping[str, Any]) -> list[Headline]:

@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import zip_longest
 from pathlib import Path
 
 from PIL import Image
@@ -121,7 +122,7 @@ def _sections(page: ReportPage) -> Iterator[_Section]:
     yield _Section(
         key="search",
         heading="Found by words",
-        note="Words, looked for among the pictures; best first, with scores." + _match_note(page.retrievals),
+        note="Words, looked for among the pictures; best first, with scores." + _found_note(page.retrievals),
         kind="queries",
         parts=[_retrieval(*retrieval) for retrieval in page.retrievals],
     )
@@ -208,9 +209,12 @@ def _free(key: str, section: PageSection) -> Iterator[_Section]:
     """A section under a heading of its own: table, plots, pictures and text below one another."""
     plots = [plot for plot in section.plots if isinstance(plot, Bars) or not without_matplotlib()]
     parts: list[str] = []
+    if section.lead:
+        parts.append(f'<ul class="lead">{"".join(f"<li>{_prose(one)}</li>" for one in section.lead)}</ul>')
     for table in section.tables:
-        parts += _table(table)
-        parts += [f'<p class="note">{escape(table.note)}</p>'] if table.note else []
+        inside = "".join(_table(table)) + (f'<p class="note">{escape(table.note)}</p>' if table.note else "")
+        fold = f"<details><summary>{escape(table.fold)}</summary>{inside}</details>"
+        parts.append(fold if table.fold else inside)
     if plots:
         drawn = [
             _bars(plot) if isinstance(plot, Bars) else _shares(f"{key}-{number}", plot)
@@ -239,7 +243,9 @@ def _head(page: ReportPage) -> str:
 
 def _opening(page: ReportPage) -> str:
     pictures = [one.picture for one in (*page.right, *page.classified, *page.wrong)]
-    pictures += [one.picture for section in page.sections for one in section.captioned if one.picture is not None]
+    # One of each section, then the next of each.
+    captioned = zip_longest(*([one.picture for one in section.captioned] for section in page.sections))
+    pictures += [picture for some in captioned for picture in some if picture is not None]
     pictures = pictures[:_MOSAIC]
     if len(pictures) == _MOSAIC:
         inside = "".join(_img(picture, "") for picture in pictures)
@@ -273,8 +279,11 @@ def _tick_note(cards: Sequence[Prediction]) -> str:
     return "; ✓&nbsp;marks the true one." if has_tick else "."
 
 
-def _match_note(retrievals: Sequence[Retrieval]) -> str:
-    return " ✓&nbsp;marks a match." if any(is_match for _, hits in retrievals for _, is_match, _ in hits) else ""
+def _found_note(retrievals: Sequence[Retrieval]) -> str:
+    found = [hit for _, hits in retrievals for hit in hits]
+    match = " ✓&nbsp;marks a match." if any(hit.is_match for hit in found) else ""
+    maps = " <i>Why these?</i> shows which part of a picture speaks most for the words: a hint, and no mask."
+    return match + (maps if any(hit.why is not None for hit in found) else "")
 
 
 def _prediction(prediction: Prediction, kind: str = "guesses") -> str:
@@ -319,17 +328,28 @@ def _captioned(captioned: CaptionedPicture) -> str:
 
 
 def _retrieval(query: str, hits: Sequence[RankedPicture]) -> str:
-    found = "".join(_hit(rank, *hit) for rank, hit in enumerate(hits, 1))
-    known = [is_match for _, is_match, _ in hits if is_match is not None]
+    found = "".join(_hit(rank, hit) for rank, hit in enumerate(hits, 1))
+    known = [hit.is_match for hit in hits if hit.is_match is not None]
     count = f'<p class="note">{sum(known)} of {len(known)} match</p>' if known else ""
     words = f'<div class="words"><p class="query">{escape(query)}</p>{count}</div>'
-    return f'<li class="diptych query-row">{words}<ol class="hits">{found}</ol></li>'
+    return f'<li class="diptych query-row">{words}<div><ol class="hits">{found}</ol>{_why(query, hits)}</div></li>'
 
 
-def _hit(rank: int, picture: ImageLike, is_match: bool | None, score: float) -> str:
-    verdict = {None: "", True: ", a match", False: ", not a match"}[is_match]
-    kind, mark = (' class="match"', "✓ ") if is_match else ("", "")
-    return f'<li{kind}>{_img(picture, f"Result {rank}{verdict}")}<span class="score">{mark}{score:.2f}</span></li>'
+def _hit(rank: int, hit: RankedPicture) -> str:
+    verdict = {None: "", True: ", a match", False: ", not a match"}[hit.is_match]
+    kind, mark = (' class="match"', "✓ ") if hit.is_match else ("", "")
+    picture = _img(hit.picture, f"Result {rank}{verdict}")
+    return f'<li{kind}>{picture}<span class="score">{mark}{hit.score:.2f}</span></li>'
+
+
+def _why(query: str, hits: Sequence[RankedPicture]) -> str:
+    """The maps of what was found, folded away; nothing where there are none."""
+    maps = "".join(
+        f"<li>{_img(hit.why, f'Result {rank}: where it speaks for {query}')}</li>"
+        for rank, hit in enumerate(hits, 1)
+        if hit.why is not None
+    )
+    return f'<details><summary>Why these?</summary><ol class="hits">{maps}</ol></details>' if maps else ""
 
 
 def _note_of(table: PageTable | None) -> str:
@@ -339,14 +359,29 @@ def _note_of(table: PageTable | None) -> str:
 def _table(table: PageTable | None) -> list[str]:
     if not table:
         return []
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.header)
+    said = _prose if table.is_prose else escape
+    of_words = [_is_of_words(column) for column in zip(*table.rows, strict=True)] or [False] * len(table.header)
+    kinds = [' class="words"' if one else "" for one in of_words]
+    head = "".join(f'<th scope="col"{kind}>{escape(cell)}</th>' for cell, kind in zip(table.header, kinds, strict=True))
     body = "".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
+        f'<tr><th scope="row">{escape(row[0])}</th>'
+        f"{''.join(f'<td{kind}>{said(cell)}</td>' for cell, kind in zip(row[1:], kinds[1:], strict=True))}</tr>"
         for row in table.rows
     )
     # In the tab order, as a wide one scrolls sideways where the screen is narrow.
-    frame = f'<div class="table" role="region" aria-label="Table: {escape(table.header[0])}" tabindex="0">'
+    kind = "table prose" if table.is_prose else "table"
+    frame = f'<div class="{kind}" role="region" aria-label="Table: {escape(table.header[0])}" tabindex="0">'
     return [f"{frame}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"]
+
+
+def _prose(sentence: str) -> str:
+    """A sentence in which no line ends between a number and what it is of."""
+    return escape(sentence).replace(" %", "\u00a0%").replace("n = ", "n\u00a0=\u00a0")
+
+
+def _is_of_words(cells: Sequence[str]) -> bool:
+    """Whether no cell of a column starts with a number, so that it reads from the left."""
+    return not any(cell.lstrip("+-−.")[:1].isdigit() for cell in cells) and any(cell.strip("- ") for cell in cells)
 
 
 def _bars(bars: Bars) -> str:

@@ -9,7 +9,18 @@ from PIL import Image
 ImageLike = Image.Image | np.ndarray  # [S, S, 3] uint8
 Headline = tuple[str, str, str]  # label, value, note
 Confusion = tuple[str, ImageLike, str, ImageLike]  # truth, its picture, guessed label, a picture of that class
-RankedPicture = tuple[ImageLike, bool | None, float]  # picture, whether it is a match (None: nobody knows), score
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedPicture:
+    """A picture that words have found."""
+
+    picture: ImageLike
+    score: float
+    is_match: bool | None = None  # None: nobody knows
+    why: ImageLike | None = None  # the same under the map of the words, where the model has a grid
+
+
 Retrieval = tuple[str, Sequence[RankedPicture]]  # query, best first
 
 
@@ -29,6 +40,8 @@ class PageTable:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]  # the first cell of each names it
     note: str = ""
+    is_prose: bool = False  # cells are sentences
+    fold: str = ""  # words that a long table is folded away behind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +130,7 @@ class PageSection:
 
     heading: str
     note: str = ""
+    lead: Sequence[str] = ()  # sentences that come before all else
     tables: Sequence[PageTable] = ()
     plots: Sequence[Bars | ShareCurves] = ()
     captioned: Sequence[CaptionedPicture] = ()

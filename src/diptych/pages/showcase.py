@@ -1,14 +1,15 @@
 """What a zero-shot result looks like: the pictures behind the numbers, as parts of a report."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from diptych.eval.zero_shot import LabelledFeatures
-from diptych.pages.page import Confusion, Prediction, Retrieval
+from diptych.pages.page import Confusion, Prediction, RankedPicture, Retrieval
 from diptych.sets.labelled import LabelledImages
 
 
@@ -29,6 +30,7 @@ def showcase(
     *,
     queries: Sequence[str],
     query_features: Tensor,
+    why: Callable[[str, Image.Image], Image.Image] | None = None,
     seed: int = 0,
     cards: int = 12,
     hits: int = 8,
@@ -42,6 +44,7 @@ def showcase(
         queries: Q sentences to search the set with; one that is a class name has its pictures as matches, of others
             nobody knows what matches.
         query_features: [Q, D], unit length.
+        why: a picture that a query has found, under the map of that query.
         seed: of the draw.
         cards: examples of each kind.
         hits: pictures a query.
@@ -55,22 +58,25 @@ def showcase(
         return [_prediction(data, encoded, probabilities[row], int(row), data.classnames) for row in chosen]
 
     found = encoded.image_features @ query_features.T  # [N, Q]
+
+    def best_of(column: int) -> Tensor:
+        return found[:, column].topk(min(hits, len(found))).indices
+
+    def hit(query: str, row: int, score: float) -> RankedPicture:
+        picture, label = data.open(encoded.kept[row]), data.classnames[int(encoded.targets[row])]
+        return RankedPicture(
+            picture=picture,
+            score=score,
+            is_match=label == query if query in data.classnames else None,
+            why=why(query, picture) if why else None,
+        )
+
     return Showcase(
         right=predictions(correct.nonzero()[:, 0]),
         wrong=predictions((~correct).nonzero()[:, 0]),
         confusions=_confusions(data, encoded, probabilities, cards),
         retrievals=[
-            (
-                query,
-                [
-                    (
-                        data.open(encoded.kept[int(row)]),
-                        data.classnames[int(encoded.targets[row])] == query if query in data.classnames else None,
-                        found[row, column].item(),
-                    )
-                    for row in found[:, column].topk(min(hits, len(found))).indices
-                ],
-            )
+            (query, [hit(query, int(row), found[row, column].item()) for row in best_of(column)])
             for column, query in enumerate(queries)
         ],
     )

@@ -1,9 +1,12 @@
 """The bytes of a data set as one number: what a result was measured on, and what stored features are of."""
 
 import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from diptych.files import sha256
+from diptych.sets.pictures import Pictures
 
 
 def digest(folder: Path, split: str) -> str:
@@ -25,3 +28,22 @@ def digest(folder: Path, split: str) -> str:
     shards = {name: path for name, path in files.items() if name.endswith((".tar", ".tar.gz"))}
     facts = [f"{name}\t{sha256(path)}" for name, path in (shards or files).items()]
     return hashlib.sha256("\n".join(sorted(facts)).encode(errors="surrogateescape")).hexdigest()
+
+
+def digest_of_rows(pictures: Pictures, *columns: Sequence[object]) -> str:
+    """SHA-256 of pictures that a table names, and of what it tells of them: of a set that has no folder of its own.
+
+    Args:
+        pictures: N of them; one whose file is not there counts as such.
+        columns: captions and whatever else is asked with; plain values.
+    """
+    facts = [f"{key}\t{_sha256_of(pictures, number)}" for number, key in enumerate(pictures.keys)]
+    table = json.dumps([facts, *map(list, columns)])
+    return hashlib.sha256(table.encode(errors="surrogateescape")).hexdigest()
+
+
+def _sha256_of(pictures: Pictures, number: int) -> str:
+    try:
+        return hashlib.sha256(pictures.image_bytes(number)).hexdigest()
+    except OSError:
+        return ""
