@@ -47,7 +47,8 @@ from diptych.torch_runtime import generator
 from diptych.train.recipe import TrainRecipe
 from diptych.weights.bundle import Bundle
 from diptych.weights.convert import save_as
-from diptych.weights.registry import DEFAULT_MODEL, list_models
+from diptych.weights.packaged import DEFAULT_MODEL, packaged_models
+from diptych.weights.registry import list_models
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -57,9 +58,20 @@ PAGES = [*ROOT.glob("*.md"), *DOCS.rglob("*.md")]
 # The same command, at a size that takes seconds.
 SMALL = ["train.steps=2", "train.batch_size=4", "model.image.width=4", "model.image.heads=2", "evaluate=[]"]
 
-MODELS = ROOT / "src" / "diptych" / "weights" / "models"
 # Pages below docs/ whose blocks run from top to bottom; those that go on with what train.md left; those that take long.
-HOW_TO = ("classify", "compare", "embed", "evaluate", "overlap", "probe", "prompts", "python", "search", "where")
+HOW_TO = (
+    "classify",
+    "compare",
+    "embed",
+    "evaluate",
+    "install",
+    "overlap",
+    "probe",
+    "prompts",
+    "python",
+    "search",
+    "where",
+)
 QUICK = (*(f"how-to/{name}.md" for name in HOW_TO), "scale.md")
 STORY = ("how-to/resume.md", "how-to/data.md", "how-to/watch.md")
 SLOW = ("how-to/audit.md", "how-to/suite.md", "how-to/tasks.md", "how-to/fine-tune.md")
@@ -183,7 +195,7 @@ def test_a_page_runs_from_top_to_bottom(workplace: Path, page: str, capsys: pyte
 @needs_default_model
 @pytest.mark.parametrize("page", SLOW)
 def test_a_page_that_takes_long_runs_from_top_to_bottom(workplace: Path, page: str, capsys: pytest.CaptureFixture[str]):
-    shutil.copytree(MODELS / "diptych-pictogram-small", workplace / "runs" / "mine" / "bundle")
+    shutil.copytree(packaged_models()["diptych-pictogram-small"], workplace / "runs" / "mine" / "bundle")
     run_page(DOCS / page)
     assert capsys.readouterr().out
 
