@@ -16,8 +16,9 @@ from bundles import TEXTS, make, new_tokenizer, some_pictures
 from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError, MissingExtraError
 from diptych.model.clip import CLIP, CLIPConfig
-from diptych.runtime import generator
+from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
+from diptych.weights.normalise import normalise
 from diptych.weights.onnx_towers import OnnxTowers
 from siglip_standins import write_siglip2_tokenizer
 from tower_kinds import IMAGE_KINDS, TEXT_KINDS, image_of, kind_of, preprocess_of, text_of
@@ -36,7 +37,7 @@ def tiny():
 def inputs(bundle):
     """Pictures as bytes, the same normalised, and texts: what graphs take."""
     pixels = np.stack([bundle.preprocess.pixels(picture) for picture in some_pictures()])
-    images = np.asarray(bundle.preprocess.normalise(torch.from_numpy(pixels)))
+    images = normalise(bundle.preprocess, torch.from_numpy(pixels)).numpy()
     return pixels, images, np.asarray(bundle.tokenizer.encode(TEXTS, truncate=True))
 
 

@@ -38,9 +38,9 @@ def export(
         Where pixels are normalised: inside the graphs, which then take bytes, or outside, before them.
     """
     from diptych.export.model_folder import export_model
-    from diptych.weights.registry import load
+    from diptych.weights.registry import load_in_torch
 
     if out.exists():
         raise ConfigError(f"{out} must not be there yet. Remove it, or choose another name.")
-    export_model(load(model, **told.told()), out, format=format_, dtype=dtype, normalise=normalise)
+    export_model(load_in_torch(model, **told.told()), out, format=format_, dtype=dtype, normalise=normalise)
     print(f"{model} -> {out} ({format_}, {dtype})")

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 
 from diptych.config import unknown_name
-from diptych.errors import ConfigError, MissingExtraError
+from diptych.errors import ConfigError, missing_extra
 from diptych.export.one_file import write_graphs
 from diptych.export.onnx_graphs import NATIVE, Ports, image_graph, text_graph, to_bytes
 from diptych.files import atomic_folder
@@ -113,4 +113,4 @@ def _openvino() -> ModuleType:
     try:
         return importlib.import_module("openvino")
     except ImportError as error:
-        raise MissingExtraError("the format openvino needs an extra: pip install 'diptych[openvino]'.") from error
+        raise missing_extra("the format openvino", "openvino") from error
