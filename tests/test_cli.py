@@ -25,9 +25,10 @@ import safetensors
 import torch
 from PIL import Image
 
+from bundles import make, new_tokenizer
 from conftest import COLORS, SHAPES, drawing, png
 from diptych.classify import ZeroShotClassifier
-from diptych.cli import models, thumbnails
+from diptych.cli import export, models, thumbnails
 from diptych.cli import training as training_view
 from diptych.cli.console import one_line, print_table
 from diptych.cli.main import main
@@ -36,6 +37,7 @@ from diptych.data.images import Preprocess
 from diptych.data.prompts import TEMPLATES
 from diptych.data.tokenizer import Tokenizer
 from diptych.eval.result_file import read_result, read_results, write_result
+from diptych.export import model_folder
 from diptych.files import sha256
 from diptych.measures.robustness import TRENDS, effective_robustness
 from diptych.model.blocks import Activation
@@ -1069,7 +1071,22 @@ def test_what_is_assumed_is_said_and_kept_by_a_conversion(run: Run, bare: Path, 
 def test_choices_that_are_written_out_are_those_of_the_library():
     assert get_args(models._Activation) == get_args(Activation)
     assert get_args(models._Format) == get_args(convert.Format)
+    for name in ("Format", "StoredType", "Normalise"):
+        assert get_args(getattr(export, f"_{name}")) == get_args(getattr(model_folder, name))
     assert [f"torch.{name}" for name in get_args(models._StoredType)] == list(map(str, saving.STORED_TYPES))
+
+
+def test_export_writes_a_bundle_with_graphs_and_replaces_nothing(run: Run, tmp_path: Path):
+    pytest.importorskip("onnxscript", reason="pip install 'diptych[export]'")
+    out = tmp_path / "out"
+    make("tiny-vit", new_tokenizer()).save(tmp_path / "model")
+    code, printed, err = run("export", tmp_path / "model", out, "--dtype", "float16")
+    assert (code, err, printed) == (0, "", f"{tmp_path / 'model'} -> {out} (onnx, float16)\n")
+    assert {"image.onnx", "text.onnx", "graphs.json", "tokenizer.json", "config.json"} <= {
+        p.name for p in out.iterdir()
+    }
+    code, _, err = run("export", tmp_path / "model", out)
+    assert (code, err) == (2, f"diptych: {out} must not be there yet. Remove it, or choose another name.\n")
 
 
 def test_tasks_are_listed_with_their_data_or_how_to_get_it(run: Run, tmp_path: Path):

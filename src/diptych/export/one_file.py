@@ -17,7 +17,7 @@ import torch
 
 from diptych.config import to_dict
 from diptych.errors import WeightsError
-from diptych.export.onnx_graphs import NATIVE, OPSET, image_graph, text_graph, to_bytes
+from diptych.export.onnx_graphs import NATIVE, OPSET, Ports, image_graph, text_graph, to_bytes
 from diptych.files import atomic_file, sha256, write_json
 from diptych.version import __version__
 from diptych.weights.adapters import Naming
@@ -45,11 +45,12 @@ class Place:
     length: int  # bytes
 
 
-def write_graphs(folder: Path) -> None:
+def write_graphs(folder: Path, *, ports: Ports = NATIVE) -> None:
     """Put the graphs of a bundle into its folder: image.onnx, text.onnx and, when these stand, graphs.json.
 
     Args:
         folder: of a bundle, as `Bundle.save` writes it.
+        ports: of the graphs. Of others than the native ones there is no graphs.json: diptych does not open them.
 
     Raises:
         ConfigError: a tower comes from outside the package.
@@ -60,11 +61,13 @@ def write_graphs(folder: Path) -> None:
     bundle = Bundle.load(folder)
     places = read_places(folder / WEIGHTS)
     (folder / GRAPHS).unlink(missing_ok=True)
-    image = image_graph(bundle.model, bundle.preprocess, NATIVE)
-    for name, graph in ((IMAGE_GRAPH, image), (TEXT_GRAPH, text_graph(bundle.model, NATIVE))):
+    image = image_graph(bundle.model, bundle.preprocess, ports)
+    for name, graph in ((IMAGE_GRAPH, image), (TEXT_GRAPH, text_graph(bundle.model, ports))):
         point_into(graph, places, bundle.naming)
         with atomic_file(folder / name) as aside:
             aside.write_bytes(to_bytes(graph))
+    if ports != NATIVE:
+        return
     try:
         write_json(folder / GRAPHS, to_dict(_facts(folder, bundle, places)))
         check_towers(OnnxTowers(folder), bundle)

@@ -58,7 +58,7 @@ def image_graph(model: CLIP, preprocess: Preprocess, ports: Ports) -> "onnx_ir.M
     """The image tower as a graph.
 
     Args:
-        model: in eval mode, on the CPU.
+        model: in eval mode, on the CPU; one in float16 gives a graph that computes in it, and takes and gives float32.
         preprocess: of the same model.
         ports: see `Ports`. Pictures of a NaFlex tower are rows, [B, N, 2 + 3 p^2], N of any number.
 
@@ -131,7 +131,10 @@ class _Tower(nn.Module):
         self.unit_length = unit_length
 
     def forward(self, batch: Tensor) -> Tensor:
-        features = self.tower(self.normalise(batch))
+        batch = self.normalise(batch)
+        if batch.is_floating_point():
+            batch = batch.to(next(self.tower.parameters()).dtype)
+        features = self.tower(batch).float()
         return F.normalize(features, dim=-1) if self.unit_length else features
 
 

@@ -128,6 +128,8 @@ def _open_in_onnxruntime(
     if provider != _PROCESSOR:
         number = device.partition(":")[2]
         chosen = [(provider, {"device_id": number} if number else {}), _PROCESSOR]
+    # Threads that wait for work by looking for it take the processor from decoding, and from whoever else is there.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(path, options, providers=chosen)
     except Exception as error:  # it has a class for each kind, below Exception
