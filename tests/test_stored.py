@@ -25,7 +25,8 @@ from diptych.weights.adapters import OWN
 from diptych.weights.folder import About, Golden, Seal, write_config
 from diptych.weights.hugging_face import HUGGING_FACE, config_to_hf
 from diptych.weights.open_clip import RESNET, VIT, config_to_open_clip, naming_of
-from diptych.weights.packaged import DEFAULT_MODEL, list_models
+from diptych.weights.packaged import DEFAULT_MODEL
+from diptych.weights.registry import list_models
 from diptych.weights.stored import StoredModel, open_stored_model
 
 IMAGE = ImageTowerConfig(image_size=32, patch_size=8, width=64, layers=2, heads=1, mlp_width=96)

@@ -29,7 +29,8 @@ def test_the_citation_is_of_this_version():
 
 
 def test_what_is_tried_as_the_lowest_versions_is_what_is_promised():
-    promised = dict(re.fullmatch(r"([\w-]+)>=([\d.]+)", line).groups() for line in PROJECT["project"]["dependencies"])
+    asked = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["torch"]]
+    promised = dict(re.fullmatch(r"([\w-]+)>=([\d.]+)", line).groups() for line in asked)
     tried = dict(re.findall(r"^([\w-]+)==([\d.]+)$", (ROOT / "constraints-lowest.txt").read_text(), re.MULTILINE))
     assert tried.keys() == {"torch", "numpy", "pillow"}
     assert {name: version.removesuffix(".0") for name, version in tried.items()} == {n: promised[n] for n in tried}

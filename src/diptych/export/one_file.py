@@ -5,6 +5,7 @@ the layout and the type that the file has it in; what is left to do with it (a t
 numbers) are operations on constants, which an engine carries out once, when it opens the graph.
 """
 
+import dataclasses
 import json
 import struct
 from collections.abc import Mapping, Sequence
@@ -69,7 +70,7 @@ def write_graphs(folder: Path, *, ports: Ports = NATIVE) -> None:
     if ports != NATIVE:
         return
     try:
-        write_json(folder / GRAPHS, to_dict(_facts(folder, bundle, places)))
+        write_json(folder / GRAPHS, to_dict(_whole_facts(folder, bundle, places)))
         check_towers(OnnxTowers(folder), bundle)
     except BaseException:
         (folder / GRAPHS).unlink(missing_ok=True)
@@ -222,10 +223,9 @@ class _Writer:
         return value
 
 
-def _facts(folder: Path, bundle: Bundle, places: Mapping[str, Place]) -> Graphs:
-    config, weights = bundle.model.config, folder / WEIGHTS
-    kinds = {place.dtype for place in places.values()}
-    bias = bundle.model.logit_bias
+def facts_of(bundle: Bundle) -> Graphs:
+    """What a reader of a model's graphs must know, but for the files."""
+    config, bias = bundle.model.config, bundle.model.logit_bias
     return Graphs(
         embed_dim=config.embed_dim,
         head=config.head,
@@ -237,9 +237,19 @@ def _facts(folder: Path, bundle: Bundle, places: Mapping[str, Place]) -> Graphs:
         reads_padding=config.text.reads_padding,
         golden_texts=config.text.golden_texts,
         fingerprint=bundle.fingerprint(),
-        dtype=next((ours for theirs, ours in _DTYPES.items() if theirs in kinds), "float32"),
+        dtype="float32",
         opset=OPSET,
         producer=f"diptych {__version__}, torch {torch.__version__}",
+        sha256={},
+    )
+
+
+def _whole_facts(folder: Path, bundle: Bundle, places: Mapping[str, Place]) -> Graphs:
+    weights = folder / WEIGHTS
+    kinds = {place.dtype for place in places.values()}
+    return dataclasses.replace(
+        facts_of(bundle),
+        dtype=next((ours for theirs, ours in _DTYPES.items() if theirs in kinds), "float32"),
         sha256={name: sha256(folder / name) for name in (IMAGE_GRAPH, TEXT_GRAPH)},
         weights=WeightsFile(name=WEIGHTS, size=weights.stat().st_size, sha256=sha256(weights), sample=sampled(weights)),
     )

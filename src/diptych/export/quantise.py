@@ -13,7 +13,7 @@ import contextlib
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,9 @@ _PRODUCTS = ("MatMul", "Gemm")
 _MOST = 128  # two neighbouring weights' sum: 255 * 128 fits 16 bits
 _FACTORS = np.linspace(1, 2, 11)  # of the scale with which the largest weight of a channel is 127
 _CALIBRATED = 4  # pictures a run
+_LARGE = 2**17  # values of a weight that is worth storing smaller
+_TABLE, _SCALE = "_rows", "_row_scales"
+_LARGEST_INTEGER = 2**31 - 128  # that float32 holds, of 32 bits
 
 
 def quantised_convolutions(graph: "onnx.ModelProto", pixels: np.ndarray, *, left_out: int) -> "onnx.ModelProto":
@@ -110,7 +113,19 @@ def quantised_products(graph: "onnx.ModelProto", *, left_out: int) -> "onnx.Mode
         )
         made = onnx.load(str(out))
     _spare_products(made, simple)
+    _shrink(made)
     return made
+
+
+def outputs(graph: "onnx.ModelProto", batches: Sequence[np.ndarray]) -> np.ndarray:
+    """What a graph makes of some batches, [B, D] of all."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return np.concatenate([session.run(None, {name: batch})[0] for batch in batches])
 
 
 def layers_of(graph: "onnx.ModelProto") -> dict[str, int]:
@@ -188,7 +203,7 @@ def _spare_convolutions(made: "onnx.ModelProto", simple: "onnx.ModelProto") -> N
             of_input = numpy_helper.to_array(values[sources[node.input[0]].input[1]])
             together = (of_input * known[integers]).astype(np.float32)
             steps = np.divide(floats[before.input[2]], together, out=np.zeros_like(together), where=together > 0)
-            _set(values[bias], np.round(steps).astype(np.int32))
+            _set(values[bias], np.round(np.clip(steps, -_LARGEST_INTEGER, _LARGEST_INTEGER)).astype(np.int32))
             _set(values[bias_scale], together)
 
 
@@ -206,6 +221,52 @@ def _spare_products(made: "onnx.ModelProto", simple: "onnx.ModelProto") -> None:
         by_row, scales = spare(floats[name].T if turned == name else floats[turned])
         _set(values[node.input[1]], by_row.T)
         _set(values[f"{name}_scale"], scales)
+
+
+def _shrink(made: "onnx.ModelProto") -> None:
+    """What stays float32 and is large is stored smaller: tables of rows in 8 bits, other weights in float16."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    graph = made.graph
+    floats = [one for one in graph.initializer if one.data_type == onnx.TensorProto.FLOAT]
+    large = {one.name: one for one in floats if _count(one) > _LARGE}
+    nodes: list[onnx.NodeProto] = []
+    halved: set[str] = set()
+    tables: set[str] = set()
+    for node in graph.node:
+        if node.op_type == "Gather" and node.input[0] in large and _attribute(node, "axis", 0) == 0:
+            name, rows, out = node.input[0], node.input[1], node.output[0]
+            if name not in tables:
+                tables.add(name)
+                table = numpy_helper.to_array(large[name])
+                scale = np.abs(table).max(axis=1, keepdims=True) / 127
+                integers = np.round(table / np.where(scale > 0, scale, 1)).astype(np.int8)
+                graph.initializer.extend(
+                    [numpy_helper.from_array(integers, name + _TABLE), numpy_helper.from_array(scale, name + _SCALE)]
+                )
+            nodes += [
+                helper.make_node("Gather", [name + _TABLE, rows], [f"{out}_bytes"], axis=0),
+                helper.make_node("Gather", [name + _SCALE, rows], [f"{out}_scale"], axis=0),
+                helper.make_node("Cast", [f"{out}_bytes"], [f"{out}_steps"], to=onnx.TensorProto.FLOAT),
+                helper.make_node("Mul", [f"{out}_steps", f"{out}_scale"], [out]),
+            ]
+            continue
+        halved |= large.keys() & set(node.input)
+        nodes.append(node)
+    casts = []
+    for name in sorted(halved):
+        half = numpy_helper.to_array(large[name]).astype(np.float16)
+        graph.initializer.append(numpy_helper.from_array(half, f"{name}_half"))
+        casts.append(helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT))
+    for one in [one for one in graph.initializer if one.name in large]:
+        graph.initializer.remove(one)
+    del graph.node[:]
+    graph.node.extend(casts + nodes)
+
+
+def _count(value: "onnx.TensorProto") -> int:
+    return int(np.prod(value.dims))
 
 
 def _attribute(node: "onnx.NodeProto", name: str, default: int) -> int:

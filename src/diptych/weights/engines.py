@@ -15,7 +15,7 @@ from diptych.errors import ConfigError, missing_extra
 from diptych.weights.dual_encoder import DualEncoder
 from diptych.weights.engine_speed import keep, kept, measure
 from diptych.weights.graph_bundle import GraphBundle
-from diptych.weights.graphs import GRAPHS
+from diptych.weights.graphs import GRAPHS, read_graphs
 from diptych.weights.places import ModelPlace, find_model
 
 if TYPE_CHECKING:
@@ -112,8 +112,11 @@ def find_fastest(
 
 def engines_here(path: Path) -> tuple[Engine, ...]:
     """Those that are installed and can open a model that lies there."""
-    has_graphs = (path / GRAPHS).is_file()
-    return tuple(name for name in get_args(Engine) if (has_graphs or name == "torch") and _is_installed(name))
+    can: tuple[Engine, ...] = ("torch",)
+    if (path / GRAPHS).is_file():
+        graphs = read_graphs(path / GRAPHS)
+        can = ("onnx",) if graphs.weights is None else ("torch", "onnx", "openvino")  # of int8 others are not asked
+    return tuple(name for name in can if _is_installed(name))
 
 
 def _choose(place: ModelPlace, asked: EngineChoice, device: str, for_torch: list[str]) -> Engine:
@@ -153,6 +156,8 @@ def _cannot(place: ModelPlace, engine: Engine) -> Exception:
     if not _is_installed(engine):
         without = "Models with graphs (diptych export) need none." if engine == "torch" else ""
         return missing_extra(f"opening {place.name} with {PACKAGES[engine]}", engine, without)
+    if (place.path / GRAPHS).is_file():
+        return ConfigError(f"{place.name} holds graphs in 8 bits alone, which are onnxruntime's. Got engine {engine}.")
     return ConfigError(
         f"{place.name} must carry its graphs to be opened with {PACKAGES[engine]}, and has no {GRAPHS}. "
         f"Write them: diptych export {place.path} OUT"

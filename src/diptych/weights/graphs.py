@@ -45,13 +45,15 @@ class Graphs:
     golden_texts: tuple[str, ...]
     fingerprint: str  # of the bundle
     dtype: str  # what the weights are stored as
+    computes: Literal["float32", "int8"] = "float32"  # in int8 the products are, see `diptych.export.quantise`
     opset: int
     producer: str
+    one_at_a_time: tuple[Literal["image", "text"], ...] = ()  # towers whose scales are found for each batch anew
     sha256: dict[str, str]  # of the graphs, by file name
-    weights: WeightsFile
+    weights: WeightsFile | None = None  # None where the graphs hold their weights themselves
 
     def __post_init__(self) -> None:
-        if Path(self.weights.name).name != self.weights.name:
+        if self.weights and Path(self.weights.name).name != self.weights.name:
             raise ConfigError(f"weights.name must be that of a file beside the graphs. Got {self.weights.name!r}.")
 
 
@@ -86,13 +88,14 @@ def check_graph(folder: Path, graphs: Graphs, name: str) -> Path:
     Raises:
         WeightsError: a file is missing, or not the one that was written.
     """
-    path, weights = folder / name, folder / graphs.weights.name
+    path, weights = folder / name, folder / graphs.weights.name if graphs.weights else None
     for file in (path, weights):
-        if not file.is_file():
+        if file and not file.is_file():
             raise WeightsError(f"{folder} must hold {file.name}, and has none. Copy or export the model again.")
     if sha256(path) != graphs.sha256.get(name):
         raise WeightsError(f"{path} must be the graph that was exported, and its SHA-256 differs. Export it again.")
-    if (weights.stat().st_size, sampled(weights)) != (graphs.weights.size, graphs.weights.sample):
+    asked = graphs.weights
+    if weights and asked and (weights.stat().st_size, sampled(weights)) != (asked.size, asked.sample):
         raise WeightsError(
             f"{weights} must be the file that the graphs of {folder} were exported for, and is another. "
             "Export the model again."

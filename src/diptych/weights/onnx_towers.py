@@ -44,7 +44,8 @@ class OnnxTowers:
         if engine == "openvino":
             self._open = functools.partial(_open_in_openvino, _openvino(), _openvino_device(device), threads)
         else:
-            self._open = functools.partial(_open_in_onnxruntime, _onnxruntime(), device, _provider(device), threads)
+            of = (device, _provider(device), threads, self.graphs.computes == "int8")
+            self._open = functools.partial(_open_in_onnxruntime, _onnxruntime(), *of)
 
     @property
     def embed_dim(self) -> int:
@@ -117,13 +118,13 @@ def devices_here() -> tuple[str, ...]:
 
 
 def _open_in_onnxruntime(
-    onnxruntime: ModuleType, device: str, provider: str, threads: int, path: Path
+    onnxruntime: ModuleType, device: str, provider: str, threads: int, multiplies_integers: bool, path: Path
 ) -> Callable[[np.ndarray], np.ndarray]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = _FATAL
-    # Factors of 8-bit weights are multiplied in once, when the graph is opened, not with each batch.
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if not multiplies_integers:  # factors of 8-bit weights are multiplied in once, not with each batch
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     chosen: list[Any] = [_PROCESSOR]
     if provider != _PROCESSOR:
         number = device.partition(":")[2]
