@@ -16,6 +16,7 @@ def caption(
     *pictures: str,
     model: Path,
     beams: PositiveInt = 1,
+    device: str = "auto",
     max_pixels: PositiveInt = MEGAPIXELS,
     json_: bool = False,
 ) -> None:
@@ -29,6 +30,8 @@ def caption(
         The folder of a run's bundle, which has objectives.safetensors beside the weights.
     beams
         Texts that are followed at a time, by beam search. 1 is greedy: always the likeliest next token.
+    device
+        auto, the GPU where there is one; cpu; or a name that torch knows: cuda, cuda:1, mps.
     max_pixels
         Millions of pixels that are decoded of one picture at most; a JPEG with more is decoded at a part of its size.
     json_
@@ -39,9 +42,9 @@ def caption(
     paths = find_pictures(pictures)
 
     from diptych.train.heads import Captioner, Heads
-    from diptych.weights.bundle import Bundle
+    from diptych.weights.registry import load_in_torch
 
-    write = Captioner(limited(Bundle.load(model), max_pixels), Heads.load(model))
+    write = Captioner(limited(load_in_torch(model, device=device), max_pixels), Heads.load(model))
     rows: list[tuple[str, str]] = []
     answered: list[dict[str, Any]] = []
     for path in paths:

@@ -225,6 +225,8 @@ class MapOptions:
         A name from `diptych models`, or a bundle's folder. By default the model that ships with diptych.
     size
         Pixels of the longer side that a picture is looked at with; by default twice the model's own.
+    device
+        auto, the GPU where there is one; cpu; or a name that torch knows: cuda, cuda:1, mps.
     max_pixels
         Millions of pixels that are decoded of one picture at most; a JPEG with more is decoded at a part of its size.
     json_
@@ -235,6 +237,7 @@ class MapOptions:
     templates_file: Path | None = None
     model: str | None = None
     size: PositiveInt | None = None
+    device: str = "auto"
     max_pixels: PositiveInt = MEGAPIXELS
     json_: bool = False
 
@@ -246,7 +249,8 @@ class MapOptions:
         from diptych.weights.registry import load_in_torch
         from diptych.where import Locator
 
-        locator = Locator(limited(load_in_torch(self.model), self.max_pixels), texts, prompts, image_size=self.size)
+        bundle = limited(load_in_torch(self.model, device=self.device), self.max_pixels)
+        locator = Locator(bundle, texts, prompts, image_size=self.size)
         for text in locator.unread:
             complain(str(text))
         return locator

@@ -17,6 +17,7 @@ def wise_ft(
     split: str | None = None,
     alphas: list[float] | None = None,
     out: Path | None = None,
+    device: str = "auto",
     batch_size: PositiveInt = 256,
     truncate: bool = False,
 ) -> None:
@@ -42,6 +43,8 @@ def wise_ft(
         A share of B, from 0 to 1. May be given several times. By default 0, 0.1, ... 1.
     out
         A JSON file for the numbers.
+    device
+        auto, the GPU where there is one; cpu; or a name that torch knows: cuda, cuda:1, mps.
     batch_size
         Pictures, and texts, in one forward pass.
     truncate
@@ -54,7 +57,11 @@ def wise_ft(
     folders = [data_path(name) for name in reference]
     sets = read_curve_sets(data_path(data), folders, split=split, alphas=alphas or ALPHAS)
     found = measure_wise_ft(
-        load_in_torch(a), load_in_torch(b), sets, names=(a, b), batch_size=batch_size, truncate=truncate
+        *(load_in_torch(one, device=device) for one in (a, b)),
+        sets,
+        names=(a, b),
+        batch_size=batch_size,
+        truncate=truncate,
     )
     for one, prompts in zip(sets.data, sets.prompts, strict=True):
         if prompts.naming:

@@ -71,7 +71,7 @@ class Heads:
             raise WeightsError(f"{folder / CONFIG} and {HEADS} must be the heads of a model: {error}.") from error
 
     def build(self, bundle: Bundle) -> nn.ModuleDict:
-        """The heads as modules, on the CPU.
+        """The heads as modules, where the model is.
 
         Raises:
             WeightsError: the tensors are of another model.
@@ -82,7 +82,7 @@ class Heads:
             raise WeightsError(f"{HEADS} must fit the model that it lies beside. Is it of another one?")
         # Not as they lie in the file's bytes: the last bits of a product depend on where its factors begin.
         heads.load_state_dict({name: value.clone() for name, value in self.tensors.items()}, assign=True)
-        return heads
+        return heads.to(bundle.device)
 
 
 class NameScorer:
@@ -116,7 +116,7 @@ class NameScorer:
         Raises:
             ImageError: a picture cannot be read.
         """
-        tokens = torch.from_numpy(self._bundle.tokenizer.encode(names, truncate=True))
+        tokens = torch.from_numpy(self._bundle.tokenizer.encode(names, truncate=True)).to(self._bundle.device)
         return self._head.scores(self._learner.see(_pixels(self._bundle, images)), tokens)
 
 
@@ -157,6 +157,5 @@ class Captioner:
 
 
 def _pixels(bundle: Bundle, images: Sequence[ImageSource]) -> Tensor:
-    device = next(bundle.model.parameters()).device
     pixels = np.stack([bundle.preprocess.pixels(image) for image in images])
-    return normalise(bundle.preprocess, torch.from_numpy(pixels).to(device))
+    return normalise(bundle.preprocess, torch.from_numpy(pixels).to(bundle.device))

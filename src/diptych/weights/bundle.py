@@ -68,6 +68,11 @@ class Bundle(DualEncoder):
         self.model.config.text.check_tokenizer(self.tokenizer)
 
     @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    @property
     def embed_dim(self) -> int:
         """D."""
         return self.model.config.embed_dim
