@@ -167,7 +167,15 @@ def test_a_device_or_a_type_of_numbers_that_is_none_is_told(vit):
         vit.to("toaster")
     with pytest.raises(ConfigError, match=r"dtype must be float32, bfloat16 or float16\. Got 'int4'"):
         vit.to(dtype="int4")
-    assert vit.to("cpu", "float32") is vit
+    assert vit.to("cpu") is vit
+
+
+def test_a_type_of_numbers_that_was_asked_for_is_kept_for_libraries_too(vit, pictures, monkeypatch):
+    monkeypatch.setattr("diptych.weights.bundle.fast_dtype", lambda _: torch.bfloat16)
+    pixels = np.stack([vit.preprocess.pixels(picture) for picture in pictures])
+    exact = vit.encode_pixels(pixels)
+    assert np.abs(vit.encode_fast(pixels) - exact).max() > 1e-4
+    np.testing.assert_allclose(vit.to(dtype="float32").encode_fast(pixels), exact, atol=1e-6)
 
 
 def test_a_batch_that_memory_does_not_hold_is_halved_and_later_ones_begin_smaller(vit, pictures, monkeypatch, caplog):

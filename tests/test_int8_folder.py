@@ -69,9 +69,7 @@ def test_what_else_is_in_a_batch_changes_nothing(written, data):
 
 def test_what_is_not_near_enough_is_refused_with_the_numbers_and_nothing_is_written(data, tmp_path):
     bundle = make("tiny-resnet", new_tokenizer())
-    with pytest.raises(
-        ConfigError, match=r"mean cosine of 0\.\d+, below 0\.99999.*--accept cosine"
-    ):
+    with pytest.raises(ConfigError, match=r"mean cosine of 0\.\d+, below 0\.99999.*--accept cosine"):
         export_int8(bundle, tmp_path / "out", data, thresholds=Thresholds(cosine=0.99999, worst=-1, found=0, top1=1))
     assert not list(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="must be one of cosine, worst, found, top1"):

@@ -159,7 +159,9 @@ def _conditions(scored: ZeroShotScores, results: Mapping[str, Any], recipe: Trai
         "trained on": recipe.about_data,
         **_shortened(results),
         "seed": str(recipe.seed),
-        "hardware": f"{machine['cpu']}, {machine['cores']} cores",
+        "hardware": ", ".join(
+            [machine["cpu"], f"{machine['cores']} cores", *([machine["gpu"]] if "gpu" in machine else [])]
+        ),
         "versions": f"diptych {__version__}, torch {machine['torch']}, Python {machine['python']}",
         "date": results["date"],
         "model": results["model"],

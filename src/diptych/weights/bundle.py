@@ -47,6 +47,7 @@ class Bundle(DualEncoder):
         tokenizer: texts to what the text tower takes.
         about: where the weights come from.
         naming: what the tensors are called where they come from, for messages.
+        may_round: whether `encode_fast` may compute in bfloat16 where the model is in float32.
 
     Raises:
         ConfigError: the three do not fit together.
@@ -54,6 +55,7 @@ class Bundle(DualEncoder):
 
     model: CLIP
     naming: Naming = field(default=OWN, repr=False)
+    may_round: bool = True
 
     def __post_init__(self) -> None:
         image_size = self.model.config.image.image_size
@@ -105,7 +107,7 @@ class Bundle(DualEncoder):
             dtype: "float32", "bfloat16" or "float16", what weights are kept and computed in.
 
         Returns:
-            The bundle itself.
+            A bundle of the same model, which stays in a dtype that was asked for whatever is encoded.
 
         Raises:
             ConfigError: there is no such device here, or no such dtype.
@@ -114,7 +116,7 @@ class Bundle(DualEncoder):
             raise ConfigError(f"dtype must be float32, bfloat16 or float16. Got {dtype!r}.")
         numbers: torch.dtype | None = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         self.model.to(device=device_named(device) if isinstance(device, str) else device, dtype=numbers)
-        return self
+        return self if dtype is None else dataclasses.replace(self, may_round=False)
 
     def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """See `DualEncoder.encode_pixels`."""
@@ -124,7 +126,7 @@ class Bundle(DualEncoder):
     def encode_fast(self, pixels: np.ndarray) -> np.ndarray:
         """See `DualEncoder.encode_fast`: bfloat16 where that is faster."""
         first = next(self.model.parameters())
-        dtype = fast_dtype(first.device) if first.dtype == torch.float32 else torch.float32
+        dtype = fast_dtype(first.device) if self.may_round and first.dtype == torch.float32 else torch.float32
         with torch.autocast(first.device.type, dtype, enabled=dtype != torch.float32):
             features = self.encode_pixels(pixels)
         return unit_length(features)  # bfloat16 has lost a part of it
