@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,15 @@ def test_the_chapter_says_what_was_found_and_what_was_not_measured(card: ModelCa
     assert "surveillance: No set of scenes was given." in text
     assert "class-design: 60+ has no picture." in text
     assert "A label is no verdict." in text
+
+
+def test_the_head_has_the_numbers_that_the_tables_show_and_no_more():
+    audit = an_audit()
+    (chapter, *_) = audit.chapters
+    (result, *_) = chapter.results
+    results = tuple(dataclasses.replace(result, case={**result.case, "seed": str(number)}) for number in range(50))
+    text = audit_card(
+        dataclasses.replace(audit, chapters=(dataclasses.replace(chapter, results=results, contrasts=()),))
+    )
+    assert text.count("  - task:") == 20
+    assert "30 rows more are in the JSON file" in text

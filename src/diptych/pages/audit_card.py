@@ -15,7 +15,8 @@ _SHOWN = 20  # rows of a table; the others stand in the JSON file
 def audit_card(audit: Audit) -> str:
     """The card as text. Equal audits give equal texts.
 
-    Its head is a `model-index`, as model cards have it: each number with data, metric and what was asked.
+    Its head is a `model-index`, as model cards have it: each number that its tables show, with data, metric and what was
+    asked.
     """
     return "\n".join([*_metadata(audit), *_opening(audit), *(line for one in audit.chapters for line in _chapter(one)),
                       *_left_out(audit)]) + "\n"  # fmt: skip
@@ -28,7 +29,7 @@ def _metadata(audit: Audit) -> Iterator[str]:
     yield f"- name: {json.dumps(audit.model.name)}"
     yield "  results:"
     for chapter in audit.chapters:
-        for result in chapter.results:
+        for result in chapter.results[:_SHOWN]:
             yield from _result(chapter, result)
     yield "---"
 
