@@ -50,16 +50,27 @@ def plain(exported, tmp_path):
     return shutil.copytree(exported, tmp_path / "plain", ignore=shutil.ignore_patterns("*.onnx", "graphs.json"))
 
 
-def test_without_a_measurement_what_starts_soonest_is_taken(exported, plain):
+def test_for_little_work_what_starts_soonest_is_taken(exported, plain):
     assert isinstance(load(exported), GraphBundle)
     assert isinstance(load(plain), Bundle)
-
-
-def test_what_was_measured_to_be_soonest_is_taken(exported):
     engine_speed.keep(exported, {"torch": 0.1, "onnx": 0.2})
-    assert isinstance(load(exported), Bundle)
+    assert isinstance(load(exported), GraphBundle)
+
+
+def test_for_much_work_what_was_measured_to_be_soonest_is_taken(exported, plain):
+    engine_speed.keep(exported, {"torch": 0.1, "onnx": 0.2})
+    assert isinstance(load(exported, many=True), Bundle)
     engine_speed.keep(exported, {"torch": 0.1, "onnx": 0.02, "openvino": 0.01})
-    assert isinstance(load(exported), GraphBundle)  # of those that are still installed
+    assert isinstance(load(exported, many=True), GraphBundle)  # of those that are still installed
+    assert isinstance(load(plain, many=True), Bundle)
+
+
+def test_for_much_work_engines_are_measured_where_they_were_not(exported, caplog):
+    made = load(exported, many=True)
+    seconds = engine_speed.kept(exported)
+    assert seconds.keys() == {"torch", "onnx"}
+    assert isinstance(made, Bundle) == (seconds["torch"] < seconds["onnx"])
+    assert "engines measured once for model on this machine, pictures/s" in caplog.text
 
 
 def test_the_engine_that_is_asked_for_is_taken_or_the_reason_is_told(exported, plain, monkeypatch):

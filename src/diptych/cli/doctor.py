@@ -10,7 +10,7 @@ from diptych.weights.packaged import check_model_name
 def doctor(model: str | None = None, *, json_: bool = False) -> None:
     """Say what this machine has, measure which engine is soonest for a model on it, and name what is not installed.
 
-    What is measured is kept: `--engine auto` goes by it until the machine, the model or a version changes.
+    What is measured is kept: `--engine auto` goes by it for many pictures, until machine, model or a version change.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def doctor(model: str | None = None, *, json_: bool = False) -> None:
     rows = []
     for one in found.engines:
         speed = "" if one.pictures_per_second is None else f"{one.pictures_per_second:,.1f} pictures/s"
-        said = "taken by --engine auto" if one.name == found.taken else "" if one.opens_model else "does not open it"
+        said = "taken for many pictures" if one.name == found.taken else "" if one.opens_model else "does not open it"
         rows.append((one.name, one.version or "not installed", ", ".join(one.devices), speed, said))
     print_table(rows, header=("engine", "version", "devices", "speed", ""), numbers=[3])
     if found.missing:

@@ -45,8 +45,8 @@ class EngineOptions:
     Parameters
     ----------
     engine
-        torch, onnx (onnxruntime) or openvino, the latter two for models that carry their graphs; or auto, what `diptych
-        doctor` measured to be soonest here, and before that what starts soonest.
+        torch, onnx (onnxruntime) or openvino, the latter two for models that carry their graphs; or auto: torch where
+        there is a GPU for it, else what starts soonest, and for many pictures what was measured to be soonest at work.
     device
         auto, a GPU where there is one that the engine takes; cpu; or a name: cuda, cuda:1, mps of torch, cuda, coreml,
         directml of onnxruntime.
@@ -67,11 +67,10 @@ class EngineOptions:
             max_pixels: millions.
             many: so much is to be encoded that it is worth finding out, once, which engine is soonest here.
         """
-        from diptych.weights.engines import find_fastest, load
+        from diptych.weights.engines import load
 
-        if many and self.engine == self.device == self.dtype == "auto":
-            find_fastest(model, on_note=complain)
-        return limited(load(model, engine=self.engine, device=self.device, dtype=self.dtype), max_pixels)
+        asked = {"engine": self.engine, "device": self.device, "dtype": self.dtype}
+        return limited(load(model, **asked, many=many), max_pixels)
 
 
 BY_MEASURE = EngineOptions()

@@ -15,8 +15,8 @@ _SHOWN = 20  # rows of a table; the others stand in the JSON file
 def audit_card(audit: Audit) -> str:
     """The card as text. Equal audits give equal texts.
 
-    Its head is a `model-index`, as model cards have it: each number that its tables show, with data, metric and what was
-    asked.
+    Its head is a `model-index`, as model cards have it: each number that its tables show, with data, metric and what
+    was asked.
     """
     return "\n".join([*_metadata(audit), *_opening(audit), *(line for one in audit.chapters for line in _chapter(one)),
                       *_left_out(audit)]) + "\n"  # fmt: skip

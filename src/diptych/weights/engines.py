@@ -6,6 +6,7 @@ A model that carries its graphs (`diptych export`, and those that ship in the pa
 import dataclasses
 import functools
 import importlib.util
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack, get_args
@@ -31,6 +32,7 @@ def load(
     name_or_path: str | Path | None = None,
     *,
     engine: EngineChoice = "auto",
+    many: bool = False,
     device: str = "auto",
     dtype: Dtype = "auto",
     image_size: int | None = None,
@@ -43,9 +45,11 @@ def load(
         name_or_path: a name from `list_models`; "hf:org/name" for one on the Hugging Face hub, which needs a network
             the first time; else a path, see `Bundle.load`. A name goes before a folder of the same name, which a `Path`
             or "./" in front reaches. None is `DEFAULT_MODEL`.
-        engine: who computes. "torch" gives a `Bundle`, whose modules can be trained and changed. "auto" is what was
-            measured to be soonest here (`diptych doctor`); before that torch where there is a GPU that it computes on,
-            else what starts soonest: onnxruntime where the model carries its graphs.
+        engine: who computes. "torch" gives a `Bundle`, whose modules can be trained and changed. "auto" is torch where
+            there is a GPU that it computes on; else what starts soonest, onnxruntime where the model carries its
+            graphs, or with `many` what is soonest at work.
+        many: so much is to be encoded that it counts how soon an engine is at work, not how soon it starts: they are
+            measured, once for a machine, and the soonest is taken.
         device: "auto", the GPU where there is one that the engine takes; "cpu"; or a name: "cuda", "cuda:1", "mps" of
             torch, "cuda", "coreml", "directml" of onnxruntime.
         dtype: what torch keeps weights and computes in. "auto" is float32, and bfloat16 for whole libraries where the
@@ -73,6 +77,10 @@ def load(
     for_torch += ["image_size"] if image_size is not None else []
     for_torch += ["dtype"] if dtype != "auto" else []
     chosen = _choose(place, engine, device, for_torch)
+    if not chosen:
+        seconds = find_fastest(name_or_path, on_note=logging.getLogger("diptych").warning) if many else {}
+        here = engines_here(place.path)
+        chosen = min(seconds, key=lambda one: seconds[one]) if seconds else "onnx" if "onnx" in here else here[0]
     if chosen == "torch":
         from diptych.weights.registry import load_in_torch
 
@@ -83,8 +91,8 @@ def load(
 
 def find_fastest(
     name_or_path: str | Path | None, *, on_note: Callable[[str], None] = lambda _: None, again: bool = False
-) -> dict[str, float]:
-    """Measure the engines that can open a model here, where there are several; what `load` then goes by.
+) -> dict[Engine, float]:
+    """Measure the engines that can open a model here, where there are several; what `load` goes by for many pictures.
 
     Args:
         name_or_path: as `load` takes it.
@@ -98,16 +106,16 @@ def find_fastest(
     here = engines_here(place.path)
     if len(here) < 2:
         return {}
-    if (seconds := kept(place.path)) and not again:
-        return seconds
-    seconds = measure({name: functools.partial(load, name_or_path, engine=name) for name in here}, on_note=on_note)
-    keep(place.path, seconds)
-    fastest = min(seconds, key=lambda name: seconds[name])
-    told = ", ".join(f"{name} {1 / each:,.1f}" for name, each in sorted(seconds.items(), key=lambda one: one[1]))
-    on_note(
-        f"measured once for {place.name} on this machine, pictures/s: {told}. From now on engine {fastest} is taken."
-    )
-    return seconds
+    seconds = kept(place.path)
+    if again or not seconds:
+        seconds = measure({name: functools.partial(load, name_or_path, engine=name) for name in here}, on_note=on_note)
+        keep(place.path, seconds)
+        soonest = sorted(seconds.items(), key=lambda one: one[1])
+        told = ", ".join(f"{name} {1 / each:,.1f}" for name, each in soonest)
+        on_note(
+            f"engines measured once for {place.name} on this machine, pictures/s: {told}. {soonest[0][0]} is taken."
+        )
+    return {name: seconds[name] for name in here if name in seconds}
 
 
 def engines_here(path: Path) -> tuple[Engine, ...]:
@@ -119,7 +127,8 @@ def engines_here(path: Path) -> tuple[Engine, ...]:
     return tuple(name for name in can if _is_installed(name))
 
 
-def _choose(place: ModelPlace, asked: EngineChoice, device: str, for_torch: list[str]) -> Engine:
+def _choose(place: ModelPlace, asked: EngineChoice, device: str, for_torch: list[str]) -> Engine | None:
+    """The engine that is asked for, or that alone can do it; None where there is a choice."""
     here = engines_here(place.path)
     if asked != "auto":
         if asked not in here:
@@ -135,11 +144,7 @@ def _choose(place: ModelPlace, asked: EngineChoice, device: str, for_torch: list
         return "torch"
     if device == "auto" and "torch" in here and _has_gpu():
         return "torch"
-    seconds = kept(place.path)
-    measured: list[Engine] = [name for name in here if name in seconds]
-    if measured:
-        return min(measured, key=lambda name: seconds[name])
-    return "onnx" if "onnx" in here else here[0]
+    return None
 
 
 def _is_installed(engine: Engine) -> bool:

@@ -1,8 +1,11 @@
 """The towers of a model from their graphs, in onnxruntime or OpenVINO. Nothing here needs torch."""
 
+import contextlib
+import ctypes
 import functools
 import importlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -17,6 +20,7 @@ from diptych.weights.graphs import GRAPHS, IMAGE_GRAPH, TEXT_GRAPH, check_graph,
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "coreml": "CoreMLExecutionProvider", "directml": "DmlExecutionProvider"}
 _PROCESSOR = "CPUExecutionProvider"
 _WHEELS = {"cuda": "onnxruntime-gpu", "coreml": "onnxruntime, on a Mac", "directml": "onnxruntime-directml, on Windows"}
+_MMAP_THRESHOLD = -3  # of glibc's mallopt
 _FATAL = 4  # what onnxruntime says aloud; all else comes as an exception
 
 
@@ -132,13 +136,31 @@ def _open_in_onnxruntime(
     # Threads that wait for work by looking for it take the processor from decoding, and from whoever else is there.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=chosen)
+        with _room_given_back():
+            session = onnxruntime.InferenceSession(path, options, providers=chosen)
     except Exception as error:  # it has a class for each kind, below Exception
         raise _not_opened(path, error) from error
     if device != "auto" and session.get_providers()[0] != provider:
         raise ConfigError(f"device {device} must be there, and onnxruntime found none. Choose device cpu.")
     (port,) = session.get_inputs()
     return lambda batch: session.run(None, {port.name: batch})[0]
+
+
+@contextlib.contextmanager
+def _room_given_back() -> Iterator[None]:
+    """While a graph is opened its weights are laid out anew several times, and glibc would keep the room of each copy.
+
+    Blocks of 256 KB and more go back to the system as they are let go of, and afterwards those of 32 MB, glibc's most.
+    """
+    set_limit = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if set_limit is None:
+        yield
+        return
+    set_limit(_MMAP_THRESHOLD, 2**18)
+    try:
+        yield
+    finally:
+        set_limit(_MMAP_THRESHOLD, 2**25)
 
 
 def _open_in_openvino(
