@@ -69,8 +69,8 @@ class EngineOptions:
         """
         from diptych.weights.engines import load
 
-        asked = {"engine": self.engine, "device": self.device, "dtype": self.dtype}
-        return limited(load(model, **asked, many=many), max_pixels)
+        bundle = load(model, engine=self.engine, many=many, device=self.device, dtype=self.dtype)
+        return limited(bundle, max_pixels)
 
 
 BY_MEASURE = EngineOptions()

@@ -57,7 +57,8 @@ def wise_ft(
     folders = [data_path(name) for name in reference]
     sets = read_curve_sets(data_path(data), folders, split=split, alphas=alphas or ALPHAS)
     found = measure_wise_ft(
-        *(load_in_torch(one, device=device) for one in (a, b)),
+        load_in_torch(a, device=device),
+        load_in_torch(b, device=device),
         sets,
         names=(a, b),
         batch_size=batch_size,

@@ -105,7 +105,7 @@ def export_int8(
         if has_convolutions(graph):
             make = functools.partial(quantised_convolutions, graph, calibrated)
         graphs[tower], left_out[tower] = _nearest(make, rows, before[tower])
-    apart = tuple(tower for tower, (graph, _) in asked.items() if not has_convolutions(graph))
+    apart: tuple[Tower, ...] = tuple(tower for tower, (graph, _) in asked.items() if not has_convolutions(graph))
     with atomic_folder(out) as aside:
         made = _write(aside, bundle, graphs, apart)
         targets = torch.from_numpy(data.targets[order[-_JUDGED:]])

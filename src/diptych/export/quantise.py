@@ -125,7 +125,7 @@ def outputs(graph: "onnx.ModelProto", batches: Sequence[np.ndarray]) -> np.ndarr
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return np.concatenate([session.run(None, {name: batch})[0] for batch in batches])
+    return np.concatenate([np.asarray(session.run(None, {name: batch})[0]) for batch in batches])
 
 
 def layers_of(graph: "onnx.ModelProto") -> dict[str, int]:
