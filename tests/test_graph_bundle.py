@@ -89,3 +89,13 @@ def test_what_only_torch_does_is_done_there_with_the_same_recipe(folder, monkeyp
     monkeypatch.setitem(sys.modules, "diptych.weights.bundle", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'diptych\[torch\]'"):
         bundle.in_torch()
+
+
+def test_what_it_does_not_have_is_told_with_where_it_is(folder):
+    bundle = GraphBundle.load(folder)
+    for name in ("model", "save", "with_image_size", "encode_grid"):
+        with pytest.raises(
+            AttributeError, match=rf"has no '{name}'\. In torch: diptych\.load\(\.\.\., engine='torch'\)"
+        ):
+            getattr(bundle, name)
+    assert not hasattr(bundle, "model")

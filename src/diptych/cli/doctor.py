@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 
-from diptych.cli.console import print_table
+from diptych.cli.console import complain, print_table
 from diptych.weights.packaged import check_model_name
 
 
@@ -23,7 +23,7 @@ def doctor(model: str | None = None, *, json_: bool = False) -> None:
 
     from diptych.doctor import diagnose
 
-    found = diagnose(model)
+    found = diagnose(model, on_note=complain)
     if json_:
         print(json.dumps(asdict(found), indent=2))
         return

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -103,6 +103,12 @@ class GraphBundle(DualEncoder):
     def in_torch(self) -> "Bundle":
         """See `DualEncoder.in_torch`."""
         return self._in_torch
+
+    def __getattr__(self, name: str) -> Any:  # of what is not here, as `model` and `save` of a `Bundle`
+        raise AttributeError(
+            f"a model in onnxruntime or OpenVINO has no {name!r}. In torch: diptych.load(..., engine='torch'), or "
+            ".in_torch() of this one."
+        )
 
     @functools.cached_property
     def _in_torch(self) -> "Bundle":
