@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import math
+import types
 
 import numpy as np
 import pytest
@@ -210,3 +211,22 @@ def test_memory_that_does_not_hold_one_is_no_reason_to_go_on(vit, monkeypatch):
     monkeypatch.setattr(bundle.model, "encode_text", full)
     with pytest.raises(torch.OutOfMemoryError):
         bundle.encode_texts(["a red kite", "a boat"])
+
+
+def test_a_gpu_is_given_the_next_batch_before_the_last_is_waited_for(vit, pictures, monkeypatch):
+    whole, encode, events = vit.encode_images(pictures), vit.model.encode_image, []
+    monkeypatch.setattr(Bundle, "device", property(lambda _: types.SimpleNamespace(type="fake")))
+    monkeypatch.setattr(vit.model, "encode_image", lambda images: events.append("begun") or encode(images))
+    fetch = Bundle._fetched
+    monkeypatch.setattr(Bundle, "_fetched", lambda *given: events.append("fetched") or fetch(*given))
+    np.testing.assert_array_equal(vit.encode_images(pictures, batch_size=2), vit.encode_images(pictures, batch_size=2))
+    assert events[:6] == ["begun", "begun", "fetched", "begun", "fetched", "fetched"]
+    np.testing.assert_allclose(vit.encode_images(pictures, batch_size=2), whole, atol=1e-6)
+
+    def small(images):
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(images)
+
+    monkeypatch.setattr(vit.model, "encode_image", small)
+    np.testing.assert_allclose(dataclasses.replace(vit).encode_images(pictures, batch_size=4), whole, atol=1e-6)

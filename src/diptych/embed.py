@@ -3,7 +3,7 @@
 import io
 import json
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,9 +79,9 @@ def embed_images(
     images = as_pictures(images)
     keys: list[str] = []
     skipped: dict[str, str] = {}
-    features = [np.empty((0, bundle.embed_dim), np.float32)]
-    done = 0
-    with decoded_ahead(or_error(bundle.preprocess.pixels), images, batch_size) as pictures:
+
+    def readable(pictures: Iterator[np.ndarray | ImageError]) -> Iterator[np.ndarray]:
+        done = 0
         for batch in batched(zip(images, pictures, strict=True), batch_size):
             good = []
             for path, pixels in batch:
@@ -91,10 +91,14 @@ def embed_images(
                     keys.append(str(path))
                     good.append(pixels)
             if good:
-                features.append(bundle.encode_pixels(np.stack(good)))
+                yield np.stack(good)
             done += len(batch)
             if on_progress:
                 on_progress(done, len(images))
+
+    features = [np.empty((0, bundle.embed_dim), np.float32)]
+    with decoded_ahead(or_error(bundle.preprocess.pixels), images, batch_size) as pictures:
+        features += bundle.encode_each(readable(pictures))
     return Embedded(tuple(keys), np.concatenate(features), skipped)
 
 

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Unpack
@@ -122,6 +122,31 @@ class Bundle(DualEncoder):
         """See `DualEncoder.encode_pixels`."""
         (features,) = self._encoded(pixels, "image", lambda images: (self.model.encode_image(images),))
         return features
+
+    def encode_each(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """See `DualEncoder.encode_each`: a GPU is given the next batch before the last one is waited for."""
+        if self.device.type == "cpu":
+            yield from super().encode_each(batches)
+            return
+        before: Tensor | None = None
+        for pixels in batches:
+            try:
+                with _encoding(self.model) as device:
+                    now = self.model.encode_image(self._inputs(pixels, "image", device)).float()
+            except torch.OutOfMemoryError:
+                now = None
+            if before is not None:
+                yield self._fetched(before)
+            if now is None:
+                yield self.encode_pixels(pixels)  # in parts, as nothing else is in the memory now
+            before = now
+        if before is not None:
+            yield self._fetched(before)
+
+    def _fetched(self, features: Tensor) -> np.ndarray:
+        features = features.cpu()
+        self._check_finite(features, "image")
+        return features.numpy()
 
     def encode_fast(self, pixels: np.ndarray) -> np.ndarray:
         """See `DualEncoder.encode_fast`: bfloat16 where that is faster."""

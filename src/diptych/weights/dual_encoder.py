@@ -1,7 +1,7 @@
 """What any engine makes of pictures and texts: two towers into one space, as numpy arrays. Nothing here needs torch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -87,6 +87,10 @@ class DualEncoder(ABC):
             WeightsError: the features are not finite.
         """
 
+    def encode_each(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """`encode_pixels` of each batch, in order; an engine may copy the next one while it computes."""
+        return map(self.encode_pixels, batches)
+
     def encode_fast(self, pixels: np.ndarray) -> np.ndarray:
         """`encode_pixels`, in a type of numbers that may be less exact where that is faster here: for libraries."""
         return self.encode_pixels(pixels)
@@ -133,9 +137,9 @@ class DualEncoder(ABC):
         features = np.empty((len(images), self.embed_dim), np.float32)
         done = 0
         with decoded_ahead(self.preprocess.pixels, images, batch_size) as pictures:
-            for batch in batched(pictures, batch_size):
-                features[done : done + len(batch)] = self.encode_pixels(np.stack(batch))
-                done += len(batch)
+            for some in self.encode_each(np.stack(batch) for batch in batched(pictures, batch_size)):
+                features[done : done + len(some)] = some
+                done += len(some)
         return features
 
     def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256, truncate: bool = False) -> np.ndarray:
