@@ -24,6 +24,7 @@ TF32 is off in `curves`, on in nothing else than torch's defaults. Writes result
 
 import argparse
 import contextlib
+import copy
 import dataclasses
 import datetime
 import functools
@@ -44,6 +45,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -67,7 +69,7 @@ from diptych.train.recipe import TokenizerConfig, TrainConfig, TrainRecipe
 from diptych.train.run import Run
 from diptych.train.trainer import StepReport, train
 from diptych.train.update import train_step
-from diptych.weights.normalise import normalise
+from diptych.weights.bundle import Bundle
 
 SEED, BUDGET, TINY_LIMIT = 0, 480, 600  # seconds, of all parts, and of each where the sizes are tiny
 # Nats, between a loss on the GPU and the CPU's in float32, at any of the steps. A mistake in device, type or scale is
@@ -395,26 +397,23 @@ def open_clip(setting: Setting, name: str) -> dict[str, Any]:
 
 
 def inference(setting: Setting) -> dict[str, Any]:
+    """Pictures a second as `Bundle.encode_each` encodes them, and how far features are from the processor's."""
     found = {}
     for name in ("ViT-B-32", "ViT-B-16"):
         model, _ = sizes(setting, name)
         count = setting.size(256, 8)
-        bundle = held(recipe_of(model, count), setting.device).bundle
-        bundle.model.eval()
-        pixels = made_batch(model, count).images
-        pixels = pixels.pin_memory() if setting.device.type == "cuda" else pixels
-        for precision in ("float32", "bfloat16"):
-            autocast = torch.autocast(
-                setting.device.type, dtype=getattr(torch, precision), enabled=precision != "float32"
-            )
+        plain = held(recipe_of(model, count), torch.device("cpu")).bundle
+        pixels = made_batch(model, count).images.numpy()
+        expected = plain.encode_pixels(pixels[:8])
+        for precision in ("float32", "bfloat16", "float16"):
+            bundle = dataclasses.replace(plain, model=copy.deepcopy(plain.model)).to(setting.device, precision)
 
-            def work(bundle: Any = bundle, pixels: Tensor = pixels, autocast: Any = autocast) -> Tensor:
-                with torch.inference_mode(), autocast:
-                    images = normalise(bundle.preprocess, pixels.to(setting.device, non_blocking=True))
-                    return bundle.model.encode_image(images).cpu()
+            def work(bundle: Bundle = bundle, pixels: np.ndarray = pixels) -> list[np.ndarray]:
+                return list(bundle.encode_each([pixels, pixels]))
 
-            assert work().isfinite().all()
-            found[f"{name}, {precision}, pictures/s"] = round(count / setting.seconds(work, 20), 1)
+            apart = np.linalg.norm(bundle.encode_pixels(pixels[:8]) - expected, axis=1).max()
+            found[f"{name}, {precision}, distance to the processor"] = round(float(apart), 5)
+            found[f"{name}, {precision}, pictures/s"] = round(2 * count / setting.seconds(work, 20), 1)
     return found
 
 

@@ -47,7 +47,7 @@ def preprocess_of(config: Any) -> Preprocess:
 
 
 def images_for(config: Any, count: int, generator: torch.Generator) -> Tensor:
-    """Pictures of random numbers, as `preprocess.normalise` would give them."""
+    """Pictures of random numbers, as `normalise` would give them."""
     if not config.row_width:
         return torch.rand(count, 3, 32, 32, generator=generator)
     rows = torch.rand(count, config.patches, config.row_width, generator=generator)

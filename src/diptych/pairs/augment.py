@@ -96,7 +96,7 @@ class Augment:
                 raise ConfigError(f"{name} must lie in 0 to {most}. Got {getattr(self, name)}.")
 
     def __call__(self, image: Image.Image, generator: np.random.Generator, preprocess: Preprocess) -> np.ndarray:
-        """A varied picture, ready for `preprocess.normalise`; a pure function of picture and generator state.
+        """A varied picture, ready for `normalise`; a pure function of picture and generator state.
 
         Returns:
             As `preprocess.pixels` does: [S, S, 3] uint8, or a row for each patch, the crop in the shape that it has.
