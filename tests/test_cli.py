@@ -1071,8 +1071,9 @@ def test_what_is_assumed_is_said_and_kept_by_a_conversion(run: Run, bare: Path, 
 def test_choices_that_are_written_out_are_those_of_the_library():
     assert get_args(models._Activation) == get_args(Activation)
     assert get_args(models._Format) == get_args(convert.Format)
-    for name in ("Format", "StoredType", "Normalise"):
+    for name in ("Format", "Normalise"):
         assert get_args(getattr(export, f"_{name}")) == get_args(getattr(model_folder, name))
+    assert get_args(export._StoredType) == (*get_args(model_folder.StoredType), "int8")
     assert [f"torch.{name}" for name in get_args(models._StoredType)] == list(map(str, saving.STORED_TYPES))
 
 
