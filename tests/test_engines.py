@@ -7,7 +7,7 @@ import pytest
 
 from bundles import make, new_tokenizer, some_pictures
 from diptych.cli import options
-from diptych.errors import ConfigError, MissingExtraError
+from diptych.errors import ConfigError, MissingExtraError, WeightsError
 from diptych.weights import engine_speed, engines
 from diptych.weights.bundle import Bundle
 from diptych.weights.engines import find_fastest, load
@@ -85,6 +85,14 @@ def test_the_engine_that_is_asked_for_is_taken_or_the_reason_is_told(exported, p
     installed_here(monkeypatch, "onnxruntime")
     with pytest.raises(MissingExtraError, match=r"pip install 'diptych\[torch\]'"):
         load(plain)
+
+
+def test_graphs_that_are_damaged_are_told_by_who_needs_them(exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "damaged")
+    (folder / "graphs.json").write_text("{")
+    assert isinstance(load(folder, engine="torch"), Bundle)
+    with pytest.raises(WeightsError, match="must tell of a model's graphs"):
+        load(folder)
 
 
 def test_what_only_torch_does_chooses_torch(exported, monkeypatch):

@@ -3,6 +3,7 @@
 A model that carries its graphs (`diptych export`, and those that ship in the package) needs no torch.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib.util
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack, get_args
 
 from diptych.config import unknown_name
-from diptych.errors import ConfigError, missing_extra
+from diptych.errors import ConfigError, WeightsError, missing_extra
 from diptych.weights.dual_encoder import DualEncoder
 from diptych.weights.engine_speed import keep, kept, measure
 from diptych.weights.graph_bundle import GraphBundle
@@ -122,8 +123,10 @@ def engines_here(path: Path) -> tuple[Engine, ...]:
     """Those that are installed and can open a model that lies there."""
     can: tuple[Engine, ...] = ("torch",)
     if (path / GRAPHS).is_file():
-        graphs = read_graphs(path / GRAPHS)
-        can = ("onnx",) if graphs.weights is None else ("torch", "onnx", "openvino")  # of int8 others are not asked
+        can = ("torch", "onnx", "openvino")
+        with contextlib.suppress(WeightsError):  # a damaged file is told by the engine that needs it; torch does not
+            if read_graphs(path / GRAPHS).weights is None:
+                can = ("onnx",)  # in 8 bits alone
     return tuple(name for name in can if _is_installed(name))
 
 
