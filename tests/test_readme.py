@@ -64,6 +64,7 @@ HOW_TO = (
     "compare",
     "embed",
     "evaluate",
+    "export",
     "install",
     "overlap",
     "probe",
