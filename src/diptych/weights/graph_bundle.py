@@ -133,6 +133,8 @@ class GraphBundle(DualEncoder):
         tokens = self.tokenizer.encode(self.golden_texts, truncate=True)
         if self.verify and self.seal.golden.tokens != golden_tokens(tokens, self.tokenizer):
             raise WeightsError(f"{self.folder} must give the tokens that it gave when it was saved. Copy it again.")
+        if not self.reads_padding:
+            tokens = tokens[:, : 1 + max(end_positions(tokens, self.tokenizer.end_token_id))]
         self._check("text", self.seal.golden.text_features, self._encode_tokens(tokens))
         return self._encode_tokens
 
