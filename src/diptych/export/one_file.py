@@ -26,7 +26,7 @@ from diptych.weights.bundle import Bundle
 from diptych.weights.eight_bit import SCALE
 from diptych.weights.folder import WEIGHTS
 from diptych.weights.golden import golden_picture
-from diptych.weights.graphs import GRAPHS, IMAGE_GRAPH, TEXT_GRAPH, Graphs, WeightsFile, sampled
+from diptych.weights.graphs import GRAPHS, IMAGE_GRAPH, TEXT_GRAPH, Graphs, WeightsFile
 from diptych.weights.onnx_towers import OnnxTowers
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ def _whole_facts(folder: Path, bundle: Bundle, places: Mapping[str, Place]) -> G
         facts_of(bundle),
         dtype=next((ours for theirs, ours in _DTYPES.items() if theirs in kinds), "float32"),
         sha256={name: sha256(folder / name) for name in (IMAGE_GRAPH, TEXT_GRAPH)},
-        weights=WeightsFile(name=WEIGHTS, size=weights.stat().st_size, sha256=sha256(weights), sample=sampled(weights)),
+        weights=WeightsFile(name=WEIGHTS, size=weights.stat().st_size, sha256=sha256(weights)),
     )
 
 

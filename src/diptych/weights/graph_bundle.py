@@ -159,6 +159,11 @@ class GraphBundle(DualEncoder):
         return self._finite(np.concatenate([self.towers.encode_tokens(part) for part in parts]), "text")
 
     def _finite(self, features: np.ndarray, of: str) -> np.ndarray:
+        if features.shape[1:] != (self.embed_dim,):
+            raise WeightsError(
+                f"the {of} graph of {self.folder} must give features of {self.embed_dim} numbers, as graphs.json says. "
+                f"Got {list(features.shape)}. Export the model again."
+            )
         if not np.isfinite(features).all():
             count = int((~np.isfinite(features).all(axis=1)).sum())
             raise WeightsError(

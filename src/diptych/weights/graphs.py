@@ -1,10 +1,10 @@
 """The graphs of a model: what they are called in a bundle's folder, and what a reader must know before it opens one."""
 
-import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 from diptych.config import from_dict
 from diptych.errors import ConfigError, WeightsError
@@ -12,7 +12,6 @@ from diptych.files import sha256
 
 GRAPHS, IMAGE_GRAPH, TEXT_GRAPH = "graphs.json", "image.onnx", "text.onnx"
 FORMAT_VERSION = 1
-_SLICES, _SLICE = 64, 1024  # of a file of weights: how many are looked at, bytes each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +21,6 @@ class WeightsFile:
     name: str  # beside them
     size: int  # bytes
     sha256: str
-    sample: str  # see `sampled`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +28,7 @@ class Graphs:
     """The content of `graphs.json`: facts of a model, and of the files that compute it.
 
     Raises:
-        ConfigError: the file of weights is not beside the graphs.
+        ConfigError: the file of weights is not beside the graphs, or a number cannot be.
     """
 
     version: int = FORMAT_VERSION
@@ -53,6 +51,11 @@ class Graphs:
     weights: WeightsFile | None = None  # None where the graphs hold their weights themselves
 
     def __post_init__(self) -> None:
+        if min(self.embed_dim, self.image_size, self.context_length) < 1 or self.row_width < 0:
+            sizes = (self.embed_dim, self.image_size, self.context_length, self.row_width)
+            raise ConfigError(f"embed_dim, image_size and context_length must be at least 1, row_width 0. Got {sizes}.")
+        if not (math.isfinite(self.logit_scale) and math.isfinite(self.logit_bias or 0.0)):
+            raise ConfigError(f"logits need finite numbers. Got {self.logit_scale} and {self.logit_bias}.")
         if self.weights and Path(self.weights.name).name != self.weights.name:
             raise ConfigError(f"weights.name must be that of a file beside the graphs. Got {self.weights.name!r}.")
 
@@ -76,43 +79,40 @@ def read_graphs(path: Path) -> Graphs:
             f"{path.parent} must hold {path.name}, and has none. diptych export writes a model with its graphs."
         ) from None
     except (OSError, ValueError, RecursionError, LookupError, TypeError, ConfigError) as error:
-        raise WeightsError(f"{path} must tell of a model's graphs: {error}. Export the model again.") from error
+        reason = str(error).rstrip(".")
+        raise WeightsError(f"{path} must tell of a model's graphs: {reason}. Export the model again.") from error
 
 
 def check_graph(folder: Path, graphs: Graphs, name: str) -> Path:
-    """The path of a graph, or what is wrong with it or with the weights that it points into.
-
-    The weights are looked at in part, which tells another model's and a file that was cut off, and costs a millisecond;
-    the golden features tell the rest.
+    """The path of a graph that is the one which was written.
 
     Raises:
-        WeightsError: a file is missing, or not the one that was written.
+        WeightsError: it is missing, or another.
     """
-    path, weights = folder / name, folder / graphs.weights.name if graphs.weights else None
-    for file in (path, weights):
-        if file and not file.is_file():
-            raise WeightsError(f"{folder} must hold {file.name}, and has none. Copy or export the model again.")
+    path = folder / name
+    _check_there(path)
     if sha256(path) != graphs.sha256.get(name):
         raise WeightsError(f"{path} must be the graph that was exported, and its SHA-256 differs. Export it again.")
-    asked = graphs.weights
-    if weights and asked and (weights.stat().st_size, sampled(weights)) != (asked.size, asked.sample):
+    return path
+
+
+def check_weights(folder: Path, graphs: Graphs) -> None:
+    """Refuse a file of weights that is not the one which graphs point into, down to the bit.
+
+    Raises:
+        WeightsError: it is missing, or another.
+    """
+    if graphs.weights is None:
+        return
+    weights = folder / graphs.weights.name
+    _check_there(weights)
+    if (weights.stat().st_size, sha256(weights)) != (graphs.weights.size, graphs.weights.sha256):
         raise WeightsError(
             f"{weights} must be the file that the graphs of {folder} were exported for, and is another. "
             "Export the model again."
         )
-    return path
 
 
-def sampled(path: Path) -> str:
-    """SHA-256 of parts of a file: 64 pieces of 1,024 bytes, evenly spread, its beginning and its end among them."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        last = max(_size(file) - _SLICE, 0)
-        for number in range(_SLICES):
-            file.seek(last * number // (_SLICES - 1))
-            digest.update(file.read(_SLICE))
-    return digest.hexdigest()
-
-
-def _size(file: BinaryIO) -> int:
-    return file.seek(0, 2)
+def _check_there(file: Path) -> None:
+    if not file.is_file():
+        raise WeightsError(f"{file.parent} must hold {file.name}, and has none. Copy or export the model again.")

@@ -14,7 +14,7 @@ import numpy as np
 
 from diptych.config import unknown_name
 from diptych.errors import ConfigError, MissingExtraError, ShapeError, WeightsError
-from diptych.weights.graphs import GRAPHS, IMAGE_GRAPH, TEXT_GRAPH, check_graph, read_graphs
+from diptych.weights.graphs import GRAPHS, IMAGE_GRAPH, TEXT_GRAPH, check_graph, check_weights, read_graphs
 
 # What onnxruntime calls those who compute, by our name for the device.
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "coreml": "CoreMLExecutionProvider", "directml": "DmlExecutionProvider"}
@@ -45,6 +45,7 @@ class OnnxTowers:
     ) -> None:
         self.folder = folder
         self.graphs = read_graphs(folder / GRAPHS)
+        self._has_its_weights = False  # which is looked at once, for both towers
         if engine == "openvino":
             self._open = functools.partial(_open_in_openvino, _openvino(), _openvino_device(device), threads)
         else:
@@ -112,7 +113,11 @@ class OnnxTowers:
         return self._tower(TEXT_GRAPH)
 
     def _tower(self, name: str) -> Callable[[np.ndarray], np.ndarray]:
-        return self._open(check_graph(self.folder, self.graphs, name))
+        path = check_graph(self.folder, self.graphs, name)
+        if not self._has_its_weights:
+            check_weights(self.folder, self.graphs)
+            self._has_its_weights = True
+        return self._open(path)
 
 
 def devices_here() -> tuple[str, ...]:
