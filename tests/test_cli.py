@@ -49,7 +49,7 @@ from diptych.train.trainer import StepReport
 from diptych.weights import convert, saving
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About
-from diptych.weights.open_clip import VIT
+from diptych.weights.open_clip import naming_of
 from foreign_tokenizers import FOREIGN, write_tokenizer
 from processes import started
 from test_shift import models as models_on_shifts
@@ -1036,7 +1036,7 @@ def bare(bundle: Bundle, tmp_path: Path) -> Path:
     wide: dict[str, Any] = {"width": 64, "heads": 1, "mlp_width": 256}
     image, text = dataclasses.replace(config.image, **wide), dataclasses.replace(config.text, **wide)
     model = CLIP(dataclasses.replace(config, image=image, text=text), generator(0))
-    torch.save(VIT.from_ours(model.state_dict()), tmp_path / "bare.pt")
+    torch.save(naming_of(model.config).from_ours(model.state_dict()), tmp_path / "bare.pt")
     return tmp_path / "bare.pt"
 
 

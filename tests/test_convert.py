@@ -222,7 +222,7 @@ THREE_STAGES = dataclasses.replace(RESNET, image=ResNetTowerConfig(image_size=32
         (dataclasses.replace(VIT, image=SIGLIP_IMAGE), "huggingface", "transformers has no class for"),
         (SIGLIP, "open_clip", "Save a SigLIP model as huggingface"),
         (SIGLIP, "openai", r"CLIP's towers and a softmax head, and no other\. Got siglip and siglip"),
-        (THREE_STAGES, "open_clip", "Got resnet of 3 stages and clip"),
+        (THREE_STAGES, "open_clip", "has 4 stages. Got 3: keep it as a bundle"),
         (THREE_STAGES, "openai", r"no other\. Got resnet of 3 stages"),
         (dataclasses.replace(VIT, head="sigmoid"), "openai", "a softmax head, and no other"),
         (dataclasses.replace(VIT, image=SIGLIP_IMAGE), "openai", "CLIP's towers and a softmax head, and no other"),

@@ -389,7 +389,7 @@ NO_SEPARATOR = {"hf_tokenizer_name": "x", "tokenizer_kwargs": {"strip_sep_token"
 @pytest.mark.parametrize(
     ("model_cfg", "said"),
     [
-        (SIGLIP, "Got 'vit_base_patch16_siglip_224': an image tower of timm, of which diptych has none."),
+        (SIGLIP, "Got 'vit_base_patch16_siglip_224': an image tower of timm that diptych does not have."),
         (PLAIN | {"vision_cfg": {"no_ln_pre": True}}, "CLIPA, whose towers diptych does not have."),
         (PLAIN | {"text_cfg": {"hf_model_name": "roberta-base"}}, "a text tower of transformers"),
         (PLAIN | {"text_cfg": NO_SEPARATOR}, "strip_sep_token must be absent"),

@@ -24,7 +24,7 @@ from diptych.weights import stored as stored_module
 from diptych.weights.adapters import OWN
 from diptych.weights.folder import About, Golden, Seal, write_config
 from diptych.weights.hugging_face import HUGGING_FACE, config_to_hf
-from diptych.weights.open_clip import RESNET, VIT, config_to_open_clip, naming_of
+from diptych.weights.open_clip import config_to_open_clip, naming_of
 from diptych.weights.packaged import DEFAULT_MODEL
 from diptych.weights.registry import list_models
 from diptych.weights.stored import StoredModel, open_stored_model
@@ -181,7 +181,7 @@ def test_newer_resnet_bundles_have_the_names_of_open_clip(tmp_path):
     del plain["model"]["text"]["end_token_id"]
     write_json(tmp_path / "config.json", plain)
     write_json(tmp_path / "preprocessor_config.json", Preprocess(image_size=32).to_hf())
-    assert open_stored_model(tmp_path).naming == RESNET
+    assert open_stored_model(tmp_path).naming == naming_of(RESNET_CONFIG)
     assert_built(open_stored_model(tmp_path), RESNET_CONFIG, weights_of(RESNET_CONFIG))
 
 
@@ -229,14 +229,14 @@ def test_an_archive_of_openai_opens_with_quick_gelu_and_nothing_said(tmp_path, c
 
 
 def test_a_state_dict_of_openai_is_known_by_the_sizes_in_it(tmp_path):
-    theirs = VIT.from_ours(weights_of(VIT_CONFIG)) | {"input_resolution": torch.tensor(32)}
+    theirs = naming_of(VIT_CONFIG).from_ours(weights_of(VIT_CONFIG)) | {"input_resolution": torch.tensor(32)}
     torch.save(theirs, tmp_path / "x.pt")
     assert open_stored_model(tmp_path / "x.pt").kind == "OpenAI state dict"
     assert_built(open_stored_model(tmp_path / "x.pt"), VIT_CONFIG, weights_of(VIT_CONFIG))
 
 
 def test_newer_names_and_a_scale_of_one_dimension_are_read(tmp_path):
-    theirs = VIT.from_ours(weights_of(VIT_CONFIG))
+    theirs = naming_of(VIT_CONFIG).from_ours(weights_of(VIT_CONFIG))
     theirs["logit_scale"] = theirs["logit_scale"][None]
     text = ("token_embedding", "positional_embedding", "ln_final", "transformer", "text_projection", "attn_mask")
     theirs["attn_mask"] = torch.zeros(16, 16)
@@ -262,12 +262,14 @@ def test_a_model_in_float32_keeps_the_memory_of_its_file(tmp_path):
     path = open_clip_folder(tmp_path) / "open_clip_model.safetensors"
     found = open_stored_model(path, activation="gelu")
     parameters = dict(found.build().named_parameters())
-    theirs = VIT.to_ours(found.tensors, parameters)
+    theirs = naming_of(VIT_CONFIG).to_ours(found.tensors, parameters)
     assert all(parameters[name].data_ptr() == tensor.data_ptr() for name, tensor in theirs.items())
 
 
 def test_a_model_in_half_becomes_float32(tmp_path):
-    halves = {name: tensor.bfloat16() for name, tensor in VIT.from_ours(weights_of(VIT_CONFIG)).items()}
+    halves = {
+        name: tensor.bfloat16() for name, tensor in naming_of(VIT_CONFIG).from_ours(weights_of(VIT_CONFIG)).items()
+    }
     safetensors.torch.save_file(halves, tmp_path / "x.safetensors")
     rounded = {name: tensor.bfloat16().float() for name, tensor in weights_of(VIT_CONFIG).items()}
     assert_built(open_stored_model(tmp_path / "x.safetensors", activation="quick_gelu"), VIT_CONFIG, rounded)
@@ -466,7 +468,7 @@ def test_sizes_that_the_file_cannot_hold_are_refused_before_they_are_built(tmp_p
 
 
 def test_a_name_with_a_number_beyond_all_layers_does_not_make_them(tmp_path):
-    weights = VIT.from_ours(weights_of(VIT_CONFIG))
+    weights = naming_of(VIT_CONFIG).from_ours(weights_of(VIT_CONFIG))
     weights["transformer.resblocks.999999999.ln_1.weight"] = torch.ones(1)
     safetensors.torch.save_file(weights, tmp_path / "model.safetensors")
     with pytest.raises(WeightsError, match=r"text\.layers must be at most .* Got 1,000,000,000"):

@@ -20,7 +20,7 @@ from diptych.torch_runtime import generator
 from diptych.weights import untold
 from diptych.weights.bundle import Bundle
 from diptych.weights.golden import golden_picture
-from diptych.weights.open_clip import VIT
+from diptych.weights.open_clip import naming_of
 from diptych.weights.published import PublishedFile, published_files
 from diptych.weights.registry import load_in_torch, model_info
 
@@ -40,7 +40,7 @@ def vit() -> Bundle:
 def bare(vit, tmp_path) -> Path:
     """A bare state dict with a tokenizer beside it."""
     vit.tokenizer.save(tmp_path)
-    torch.save(VIT.from_ours(vit.model.state_dict()), tmp_path / "x.pt")
+    torch.save(naming_of(vit.model.config).from_ours(vit.model.state_dict()), tmp_path / "x.pt")
     return tmp_path / "x.pt"
 
 
@@ -98,7 +98,7 @@ def test_the_table_of_published_files_tells_each_apart():
 
 
 def test_openais_own_format_has_its_recipe(vit, tmp_path, caplog):
-    theirs = VIT.from_ours(vit.model.state_dict()) | {"input_resolution": torch.tensor(32)}
+    theirs = naming_of(vit.model.config).from_ours(vit.model.state_dict()) | {"input_resolution": torch.tensor(32)}
     torch.save(theirs, tmp_path / "x.pt")
     vit.tokenizer.save(tmp_path)
     load_in_torch(tmp_path / "x.pt")
@@ -177,7 +177,7 @@ def sigmoid(vit) -> Bundle:
 
 @pytest.mark.parametrize("kind", ["bare", "open_clip", "open_clip without init_logit_bias", "transformers"])
 def test_a_clip_trained_with_the_sigmoid_loss_opens_as_its_file_says(sigmoid, tmp_path, kind):
-    weights: dict[str, Tensor] = VIT.from_ours(sigmoid.model.state_dict())
+    weights: dict[str, Tensor] = naming_of(sigmoid.model.config).from_ours(sigmoid.model.state_dict())
     if kind == "bare":
         sigmoid.tokenizer.save(tmp_path)
         boxed = {name: tensor.reshape(1) if tensor.ndim == 0 else tensor for name, tensor in weights.items()}

@@ -34,7 +34,7 @@ from diptych.weights.folder import (
     write_config,
 )
 from diptych.weights.hugging_face import config_to_hf, hugging_face_naming
-from diptych.weights.open_clip import config_to_open_clip, fits_open_clip, naming_of
+from diptych.weights.open_clip import config_to_open_clip, fits_open_clip, naming_to_write
 from diptych.weights.stored import give_weights
 
 Layout = Literal["bundle", "open_clip"]
@@ -150,14 +150,15 @@ def _files(bundle: Savable, layout: Layout, dtype: torch.dtype) -> tuple[Naming,
         if dtype == torch.int8:
             raise ConfigError("open_clip opens no weights in 8 bits. Save them in bfloat16, or as a bundle.")
         foreign = config_to_open_clip(config, bundle.preprocess)
-        return naming_of(config), OPEN_CLIP_WEIGHTS, {OPEN_CLIP_CONFIG: foreign}
+        return naming_to_write(config), OPEN_CLIP_WEIGHTS, {OPEN_CLIP_CONFIG: foreign}
     if dtype == torch.int8:
         return OWN, WEIGHTS, {CONFIG: _own_config_file(config) | {"dtype": "int8"}}
     own = {CONFIG: config_file(config, bundle.tokenizer) | {"dtype": str(dtype).removeprefix("torch.")}}
     if naming := transformers_naming(config, bundle.tokenizer):
         return naming, WEIGHTS, own
     if config.head == "softmax" and fits_open_clip(config):
-        return naming_of(config), WEIGHTS, own | {OPEN_CLIP_CONFIG: config_to_open_clip(config, bundle.preprocess)}
+        foreign = config_to_open_clip(config, bundle.preprocess)
+        return naming_to_write(config), WEIGHTS, own | {OPEN_CLIP_CONFIG: foreign}
     return OWN, WEIGHTS, own
 
 

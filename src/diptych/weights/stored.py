@@ -39,11 +39,11 @@ from diptych.weights.hugging_face import config_from_hf, hugging_face_naming
 from diptych.weights.open_clip import (
     cleaning_of,
     config_from_open_clip,
-    config_from_shapes,
     naming_of,
     plain_names,
     preprocess_from_open_clip,
 )
+from diptych.weights.open_clip_shapes import config_from_shapes
 from diptych.weights.tensors import PICKLES, read_tensors
 from diptych.weights.untold import ACTIVATION, END_TOKEN, RECIPE, Origin, Told, Untold, fill, known_activation
 
@@ -248,7 +248,8 @@ def _open_hugging_face(folder: Path, weights: Path, told: Told) -> _Found:
     if data.get("model_type") == "diptych-clip":
         config = from_dict(CLIPConfig, data.get("model", {}), where="model")
         # The first bundles of ResNets were no open_clip folders, and had our own names.
-        naming = naming_of(config) if (folder / OPEN_CLIP_CONFIG).is_file() else OWN
+        is_open_clips = (folder / OPEN_CLIP_CONFIG).is_file()
+        naming, tensors = (naming_of(config), plain_names(tensors)) if is_open_clips else (OWN, tensors)
     else:
         config = config_from_hf(data)
         naming = hugging_face_naming(config)
