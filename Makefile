@@ -53,6 +53,7 @@ benchmarks-compare:
 # Needs 6 GB of disk for the peers, and 10 GB of memory.
 parity: .venv-parity/.installed
 	.venv-parity/bin/python benchmarks/parity.py
+	.venv-parity/bin/python benchmarks/parity_zoo.py
 	.venv-parity/bin/python benchmarks/published_tags.py
 
 # The same counts as clip-benchmark: make parity-evaluation DATA=FOLDER, of WebDataset evaluation folders.

@@ -57,6 +57,7 @@ WHOLE_HOUSE_TESTS = {
     "test_cli.py",
     "test_pictograms.py",
     "test_without_torch.py",
+    "test_zoo.py",
     "test_serve.py",
 }
 

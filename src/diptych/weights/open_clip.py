@@ -13,16 +13,18 @@ from diptych.data.images import Preprocess
 from diptych.data.tokenizer_file import Cleaning
 from diptych.errors import ConfigError
 from diptych.model.clip import INITIAL_SIGMOID_BIAS, CLIPConfig
+from diptych.model.image_tower import ImageTowerConfig
+from diptych.model.text_tower import TextTowerConfig
 from diptych.weights.adapters import Naming, TensorRow
 from diptych.weights.open_clip_towers import RESNET, TEXT, VIT
 from diptych.weights.tower_layout import Section, TowerLayout
 
 _OpenClipCleaning = Literal["whitespace", "lower", "canonicalize"]
 
-# The first that fits a section reads it: open_clip's own come last, they know what they are not.
+# The first that fits a section reads it. open_clip's own come last: they know what they are not.
 _IMAGE_LAYOUTS = (RESNET, VIT)
 _TEXT_LAYOUTS = (TEXT,)
-_BY_QUICK_GELU = ("vit", "clip")  # kinds whose activation model_cfg tells, one for both
+_BY_QUICK_GELU = (ImageTowerConfig, TextTowerConfig)  # whose activation model_cfg tells, one for both
 
 _HEAD_ROWS = (
     TensorRow(ours="logit_scale", theirs=("logit_scale",)),
@@ -127,7 +129,7 @@ def config_to_open_clip(config: CLIPConfig, preprocess: Preprocess) -> dict[str,
         ConfigError: open_clip has no such model.
     """
     vision, text = _sections(config)
-    activations = {tower.activation for tower in (config.image, config.text) if tower.kind in _BY_QUICK_GELU}
+    activations = {tower.activation for tower in (config.image, config.text) if isinstance(tower, _BY_QUICK_GELU)}
     if "quick_gelu" in activations and len(activations) > 1:
         raise ConfigError("open_clip has one activation for both towers. Save this model as huggingface.")
     return {
