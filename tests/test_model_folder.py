@@ -1,11 +1,14 @@
 """Models as folders for other engines."""
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,7 @@ from diptych.weights.bundle import Bundle
 from diptych.weights.normalise import normalise
 from diptych.weights.onnx_towers import OnnxTowers
 from siglip_standins import write_siglip2_tokenizer
+from test_serve import browser_tab, needs_chromium
 from tower_kinds import IMAGE_KINDS, TEXT_KINDS, image_of, kind_of, preprocess_of, text_of
 
 pytest.importorskip("onnxscript", reason="pip install 'diptych[export]'")
@@ -135,25 +139,82 @@ def test_what_cannot_be_exported_is_refused_in_a_sentence_and_leaves_nothing(tin
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", ["vit", "siglip"])
-def test_transformers_js_gives_our_features(tmp_path, kind):
-    """Pictures have the tower's size: how another library resizes is not what is asked here."""
-    node, package = shutil.which("node"), os.environ.get("DIPTYCH_TRANSFORMERS_JS", "")
-    if not node or not (Path(package) / "node_modules" / "@huggingface" / "transformers").is_dir():
-        pytest.skip("needs node, and DIPTYCH_TRANSFORMERS_JS=a folder with @huggingface/transformers in node_modules")
-    bundle = of_kind(kind, tmp_path / "tokenizer")
-    export_model(bundle, tmp_path / "out", format="transformers.js")
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+IN_A_PAGE = """async ([modelType, options, asked]) => {
+    const library = await import("/library/transformers.js");
+    const { features } = await import("/transformers_js_features.mjs");
+    library.env.allowRemoteModels = false;
+    library.env.allowLocalModels = true;
+    library.env.localModelPath = "/";
+    library.env.backends.onnx.wasm.wasmPaths = location.origin + "/runtime/";
+    return await features(library, "out", modelType, options, asked);
+}"""
+
+
+@pytest.fixture
+def transformers_js() -> Path:
+    """The folder node_modules that holds it."""
+    modules = Path(os.environ.get("DIPTYCH_TRANSFORMERS_JS", "")) / "node_modules"
+    if not (modules / "@huggingface" / "transformers").is_dir():
+        pytest.skip("needs DIPTYCH_TRANSFORMERS_JS=a folder with @huggingface/transformers in node_modules")
+    return modules
+
+
+def to_be_asked(kind, folder):
+    """A model of which an export lies in `folder`, and what is asked of both.
+
+    Pictures have the tower's size: how another library resizes is not what is asked here.
+    """
+    bundle = of_kind(kind, folder / "tokenizer")
+    export_model(bundle, folder / "out", format="transformers.js")
     pictures = [picture.resize((32, 32)) for picture in some_pictures()]
     for number, picture in enumerate(pictures):
-        picture.save(tmp_path / f"{number}.png")
-    texts = ["a red kite", "a blue boat, a red kite", "a cat"]
-    asked = {"texts": texts, "pictures": [str(tmp_path / f"{number}.png") for number in range(len(pictures))]}
-    script = Path(__file__).parent.parent / "benchmarks" / "transformers_js.mjs"
-    done = subprocess.run(
-        [node, script, tmp_path / "out", "fp32"],
-        input=json.dumps(asked), capture_output=True, text=True, timeout=120, cwd=package,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    given = json.loads(done.stdout)
+        picture.save(folder / f"{number}.png")
+    return bundle, pictures, ["a red kite", "a blue boat, a red kite", "a cat"]
+
+
+def assert_near(given, bundle, pictures, texts):
     assert cosines(np.array(given["texts"]), np.asarray(bundle.encode_texts(texts))).min() >= 0.99999
     assert cosines(np.array(given["images"]), np.asarray(bundle.encode_images(pictures))).min() >= 0.99999
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs node")
+@pytest.mark.parametrize("kind", ["vit", "siglip"])
+def test_transformers_js_in_node_gives_our_features(tmp_path, kind, transformers_js):
+    bundle, pictures, texts = to_be_asked(kind, tmp_path)
+    asked = {"texts": texts, "pictures": [str(tmp_path / f"{number}.png") for number in range(len(pictures))]}
+    done = subprocess.run(
+        ["node", BENCHMARKS / "transformers_js.mjs", tmp_path / "out", "fp32"],
+        input=json.dumps(asked), capture_output=True, text=True, timeout=120, cwd=transformers_js.parent,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert_near(json.loads(done.stdout), bundle, pictures, texts)
+
+
+@needs_chromium
+@pytest.mark.parametrize("kind", ["vit", "siglip"])
+def test_transformers_js_in_a_browser_gives_our_features(tmp_path, kind, transformers_js):
+    bundle, pictures, texts = to_be_asked(kind, tmp_path)
+    (tmp_path / "index.html").write_text("<!doctype html><title>transformers.js</title>")
+    shutil.copy(BENCHMARKS / "transformers_js_features.mjs", tmp_path)
+    (tmp_path / "library").symlink_to(transformers_js / "@huggingface" / "transformers" / "dist")
+    (tmp_path / "runtime").symlink_to(transformers_js / "onnxruntime-web" / "dist")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    handler = functools.partial(QuietHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, browser_tab() as (tab, _, asked):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        here = f"http://127.0.0.1:{server.server_port}"
+        tab.goto(f"{here}/index.html")
+        pages = [f"{here}/{number}.png" for number in range(len(pictures))]
+        options = {"dtype": "fp32", "device": "wasm"}
+        given = tab.evaluate(IN_A_PAGE, [config["model_type"], options, {"texts": texts, "pictures": pages}])
+        server.shutdown()
+    assert all(url.startswith((here, "blob:", "data:")) for url in asked), "nothing comes from elsewhere"
+    assert_near(given, bundle, pictures, texts)
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | {".mjs": "text/javascript", ".wasm": "application/wasm"}
+
+    def log_message(self, format, *args):
+        pass
