@@ -1,14 +1,17 @@
 """Every family of open_clip's models gives here what open_clip gave; see zoo.py."""
 
+import dataclasses
 import importlib
 import json
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import safetensors.torch
 import torch
 
 import zoo
+from diptych.export import onnx_graphs
 from diptych.weights.bundle import Bundle
 from diptych.weights.registry import load_in_torch
 from diptych.weights.stored import open_stored_model
@@ -59,6 +62,20 @@ def test_a_stand_in_comes_back_bit_for_bit_from_a_bundle(stand_in, folder, tmp_p
     assert again.model.config == bundle.model.config
     assert again.preprocess == bundle.preprocess
     assert torch.equal(features(again, stand_in), features(bundle, stand_in))
+
+
+def test_a_stand_in_is_the_same_in_onnxruntime(stand_in, folder):
+    bundle, cfg = load_in_torch(folder), stand_in.model_cfg
+    model = bundle.model
+    ports = dataclasses.replace(onnx_graphs.NATIVE, takes_bytes=False)
+    for graph, batch, encode in (
+        (onnx_graphs.image_graph(model, bundle.preprocess, ports), zoo.pixels(cfg), model.encode_image),
+        (onnx_graphs.text_graph(model, ports), zoo.tokens(cfg), model.encode_text),
+    ):
+        session = onnxruntime.InferenceSession(onnx_graphs.to_bytes(graph))
+        (found,) = session.run(None, {session.get_inputs()[0].name: batch.numpy()})
+        with torch.inference_mode():
+            assert (torch.from_numpy(found) - encode(batch)).abs().max() < zoo.TOLERANCE
 
 
 def test_a_stand_in_goes_out_to_open_clip_as_it_came(stand_in, folder, tmp_path):
