@@ -1,5 +1,7 @@
 """Costs of towers: FLOPs against torch's own counter and published figures, bytes against what autograd keeps."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -8,16 +10,23 @@ from diptych.model import blocks
 from diptych.model.bag_tower import BagTowerConfig
 from diptych.model.blocks import Block
 from diptych.model.clip import CLIP, CLIPConfig
+from diptych.model.coca import CoCaImageTowerConfig, CoCaTextTowerConfig
 from diptych.model.cost import frozen
 from diptych.model.efficientnet_tower import EfficientNetTowerConfig
+from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.presets import preset
 from diptych.model.sentence_tower import SentenceTowerConfig
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
+from diptych.model.text_tower import TextTowerConfig
 from diptych.torch_runtime import generator
 
 BATCH = 5  # no activation has the shape of a parameter, then
 SIDES = ("image", "text")
-TINY = ("tiny-bag", "tiny-vit", "tiny-resnet", "tiny-siglip", "tiny-efficientnet", "tiny-efficientnet-2")
+TINY = (
+    *("tiny-bag", "tiny-vit", "tiny-resnet", "tiny-siglip", "tiny-efficientnet", "tiny-efficientnet-2"),
+    *("tiny-coca", "tiny-stem", "tiny-clipa"),
+)
+WIDE = ImageTowerConfig(image_size=32, patch_size=8, width=48, layers=2, heads=4, activation="gelu")
 NAMES = (*TINY, "ViT-B-32")
 
 
@@ -36,6 +45,28 @@ def sizes(name: str) -> CLIPConfig:
                 context_length=16, vocab_size=512, width=48, layers=3, heads=4, head_width=40, anchors=70
             ),
         )
+    if name == "tiny-coca":
+        return CLIPConfig(
+            embed_dim=32,
+            image=CoCaImageTowerConfig(image_size=32, patch_size=8, width=48, layers=2, heads=4, queries=6),
+            text=CoCaTextTowerConfig(context_length=16, vocab_size=512, width=40, layers=2, heads=4),
+        )
+    if name == "tiny-stem":
+        return CLIPConfig(
+            embed_dim=24,
+            image=dataclasses.replace(WIDE, stem="convolutions", has_ln_pre=False, has_projection_bias=True),
+            text=TextTowerConfig(
+                context_length=16, vocab_size=512, width=32, layers=2, heads=2, is_causal=False, activation="gelu"
+            ),
+        )
+    if name == "tiny-clipa":
+        return CLIPConfig(
+            embed_dim=24,
+            image=dataclasses.replace(WIDE, pool="mean", has_ln_pre=False),
+            text=SigLIPTextTowerConfig(
+                context_length=16, vocab_size=512, width=32, layers=2, heads=4, has_projection_bias=False
+            ),
+        )
     if name == "tiny-bag":
         text = BagTowerConfig(context_length=16, vocab_size=512)
         return CLIPConfig(embed_dim=24, image=preset("tiny-vit").image, text=text)
@@ -50,8 +81,10 @@ def sizes(name: str) -> CLIPConfig:
 
 
 def once_a_batch(config: CLIPConfig, side: str) -> int:
-    """FLOPs of the forward pass that do not grow with the batch: the query of SigLIP's pool."""
+    """FLOPs of the forward pass that do not grow with the batch: the query of a pool."""
     tower = getattr(config, side)
+    if isinstance(tower, CoCaImageTowerConfig):
+        return 2 * config.embed_dim**2
     return 2 * tower.width**2 if isinstance(tower, SigLIPImageTowerConfig) else 0
 
 

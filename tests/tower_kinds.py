@@ -18,6 +18,7 @@ _IMAGES: dict[str, dict[str, Any]] = {
     "resnet": {"width": 4, "layers": (1, 1, 1, 1), "heads": 2},
     "siglip": {"patch_size": 8, "width": 24, "layers": 2, "heads": 2},
     "naflex": {"patch_size": 8, "width": 24, "layers": 2, "heads": 2},
+    "coca": {"patch_size": 8, "width": 24, "layers": 2, "heads": 2, "queries": 4, "pool_heads": 2},
     "efficientnet-lite": {"width": 0.5, "depth": 0.5, "final_width": 40},
 }
 _TEXTS: dict[str, dict[str, Any]] = {
@@ -25,6 +26,7 @@ _TEXTS: dict[str, dict[str, Any]] = {
     "siglip": {"width": 24, "layers": 2, "heads": 2},
     "sentence": {"width": 24, "layers": 2, "heads": 2, "head_width": 20, "anchors": 9},
     "bag-of-words": {},
+    "coca": {"width": 24, "layers": 2, "heads": 2},
 }
 
 

@@ -27,7 +27,7 @@ from diptych.model.blocks import (
     keep_patches,
 )
 from diptych.model.cost import FLOAT, TowerCost, layer_norm_bytes, transformer_cost
-from diptych.model.vocabulary import GOLDEN_TEXTS, Vocabulary, check_tokens_fit
+from diptych.model.vocabulary import GOLDEN_TEXTS, Vocabulary, check_pads, check_tokens_fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ class SigLIPImageTowerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SigLIPTextTowerConfig:
-    """Sizes of SigLIP's text transformer.
+    """Sizes of SigLIP's text transformer, which is that of CLIPA without a bias behind it.
 
     Raises:
         ConfigError: a size below 1, or heads that do not divide the width.
@@ -115,6 +115,7 @@ class SigLIPTextTowerConfig:
     mlp_width: int = 0  # hidden channels of the MLP; 0 stands for 4 * width and is replaced by it
     activation: Activation = "gelu_tanh"
     layer_norm_eps: float = 1e-6
+    has_projection_bias: bool = True
 
     reads_padding: ClassVar[bool] = True
     has_blocks: ClassVar[bool] = True
@@ -148,11 +149,7 @@ class SigLIPTextTowerConfig:
             ConfigError: it gives more tokens than the tower takes, or pads to another length.
         """
         check_tokens_fit(tokenizer, context_length=self.context_length, vocab_size=self.vocab_size)
-        if tokenizer.context_length != self.context_length:
-            raise ConfigError(
-                "the tokenizer must pad to the context length of a siglip text tower, which reads the padding. "
-                f"Got {tokenizer.context_length} and {self.context_length}: of the same model?"
-            )
+        check_pads(tokenizer, self.context_length)
 
 
 class SigLIPImageTower(nn.Module):
@@ -243,7 +240,7 @@ class SigLIPTextTower(nn.Module):
         self.position_embedding = nn.Parameter(torch.empty(config.context_length, config.width))
         self.blocks = Stack.of(config, is_causal=False)
         self.ln_final = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
-        self.projection = Linear(config.width, embed_dim)
+        self.projection = Linear(config.width, embed_dim, bias=config.has_projection_bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Encode texts.
@@ -315,8 +312,8 @@ def reset_as_released(tower: nn.Module, generator: torch.Generator) -> None:
             module.reset_parameters()  # ones and zeros: nothing is drawn
         elif isinstance(module, nn.Conv2d | nn.Linear):
             draw_normal(module.weight, module.weight[0].numel() ** -0.5, generator)  # LeCun
-            assert module.bias is not None
-            module.bias.zero_()
+            if module.bias is not None:
+                module.bias.zero_()
         elif isinstance(module, Attention):
             for weight in (*module.in_projection.weight.chunk(3), module.out_projection.weight):
                 draw_uniform(weight, (6 / sum(weight.shape)) ** 0.5, generator)  # Xavier

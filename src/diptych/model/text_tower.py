@@ -1,4 +1,4 @@
-"""TextTower, a causal transformer, and its config."""
+"""TextTower, a transformer that is causal but for one option, and its config."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -20,7 +20,7 @@ from diptych.model.blocks import (
 )
 from diptych.model.cost import TowerCost, transformer_cost
 from diptych.model.packing import Packing, packed
-from diptych.model.vocabulary import GOLDEN_TEXTS, Vocabulary, check_tokens_fit
+from diptych.model.vocabulary import GOLDEN_TEXTS, Vocabulary, check_pads, check_tokens_fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,8 @@ class TextTowerConfig:
     activation: Activation = "quick_gelu"
     layer_norm_eps: float = 1e-5
     end_token_id: int | None = None  # None: the end token is the highest id of a text, as in the released vocabulary
+    is_causal: bool = True  # or all positions see all, padding too, as in two of MobileCLIP 2
 
-    reads_padding: ClassVar[bool] = False
     has_blocks: ClassVar[bool] = True
     rows_are_features: ClassVar[bool] = False
     golden_texts: ClassVar[tuple[str, ...]] = GOLDEN_TEXTS
@@ -56,6 +56,11 @@ class TextTowerConfig:
                 "text.end_token_id must be an id of the vocabulary, 0 to text.vocab_size - 1. "
                 f"Got end_token_id={self.end_token_id}, vocab_size={self.vocab_size}."
             )
+
+    @property
+    def reads_padding(self) -> bool:
+        """Whether what comes after the end token counts."""
+        return not self.is_causal
 
     @property
     def summary(self) -> str:
@@ -75,18 +80,22 @@ class TextTowerConfig:
         """Refuse a tokenizer of another model.
 
         Raises:
-            ConfigError: it gives more tokens than the tower takes, or ends a text otherwise.
+            ConfigError: it gives more tokens than the tower takes, ends a text otherwise, or pads to another length
+                where the padding is read.
         """
         check_tokens_fit(tokenizer, context_length=self.context_length, vocab_size=self.vocab_size)
+        if self.reads_padding:
+            check_pads(tokenizer, self.context_length)
         if self.end_token_id not in (None, tokenizer.end_token_id):
             ids = f"{self.end_token_id} and {tokenizer.end_token_id}"
             raise ConfigError(f"text tower and tokenizer must have the same end token. Got {ids}: of the same model?")
 
 
 class TextTower(nn.Module):
-    """Causal transformer: tokens in, one feature out, read at the end token.
+    """Transformer: tokens in, one feature out, read at the end token.
 
-    There is no padding mask: padding comes after the end token, where a causal position cannot look.
+    There is no padding mask: padding comes after the end token, where a causal position cannot look. Where positions
+    are not causal, the padding is part of the model.
     Parameters that are not in a torch layer are empty until `reset_parameters` is called or weights are loaded.
 
     Source: CLIP, arXiv:2103.00020, section 2.4. Letters: B, L, W, D.
@@ -103,7 +112,8 @@ class TextTower(nn.Module):
         self.end_token_id = config.end_token_id
         self.token_embedding = Embedding(config.vocab_size, config.width)
         self.position_embedding = nn.Parameter(torch.empty(config.context_length, config.width))
-        self.blocks = Stack.of(config, is_causal=True)
+        self.blocks = Stack.of(config, is_causal=config.is_causal)
+        self.is_causal = config.is_causal
         self.ln_final = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
         self.projection = nn.Parameter(torch.empty(config.width, embed_dim))
 
@@ -111,15 +121,15 @@ class TextTower(nn.Module):
         """Encode texts.
 
         Args:
-            tokens: [B, L] int64, L at most the context length. Texts cut to the longest of a batch cost less and
-                give the same features. A row without an end token is read at its highest id, or, when the config
-                names the end token, at position 0.
+            tokens: [B, L] int64, L at most the context length. Where positions are causal, texts cut to the longest of
+                a batch cost less and give the same features. A row without an end token is read at its highest id, or,
+                when the config names the end token, at position 0.
 
         Returns:
             [B, D], not yet unit length; `CLIP.encode_text` makes it so.
         """
         ends = self._end_positions(tokens)
-        packing = packed(tokens, ends) if self.packs and self.training else None
+        packing = packed(tokens, ends) if self.packs and self.training and self.is_causal else None
         x = self._padded(tokens, ends) if packing is None else self._packed(packing)  # [B, W]
         return self.ln_final(x) @ self.projection  # [B, D]
 
@@ -141,14 +151,25 @@ class TextTower(nn.Module):
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw all parameters as the released code does: smaller where a layer writes to the residual stream."""
         reset_to_defaults(self, generator)
-        draw_normal(self.token_embedding.weight, 0.02, generator)
-        draw_normal(self.position_embedding, 0.01, generator)
-        width = self.token_embedding.embedding_dim
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            residual_std = width**-0.5 * (2 * len(self.blocks)) ** -0.5
-            draw_normal(block.attention.in_projection.weight, width**-0.5, generator)
-            draw_normal(block.attention.out_projection.weight, residual_std, generator)
-            draw_normal(block.mlp.up.weight, (2 * width) ** -0.5, generator)
-            draw_normal(block.mlp.down.weight, residual_std, generator)
-        draw_normal(self.projection, width**-0.5, generator)
+        draw_text(self.token_embedding, self.position_embedding, self.blocks, self.projection, generator)
+
+
+def draw_text(
+    token_embedding: nn.Embedding,
+    position_embedding: Tensor,
+    blocks: Stack,
+    projection: Tensor,
+    generator: torch.Generator,
+) -> None:
+    """Draw the weights of a text transformer as CLIP's released code does: smaller where they write to the stream."""
+    draw_normal(token_embedding.weight, 0.02, generator)
+    draw_normal(position_embedding, 0.01, generator)
+    width = token_embedding.embedding_dim
+    for block in blocks:
+        assert isinstance(block, Block)
+        residual_std = width**-0.5 * (2 * len(blocks)) ** -0.5
+        draw_normal(block.attention.in_projection.weight, width**-0.5, generator)
+        draw_normal(block.attention.out_projection.weight, residual_std, generator)
+        draw_normal(block.mlp.up.weight, (2 * width) ** -0.5, generator)
+        draw_normal(block.mlp.down.weight, residual_std, generator)
+    draw_normal(projection, width**-0.5, generator)

@@ -27,6 +27,7 @@ from torch import nn
 
 from diptych.errors import ConfigError
 from diptych.model.bag_tower import BagTowerConfig
+from diptych.model.coca import CoCaImageTowerConfig, CoCaTextTowerConfig
 from diptych.model.efficientnet_tower import EfficientNetTowerConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.naflex import NaFlexTowerConfig
@@ -38,9 +39,14 @@ from diptych.outside import check_has
 
 # The first of each is what a recipe means that names no kind.
 ImageConfig = (
-    ImageTowerConfig | ResNetTowerConfig | SigLIPImageTowerConfig | EfficientNetTowerConfig | NaFlexTowerConfig
+    ImageTowerConfig
+    | ResNetTowerConfig
+    | SigLIPImageTowerConfig
+    | EfficientNetTowerConfig
+    | NaFlexTowerConfig
+    | CoCaImageTowerConfig
 )
-TextConfig = TextTowerConfig | SigLIPTextTowerConfig | SentenceTowerConfig | BagTowerConfig
+TextConfig = TextTowerConfig | SigLIPTextTowerConfig | SentenceTowerConfig | BagTowerConfig | CoCaTextTowerConfig
 
 _OF_BOTH = ("kind", "has_blocks", "summary", "build", "cost")
 _FACTS = {

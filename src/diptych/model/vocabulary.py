@@ -41,6 +41,19 @@ def check_tokens_fit(tokenizer: Vocabulary, *, context_length: int, vocab_size: 
         )
 
 
+def check_pads(tokenizer: Vocabulary, context_length: int) -> None:
+    """Refuse a tokenizer that pads to another length than a text tower reads.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if tokenizer.context_length != context_length:
+        raise ConfigError(
+            "the tokenizer must pad to the context length of a text tower that reads the padding. "
+            f"Got {tokenizer.context_length} and {context_length}: of the same model?"
+        )
+
+
 def end_positions(tokens: np.ndarray, end_token_id: int) -> list[int]:
     """[B, L] to B positions: that of the first end token of each text."""
     return (tokens == end_token_id).argmax(axis=1).tolist()

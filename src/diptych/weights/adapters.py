@@ -1,5 +1,6 @@
 """Names for our tensors in other libraries: one table a library, read both ways. And our own, for what none has."""
 
+import dataclasses
 import functools
 import re
 from collections.abc import Iterable, Mapping
@@ -20,7 +21,8 @@ class TensorRow:
     ours: str
     theirs: tuple[str, ...]  # several: ours is all of them, stacked along dimension 0
     transposed: bool = False
-    boxed: bool = False  # theirs has one more dimension in front, of size 1
+    boxed: int = 0  # dimensions of size 1 that theirs has more in front
+    shares: tuple[int, ...] = ()  # of several, how large they are to each other; all alike when not given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +37,11 @@ class Naming:
         theirs: dict[str, Tensor] = {}
         for name, tensor in weights.items():
             row, names = self.look_up(name)
-            laid_out = tensor.T if row.transposed else tensor[None] if row.boxed else tensor
-            parts = laid_out.chunk(len(names)) if len(names) > 1 else [laid_out]
+            laid_out = tensor.T if row.transposed else tensor[(None,) * row.boxed]
+            shares = row.shares or (1,) * len(names)
+            parts = (
+                laid_out.split([len(laid_out) // sum(shares) * share for share in shares]) if names[1:] else [laid_out]
+            )
             theirs |= {name: part.contiguous() for name, part in zip(names, parts, strict=True)}
         return theirs
 
@@ -50,7 +55,7 @@ class Naming:
             row, their_names = self.look_up(name)
             parts = [weights[their_name] for their_name in their_names]
             tensor = torch.cat(parts) if len(parts) > 1 else parts[0]
-            ours[name] = (tensor.T if row.transposed else tensor[0] if row.boxed else tensor).contiguous()
+            ours[name] = (tensor.T if row.transposed else tensor[(0,) * row.boxed]).contiguous()
         return ours
 
     def look_up(self, name: str) -> tuple[TensorRow, list[str]]:
@@ -65,6 +70,9 @@ def _pattern(ours: str) -> re.Pattern[str]:
     return re.compile(re.escape(ours).replace(r"\{\}", "(.+)"))
 
 
+# Options of towers that came after the first release with their tower.
+_LATER = ("pool", "has_ln_pre", "has_projection_bias", "stem", "is_causal")
+
 OWN = Naming(rows=(TensorRow(ours="{}", theirs=("{}",)),))
 
 
@@ -78,4 +86,8 @@ def config_to_own(config: CLIPConfig) -> dict[str, Any]:
         del plain["head"]
     if config.text.kind == "clip":
         del plain["text"]["kind"]
+    for side, tower in (("image", config.image), ("text", config.text)):
+        for field in dataclasses.fields(tower):
+            if field.name in _LATER and getattr(tower, field.name) == field.default:
+                del plain[side][field.name]
     return plain

@@ -115,9 +115,17 @@ _HIGHEST_ID = 2  # their way to say that the end token is the highest id of a te
 def hugging_face_naming(config: CLIPConfig) -> Naming | None:
     """The table for a model of these sizes; None when `transformers` has no class for it."""
     match config.image, config.text, config.head:
-        case ImageTowerConfig(), TextTowerConfig(), "softmax":
+        case (
+            ImageTowerConfig(pool="class", has_ln_pre=True, has_projection_bias=False, stem="patch"),
+            TextTowerConfig(is_causal=True),
+            "softmax",
+        ):
             return HUGGING_FACE
-        case SigLIPImageTowerConfig() | NaFlexTowerConfig(), SigLIPTextTowerConfig(), "sigmoid":
+        case (
+            SigLIPImageTowerConfig() | NaFlexTowerConfig(),
+            SigLIPTextTowerConfig(has_projection_bias=True),
+            "sigmoid",
+        ):
             return HUGGING_FACE_SIGLIP
         case _:
             return None
