@@ -33,6 +33,7 @@ from diptych.data.tokenizer_file import (
     SYMBOLS,
     Cleaning,
     clip_rules,
+    end_with_padding,
     pad_token_of,
     read_backend,
     read_merges,
@@ -237,13 +238,23 @@ class Tokenizer:
         write_text(folder / "merges.txt", "\n".join(merges) + "\n")
 
     @classmethod
-    def load(cls, folder: Path, *, context_length: int | None = None, cleaning: Cleaning = "file") -> "Tokenizer":
+    def load(
+        cls,
+        folder: Path,
+        *,
+        context_length: int | None = None,
+        cleaning: Cleaning = "file",
+        pad_token_id: int | None = None,
+        ends_with_padding: bool = False,
+    ) -> "Tokenizer":
         """A tokenizer from a bundle or a `transformers` folder: `tokenizer.json`, else `vocab.json` and `merges.txt`.
 
         Args:
             folder: where the files are.
             context_length: tokens; `model_max_length` of `tokenizer_config.json` when not given.
             cleaning: what the model does to a text before, where its file does not say it; see `read_backend`.
+            pad_token_id: what the model pads with, where its file says another; by default what the file says.
+            ends_with_padding: whether the model reads token 0 where the file puts an end token.
 
         Raises:
             WeightsError: a file is missing or broken, or no file tells the context length.
@@ -251,6 +262,10 @@ class Tokenizer:
         config_path = folder / "tokenizer_config.json"
         config = read_object(config_path) if config_path.exists() else {}
         backend = read_backend(folder, config, cleaning)
+        if pad_token_id is None:
+            pad_token_id = pad_token_of(backend, folder, config, cleaning)
+        if ends_with_padding:
+            end_with_padding(backend)
         if context_length is None:
             context_length = config.get("model_max_length")
         if not isinstance(context_length, int) or context_length > _LONGEST_CONTEXT:
@@ -263,7 +278,7 @@ class Tokenizer:
         return cls(
             backend,
             context_length=context_length,
-            pad_token_id=pad_token_of(backend, folder, config, cleaning),
+            pad_token_id=pad_token_id,
             unescapes_html=unescapes if isinstance(unescapes, bool) else None,
         )
 

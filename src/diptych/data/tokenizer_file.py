@@ -87,6 +87,19 @@ def read_backend(folder: Path, config: Mapping[str, Any], cleaning: Cleaning) ->
     return backend
 
 
+def end_with_padding(backend: tokenizers.Tokenizer) -> None:
+    """Put token 0 behind a text, instead of the end token that the rules put there.
+
+    So does open_clip for CLIPA: BERT's end token becomes padding. The name of an end token within a text does not.
+    """
+    ids = [number for number in backend.encode("").ids if number != (backend.padding or {}).get("pad_id")]
+    start, pad = backend.id_to_token(ids[0]) if len(ids) > 1 else "", backend.id_to_token(0)
+    around = {token: backend.token_to_id(token) for token in (start, pad) if token}
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A {pad}".strip(), special_tokens=list(around.items())
+    )
+
+
 def pad_token_of(backend: tokenizers.Tokenizer, folder: Path, config: Mapping[str, Any], cleaning: Cleaning) -> int:
     """The id that a text is padded with: what the files say, 0 where they are silent."""
     if backend.padding:

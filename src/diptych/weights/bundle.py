@@ -356,7 +356,7 @@ class Bundle(DualEncoder):
         """
         path = Path(path)
         stored = open_stored_model(path, weights=weights, **told)
-        for sentence in assumptions(stored.untold, path):
+        for sentence in (*assumptions(stored.untold, path), *stored.left_out):
             logging.getLogger("diptych").warning(sentence)
         try:
             bundle = cls(

@@ -13,18 +13,23 @@ from diptych.data.images import Preprocess
 from diptych.data.tokenizer_file import Cleaning
 from diptych.errors import ConfigError
 from diptych.model.clip import INITIAL_SIGMOID_BIAS, CLIPConfig
+from diptych.model.coca import CoCaImageTowerConfig, CoCaTextTowerConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.text_tower import TextTowerConfig
 from diptych.weights.adapters import Naming, TensorRow
+from diptych.weights.open_clip_coca import COCA_IMAGE, COCA_TEXT
 from diptych.weights.open_clip_towers import RESNET, TEXT, VIT
+from diptych.weights.timm_siglip import SIGLIP_IMAGE, SIGLIP_TEXT
+from diptych.weights.timm_vit import TIMM_VIT
 from diptych.weights.tower_layout import Section, TowerLayout
 
 _OpenClipCleaning = Literal["whitespace", "lower", "canonicalize"]
 
 # The first that fits a section reads it. open_clip's own come last: they know what they are not.
-_IMAGE_LAYOUTS = (RESNET, VIT)
-_TEXT_LAYOUTS = (TEXT,)
-_BY_QUICK_GELU = (ImageTowerConfig, TextTowerConfig)  # whose activation model_cfg tells, one for both
+_IMAGE_LAYOUTS = (SIGLIP_IMAGE, TIMM_VIT, COCA_IMAGE, RESNET, VIT)
+_TEXT_LAYOUTS = (SIGLIP_TEXT, COCA_TEXT, TEXT)
+# Whose activation model_cfg tells, one for both.
+_BY_QUICK_GELU = (ImageTowerConfig, TextTowerConfig, CoCaImageTowerConfig, CoCaTextTowerConfig)
 
 _HEAD_ROWS = (
     TensorRow(ours="logit_scale", theirs=("logit_scale",)),
@@ -34,7 +39,7 @@ _WITHOUT_MEANING = r"input_resolution|context_length|vocab_size|(transformer\..*
 # What a text_cfg may say of a CLIP; whatever else it says makes a model with a module for its texts.
 _PLAIN_TEXT = (
     *("context_length", "vocab_size", "hf_tokenizer_name", "tokenizer_kwargs", "width", "heads", "layers"),
-    *("mlp_ratio", "act_kwargs", "norm_kwargs", "pool_type", "eos_id"),
+    *("mlp_ratio", "act_kwargs", "norm_kwargs", "pool_type", "eos_id", "no_causal_mask"),
 )
 
 
@@ -115,11 +120,27 @@ def cleaning_of(model_cfg: Section) -> Cleaning:
     is_own = not text.get("hf_tokenizer_name")  # CLIP's, whose rules are all in its merges
     clean = options.get("clean", "lower" if is_own else "whitespace")
     for key, value in {**options, "clean": clean}.items():
+        if key == "strip_sep_token" and not is_own:
+            continue  # `ends_with_padding` tells it
         known = ("lower",) if is_own else get_args(_OpenClipCleaning)
         if value not in known if key == "clean" else value:
             must = " or ".join(known) if key == "clean" else "absent"
             raise ConfigError(f"text_cfg.tokenizer_kwargs.{key} must be {must}. Got {value!r}.")
     return "file" if is_own else clean
+
+
+def ends_with_padding(model_cfg: Section) -> bool:
+    """Whether open_clip puts padding where the tokenizer that a `model_cfg` names puts an end token.
+
+    `cleaning_of` must have taken the `model_cfg`.
+    """
+    text = _section(model_cfg, "text_cfg")
+    return bool((text.get("tokenizer_kwargs") or {}).get("strip_sep_token"))
+
+
+def own_padding(model_cfg: Section) -> int | None:
+    """What open_clip's own tokenizer pads with, which it takes where a `model_cfg` names none; else None."""
+    return None if _section(model_cfg, "text_cfg").get("hf_tokenizer_name") else 0
 
 
 def config_to_open_clip(config: CLIPConfig, preprocess: Preprocess) -> dict[str, Any]:
@@ -170,7 +191,7 @@ def _layouts(config: CLIPConfig) -> tuple[TowerLayout, TowerLayout]:
         ConfigError: open_clip has no tower of the kind.
     """
     found = [
-        next((layout for layout in layouts if layout.kind == tower.kind), None)
+        next((layout for layout in layouts if layout.kind == tower.kind and layout.has(tower)), None)
         for tower, layouts in ((config.image, _IMAGE_LAYOUTS), (config.text, _TEXT_LAYOUTS))
     ]
     if None in found:

@@ -12,6 +12,7 @@ from diptych.weights.adapters import TensorRow
 from diptych.weights.tower_layout import HEAD, Section, TowerLayout, check_says
 
 STAGES = 4  # of a ResNet
+VOCABULARY = 49_408  # tokens of CLIP's
 
 
 def _blocks(ours: str, theirs: str) -> tuple[TensorRow, ...]:
@@ -28,7 +29,7 @@ def _blocks(ours: str, theirs: str) -> tuple[TensorRow, ...]:
     )
 
 
-_VIT_ROWS = (
+VIT_ROWS = (
     TensorRow(ours="image.class_embedding", theirs=("visual.class_embedding",)),
     TensorRow(ours="image.position_embedding", theirs=("visual.positional_embedding",)),
     TensorRow(ours="image.patch_embedding.{}", theirs=("visual.conv1.{}",)),
@@ -59,32 +60,27 @@ _RESNET_ROWS = (
     ),
     TensorRow(ours="image.projection.{}", theirs=("visual.attnpool.c_proj.{}",)),
 )
-_TEXT_ROWS = (
+TEXT_ROWS = (  # of all text towers of theirs
     TensorRow(ours="text.token_embedding.{}", theirs=("token_embedding.{}",)),
     TensorRow(ours="text.position_embedding", theirs=("positional_embedding",)),
     TensorRow(ours="text.ln_final.{}", theirs=("ln_final.{}",)),
-    TensorRow(ours="text.projection", theirs=("text_projection",)),
     *_blocks("text", "transformer"),
 )
+_TEXT_ROWS = (TensorRow(ours="text.projection", theirs=("text_projection",)), *TEXT_ROWS)
 
 # What a tower of theirs must say for ours to be the same, and what a model is that says otherwise.
 _BOTH_MUST = dict.fromkeys(("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn"), False)
-_VISION_MUST: dict[str, Any] = {
+VISION_MUST: dict[str, Any] = {
     "ls_init_value": None,
     "attentional_pool": False,
-    "no_ln_pre": False,
-    "pos_embed_type": "learnable",
-    "final_ln_after_pool": False,
-    "pool_type": "tok",
     "block_type": None,
     "timm_model_name": None,
     **_BOTH_MUST,
 }
-_TEXT_MUST: dict[str, Any] = {
+TEXT_MUST: dict[str, Any] = {
     "hf_model_name": None,
     "ls_init_value": None,
     "embed_cls": False,
-    "no_causal_mask": False,
     "final_ln_after_pool": False,
     "proj_bias": False,
     "proj_type": "linear",
@@ -94,13 +90,32 @@ _TEXT_MUST: dict[str, Any] = {
 _WHAT_IT_IS = {
     "timm_model_name": "an image tower of timm that diptych does not have",
     "hf_model_name": "a text tower of transformers, of which diptych has none",
-    "attentional_pool": "CoCa, or a tower with its pool, which diptych does not have",
-    "no_ln_pre": "CLIPA, whose towers diptych does not have",
+    "attentional_pool": "a tower with a pool that diptych does not have",
 }
+# How a tower is read, by pool_type and final_ln_after_pool. A norm of one position does not mind what is picked first.
+_POOLS = {("tok", False): "class", ("tok", True): "class", ("avg", True): "mean"}
 
 
 def _read_vit(vision: Section, model_cfg: Section) -> dict[str, Any]:
-    check_says("vision_cfg", vision, _VISION_MUST, _WHAT_IT_IS)
+    check_says("vision_cfg", vision, VISION_MUST, _WHAT_IT_IS)
+    pool = vision.get("pool_type", "tok"), bool(vision.get("final_ln_after_pool", False))
+    if pool not in _POOLS:
+        raise ConfigError(
+            "vision_cfg.pool_type must be tok, or avg with final_ln_after_pool. "
+            f"Got {pool[0]!r} with final_ln_after_pool={pool[1]}."
+        )
+    positions = vision.get("pos_embed_type", "learnable")
+    if positions not in ("learnable", "sin_cos_2d"):  # the file holds both; here those that were fixed go on learning
+        raise ConfigError(f"vision_cfg.pos_embed_type must be learnable or sin_cos_2d. Got {positions!r}.")
+    return {
+        **sizes_of_vit(vision, model_cfg),
+        **({"pool": "mean"} if _POOLS[pool] == "mean" else {}),
+        **({"has_ln_pre": False} if vision.get("no_ln_pre") else {}),
+    }
+
+
+def sizes_of_vit(vision: Section, model_cfg: Section) -> dict[str, Any]:
+    """Sizes of one of open_clip's own vision transformers, whatever pools it."""
     width = vision.get("width", 768)
     return {
         "image_size": side(vision.get("image_size", 224)),
@@ -113,6 +128,17 @@ def _read_vit(vision: Section, model_cfg: Section) -> dict[str, Any]:
 
 
 def _write_vit(config: ImageTowerConfig) -> dict[str, Any]:
+    if config.stem != "patch":
+        raise ConfigError("open_clip has a stem of convolutions with a bias behind the projection alone.")
+    return {
+        **written_vit(config),
+        **({"pool_type": "avg", "final_ln_after_pool": True} if config.pool == "mean" else {}),
+        **({} if config.has_ln_pre else {"no_ln_pre": True}),
+    }
+
+
+def written_vit(config: Any) -> dict[str, Any]:
+    """What `sizes_of_vit` reads."""
     return {
         "image_size": config.image_size,
         "width": config.width,
@@ -124,7 +150,7 @@ def _write_vit(config: ImageTowerConfig) -> dict[str, Any]:
 
 
 def _read_resnet(vision: Section, _: Section) -> dict[str, Any]:
-    check_says("vision_cfg", vision, _VISION_MUST, _WHAT_IT_IS)
+    check_says("vision_cfg", vision, VISION_MUST, _WHAT_IT_IS)
     width = vision.get("width", 768)
     return {
         "kind": "resnet",
@@ -149,10 +175,13 @@ def _write_resnet(config: ResNetTowerConfig) -> dict[str, Any]:
 
 
 def _read_text(text: Section, model_cfg: Section) -> dict[str, Any]:
-    check_says("text_cfg", text, _TEXT_MUST, _WHAT_IT_IS)
+    check_says("text_cfg", text, TEXT_MUST, _WHAT_IT_IS)
     pool, width = text.get("pool_type", "argmax"), text.get("width", 512)
     if pool not in ("argmax", "eos"):
-        raise ConfigError(f"text_cfg.pool_type must be argmax or eos. Got {pool!r}.")
+        raise ConfigError(
+            f"text_cfg.pool_type must be argmax or eos, or last with no_causal_mask. Got {pool!r}: a tower that "
+            "diptych does not have."
+        )
     return {
         "context_length": text.get("context_length", 77),
         "vocab_size": text.get("vocab_size", 49_408),
@@ -161,6 +190,7 @@ def _read_text(text: Section, model_cfg: Section) -> dict[str, Any]:
         "heads": text.get("heads", 8),
         **block_options(text, width, model_cfg),
         **({"end_token_id": text.get("eos_id", 2)} if pool == "eos" else {}),
+        **({"is_causal": False} if text.get("no_causal_mask") else {}),
     }
 
 
@@ -173,7 +203,22 @@ def _write_text(config: TextTowerConfig) -> dict[str, Any]:
         "layers": config.layers,
         **written_options(config),
         **({} if config.end_token_id is None else {"pool_type": "eos", "eos_id": config.end_token_id}),
+        **({} if config.is_causal else {"no_causal_mask": True, **own_tokenizer(config.vocab_size)}),
     }
+
+
+def own_tokenizer(vocab_size: int) -> dict[str, Any]:
+    """What a section says for open_clip to take its own tokenizer: of those it has, it alone pads with token 0.
+
+    Raises:
+        ConfigError: it has another vocabulary.
+    """
+    if vocab_size != VOCABULARY:
+        raise ConfigError(
+            f"open_clip reads padding of token 0 from its own tokenizer of {VOCABULARY:,} tokens alone. Got a "
+            f"vocabulary of {vocab_size:,}: keep it as a bundle."
+        )
+    return {"hf_tokenizer_name": ""}
 
 
 def block_options(section: Section, width: int, model_cfg: Section) -> dict[str, Any]:
@@ -221,7 +266,7 @@ VIT = TowerLayout(
     fits=lambda vision: not _has_stages(vision),
     read=_read_vit,
     write=_write_vit,
-    rows=lambda _: _VIT_ROWS,
+    rows=lambda _: VIT_ROWS,
 )
 RESNET = TowerLayout(
     kind="resnet", fits=_has_stages, read=_read_resnet, write=_write_resnet, rows=lambda _: _RESNET_ROWS

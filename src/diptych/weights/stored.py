@@ -39,10 +39,13 @@ from diptych.weights.hugging_face import config_from_hf, hugging_face_naming
 from diptych.weights.open_clip import (
     cleaning_of,
     config_from_open_clip,
+    ends_with_padding,
     naming_of,
+    own_padding,
     plain_names,
     preprocess_from_open_clip,
 )
+from diptych.weights.open_clip_coca import DECODER
 from diptych.weights.open_clip_shapes import config_from_shapes
 from diptych.weights.tensors import PICKLES, read_tensors
 from diptych.weights.untold import ACTIVATION, END_TOKEN, RECIPE, Origin, Told, Untold, fill, known_activation
@@ -69,6 +72,8 @@ class StoredModel:
     tensors: dict[str, Tensor]  # by their foreign names, mapped
     tokenizer: Path | None  # a folder or a file of merges; None when none was found
     cleaning: Cleaning  # of texts, where the tokenizer's own file may leave it out
+    pad_token_id: int | None  # where the model reads the padding, and its tokenizer's own file may say another
+    ends_with_padding: bool  # whether the model reads padding where its tokenizer's own file puts an end token
     seal: Seal | None  # None where diptych did not write the files
 
     @property
@@ -123,6 +128,18 @@ class StoredModel:
                         f"{_short(sum(sizes))}: were its files mixed up?"
                     )
 
+    @property
+    def left_out(self) -> list[str]:
+        """A sentence about tensors that no feature needs, and that are not kept."""
+        names = [name for name in self.tensors if re.fullmatch(DECODER, name)]
+        if not names:
+            return []
+        numbers = sum(self.tensors[name].numel() for name in names)
+        return [
+            f"{self.path} holds {len(names)} tensors ({names[0]}, ...; {numbers:,} numbers) that write captions, as a "
+            "whole CoCa does. They are left out: features do not need them."
+        ]
+
     def read_tokenizer(self) -> Tokenizer:
         """The tokenizer that was found with the weights.
 
@@ -136,7 +153,13 @@ class StoredModel:
             )
         length = self.config.text.context_length
         if self.tokenizer.is_dir():
-            return Tokenizer.load(self.tokenizer, context_length=length, cleaning=self.cleaning)
+            return Tokenizer.load(
+                self.tokenizer,
+                context_length=length,
+                cleaning=self.cleaning,
+                pad_token_id=self.pad_token_id,
+                ends_with_padding=self.ends_with_padding,
+            )
         return Tokenizer.from_merges(self.tokenizer, context_length=length)
 
     def _check_fit(self, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
@@ -202,6 +225,8 @@ class _Found(NamedTuple):
     tensors: dict[str, Tensor]
     seal: Seal | None = None
     cleaning: Cleaning = "file"
+    pad_token_id: int | None = None
+    ends_with_padding: bool = False
 
 
 def _open_folder(folder: Path, weights: str, told: Told) -> _Found:
@@ -303,6 +328,8 @@ def _open_open_clip(folder: Path, weights: Path, told: Told) -> _Found:
         tensors=tensors,
         seal=read_seal(folder / OPEN_CLIP_CONFIG, data),
         cleaning=cleaning_of(model_cfg),
+        pad_token_id=own_padding(model_cfg) if config.text.reads_padding else None,
+        ends_with_padding=ends_with_padding(model_cfg),
     )
 
 

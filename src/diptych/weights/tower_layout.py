@@ -23,6 +23,7 @@ class TowerLayout:
         write: the section, from our config. It raises ConfigError where open_clip has no such tower.
         rows: the names of its tensors, from our config: ours begin with "image." or "text.", theirs are those of
             `plain_names`.
+        has: whether one of our configs of this kind is such a tower, where there are others of the kind.
         without_meaning: a pattern for names that hold no weights and may be there or not.
     """
 
@@ -31,6 +32,7 @@ class TowerLayout:
     read: Callable[[Section, Section], dict[str, Any]]
     write: Callable[[Any], dict[str, Any]]
     rows: Callable[[Any], tuple[TensorRow, ...]]
+    has: Callable[[Any], bool] = lambda _: True
     without_meaning: str = "(?!)"
 
 
