@@ -61,7 +61,10 @@ def test_a_stand_in_comes_back_bit_for_bit_from_a_bundle(stand_in, folder, tmp_p
     again = load_in_torch(tmp_path / "bundle")
     assert again.model.config == bundle.model.config
     assert again.preprocess == bundle.preprocess
-    assert torch.equal(features(again, stand_in), features(bundle, stand_in))
+    came, went = bundle.model.state_dict(), again.model.state_dict()
+    assert all(torch.equal(went[name], tensor) for name, tensor in came.items())
+    # Not to the bit: where a mapped tensor begins in its file decides how a product is rounded.
+    torch.testing.assert_close(features(again, stand_in), features(bundle, stand_in), rtol=0, atol=1e-6)
 
 
 def test_a_stand_in_is_the_same_in_onnxruntime(stand_in, folder):
