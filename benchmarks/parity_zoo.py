@@ -40,7 +40,15 @@ import history
 import zoo
 
 # A published model of each family, whole: the one with the fewest parameters where several are alike.
-WHOLE = {"CLIP": "ViT-B-32"}
+WHOLE = {
+    "CLIP": "ViT-B-32",
+    "SigLIP": "ViT-B-16-SigLIP",
+    "SigLIP 2": "ViT-B-32-SigLIP2-256",
+    "CLIPA": "ViT-L-14-CLIPA",
+    "CoCa": "coca_ViT-B-32",
+    "MobileCLIP (ViT)": "MobileCLIP-B",
+    "MobileCLIP 2 (ViT)": "MobileCLIP2-L-14",
+}
 DISTRIBUTIONS = ("diptych", "torch", "open_clip_torch", "timm")
 
 

@@ -220,7 +220,7 @@ THREE_STAGES = dataclasses.replace(RESNET, image=ResNetTowerConfig(image_size=32
         (RESNET, "huggingface", r"transformers has no class for CLIP's ResNets.* Use the format open_clip or openai"),
         (dataclasses.replace(VIT, head="sigmoid"), "huggingface", "transformers has no class for"),
         (dataclasses.replace(VIT, image=SIGLIP_IMAGE), "huggingface", "transformers has no class for"),
-        (SIGLIP, "open_clip", "Save a SigLIP model as huggingface"),
+        (SIGLIP, "open_clip", "save a SigLIP model as huggingface"),
         (SIGLIP, "openai", r"CLIP's towers and a softmax head, and no other\. Got siglip and siglip"),
         (THREE_STAGES, "open_clip", "has 4 stages. Got 3: keep it as a bundle"),
         (THREE_STAGES, "openai", r"no other\. Got resnet of 3 stages"),

@@ -13,13 +13,15 @@ from diptych.errors import ConfigError
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.presets import PRESETS, preset
 from diptych.model.resnet_tower import ResNetTowerConfig
-from diptych.model.siglip import SigLIPTextTowerConfig
+from diptych.model.siglip import SigLIPImageTowerConfig
 from diptych.torch_runtime import generator
 from diptych.weights.open_clip import (
     cleaning_of,
     config_from_open_clip,
     config_to_open_clip,
+    ends_with_padding,
     naming_of,
+    own_padding,
     plain_names,
     preprocess_from_open_clip,
 )
@@ -193,9 +195,18 @@ def test_what_a_config_file_may_say_besides():
             {"timm_model_name": "convnext_base"},
             r"vision_cfg\.timm_model_name must be None or absent\. Got",
         ),
-        ("vision_cfg", {"attentional_pool": True}, r"vision_cfg\.attentional_pool must be False or absent\. Got True"),
-        ("vision_cfg", {"pool_type": "avg"}, r"vision_cfg\.pool_type must be 'tok' or absent\. Got 'avg'"),
-        ("vision_cfg", {"no_ln_pre": True}, r"vision_cfg\.no_ln_pre must be False"),
+        (
+            "vision_cfg",
+            {"attentional_pool": "parallel"},
+            r"vision_cfg\.attentional_pool must be True or absent\. Got 'pa",
+        ),
+        (
+            "vision_cfg",
+            {"attentional_pool": True, "width": 512},
+            r"width must differ from embed_dim .* Got 512 for both",
+        ),
+        ("vision_cfg", {"pool_type": "avg"}, r"pool_type must be tok, or avg with final_ln_after_pool\. Got 'avg'"),
+        ("vision_cfg", {"pos_embed_type": "none"}, r"pos_embed_type must be learnable or sin_cos_2d\. Got 'none'"),
         ("vision_cfg", {"image_size": [224, 336]}, r"image\.image_size must be a whole number"),
         (
             "vision_cfg",
@@ -211,10 +222,20 @@ def test_what_a_config_file_may_say_besides():
             {"hf_model_name": "roberta-base"},
             r"text_cfg\.hf_model_name must be None or absent\. Got 'roberta",
         ),
-        ("text_cfg", {"no_causal_mask": True}, r"text_cfg\.no_causal_mask must be False"),
-        ("text_cfg", {"embed_cls": True}, r"text_cfg\.embed_cls must be False"),
+        ("text_cfg", {"proj_bias": True}, r"text_cfg\.proj_bias must be False"),
+        ("text_cfg", {"proj_type": "none"}, r"text_cfg\.proj_type must be 'linear'"),
+        ("text_cfg", {"embed_cls": True, "no_causal_mask": True}, r"text_cfg\.no_causal_mask must be False"),
+        (
+            "text_cfg",
+            {"pool_type": "last", "no_causal_mask": True, "ls_init_value": 0.1},
+            r"ls_init_value must be None",
+        ),
         ("text_cfg", {"qk_norm": True}, r"text_cfg\.qk_norm must be False"),
-        ("text_cfg", {"pool_type": "last"}, r"text_cfg\.pool_type must be argmax or eos\. Got 'last'"),
+        (
+            "text_cfg",
+            {"pool_type": "last"},
+            r"pool_type must be argmax or eos, or last with no_causal_mask\. Got 'last'",
+        ),
         ("text_cfg", {"norm_kwargs": {"eps": "small"}}, r"vision_cfg and text_cfg must"),
     ],
 )
@@ -280,9 +301,9 @@ def test_what_open_clip_does_not_have_is_refused():
     image = dataclasses.replace(UNEVEN.image, activation="quick_gelu")
     with pytest.raises(ConfigError, match=r"one activation for both towers\. Save this model as huggingface"):
         config_to_open_clip(dataclasses.replace(UNEVEN, image=image), Preprocess(image_size=24))
-    text = SigLIPTextTowerConfig(context_length=16, vocab_size=600, width=32, layers=1, heads=2)
-    with pytest.raises(ConfigError, match="Save a SigLIP model as huggingface"):
-        config_to_open_clip(dataclasses.replace(UNEVEN, text=text), Preprocess(image_size=24))
+    image = SigLIPImageTowerConfig(image_size=224, patch_size=16, width=24, layers=1, heads=2)
+    with pytest.raises(ConfigError, match="save a SigLIP model as huggingface"):
+        config_to_open_clip(dataclasses.replace(UNEVEN, embed_dim=24, image=image), Preprocess(image_size=224))
 
 
 @pytest.mark.parametrize(
@@ -312,6 +333,7 @@ def test_a_silent_picture_recipe_is_clips_and_another_one_is_refused():
         ({"hf_tokenizer_name": "facebook/xlm-v-base"}, "whitespace"),
         ({"hf_tokenizer_name": "google/mt5-base", "tokenizer_kwargs": {"clean": "canonicalize"}}, "canonicalize"),
         ({"hf_tokenizer_name": "x", "tokenizer_kwargs": {"strip_sep_token": False}}, "whitespace"),
+        ({"hf_tokenizer_name": "bert-base-uncased", "tokenizer_kwargs": {"strip_sep_token": True}}, "whitespace"),
     ],
 )
 def test_what_open_clip_does_to_a_text_before_the_tokenizer_is_told_by_its_config(text_cfg, cleaning):
@@ -327,10 +349,17 @@ def test_what_open_clip_does_to_a_text_before_the_tokenizer_is_told_by_its_confi
             {"hf_tokenizer_name": "x", "tokenizer_kwargs": {"clean": "x"}},
             "whitespace or lower or canonicalize. Got 'x'",
         ),
-        ({"hf_tokenizer_name": "x", "tokenizer_kwargs": {"strip_sep_token": True}}, "strip_sep_token must be absent"),
+        ({"tokenizer_kwargs": {"strip_sep_token": True}}, "strip_sep_token must be absent"),
+        ({"hf_tokenizer_name": "x", "tokenizer_kwargs": {"language": "de"}}, "language must be absent. Got 'de'"),
         ({"hf_tokenizer_name": "x", "tokenizer_mode": "clips"}, "tokenizer_mode must be absent. Got 'clips'"),
     ],
 )
 def test_what_open_clip_does_to_tokens_and_we_do_not_is_refused(text_cfg, message):
     with pytest.raises(ConfigError, match=message):
         cleaning_of({"text_cfg": text_cfg})
+
+
+def test_where_a_text_ends_and_with_what_it_is_padded_is_told_by_the_config():
+    named = {"text_cfg": {"hf_tokenizer_name": "x", "tokenizer_kwargs": {"strip_sep_token": True}}}
+    assert (ends_with_padding(named), own_padding(named)) == (True, None)
+    assert (ends_with_padding({"text_cfg": {}}), own_padding({"text_cfg": {}})) == (False, 0)
