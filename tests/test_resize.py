@@ -1,12 +1,15 @@
-"""`with_image_size`: positions are stretched like a picture, all else stays."""
+"""Positions are stretched like a picture, or as Long-CLIP's were; all else stays."""
+
+import dataclasses
 
 import pytest
 import torch
 
 from diptych.errors import ConfigError
-from diptych.model.clip import CLIP
+from diptych.model.clip import CLIP, CLIPConfig
+from diptych.model.coca import CoCaTextTowerConfig
 from diptych.model.presets import preset
-from diptych.model.resize import with_image_size
+from diptych.model.resize import stretch_text_positions, with_context_length, with_image_size
 
 
 @pytest.fixture(params=["tiny-vit", "tiny-resnet"])
@@ -54,3 +57,49 @@ def test_positions_keep_their_place_in_the_grid():
 def test_a_size_that_the_tower_cannot_take_is_refused(model: CLIP):
     with pytest.raises(ConfigError, match="image_size"):
         with_image_size(model, 33)
+
+
+def test_text_positions_are_stretched_as_long_clips_were():
+    old = torch.randn(77, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    new = stretch_text_positions(old, 248)
+    for place in range(248):  # three new ones between each two, and three behind the last
+        fourth = place - 20
+        if place < 20:
+            expected = old[place]
+        elif fourth // 4 < 56:
+            below = 20 + fourth // 4
+            expected = old[below] + fourth % 4 / 4 * (old[below + 1] - old[below])
+        else:
+            expected = old[76] + (fourth - 4 * 56) / 4 * (old[76] - old[75])
+        torch.testing.assert_close(new[place], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("length", [16, 17, 40])
+def test_short_texts_have_the_same_features_in_a_longer_model_and_more_tokens_are_taken(length):
+    tower = dataclasses.replace(
+        preset("tiny-vit"), text=dataclasses.replace(preset("tiny-vit").text, context_length=24)
+    )
+    model = CLIP(tower, torch.Generator().manual_seed(0)).eval()
+    longer = with_context_length(model, 24 + length)
+    assert longer.config.text.context_length == 24 + length
+    tokens = torch.randint(1, 500, (2, 24 + length), generator=torch.Generator().manual_seed(1))
+    tokens[:, 19] = 511
+    with torch.no_grad():
+        torch.testing.assert_close(longer.encode_text(tokens), model.encode_text(tokens[:, :24]), rtol=0, atol=1e-6)
+    before, after = model.state_dict(), longer.state_dict()
+    assert {name for name in before if before[name].shape != after[name].shape} == {"text.position_embedding"}
+
+
+def test_a_shorter_model_is_the_same_for_texts_that_fit():
+    model = CLIP(preset("tiny-vit"), torch.Generator().manual_seed(0)).eval()
+    tokens = torch.randint(1, 512, (2, 9), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.equal(with_context_length(model, 9).encode_text(tokens), model.encode_text(tokens))
+
+
+def test_a_tower_that_reads_its_padding_keeps_its_length():
+    text = CoCaTextTowerConfig(context_length=16, vocab_size=512, width=32, layers=1, heads=2)
+    model = CLIP(CLIPConfig(embed_dim=24, image=preset("tiny-vit").image, text=text), torch.Generator().manual_seed(0))
+    with pytest.raises(ConfigError, match=r"coca text tower that reads its padding .* length of 16\. Got 20"):
+        with_context_length(model, 20)
+    assert with_context_length(model, 16).config == model.config

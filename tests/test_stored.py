@@ -247,6 +247,24 @@ def test_newer_names_and_a_scale_of_one_dimension_are_read(tmp_path):
     assert_built(open_stored_model(tmp_path / "x.pt", activation="quick_gelu"), VIT_CONFIG, weights_of(VIT_CONFIG))
 
 
+def test_tinyclips_three_modules_are_one_model(tmp_path):
+    names = naming_of(VIT_CONFIG).from_ours(weights_of(VIT_CONFIG))
+    homes = {"visual": "_image_encoder.module.", "logit_scale": "_logit_scale."}
+    theirs = {homes.get(name.split(".")[0], "_text_encoder.") + name: tensor for name, tensor in names.items()}
+    torch.save({"epoch": 1, "state_dict": theirs}, tmp_path / "x.pt")
+    assert_built(open_stored_model(tmp_path / "x.pt", activation="quick_gelu"), VIT_CONFIG, weights_of(VIT_CONFIG))
+
+
+def test_long_clips_two_kinds_of_positions_are_one_and_its_activation_is_known(tmp_path):
+    long = dataclasses.replace(VIT_CONFIG, text=dataclasses.replace(VIT_CONFIG.text, context_length=30))
+    theirs = naming_of(long).from_ours(weights_of(long))
+    whole = theirs["positional_embedding"]
+    theirs["positional_embedding"] = torch.cat([whole[:20], whole[20:] + 1])
+    theirs["positional_embedding_res"] = torch.cat([whole[:20] + 1, whole[20:]])
+    torch.save(theirs, tmp_path / "longclip.pt")
+    assert_built(open_stored_model(tmp_path / "longclip.pt"), long, weights_of(long))
+
+
 def test_a_folder_tells_its_activation_and_heads_itself(tmp_path):
     transformers_folder(tmp_path)
     with pytest.raises(WeightsError, match=r"tells its own (activation|heads): leave that out"):

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import transformers
-from tokenizers import normalizers
+from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from diptych.data.tokenizer import Tokenizer
 from diptych.data.tokenizer_file import Cleaning
@@ -90,6 +91,24 @@ def test_siglips_cleaning_is_done_for_siglips_alone(tmp_path):
     assert Tokenizer.load(tmp_path, cleaning="siglip").encode(["A, cat!"]).tolist()[0][-1] == 1
     with pytest.raises(WeightsError, match="nothing before and nothing after"):
         Tokenizer.load(tmp_path)
+
+
+def test_padding_may_stand_in_the_place_of_an_end_token_as_in_clipa(tmp_path):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "kite", ",", "##s"]
+    backend = tokenizers.Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.add_special_tokens(words[:4])
+    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    backend.save(str(tmp_path / "tokenizer.json"))
+    found = Tokenizer.load(tmp_path, context_length=6, cleaning="whitespace", ends_with_padding=True)
+    expected = [[2, 4, 6, 8, 0, 0], [2, 0, 0, 0, 0, 0], [2, 5, 6, 7, 4, 0]]  # as open_clip's with strip_sep_token
+    texts = ["A kites", "", "red kite, a kite, a kite"]
+    assert found.encode(texts, truncate=True).tolist() == expected
+    assert (found.start_token_id, found.end_token_id, found.pad_token_id) == (2, 0, 0)
+    (tmp_path / "saved").mkdir()
+    found.save(tmp_path / "saved")
+    assert Tokenizer.load(tmp_path / "saved").encode(texts, truncate=True).tolist() == expected
 
 
 def test_rules_that_blow_a_text_up_are_refused_before_a_text_is_read(tmp_path):

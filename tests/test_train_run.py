@@ -238,10 +238,20 @@ def test_a_run_may_change_the_head_of_the_model_it_starts_from(undisturbed, tiny
     assert model.logit_scale_factor().item() == pytest.approx(10, rel=0.05)
 
 
+def test_a_run_may_change_the_context_length_of_the_model_it_starts_from(undisturbed, tiny_recipe, tmp_path):
+    before, _, _ = undisturbed
+    start = starting_from(tiny_recipe, before / "bundle")
+    text = dataclasses.replace(start.model.text, context_length=start.model.text.context_length + 8)
+    recipe = dataclasses.replace(change(start, steps=1), model=dataclasses.replace(start.model, text=text))
+    bundle = train(recipe, tmp_path / "longer").bundle
+    assert bundle.model.config.text == text
+    assert bundle.tokenizer.context_length == text.context_length
+
+
 def test_a_start_of_other_sizes_is_refused(undisturbed, tiny_recipe, tmp_path):
     before, _, _ = undisturbed
     recipe = starting_from(vit(tiny_recipe), before / "bundle")
-    with pytest.raises(ConfigError, match=r"must be those of start_from=.*, but for the image size: model\."):
+    with pytest.raises(ConfigError, match=r"must be those of start_from=.*, but for the image size and .*: model\."):
         train(recipe, tmp_path / "run")
 
 

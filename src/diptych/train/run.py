@@ -378,6 +378,8 @@ def _first_bundle(recipe: TrainRecipe, sources: Sequence[Pairs], ranks: Ranks, i
 
 def _loaded(recipe: TrainRecipe, image_size: int) -> Bundle:
     bundle = load_in_torch(recipe.start_from, image_size=image_size)
+    if bundle.model.config.text.context_length != recipe.model.text.context_length:
+        bundle = bundle.with_context_length(recipe.model.text.context_length)
     bundle = dataclasses.replace(bundle, model=bundle.model.with_head(recipe.model.head))
     theirs = {"model": to_dict(bundle.model.config), "preprocess": to_dict(bundle.preprocess)}
     ours = {"model": to_dict(recipe.model), "preprocess": to_dict(recipe.preprocess)}
@@ -386,7 +388,8 @@ def _loaded(recipe: TrainRecipe, image_size: int) -> Bundle:
         sizes["model"]["image"]["image_size"] = sizes["preprocess"]["image_size"] = image_size  # of the first phase
     if change := difference(theirs, ours):
         raise ConfigError(
-            f"model and preprocess must be those of start_from={recipe.start_from}, but for the image size: {change}."
+            f"model and preprocess must be those of start_from={recipe.start_from}, but for the image size and the "
+            f"context length: {change}."
         )
     bundle.model.float()
     return bundle

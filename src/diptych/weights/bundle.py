@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from diptych.errors import ConfigError, WeightsError
 from diptych.measures.unit_length import unit_length
 from diptych.model.clip import CLIP
-from diptych.model.resize import with_image_size
+from diptych.model.resize import with_context_length, with_image_size
 from diptych.torch_runtime import device_named, fast_dtype
 from diptych.weights.adapters import OWN, Naming
 from diptych.weights.dual_encoder import DualEncoder, LogitHead
@@ -286,6 +286,16 @@ class Bundle(DualEncoder):
         model = with_image_size(self.model, image_size)
         preprocess = dataclasses.replace(self.preprocess, image_size=image_size, max_patches=0)
         return dataclasses.replace(self, model=model, preprocess=preprocess)
+
+    def with_context_length(self, context_length: int) -> "Bundle":
+        """The same model for texts of another length; see `diptych.model.resize.with_context_length`.
+
+        Raises:
+            ConfigError: the text tower reads its padding, or there is no room for a token.
+        """
+        tokenizer = self.tokenizer.with_context_length(context_length)
+        model = with_context_length(self.model, context_length)
+        return dataclasses.replace(self, model=model, tokenizer=tokenizer)
 
     def fingerprint(self) -> str:
         """SHA-256 of sizes, weights, preprocess and tokenizer; the same again after `save` in float32 and `load`."""

@@ -1,9 +1,12 @@
-"""Sizes of a bare state dict of open_clip's own towers: read off its shapes; what they cannot tell is asked."""
+"""A bare state dict of open_clip's own towers: sizes read off its shapes, and what they cannot tell is asked."""
 
 import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from diptych.config import from_dict
 from diptych.errors import WeightsError
@@ -12,7 +15,22 @@ from diptych.model.clip import CLIPConfig
 from diptych.weights.open_clip_towers import STAGES
 from diptych.weights.tower_layout import HEAD
 
+LONG = "positional_embedding_res"  # by this name a file is known to be Long-CLIP's
+_FROZEN = 20  # positions of Long-CLIP that never learned
 _WIDEST_OF_64 = 1024  # wider image towers (ViT-H 80, g 88, bigG 104) were published with other heads
+
+
+def one_kind_of_positions(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of Long-CLIP as any CLIP's; others stay as they are.
+
+    Long-CLIP (arXiv:2403.15378) keeps its positions twice: of the first 20 those that never learned, of the rest the
+    others.
+    """
+    usual = {**tensors}
+    rest = usual.pop(LONG, None)
+    if rest is not None and "positional_embedding" in usual:
+        usual["positional_embedding"] = torch.cat([usual["positional_embedding"][:_FROZEN], rest[_FROZEN:]])
+    return usual
 
 
 def config_from_shapes(

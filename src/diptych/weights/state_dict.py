@@ -13,8 +13,12 @@ from torch import Tensor
 
 from diptych.errors import WeightsError
 
-# Of DistributedDataParallel, torch.compile, FSDP and recomputed blocks; no model has parts of these names.
-_WRAPPERS = re.compile(r"(?<![^.])(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+# Of DistributedDataParallel, torch.compile, FSDP and recomputed blocks, and TinyCLIP's three parts of a model; no other
+# has parts of these names.
+_WRAPPERS = re.compile(
+    r"(?<![^.])(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_image_encoder|_text_encoder"
+    r"|_logit_scale)\."
+)
 # The first layer of an image tower, by library: one a model. Towers of timm are known here to be refused by their name.
 _ANCHORS = (
     "visual.conv1.weight",

@@ -46,7 +46,7 @@ from diptych.weights.open_clip import (
     preprocess_from_open_clip,
 )
 from diptych.weights.open_clip_coca import DECODER
-from diptych.weights.open_clip_shapes import config_from_shapes
+from diptych.weights.open_clip_shapes import LONG, config_from_shapes, one_kind_of_positions
 from diptych.weights.tensors import PICKLES, read_tensors
 from diptych.weights.untold import ACTIVATION, END_TOKEN, RECIPE, Origin, Told, Untold, fill, known_activation
 
@@ -340,7 +340,7 @@ def _with_head(config: CLIPConfig, tensors: Mapping[str, Tensor]) -> CLIPConfig:
 
 def _open_file(path: Path, told: Told) -> _Found:
     file = read_tensors(path, state_dict=told.get("state_dict"))
-    tensors = plain_names(file.tensors)
+    tensors = one_kind_of_positions(plain_names(file.tensors))
     if "vision_model.embeddings.patch_embedding.weight" in tensors:
         if (path.parent / CONFIG).is_file():
             return _open_hugging_face(path.parent, path, told)
@@ -348,7 +348,7 @@ def _open_file(path: Path, told: Told) -> _Found:
             f"{path} holds weights of transformers, which do not tell the model's sizes. Put its {CONFIG}, "
             "preprocessor_config.json and tokenizer.json beside it, and give the folder."
         )
-    by_openai = file.is_archive or "input_resolution" in tensors
+    by_openai = file.is_archive or not {"input_resolution", LONG}.isdisjoint(file.tensors)  # Long-CLIP is its code
     shapes: dict[str, Any] = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     known = "quick_gelu" if by_openai else known_activation(path) if path.suffix in PICKLES else None
     origin: Origin = "format" if by_openai else "known by SHA-256"
