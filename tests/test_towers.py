@@ -20,9 +20,11 @@ from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError, ShapeError
 from diptych.model.blocks import Linear, Stack, check_sizes, reset_to_defaults
 from diptych.model.clip import CLIP, CLIPConfig
+from diptych.model.coca import CoCaImageTowerConfig, CoCaTextTowerConfig
 from diptych.model.cost import TowerCost, without_blocks
 from diptych.model.presets import preset
 from diptych.model.resize import with_image_size
+from diptych.model.siglip import SigLIPTextTowerConfig
 from diptych.model.towers import ImageConfig
 from diptych.torch_runtime import generator
 from diptych.train.bottleneck import bottleneck
@@ -244,6 +246,33 @@ def test_every_model_can_be_planned(image, text, tiny_recipe):
         assert plan.flops["image"] == image.cost(24, element=2).forward
         assert plan.memory["text activations"] == 4 * text.cost(24, element=2).activations
         assert any("checkpointing" in way for way in plan.memory_otherwise) == (image.has_blocks or text.has_blocks)
+
+
+_SIZES: dict[str, Any] = {"width": 24, "layers": 2, "heads": 2}
+OPTIONS = {  # of image and text towers, as the models have them that brought them
+    "coca": (image_of(CoCaImageTowerConfig), text_of(CoCaTextTowerConfig)),
+    "clipa": (
+        dataclasses.replace(image_of(IMAGE_KINDS[0]), pool="mean", has_ln_pre=False, activation="gelu"),
+        SigLIPTextTowerConfig(context_length=16, vocab_size=600, has_projection_bias=False, **_SIZES),
+    ),
+    "mobileclip": (
+        dataclasses.replace(
+            image_of(IMAGE_KINDS[0]), stem="convolutions", has_ln_pre=False, has_projection_bias=True, activation="gelu"
+        ),
+        dataclasses.replace(text_of(TEXT_KINDS[0]), is_causal=False),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_of_towers_are_learned_with_and_come_back_to_the_bit(name, tiny_recipe, tmp_path):
+    recipe = with_model(tiny_recipe, *OPTIONS[name], steps=20, layer_decay=0.9, checkpoint_every=20)
+    before = CLIP(recipe.model, generator(recipe.seed)).state_dict()
+    after = train(recipe, tmp_path / "run").bundle.model.state_dict()
+    assert not [name for name, value in after.items() if torch.equal(value.cpu(), before[name])]
+    loaded = load_in_torch(tmp_path / "run" / "bundle").model
+    assert loaded.config == recipe.model
+    assert all(torch.equal(loaded.state_dict()[name], value.cpu()) for name, value in after.items())
 
 
 def test_nobody_imports_a_tower_but_model_and_the_tables_of_foreign_formats():
