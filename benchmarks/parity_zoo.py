@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from diptych.runtime import hardware
 from diptych.weights.bundle import Bundle
+from diptych.weights.open_clip import plain_names
 from diptych.weights.registry import load_in_torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -130,8 +131,8 @@ def row(name: str, family: str, size: str, model: nn.Module, model_cfg: dict[str
     bundle.save(place / "bundle")
     again = ours(place / "bundle", model_cfg)
     bundle.save(place / "back", layout="open_clip")
-    back = safetensors.torch.load_file(place / "back" / "open_clip_model.safetensors")
-    weights = _weights(model)
+    back = plain_names(safetensors.torch.load_file(place / "back" / "open_clip_model.safetensors"))
+    weights = plain_names(_weights(model))  # open_clip itself takes both
     returned = open_clip.create_model(f"local-dir:{place / 'back'}").eval()
     from_back = features(returned, model_cfg)
     return {

@@ -64,7 +64,7 @@ def sizes(name: str) -> CLIPConfig:
             embed_dim=24,
             image=dataclasses.replace(WIDE, pool="mean", has_ln_pre=False),
             text=SigLIPTextTowerConfig(
-                context_length=16, vocab_size=512, width=32, layers=2, heads=4, has_projection_bias=False
+                context_length=16, vocab_size=512, width=32, layers=2, heads=4, projection="plain"
             ),
         )
     if name == "tiny-bag":

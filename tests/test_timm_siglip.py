@@ -31,6 +31,11 @@ THEIRS: dict[str, tuple[int, str, dict[str, Any]]] = {
     "ViT-B-16-SigLIP": (768, "vit_base_patch16_siglip_224", {"width": 768, "heads": 12, "layers": 12}),
     "ViT-SO400M-14-SigLIP-384": (1152, "vit_so400m_patch14_siglip_384", WIDE),
     "ViT-SO400M-16-SigLIP2-512": (1152, "vit_so400m_patch16_siglip_512", {**WIDE, "vocab_size": 256000, **TANH}),
+    "ViT-SO400M-16-SigLIP-i18n-256": (
+        1152,
+        "vit_so400m_patch16_siglip_256",
+        {**WIDE, "vocab_size": 250000, "proj_bias": False, "proj_type": "none"},
+    ),
     "ViT-gopt-16-SigLIP2-384": (1536, "vit_giantopt_patch16_siglip_384", {**WIDE, "vocab_size": 256000, **TANH}),
 }
 
@@ -103,7 +108,7 @@ def test_clipas_text_tower_is_siglips_without_a_bias():
         heads=12,
         activation="gelu",
         layer_norm_eps=1e-5,
-        has_projection_bias=False,
+        projection="plain",
     )
     assert not SIGLIP_TEXT.fits(text), "causal: another tower"
     named = naming_of(config).from_ours(CLIP(config).state_dict())
@@ -121,6 +126,19 @@ def test_clipas_text_tower_is_siglips_without_a_bias():
 def test_another_head_is_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         SIGLIP_IMAGE.read(vision("vit_base_patch16_siglip_224", **options), {})
+
+
+def test_one_siglip_has_no_projection_behind_its_texts():
+    config = config_of("ViT-SO400M-16-SigLIP-i18n-256")
+    assert isinstance(config.text, SigLIPTextTowerConfig)
+    assert config.text.projection == "none"
+    assert not [name for name in naming_of(config).from_ours(CLIP(config).state_dict()) if "text_projection" in name]
+    with pytest.raises(ConfigError, match=r"embed_dim must be text\.width .* Got 8 and 1152"):
+        config.text.build(8)
+    with pytest.raises(ConfigError, match=r"text\.projection: .*biased"):
+        dataclasses.replace(config.text, projection="bias")
+    with pytest.raises(ConfigError, match=r"proj_type must be 'linear' or absent\. Got 'mlp'"):
+        SIGLIP_TEXT.read(TEXT | {"proj_type": "mlp"}, {})
 
 
 def test_an_activation_that_timm_does_not_compute_at_these_sizes_is_refused():

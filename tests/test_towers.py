@@ -253,7 +253,7 @@ OPTIONS = {  # of image and text towers, as the models have them that brought th
     "coca": (image_of(CoCaImageTowerConfig), text_of(CoCaTextTowerConfig)),
     "clipa": (
         dataclasses.replace(image_of(IMAGE_KINDS[0]), pool="mean", has_ln_pre=False, activation="gelu"),
-        SigLIPTextTowerConfig(context_length=16, vocab_size=600, has_projection_bias=False, **_SIZES),
+        SigLIPTextTowerConfig(context_length=16, vocab_size=600, projection="plain", **_SIZES),
     ),
     "mobileclip": (
         dataclasses.replace(

@@ -4,11 +4,12 @@ Source: SigLIP, arXiv:2303.15343, and SigLIP 2, arXiv:2502.14786 (fixed resoluti
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from diptych.config import unknown_name
 from diptych.errors import ConfigError
 from diptych.model.blocks import (
     MLP,
@@ -28,6 +29,8 @@ from diptych.model.blocks import (
 )
 from diptych.model.cost import FLOAT, TowerCost, layer_norm_bytes, transformer_cost
 from diptych.model.vocabulary import GOLDEN_TEXTS, Vocabulary, check_pads, check_tokens_fit
+
+Projection = Literal["biased", "plain", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +103,10 @@ class SigLIPImageTowerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SigLIPTextTowerConfig:
-    """Sizes of SigLIP's text transformer, which is that of CLIPA without a bias behind it.
+    """Sizes of SigLIP's text transformer, which is that of CLIPA but for the projection behind it.
 
     Raises:
-        ConfigError: a size below 1, or heads that do not divide the width.
+        ConfigError: a size below 1, heads that do not divide the width, or an unknown projection.
     """
 
     kind: Literal["siglip"] = "siglip"
@@ -115,7 +118,7 @@ class SigLIPTextTowerConfig:
     mlp_width: int = 0  # hidden channels of the MLP; 0 stands for 4 * width and is replaced by it
     activation: Activation = "gelu_tanh"
     layer_norm_eps: float = 1e-6
-    has_projection_bias: bool = True
+    projection: Projection = "biased"  # CLIPA's has no bias, one SigLIP has no projection
 
     reads_padding: ClassVar[bool] = True
     has_blocks: ClassVar[bool] = True
@@ -126,6 +129,9 @@ class SigLIPTextTowerConfig:
         object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
         check_sizes("text", context_length=self.context_length, vocab_size=self.vocab_size)
         check_blocks("text", self)
+        if self.projection not in get_args(Projection):
+            known = unknown_name(self.projection, "", get_args(Projection), "a projection")
+            raise ConfigError(f"text.projection: {known}")
 
     @property
     def summary(self) -> str:
@@ -133,13 +139,21 @@ class SigLIPTextTowerConfig:
         return f"{self.layers} layers of {self.width}"
 
     def build(self, embed_dim: int) -> "SigLIPTextTower":
-        """The tower; see `CLIP` for where its parameters are."""
+        """The tower; see `CLIP` for where its parameters are.
+
+        Raises:
+            ConfigError: there is no projection, and embed_dim is not its width.
+        """
+        if self.projection == "none" and embed_dim != self.width:
+            raise ConfigError(
+                f"embed_dim must be text.width where there is no text.projection. Got {embed_dim} and {self.width}."
+            )
         return SigLIPTextTower(self, embed_dim)
 
     def cost(self, embed_dim: int, *, element: int) -> TowerCost:
         """FLOPs and activations of one text; see `ImageTowerConfig.cost`."""
         outside = FLOAT * self.context_length * self.width  # the last position is read through a view of the stream
-        last = 2 * self.width * embed_dim
+        last = 0 if self.projection == "none" else 2 * self.width * embed_dim
         return transformer_cost(self, self.context_length, element, first=0, last=last, outside=outside)
 
     def check_tokenizer(self, tokenizer: Vocabulary) -> None:
@@ -240,7 +254,10 @@ class SigLIPTextTower(nn.Module):
         self.position_embedding = nn.Parameter(torch.empty(config.context_length, config.width))
         self.blocks = Stack.of(config, is_causal=False)
         self.ln_final = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
-        self.projection = Linear(config.width, embed_dim, bias=config.has_projection_bias)
+        if config.projection == "none":
+            self.projection = nn.Identity()
+        else:
+            self.projection = Linear(config.width, embed_dim, bias=config.projection == "biased")
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Encode texts.

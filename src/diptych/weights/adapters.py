@@ -71,7 +71,7 @@ def _pattern(ours: str) -> re.Pattern[str]:
 
 
 # Options of towers that came after the first release with their tower.
-_LATER = ("pool", "has_ln_pre", "has_projection_bias", "stem", "is_causal")
+_LATER = ("pool", "has_ln_pre", "has_projection_bias", "stem", "is_causal", "projection")
 
 OWN = Naming(rows=(TensorRow(ours="{}", theirs=("{}",)),))
 

@@ -123,7 +123,7 @@ def hugging_face_naming(config: CLIPConfig) -> Naming | None:
             return HUGGING_FACE
         case (
             SigLIPImageTowerConfig() | NaFlexTowerConfig(),
-            SigLIPTextTowerConfig(has_projection_bias=True),
+            SigLIPTextTowerConfig(projection="biased"),
             "sigmoid",
         ):
             return HUGGING_FACE_SIGLIP

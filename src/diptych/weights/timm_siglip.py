@@ -62,6 +62,7 @@ _IMAGE_ROWS = (
     TensorRow(ours="image.pool.mlp.down.{}", theirs=("visual.trunk.attn_pool.mlp.fc2.{}",)),
     *block_rows(),
 )
+_PROJECTIONS: dict[str, dict[str, Any]] = {"biased": {"proj_bias": True}, "plain": {}, "none": {"proj_type": "none"}}
 _TEXT_ROWS = (TensorRow(ours="text.projection.{}", theirs=("text_projection.{}",)), *TEXT_ROWS)
 _TEXT_ROWS_WITHOUT_BIAS = (
     TensorRow(ours="text.projection.weight", theirs=("text_projection",), transposed=True),
@@ -91,7 +92,10 @@ def _reads_last(text: Section) -> bool:
 
 
 def _read_text(text: Section, model_cfg: Section) -> dict[str, Any]:
-    check_says("text_cfg", text, TEXT_MUST | {"no_causal_mask": True, "proj_bias": text.get("proj_bias", False)}, {})
+    kind, is_biased = text.get("proj_type", "linear"), bool(text.get("proj_bias", False))
+    check_says(
+        "text_cfg", text, TEXT_MUST | {"proj_bias": is_biased, "proj_type": "none" if kind == "none" else "linear"}, {}
+    )
     width = text.get("width", 512)
     return {
         "kind": "siglip",
@@ -100,7 +104,7 @@ def _read_text(text: Section, model_cfg: Section) -> dict[str, Any]:
         "width": width,
         "layers": text.get("layers", 12),
         "heads": text.get("heads", 8),
-        "has_projection_bias": bool(text.get("proj_bias", False)),
+        "projection": "none" if kind == "none" else "biased" if is_biased else "plain",
         **block_options(text, width, model_cfg),
     }
 
@@ -116,7 +120,7 @@ def _write_text(config: SigLIPTextTowerConfig) -> dict[str, Any]:
         "layers": config.layers,
         "no_causal_mask": True,
         "pool_type": "last",
-        **({"proj_bias": True} if config.has_projection_bias else {}),
+        **_PROJECTIONS[config.projection],
         **written_options(config),
     }
 
@@ -133,5 +137,5 @@ SIGLIP_TEXT = TowerLayout(
     fits=_reads_last,
     read=_read_text,
     write=_write_text,
-    rows=lambda config: _TEXT_ROWS if config.has_projection_bias else _TEXT_ROWS_WITHOUT_BIAS,
+    rows=lambda config: _TEXT_ROWS if config.projection == "biased" else _TEXT_ROWS_WITHOUT_BIAS,
 )
