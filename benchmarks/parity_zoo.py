@@ -49,6 +49,9 @@ WHOLE = {
     "CoCa": "coca_ViT-B-32",
     "MobileCLIP (ViT)": "MobileCLIP-B",
     "MobileCLIP 2 (ViT)": "MobileCLIP2-L-14",
+    "EVA-CLIP": "EVA02-B-16",
+    "PE-Core": "PE-Core-T-16-384",
+    "ViTamin": "ViTamin-S",
 }
 DISTRIBUTIONS = ("diptych", "torch", "open_clip_torch", "timm")
 

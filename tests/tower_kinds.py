@@ -19,6 +19,9 @@ _IMAGES: dict[str, dict[str, Any]] = {
     "siglip": {"patch_size": 8, "width": 24, "layers": 2, "heads": 2},
     "naflex": {"patch_size": 8, "width": 24, "layers": 2, "heads": 2},
     "coca": {"patch_size": 8, "width": 24, "layers": 2, "heads": 2, "queries": 4, "pool_heads": 2},
+    "eva": {"patch_size": 8, "width": 24, "layers": 2, "heads": 2},
+    "perception": {"patch_size": 8, "width": 24, "layers": 2, "heads": 2, "pool_heads": 3},
+    "vitamin": {"stem_width": 4, "stage_layers": (1, 2), "width": 24, "layers": 2, "heads": 2},
     "efficientnet-lite": {"width": 0.5, "depth": 0.5, "final_width": 40},
 }
 _TEXTS: dict[str, dict[str, Any]] = {

@@ -19,14 +19,17 @@ from diptych.model.text_tower import TextTowerConfig
 from diptych.weights.adapters import Naming, TensorRow
 from diptych.weights.open_clip_coca import COCA_IMAGE, COCA_TEXT
 from diptych.weights.open_clip_towers import RESNET, TEXT, VIT
+from diptych.weights.timm_eva import EVA
+from diptych.weights.timm_perception import PERCEPTION
 from diptych.weights.timm_siglip import SIGLIP_IMAGE, SIGLIP_TEXT
 from diptych.weights.timm_vit import TIMM_VIT
+from diptych.weights.timm_vitamin import VITAMIN
 from diptych.weights.tower_layout import Section, TowerLayout
 
 _OpenClipCleaning = Literal["whitespace", "lower", "canonicalize"]
 
 # The first that fits a section reads it. open_clip's own come last: they know what they are not.
-_IMAGE_LAYOUTS = (SIGLIP_IMAGE, TIMM_VIT, COCA_IMAGE, RESNET, VIT)
+_IMAGE_LAYOUTS = (SIGLIP_IMAGE, TIMM_VIT, EVA, PERCEPTION, VITAMIN, COCA_IMAGE, RESNET, VIT)
 _TEXT_LAYOUTS = (SIGLIP_TEXT, COCA_TEXT, TEXT)
 # Whose activation model_cfg tells, one for both.
 _BY_QUICK_GELU = (ImageTowerConfig, TextTowerConfig, CoCaImageTowerConfig, CoCaTextTowerConfig)
@@ -71,7 +74,7 @@ def naming_of(config: CLIPConfig) -> Naming:
 def naming_to_write(config: CLIPConfig) -> Naming:
     """As `naming_of`, but theirs are as open_clip's class for such a model names them, not `plain_names`."""
     naming = naming_of(config)
-    if not _has_text_module(_sections(config)[1]):
+    if not _has_text_module(config):
         return naming
     rows = (
         dataclasses.replace(row, theirs=tuple(f"text.{name}" for name in row.theirs))
@@ -157,7 +160,7 @@ def config_to_open_clip(config: CLIPConfig, preprocess: Preprocess) -> dict[str,
         "model_cfg": {
             "embed_dim": config.embed_dim,
             **({"quick_gelu": True} if "quick_gelu" in activations else {}),
-            **({"custom_text": True} if _has_text_module(text) else {}),
+            **({"custom_text": True} if _has_text_module(config) else {}),
             **({"init_logit_bias": INITIAL_SIGMOID_BIAS} if config.head == "sigmoid" else {}),
             "vision_cfg": vision,
             # Any name of a tokenizer: in a local folder its own is read.
@@ -207,8 +210,9 @@ def _sections(config: CLIPConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     return image.write(config.image), text.write(config.text)
 
 
-def _has_text_module(text: Section) -> bool:
-    return any(key not in _PLAIN_TEXT for key in text)
+def _has_text_module(config: CLIPConfig) -> bool:
+    image, text = _layouts(config)
+    return image.has_text_module or any(key not in _PLAIN_TEXT for key in text.write(config.text))
 
 
 def _section(data: Section, name: str) -> Section:
