@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from diptych.model import blocks
@@ -11,6 +12,7 @@ from diptych.model.bag_tower import BagTowerConfig
 from diptych.model.blocks import Block
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.coca import CoCaImageTowerConfig, CoCaTextTowerConfig
+from diptych.model.convnext_tower import ConvNeXtTowerConfig
 from diptych.model.cost import frozen
 from diptych.model.efficientnet_tower import EfficientNetTowerConfig
 from diptych.model.image_tower import ImageTowerConfig
@@ -22,9 +24,11 @@ from diptych.torch_runtime import generator
 
 BATCH = 5  # no activation has the shape of a parameter, then
 SIDES = ("image", "text")
+CONVNEXT = ("tiny-convnext", "tiny-convnext-mlp")
 TINY = (
     *("tiny-bag", "tiny-vit", "tiny-resnet", "tiny-siglip", "tiny-efficientnet", "tiny-efficientnet-2"),
     *("tiny-coca", "tiny-stem", "tiny-clipa"),
+    *CONVNEXT,
 )
 WIDE = ImageTowerConfig(image_size=32, patch_size=8, width=48, layers=2, heads=4, activation="gelu")
 NAMES = (*TINY, "ViT-B-32")
@@ -67,6 +71,11 @@ def sizes(name: str) -> CLIPConfig:
                 context_length=16, vocab_size=512, width=32, layers=2, heads=4, projection="plain"
             ),
         )
+    if name in CONVNEXT:
+        image = ConvNeXtTowerConfig(image_size=75, widths=(24, 40), layers=(2, 1))
+        if name == "tiny-convnext-mlp":
+            image = dataclasses.replace(image, image_size=64, projection="mlp", projection_bias=True)
+        return dataclasses.replace(preset("tiny-vit"), embed_dim=24, image=image)
     if name == "tiny-bag":
         text = BagTowerConfig(context_length=16, vocab_size=512)
         return CLIPConfig(embed_dim=24, image=preset("tiny-vit").image, text=text)
@@ -209,6 +218,8 @@ def kept_bytes(model: CLIP, side: str) -> int:
 @pytest.mark.parametrize("name", TINY)
 def test_activations_are_what_autograd_keeps(name: str, side: str, element: int, monkeypatch):
     monkeypatch.setattr(blocks, "_LONGEST_KEPT", 0)  # attention is fused, as on a GPU
+    layer_norm = F.layer_norm  # of float32, as a GPU's autocast has it
+    monkeypatch.setattr(F, "layer_norm", lambda x, *rest: layer_norm(x.float(), *rest))
     config = sizes(name)
     model = CLIP(config, generator(0)).train()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=element == 2):
@@ -238,7 +249,9 @@ def test_dropped_patches_pass_no_block():
     assert cost.forward == counter.get_total_flops() // BATCH
 
 
-@pytest.mark.parametrize("config", [preset("RN50").image, EfficientNetTowerConfig(), SentenceTowerConfig()])
+@pytest.mark.parametrize(
+    "config", [preset("RN50").image, EfficientNetTowerConfig(), SentenceTowerConfig(), ConvNeXtTowerConfig()]
+)
 def test_a_tower_without_blocks_has_none_to_recompute(config):
     cost = config.cost(512, element=2)
     assert (cost.blocks, cost.checkpointed) == (0, cost.activations)
@@ -250,6 +263,16 @@ def test_efficientnet_lite_costs_what_was_published():
     for size, width, depth, published in ((224, 1.0, 1.0, 407), (260, 1.1, 1.2, 899), (300, 1.4, 1.8, 2640)):
         found = EfficientNetTowerConfig(image_size=size, width=width, depth=depth).cost(1000, element=4).forward / 2e6
         assert 0.94 * published < found < published
+
+
+def test_convnext_costs_what_was_published():
+    # Billions of multiply-adds of ConvNeXt-T and -B at 224 px, of the paper's table 1; they leave out no layer.
+    for widths, layers, published in (
+        ((96, 192, 384, 768), (3, 3, 9, 3), 4.5),
+        ((128, 256, 512, 1024), (3, 3, 27, 3), 15.4),
+    ):
+        config = ConvNeXtTowerConfig(widths=widths, layers=layers)
+        assert config.cost(1000, element=4).forward / 2e9 == pytest.approx(published, abs=0.05)
 
 
 def test_a_block_is_counted_by_hand():

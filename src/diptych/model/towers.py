@@ -28,6 +28,7 @@ from torch import nn
 from diptych.errors import ConfigError
 from diptych.model.bag_tower import BagTowerConfig
 from diptych.model.coca import CoCaImageTowerConfig, CoCaTextTowerConfig
+from diptych.model.convnext_tower import ConvNeXtTowerConfig
 from diptych.model.efficientnet_tower import EfficientNetTowerConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.naflex import NaFlexTowerConfig
@@ -45,6 +46,7 @@ ImageConfig = (
     | EfficientNetTowerConfig
     | NaFlexTowerConfig
     | CoCaImageTowerConfig
+    | ConvNeXtTowerConfig
 )
 TextConfig = TextTowerConfig | SigLIPTextTowerConfig | SentenceTowerConfig | BagTowerConfig | CoCaTextTowerConfig
 
