@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from diptych.config import from_dict, to_dict
 from diptych.errors import ConfigError
 from diptych.model.clip import CLIP, CLIPConfig
-from diptych.model.convnext_tower import ChannelNorm, ConvNeXtBlock, ConvNeXtTower, ConvNeXtTowerConfig
+from diptych.model.convnext_tower import ConvNeXtBlock, ConvNeXtTower, ConvNeXtTowerConfig
+from diptych.model.convolutions import ChannelNorm
 from diptych.model.presets import preset
 from diptych.model.resize import with_image_size
 from diptych.torch_runtime import generator

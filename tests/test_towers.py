@@ -121,7 +121,7 @@ def test_image_tokens_are_as_many_and_as_wide_as_a_tower_says_and_come_with_the_
 @each_image
 def test_a_grid_has_a_feature_for_each_place_and_what_a_place_shows_moves_what_is_near(cls):
     config = image_of(cls)
-    image_size = 128 if config.patches == 1 else 32  # a grid that is a 32nd of the picture
+    image_size = 32 * 4 // math.isqrt(config.patches)  # a grid of 4 by 4
     model = with_image_size(model_of(image=config), image_size)
     random = generator(2)
     images = images_for(model.config.image, 2, random) if config.row_width else torch.rand(2, 3, image_size, image_size)

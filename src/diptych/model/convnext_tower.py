@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from diptych.errors import ConfigError
 from diptych.model.blocks import Conv2d, Linear, check_sizes, draw_normal
+from diptych.model.convolutions import ChannelNorm
 from diptych.model.cost import TowerCost, layer_norm_bytes, without_blocks
 
 _EXPANSION = 4  # channels inside of a block, in units of those outside
@@ -200,17 +201,6 @@ class ConvNeXtTower(nn.Module):
                 module.reset_parameters()  # ones and zeros: nothing is drawn
             elif isinstance(module, ConvNeXtBlock):
                 module.scale.fill_(_INITIAL_SCALE)
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of each position, of [B, C, H, W]."""
-
-    def __init__(self, channels: int, epsilon: float) -> None:
-        super().__init__(channels, eps=epsilon)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """[B, C, H, W] to the same."""
-        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class ConvNeXtBlock(nn.Module):

@@ -30,6 +30,7 @@ from diptych.model.bag_tower import BagTowerConfig
 from diptych.model.coca import CoCaImageTowerConfig, CoCaTextTowerConfig
 from diptych.model.convnext_tower import ConvNeXtTowerConfig
 from diptych.model.efficientnet_tower import EfficientNetTowerConfig
+from diptych.model.fastvit_tower import FastViTTowerConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.naflex import NaFlexTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
@@ -47,6 +48,7 @@ ImageConfig = (
     | NaFlexTowerConfig
     | CoCaImageTowerConfig
     | ConvNeXtTowerConfig
+    | FastViTTowerConfig
 )
 TextConfig = TextTowerConfig | SigLIPTextTowerConfig | SentenceTowerConfig | BagTowerConfig | CoCaTextTowerConfig
 
