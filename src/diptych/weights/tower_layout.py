@@ -1,6 +1,6 @@
 """How open_clip describes one kind of tower and names its tensors: what a file of `weights/` has for each kind."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,8 @@ class TowerLayout:
             `plain_names`.
         has: whether one of our configs of this kind is such a tower, where there are others of the kind.
         without_meaning: a pattern for names that hold no weights and may be there or not.
+        by_names: our config as the names of their tensors, those of `plain_names`, show it to be, where a section does
+            not tell all.
     """
 
     kind: str
@@ -34,6 +36,7 @@ class TowerLayout:
     rows: Callable[[Any], tuple[TensorRow, ...]]
     has: Callable[[Any], bool] = lambda _: True
     without_meaning: str = "(?!)"
+    by_names: Callable[[Any, Collection[str]], Any] = lambda config, _: config
 
 
 def check_says(where: str, section: Section, must: Mapping[str, Any], what_it_is: Mapping[str, str]) -> None:
