@@ -20,6 +20,7 @@ from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.presets import preset
 from diptych.model.sentence_tower import SentenceTowerConfig
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
+from diptych.model.swin_tower import SwinTowerConfig
 from diptych.model.text_tower import TextTowerConfig
 from diptych.torch_runtime import generator
 
@@ -32,6 +33,7 @@ TINY = (
     *("tiny-coca", "tiny-stem", "tiny-clipa"),
     *CONVNEXT,
     *FASTVIT,
+    "tiny-swin",
 )
 WIDE = ImageTowerConfig(image_size=32, patch_size=8, width=48, layers=2, heads=4, activation="gelu")
 NAMES = (*TINY, "ViT-B-32")
@@ -84,6 +86,9 @@ def sizes(name: str) -> CLIPConfig:
         if name == "tiny-fastvit-2":
             options = {"attention_stages": 2, "attention_norm": "layer", "squeezed_stages": 0, "stem_scales": False}
             image = dataclasses.replace(image, widths=(16, 32, 32), expansion=4, **options)
+        return dataclasses.replace(preset("tiny-vit"), embed_dim=24, image=image)
+    if name == "tiny-swin":
+        image = SwinTowerConfig(image_size=96, width=16, layers=(1, 2), heads=(2, 4), window=3)
         return dataclasses.replace(preset("tiny-vit"), embed_dim=24, image=image)
     if name == "tiny-bag":
         text = BagTowerConfig(context_length=16, vocab_size=512)

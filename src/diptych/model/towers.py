@@ -36,6 +36,7 @@ from diptych.model.naflex import NaFlexTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.sentence_tower import SentenceTowerConfig
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
+from diptych.model.swin_tower import SwinTowerConfig
 from diptych.model.text_tower import TextTowerConfig
 from diptych.outside import check_has
 
@@ -49,6 +50,7 @@ ImageConfig = (
     | CoCaImageTowerConfig
     | ConvNeXtTowerConfig
     | FastViTTowerConfig
+    | SwinTowerConfig
 )
 TextConfig = TextTowerConfig | SigLIPTextTowerConfig | SentenceTowerConfig | BagTowerConfig | CoCaTextTowerConfig
 

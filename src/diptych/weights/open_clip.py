@@ -22,13 +22,14 @@ from diptych.weights.open_clip_towers import RESNET, TEXT, VIT
 from diptych.weights.timm_convnext import CONVNEXT
 from diptych.weights.timm_fastvit import FASTVIT
 from diptych.weights.timm_siglip import SIGLIP_IMAGE, SIGLIP_TEXT
+from diptych.weights.timm_swin import SWIN
 from diptych.weights.timm_vit import TIMM_VIT
 from diptych.weights.tower_layout import Section, TowerLayout
 
 _OpenClipCleaning = Literal["whitespace", "lower", "canonicalize"]
 
 # The first that fits a section reads it. open_clip's own come last: they know what they are not.
-_IMAGE_LAYOUTS = (SIGLIP_IMAGE, TIMM_VIT, CONVNEXT, FASTVIT, COCA_IMAGE, RESNET, VIT)
+_IMAGE_LAYOUTS = (SIGLIP_IMAGE, TIMM_VIT, CONVNEXT, FASTVIT, SWIN, COCA_IMAGE, RESNET, VIT)
 _TEXT_LAYOUTS = (SIGLIP_TEXT, COCA_TEXT, TEXT)
 # Whose activation model_cfg tells, one for both.
 _BY_QUICK_GELU = (ImageTowerConfig, TextTowerConfig, CoCaImageTowerConfig, CoCaTextTowerConfig)
