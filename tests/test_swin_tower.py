@@ -12,7 +12,7 @@ from diptych.model.presets import preset
 from diptych.model.resize import with_image_size
 from diptych.model.swin_tower import Merge, SwinTower, SwinTowerConfig, WindowBlock
 from diptych.torch_runtime import generator
-from diptych.train.optim import depth_from_top
+from diptych.train.optim import depth_from_top, hidden_matrices
 
 CONFIG = SwinTowerConfig(image_size=48, width=8, layers=(2, 2), heads=(2, 4), window=3)
 
@@ -108,6 +108,12 @@ def test_layers_are_counted_by_stage():
     outside = {name.split(".")[1]: depth for name, depth in depths.items() if "stages" not in name}
     assert outside == {"patch_embedding": 3, "ln_pre": 3, "ln_post": 0, "projection": 0}
     assert {int(name.split(".")[2]): depth for name, depth in depths.items() if "stages" in name} == {0: 2, 1: 1}
+
+
+def test_a_table_of_positions_is_no_matrix_that_muon_turns():
+    hidden = hidden_matrices(CLIP(dataclasses.replace(preset("tiny-vit"), image=CONFIG)))
+    assert hidden["image.stages.0.blocks.1.attention.in_projection.weight"] == 3
+    assert not any("position" in name for name in hidden)
 
 
 def test_another_image_size_needs_no_new_weights():
