@@ -74,7 +74,7 @@ def naming_of(config: CLIPConfig) -> Naming:
 def naming_to_write(config: CLIPConfig) -> Naming:
     """As `naming_of`, but theirs are as open_clip's class for such a model names them, not `plain_names`."""
     naming = naming_of(config)
-    if not _has_text_module(_sections(config)[1]):
+    if not _has_text_module(config):
         return naming
     rows = (
         dataclasses.replace(row, theirs=tuple(f"text.{name}" for name in row.theirs))
@@ -168,7 +168,7 @@ def config_to_open_clip(config: CLIPConfig, preprocess: Preprocess) -> dict[str,
         "model_cfg": {
             "embed_dim": config.embed_dim,
             **({"quick_gelu": True} if "quick_gelu" in activations else {}),
-            **({"custom_text": True} if _has_text_module(text) else {}),
+            **({"custom_text": True} if _has_text_module(config) else {}),
             **({"init_logit_bias": INITIAL_SIGMOID_BIAS} if config.head == "sigmoid" else {}),
             "vision_cfg": vision,
             # Any name of a tokenizer: in a local folder its own is read.
@@ -218,8 +218,9 @@ def _sections(config: CLIPConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     return image.write(config.image), text.write(config.text)
 
 
-def _has_text_module(text: Section) -> bool:
-    return any(key not in _PLAIN_TEXT for key in text)
+def _has_text_module(config: CLIPConfig) -> bool:
+    image, text = _layouts(config)
+    return image.has_text_module or any(key not in _PLAIN_TEXT for key in text.write(config.text))
 
 
 def _section(data: Section, name: str) -> Section:

@@ -130,5 +130,6 @@ FASTVIT = TowerLayout(
     read=_read,
     write=_write,
     rows=_rows,
+    has_text_module=True,
     by_names=_by_names,
 )

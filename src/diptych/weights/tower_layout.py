@@ -25,6 +25,8 @@ class TowerLayout:
             `plain_names`.
         has: whether one of our configs of this kind is such a tower, where there are others of the kind.
         without_meaning: a pattern for names that hold no weights and may be there or not.
+        has_text_module: of an image tower, whether models with it keep the tensors of their texts in a module, as
+            `custom_text` says; what a text tower's section says may be another reason.
         by_names: our config as the names of their tensors, those of `plain_names`, show it to be, where a section does
             not tell all.
     """
@@ -36,6 +38,7 @@ class TowerLayout:
     rows: Callable[[Any], tuple[TensorRow, ...]]
     has: Callable[[Any], bool] = lambda _: True
     without_meaning: str = "(?!)"
+    has_text_module: bool = False
     by_names: Callable[[Any, Collection[str]], Any] = lambda config, _: config
 
 
