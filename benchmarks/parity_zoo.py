@@ -51,6 +51,9 @@ WHOLE = {
     "MobileCLIP": "MobileCLIP2-S0",
     "MobileCLIP (ViT)": "MobileCLIP-B",
     "MobileCLIP 2 (ViT)": "MobileCLIP2-L-14",
+    "EVA-CLIP": "EVA02-B-16",
+    "PE-Core": "PE-Core-T-16-384",
+    "ViTamin": "ViTamin-S",
 }
 DISTRIBUTIONS = ("diptych", "torch", "open_clip_torch", "timm")
 

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from diptych.errors import ConfigError
@@ -11,9 +12,11 @@ from diptych.model.blocks import (
     ACTIVATIONS,
     Attention,
     Block,
+    GatedMLP,
     KeptAttention,
     Stack,
     attend,
+    attended,
     check_blocks,
     check_sizes,
     keep_patches,
@@ -232,3 +235,21 @@ def test_a_stack_is_named_as_a_sequence_is():
 def test_kept_patches_are_picked_for_each_picture_by_itself():
     x = torch.arange(12.0).view(2, 3, 2)
     assert keep_patches(x, torch.tensor([[2, 0], [1, 1]])).tolist() == [[[4, 5], [0, 1]], [[8, 9], [8, 9]]]
+
+
+def test_a_gated_mlp_lets_through_what_its_gate_opens():
+    mlp = GatedMLP(6, 10, F.silu)
+    reset_to_defaults(mlp, generator(0))
+    x = torch.randn(2, 3, 6, generator=generator(1))
+    gate = x @ mlp.gate.weight.T + mlp.gate.bias
+    through = gate * gate.sigmoid() * (x @ mlp.up.weight.T + mlp.up.bias)
+    torch.testing.assert_close(mlp(x), through @ mlp.down.weight.T + mlp.down.bias)
+    torch.testing.assert_close(mlp.hidden(x), through)
+
+
+def test_attention_between_its_projections_is_what_attention_does():
+    attention = Attention(8, 2, is_causal=True)
+    reset_to_defaults(attention, generator(0))
+    x = torch.randn(2, 5, 8, generator=generator(1))
+    inner = attended(attention.in_projection(x), 2, is_causal=True)
+    assert torch.equal(attention.out_projection(inner), attention(x))

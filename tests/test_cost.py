@@ -15,13 +15,16 @@ from diptych.model.coca import CoCaImageTowerConfig, CoCaTextTowerConfig
 from diptych.model.convnext_tower import ConvNeXtTowerConfig
 from diptych.model.cost import frozen
 from diptych.model.efficientnet_tower import EfficientNetTowerConfig
+from diptych.model.eva_tower import EvaTowerConfig
 from diptych.model.fastvit_tower import FastViTTowerConfig
 from diptych.model.image_tower import ImageTowerConfig
+from diptych.model.perception_tower import PerceptionTowerConfig
 from diptych.model.presets import preset
 from diptych.model.sentence_tower import SentenceTowerConfig
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.model.swin_tower import SwinTowerConfig
 from diptych.model.text_tower import TextTowerConfig
+from diptych.model.vitamin_tower import ViTaminTowerConfig
 from diptych.torch_runtime import generator
 
 BATCH = 5  # no activation has the shape of a parameter, then
@@ -30,12 +33,20 @@ CONVNEXT = ("tiny-convnext", "tiny-convnext-mlp")
 FASTVIT = ("tiny-fastvit", "tiny-fastvit-fused", "tiny-fastvit-2")
 TINY = (
     *("tiny-bag", "tiny-vit", "tiny-resnet", "tiny-siglip", "tiny-efficientnet", "tiny-efficientnet-2"),
-    *("tiny-coca", "tiny-stem", "tiny-clipa"),
     *CONVNEXT,
     *FASTVIT,
     "tiny-swin",
+    *("tiny-coca", "tiny-stem", "tiny-clipa", "tiny-eva", "tiny-eva-post-norm", "tiny-perception", "tiny-vitamin"),
 )
 WIDE = ImageTowerConfig(image_size=32, patch_size=8, width=48, layers=2, heads=4, activation="gelu")
+IMAGES = {
+    "tiny-eva": EvaTowerConfig(image_size=32, patch_size=8, width=48, layers=2, heads=4, mlp_width=100),
+    "tiny-eva-post-norm": EvaTowerConfig(
+        image_size=32, patch_size=8, width=48, layers=2, heads=4, mlp_width=100, block="post_norm"
+    ),
+    "tiny-vitamin": ViTaminTowerConfig(image_size=64, stem_width=10, width=48, layers=2, heads=4, mlp_width=100),
+    "tiny-perception": PerceptionTowerConfig(image_size=32, patch_size=8, width=48, layers=2, heads=4, mlp_width=100),
+}
 NAMES = (*TINY, "ViT-B-32")
 
 
@@ -93,6 +104,8 @@ def sizes(name: str) -> CLIPConfig:
     if name == "tiny-bag":
         text = BagTowerConfig(context_length=16, vocab_size=512)
         return CLIPConfig(embed_dim=24, image=preset("tiny-vit").image, text=text)
+    if name in IMAGES:
+        return CLIPConfig(embed_dim=24, image=IMAGES[name], text=preset("tiny-vit").text)
     if name != "tiny-siglip":
         return preset(name)
     return CLIPConfig(
@@ -108,7 +121,7 @@ def once_a_batch(config: CLIPConfig, side: str) -> int:
     tower = getattr(config, side)
     if isinstance(tower, CoCaImageTowerConfig):
         return 2 * config.embed_dim**2
-    return 2 * tower.width**2 if isinstance(tower, SigLIPImageTowerConfig) else 0
+    return 2 * tower.width**2 if isinstance(tower, SigLIPImageTowerConfig | PerceptionTowerConfig) else 0
 
 
 def counted(model: CLIP, side: str, *, backward: bool) -> int:

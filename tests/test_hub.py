@@ -372,10 +372,17 @@ def test_an_unknown_revision_says_so(hub: FakeHub):
     assert fails(WeightsError, revision="v9").startswith(f"hf:{REPO} has no revision v9.")
 
 
+def test_a_model_that_is_known_not_to_open_is_told_with_what_to_take(hub: FakeHub):
+    hub.files["config.json"] = json.dumps({"model_type": "jina_clip"}).encode()
+    assert "(model_type 'jina_clip'): it is jina-clip" in (message := fails(WeightsError))
+    assert "Take a SigLIP 2" in message
+    assert asked_for(hub) == {"config.json"}
+
+
 def test_a_repository_of_another_kind_is_refused_before_its_weights_are_got(hub: FakeHub):
     hub.files["config.json"] = json.dumps({"model_type": "bert"}).encode()
     assert "must hold the weights of a CLIP or SigLIP model" in (message := fails(WeightsError))
-    assert "(model_type 'bert')" in message
+    assert "(model_type 'bert'): it is another kind." in message
     hub.files = dict(NEVER)
     assert "must hold config.json or open_clip_config.json" in fails(WeightsError)
     assert asked_for(hub) == {"config.json"}

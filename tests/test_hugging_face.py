@@ -15,6 +15,7 @@ from diptych.files import sha256
 from diptych.model import blocks as blocks_module
 from diptych.model.blocks import Block
 from diptych.model.clip import CLIP, CLIPConfig
+from diptych.model.naflex import NaFlexTowerConfig
 from diptych.model.presets import preset
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.torch_runtime import generator
@@ -299,6 +300,13 @@ def test_a_siglip_folder_opens_and_what_is_saved_opens_in_transformers(foreign, 
     assert (bundle.logit_scale > 100, bundle.with_image_size(48).encode_images(pictures()).shape) == (True, (3, 32))
 
 
+def test_what_a_naflex_config_is_silent_about_is_as_in_transformers():
+    whole = transformers.Siglip2Config(text_config={"bos_token_id": None, "eos_token_id": 1}).to_dict()
+    silent = config_from_hf({"model_type": "siglip2", "text_config": {}, "vision_config": {}})
+    assert silent == config_from_hf(whole)
+    assert silent.image == NaFlexTowerConfig(patch_size=16, width=768, layers=12, heads=12)
+
+
 @torch.no_grad()
 def test_a_naflex_folder_opens_and_what_is_saved_opens_in_transformers(tmp_path):
     shared = {"hidden_size": 32, "intermediate_size": 90, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -354,7 +362,7 @@ def test_golden_features_find_a_tokenizer_that_does_not_clean(foreign, tmp_path,
 
 def test_a_siglip_bundle_of_a_shorter_tokenizer_is_refused(foreign):
     bundle, tokenizer = Bundle.load(foreign[0]), Tokenizer.load(foreign[0], context_length=32, cleaning="siglip")
-    with pytest.raises(ConfigError, match=r"which reads the padding\. Got 32 and 64"):
+    with pytest.raises(ConfigError, match=r"that reads the padding\. Got 32 and 64"):
         dataclasses.replace(bundle, tokenizer=tokenizer)
 
 

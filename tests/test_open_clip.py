@@ -178,6 +178,7 @@ def test_what_a_config_file_may_say_besides():
     config = preset("ViT-B-32")
     assert config_from_open_clip(with_part("ViT-B-32", "vision_cfg", image_size=[224, 224])) == config
     assert config_from_open_clip(with_part("ViT-B-32", "text_cfg", pool_type="argmax", proj_type="linear")) == config
+    assert config_from_open_clip(with_part("ViT-B-32", "vision_cfg", global_average_pool=False)) == config, "of old"
     eos = config_from_open_clip(with_part("ViT-B-32", "text_cfg", pool_type="eos"))
     assert eos == dataclasses.replace(config, text=dataclasses.replace(config.text, end_token_id=2))  # their default
     tanh = config_from_open_clip(
@@ -213,6 +214,9 @@ def test_what_a_config_file_may_say_besides():
             {"width": "wide"},
             r"vision_cfg and text_cfg must give sizes as numbers, and one is none \(unsupported",
         ),
+        ("vision_cfg", {"reg_tokens": 4}, r"vision_cfg\.reg_tokens is not an option that open_clip has"),
+        ("text_cfg", {"no_casual_mask": True}, r"Did you mean text_cfg\.no_causal_mask"),
+        ("text_cfg", {"scale_fc": True}, r"text_cfg\.scale_fc must be False"),
         ("vision_cfg", {"head_width": 0}, r"vision_cfg and text_cfg must"),
         ("vision_cfg", {"mlp_ratio": None}, r"vision_cfg and text_cfg must"),
         ("vision_cfg", {"act_kwargs": 3}, r"vision_cfg and text_cfg must"),

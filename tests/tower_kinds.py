@@ -22,6 +22,9 @@ _IMAGES: dict[str, dict[str, Any]] = {
     "convnext": {"widths": (8, 16, 24, 32), "layers": (1, 1, 2, 1)},
     "fastvit": {"widths": (8, 16, 32), "layers": (1, 1, 1), "squeezed_stages": 1},
     "swin": {"width": 8, "layers": (1, 2, 1), "heads": (1, 2, 4), "window": 2},
+    "eva": {"patch_size": 8, "width": 24, "layers": 2, "heads": 2},
+    "perception": {"patch_size": 8, "width": 24, "layers": 2, "heads": 2, "pool_heads": 3},
+    "vitamin": {"stem_width": 4, "stage_layers": (1, 2), "width": 24, "layers": 2, "heads": 2},
     "efficientnet-lite": {"width": 0.5, "depth": 0.5, "final_width": 40},
 }
 _TEXTS: dict[str, dict[str, Any]] = {

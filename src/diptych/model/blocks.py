@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from diptych.config import unknown_name
 from diptych.errors import ConfigError
 from diptych.model.packing import Packing
+from diptych.model.rotary import rotate
 
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
 
@@ -119,6 +120,17 @@ def _shares(query: Tensor, key: Tensor, is_causal: bool, mask: Tensor | None) ->
     return logits.softmax(dim=-1).to(query.dtype)
 
 
+def attended(
+    qkv: Tensor, heads: int, *, is_causal: bool = False, mask: Tensor | None = None, rotation: Tensor | None = None
+) -> Tensor:
+    """Self-attention behind its first projection and before its last: [B, L, 3 W] to [B, L, W]; see `Attention`."""
+    qkv = qkv.unflatten(-1, (3, heads, -1))  # [B, L, 3, H, W / H]
+    query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind()  # [B, H, L, W / H] each
+    if rotation is not None:
+        query, key = rotate(qkv[:, :, :2], rotation).permute(2, 0, 3, 1, 4).unbind()
+    return attend(query, key, value, is_causal=is_causal, mask=mask).transpose(1, 2).flatten(2)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with one fused projection to queries, keys and values."""
 
@@ -129,24 +141,23 @@ class Attention(nn.Module):
         self.in_projection = Linear(width, 3 * width)
         self.out_projection = Linear(width, width)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, packing: Packing | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, packing: Packing | None = None, rotation: Tensor | None = None
+    ) -> Tensor:
         """[B, L, W] to [B, L, W], or [T, W] to [T, W]; where causal, position i sees positions up to i.
 
         Args:
             x: [B, L, W], or [T, W] with `packing`.
             mask: bool that broadcasts to [B, H, L, L], where not causal: who may be looked at; all when not given.
             packing: where each text lies in x, where causal.
+            rotation: of queries and keys by their place, where not packed; see `rotate`.
         """
         qkv = self.in_projection(x)  # [..., 3 W]
-        x = self._attended(qkv, mask) if packing is None else packing.by_text(qkv, self._attended)
+        x = self._attended(qkv, mask, rotation) if packing is None else packing.by_text(qkv, self._attended)
         return self.out_projection(x)
 
-    def _attended(self, qkv: Tensor, mask: Tensor | None = None) -> Tensor:
-        """[B, L, 3 W] to [B, L, W]."""
-        qkv = qkv.unflatten(-1, (3, self.heads, -1))  # [B, L, 3, H, W / H]
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind()  # [B, H, L, W / H] each
-        x = attend(query, key, value, is_causal=self.is_causal, mask=mask)
-        return x.transpose(1, 2).flatten(2)
+    def _attended(self, qkv: Tensor, mask: Tensor | None = None, rotation: Tensor | None = None) -> Tensor:
+        return attended(qkv, self.heads, is_causal=self.is_causal, mask=mask, rotation=rotation)
 
     def of_each_alone(self, x: Tensor) -> Tensor:
         """[B, L, W] to [B, L, W], as if each position looked at itself alone: its value, through the last projection.
@@ -182,6 +193,28 @@ class MLP(nn.Module):
         return self.down(self.activation(self.up(x)))
 
 
+class GatedMLP(nn.Module):
+    """Two linear layers side by side, one of which lets through what the other says, and one behind them.
+
+    Source: GLU variants, arXiv:2002.05202: SwiGLU where the gate is SiLU, GeGLU where it is GELU.
+    """
+
+    def __init__(self, width: int, hidden_width: int, gate: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.opens = gate
+        self.gate = Linear(width, hidden_width)
+        self.up = Linear(width, hidden_width)
+        self.down = Linear(hidden_width, width)
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """[B, L, W] to [B, L, hidden]: what comes through."""
+        return self.opens(self.gate(x)) * self.up(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, L, W] to [B, L, W]."""
+        return self.down(self.hidden(x))
+
+
 class Block(nn.Module):
     """Pre-LN residual block: attention, then MLP, each added to what came in.
 
@@ -204,9 +237,9 @@ class Block(nn.Module):
         self.ln_mlp = nn.LayerNorm(width, eps=layer_norm_eps)
         self.mlp = MLP(width, mlp_width, activation)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, packing: Packing | None = None) -> Tensor:
-        """[B, L, W] to [B, L, W], or [T, W] to [T, W]; see `Attention.forward`."""
-        x = x + self.attention(self.ln_attention(x), mask, packing)
+    def forward(self, x: Tensor, *beside: Any) -> Tensor:
+        """[B, L, W] to [B, L, W], or [T, W] to [T, W]; `beside` is what the attention takes, see its `forward`."""
+        x = x + self.attention(self.ln_attention(x), *beside)
         return x + self.mlp(self.ln_mlp(x))
 
     def of_each_alone(self, x: Tensor) -> Tensor:
@@ -258,23 +291,21 @@ class Stack(nn.Sequential):
             )
         )
 
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, x: Tensor, mask: Tensor | None = None, packing: Packing | None = None
-    ) -> Tensor:
-        """[B, L, W] to [B, L, W], or [T, W] to [T, W]; see `Attention.forward`."""
+    def forward(self, x: Tensor, *beside: Any) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """[B, L, W] to [B, L, W], or [T, W] to [T, W]; `beside` is what the blocks' attention takes."""
         for block in self:
             if self.recomputes and torch.is_grad_enabled():
                 # No block draws at random, so there is no generator's state to keep.
-                x = checkpoint(block, x, mask, packing, use_reentrant=False, preserve_rng_state=False)
+                x = checkpoint(block, x, *beside, use_reentrant=False, preserve_rng_state=False)
             else:
-                x = block(x, mask, packing)
+                x = block(x, *beside)
         return x
 
-    def of_each_alone(self, x: Tensor) -> Tensor:
+    def of_each_alone(self, x: Tensor, *beside: Any) -> Tensor:
         """[B, L, W] to [B, L, W], where in the last block each position looks at itself alone."""
         last = self[-1]
         assert isinstance(last, Block)
-        return last.of_each_alone(self[:-1](x))
+        return last.of_each_alone(self[:-1](x, *beside))
 
 
 def as_grid(x: Tensor) -> Tensor:

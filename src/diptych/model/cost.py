@@ -27,7 +27,9 @@ def frozen(cost: TowerCost) -> TowerCost:
     return TowerCost(cost.forward, backward=0, blocks=0, activations=0, checkpointed=0)
 
 
-def transformer_cost(sizes: BlockSizes, tokens: int, element: int, *, first: int, last: int, outside: int) -> TowerCost:
+def transformer_cost(
+    sizes: BlockSizes, tokens: int, element: int, *, first: int, last: int, outside: int, rotates: bool = False
+) -> TowerCost:
     """A stack of transformer blocks, and what is before and behind it.
 
     Args:
@@ -37,21 +39,58 @@ def transformer_cost(sizes: BlockSizes, tokens: int, element: int, *, first: int
         first: FLOPs of the layer that pixels enter; 0 where none does.
         last: FLOPs behind the blocks.
         outside: bytes kept outside of the blocks.
+        rotates: whether queries and keys are turned by their place.
     """
     width, hidden = sizes.width, sizes.mlp_width
-    block = 2 * tokens * width * (4 * width + 2 * hidden) + 4 * tokens**2 * width
-    # Of each token: inputs of both layer norms; in the matrix type, inputs of the attention, query, key, value, its
-    # output and the input of the MLP, then both sides of the activation; one float a head of the fused attention.
-    kept = tokens * (2 * layer_norm_bytes(width) + element * (6 * width + 2 * hidden) + FLOAT * sizes.heads)
-    blocks = sizes.layers * block
+    block = attention_flops(width, tokens) + 4 * tokens * width * hidden
+    kept = attention_bytes(width, sizes.heads, tokens, element, rotates=rotates)
+    # Of each token: the input of the layer norm; in the matrix type that of the MLP, then both sides of the activation.
+    kept += tokens * (layer_norm_bytes(width) + element * (width + 2 * hidden))
+    return stack_cost(
+        layers=sizes.layers,
+        block=block,
+        kept=kept,
+        stream=tokens * width * FLOAT,
+        first=first,
+        last=last,
+        outside=outside,
+    )
+
+
+def stack_cost(*, layers: int, block: int, kept: int, stream: int, first: int, last: int, outside: int) -> TowerCost:
+    """Any kind of blocks, and what is before and behind them; see `transformer_cost`.
+
+    Args:
+        layers: how many blocks.
+        block: FLOPs of one.
+        kept: bytes that one keeps.
+        stream: bytes of its input.
+        first: see `transformer_cost`; so are the others.
+        last: FLOPs behind the blocks.
+        outside: bytes kept outside of the blocks.
+    """
+    blocks = layers * block
     forward = first + blocks + last
     return TowerCost(
         forward=forward,
         backward=2 * forward - first,
         blocks=blocks,
-        activations=outside + sizes.layers * kept,
-        checkpointed=outside + sizes.layers * tokens * width * FLOAT + kept,
+        activations=outside + layers * kept,
+        checkpointed=outside + layers * stream + kept,
     )
+
+
+def attention_flops(width: int, tokens: int) -> int:
+    """FLOPs of self-attention with its projections."""
+    return 8 * tokens * width**2 + 4 * tokens**2 * width
+
+
+def attention_bytes(width: int, heads: int, tokens: int, element: int, *, rotates: bool = False) -> int:
+    """Bytes that self-attention keeps, with the layer norm before it."""
+    # Of each token: the input of the layer norm; in the matrix type the input of the attention, query, key, value and
+    # its output, and query and key once more where they are rotated; one float a head of the fused attention.
+    turned = 2 * width if rotates else 0
+    return tokens * (layer_norm_bytes(width) + element * (5 * width + turned) + FLOAT * heads)
 
 
 def without_blocks(*, forward: int, first: int, activations: int) -> TowerCost:
@@ -61,6 +100,6 @@ def without_blocks(*, forward: int, first: int, activations: int) -> TowerCost:
     )
 
 
-def layer_norm_bytes(width: int) -> int:
-    """Bytes that a layer norm keeps of one position: its input, mean and deviation."""
-    return FLOAT * (width + 2)
+def layer_norm_bytes(width: int, element: int = FLOAT) -> int:
+    """Bytes that a layer norm keeps of one position: its input, `element` bytes a number, mean and deviation."""
+    return element * width + 2 * FLOAT

@@ -312,13 +312,17 @@ def pooled_cost(sizes: BlockSizes, tokens: int, element: int, *, first: int, pix
         first: FLOPs of the layer that pixels enter.
         pixels: numbers that enter it.
     """
-    width, hidden = sizes.width, sizes.mlp_width
-    # The pool: keys and values of all, what one query makes of them, and an MLP. The query is the same for a batch.
-    pool = 4 * tokens * width**2 + 4 * tokens * width + 2 * width**2 + 4 * width * hidden
-    # Pixels; of each token the last layer norm, the stream it leaves in the matrix type, keys and values; the MLP.
-    outside = element * pixels + tokens * (layer_norm_bytes(width) + element * 3 * width)
-    outside += layer_norm_bytes(width) + element * (4 * width + 2 * hidden)
-    return transformer_cost(sizes, tokens, element, first=first, last=pool, outside=outside)
+    flops, kept = pool_cost(sizes.width, sizes.mlp_width, tokens, element)
+    return transformer_cost(sizes, tokens, element, first=first, last=flops, outside=element * pixels + kept)
+
+
+def pool_cost(width: int, hidden: int, tokens: int, element: int) -> tuple[int, int]:
+    """FLOPs of an attention pool, and bytes that it keeps with the layer norm before it."""
+    # Keys and values of all, what one query makes of them, and an MLP. The query is the same for a batch.
+    flops = 4 * tokens * width**2 + 4 * tokens * width + 2 * width**2 + 4 * width * hidden
+    # Of each token the last layer norm, the stream it leaves in the matrix type, keys and values; the MLP.
+    kept = tokens * (layer_norm_bytes(width) + element * 3 * width)
+    return flops, kept + layer_norm_bytes(width) + element * (4 * width + 2 * hidden)
 
 
 @torch.no_grad()

@@ -141,7 +141,7 @@ class TextTower(nn.Module):
     def _packed(self, packing: Packing) -> Tensor:
         # Not by an index: the sums of its gradient come in the order of threads.
         x = self.token_embedding(packing.tokens) + F.embedding(packing.positions, self.position_embedding)  # [T, W]
-        return self.blocks(x, packing=packing).index_select(0, packing.ends)
+        return self.blocks(x, None, packing).index_select(0, packing.ends)
 
     def _end_positions(self, tokens: Tensor) -> Tensor:
         # argmax gives the first of equals: some tokenizers pad with the end token itself.

@@ -30,14 +30,17 @@ from diptych.model.bag_tower import BagTowerConfig
 from diptych.model.coca import CoCaImageTowerConfig, CoCaTextTowerConfig
 from diptych.model.convnext_tower import ConvNeXtTowerConfig
 from diptych.model.efficientnet_tower import EfficientNetTowerConfig
+from diptych.model.eva_tower import EvaTowerConfig
 from diptych.model.fastvit_tower import FastViTTowerConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.naflex import NaFlexTowerConfig
+from diptych.model.perception_tower import PerceptionTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.sentence_tower import SentenceTowerConfig
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.model.swin_tower import SwinTowerConfig
 from diptych.model.text_tower import TextTowerConfig
+from diptych.model.vitamin_tower import ViTaminTowerConfig
 from diptych.outside import check_has
 
 # The first of each is what a recipe means that names no kind.
@@ -51,6 +54,9 @@ ImageConfig = (
     | ConvNeXtTowerConfig
     | FastViTTowerConfig
     | SwinTowerConfig
+    | EvaTowerConfig
+    | PerceptionTowerConfig
+    | ViTaminTowerConfig
 )
 TextConfig = TextTowerConfig | SigLIPTextTowerConfig | SentenceTowerConfig | BagTowerConfig | CoCaTextTowerConfig
 

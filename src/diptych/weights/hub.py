@@ -16,6 +16,7 @@ from typing import Any
 from diptych.errors import ConfigError, WeightsError
 from diptych.files import sha256
 from diptych.weights.published import published_models
+from diptych.weights.unopened import what_it_is
 
 HUB_PREFIX = "hf:"
 
@@ -137,7 +138,8 @@ def _download(repo: str, revision: str) -> Path:
             kind = _read_json(folder / _CONFIG).get("model_type") if _CONFIG in configs else None
             raise WeightsError(
                 f"{HUB_PREFIX}{repo} must hold the weights of a CLIP or SigLIP model, as "
-                f"{', '.join(file for file, _ in _WEIGHTS)}. It has none that fit (model_type {kind!r})."
+                f"{', '.join(file for file, _ in _WEIGHTS)}. It has none that fit (model_type {kind!r}): it is "
+                f"{what_it_is(kind)}."
             )
         for file in _SMALL:
             if file in listed:

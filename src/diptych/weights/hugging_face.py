@@ -13,6 +13,7 @@ from diptych.model.naflex import NaFlexTowerConfig
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.model.text_tower import TextTowerConfig
 from diptych.weights.adapters import Naming, TensorRow
+from diptych.weights.unopened import what_it_is
 
 _BLOCKS = tuple(
     TensorRow(
@@ -201,7 +202,7 @@ def config_from_hf(data: Mapping[str, Any]) -> CLIPConfig:
         case kind:
             raise ConfigError(
                 "model_type must be clip, metaclip_2, siglip, siglip2 or diptych-clip. "
-                f"Got {kind!r}: it is another kind."
+                f"Got {kind!r}: it is {what_it_is(kind)}."
             )
 
 

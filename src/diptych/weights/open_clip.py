@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, get_args
 
-from diptych.config import from_dict
+from diptych.config import from_dict, unknown_name
 from diptych.data.images import Preprocess
 from diptych.data.tokenizer_file import Cleaning
 from diptych.errors import ConfigError
@@ -20,19 +20,42 @@ from diptych.weights.adapters import Naming, TensorRow
 from diptych.weights.open_clip_coca import COCA_IMAGE, COCA_TEXT
 from diptych.weights.open_clip_towers import RESNET, TEXT, VIT
 from diptych.weights.timm_convnext import CONVNEXT
+from diptych.weights.timm_eva import EVA
 from diptych.weights.timm_fastvit import FASTVIT
+from diptych.weights.timm_perception import PERCEPTION
 from diptych.weights.timm_siglip import SIGLIP_IMAGE, SIGLIP_TEXT
 from diptych.weights.timm_swin import SWIN
 from diptych.weights.timm_vit import TIMM_VIT
+from diptych.weights.timm_vitamin import VITAMIN
 from diptych.weights.tower_layout import Section, TowerLayout
 
 _OpenClipCleaning = Literal["whitespace", "lower", "canonicalize"]
 
 # The first that fits a section reads it. open_clip's own come last: they know what they are not.
-_IMAGE_LAYOUTS = (SIGLIP_IMAGE, TIMM_VIT, CONVNEXT, FASTVIT, SWIN, COCA_IMAGE, RESNET, VIT)
+_IMAGE_LAYOUTS = (SIGLIP_IMAGE, TIMM_VIT, EVA, PERCEPTION, VITAMIN, CONVNEXT, FASTVIT, SWIN, COCA_IMAGE, RESNET, VIT)
 _TEXT_LAYOUTS = (SIGLIP_TEXT, COCA_TEXT, TEXT)
 # Whose activation model_cfg tells, one for both.
 _BY_QUICK_GELU = (ImageTowerConfig, TextTowerConfig, CoCaImageTowerConfig, CoCaTextTowerConfig)
+
+# All that open_clip 3.3 takes, whatever tower it is of.
+_BOTH_KEYS = (
+    *("layers", "width", "mlp_ratio", "ls_init_value", "final_ln_after_pool", "pool_type", "output_tokens"),
+    *("act_kwargs", "norm_kwargs", "block_type", "qk_norm", "scaled_cosine_attn", "scale_heads"),
+    *("scale_attn_inner", "scale_attn", "scale_fc"),
+)
+_VISION_KEYS = (
+    *_BOTH_KEYS,
+    *("head_width", "patch_size", "image_size", "patch_dropout", "no_ln_pre", "pos_embed_type"),
+    *("attentional_pool", "attn_pooler_queries", "attn_pooler_heads"),
+    *("timm_model_name", "timm_model_pretrained", "timm_pool", "timm_proj", "timm_proj_bias"),
+    *("timm_drop", "timm_drop_path"),
+)
+_TEXT_KEYS = (
+    *_BOTH_KEYS,
+    *("context_length", "vocab_size", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs", "heads"),
+    *("embed_cls", "pad_id", "eos_id", "no_causal_mask", "proj_bias", "proj_type"),
+    *("hf_model_name", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type"),
+)
 
 _HEAD_ROWS = (
     TensorRow(ours="logit_scale", theirs=("logit_scale",)),
@@ -97,6 +120,10 @@ def config_from_open_clip(model_cfg: Section) -> CLIPConfig:
         ConfigError: it describes a model that `CLIP` cannot be.
     """
     vision, text = _section(model_cfg, "vision_cfg"), _section(model_cfg, "text_cfg")
+    for name, section, known in (("vision_cfg", vision, _VISION_KEYS), ("text_cfg", text, _TEXT_KEYS)):
+        for key, value in section.items():
+            if key not in known and value:  # what is off is of no matter, whatever it is
+                raise ConfigError(unknown_name(f"{name}.{key}", f"{name}.", known, "an option that open_clip has"))
     try:
         sizes = {
             "image": next(layout for layout in _IMAGE_LAYOUTS if layout.fits(vision)).read(vision, model_cfg),

@@ -69,7 +69,9 @@ TEXT_ROWS = (  # of all text towers of theirs
 _TEXT_ROWS = (TensorRow(ours="text.projection", theirs=("text_projection",)), *TEXT_ROWS)
 
 # What a tower of theirs must say for ours to be the same, and what a model is that says otherwise.
-_BOTH_MUST = dict.fromkeys(("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn"), False)
+_BOTH_MUST = dict.fromkeys(
+    ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc"), False
+)
 VISION_MUST: dict[str, Any] = {
     "ls_init_value": None,
     "attentional_pool": False,

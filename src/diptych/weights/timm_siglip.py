@@ -46,10 +46,7 @@ SIZES: dict[str, dict[str, Any]] = {
         (f"vit_giantopt_patch16_siglip_{pixels}" for pixels in (256, 384)), _size(16, 1536, 40, 16, 6144, "gelu_tanh")
     ),
 }
-_IMAGE_ROWS = (
-    TensorRow(ours="image.patch_embedding.{}", theirs=("visual.trunk.patch_embed.proj.{}",)),
-    TensorRow(ours="image.position_embedding", theirs=("visual.trunk.pos_embed",), boxed=1),
-    TensorRow(ours="image.ln_post.{}", theirs=("visual.trunk.norm.{}",)),
+POOL_ROWS = (  # of all towers of timm that a learned probe pools
     TensorRow(ours="image.pool.probe", theirs=("visual.trunk.attn_pool.latent",)),
     TensorRow(
         ours="image.pool.attention.in_projection.{}",
@@ -60,6 +57,12 @@ _IMAGE_ROWS = (
     TensorRow(ours="image.pool.ln_mlp.{}", theirs=("visual.trunk.attn_pool.norm.{}",)),
     TensorRow(ours="image.pool.mlp.up.{}", theirs=("visual.trunk.attn_pool.mlp.fc1.{}",)),
     TensorRow(ours="image.pool.mlp.down.{}", theirs=("visual.trunk.attn_pool.mlp.fc2.{}",)),
+)
+_IMAGE_ROWS = (
+    TensorRow(ours="image.patch_embedding.{}", theirs=("visual.trunk.patch_embed.proj.{}",)),
+    TensorRow(ours="image.position_embedding", theirs=("visual.trunk.pos_embed",), boxed=1),
+    TensorRow(ours="image.ln_post.{}", theirs=("visual.trunk.norm.{}",)),
+    *POOL_ROWS,
     *block_rows(),
 )
 _PROJECTIONS: dict[str, dict[str, Any]] = {"biased": {"proj_bias": True}, "plain": {}, "none": {"proj_type": "none"}}
