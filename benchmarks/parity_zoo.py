@@ -47,6 +47,8 @@ WHOLE = {
     "SigLIP 2": "ViT-B-32-SigLIP2-256",
     "CLIPA": "ViT-L-14-CLIPA",
     "CoCa": "coca_ViT-B-32",
+    "ConvNeXt": "convnext_base",
+    "MobileCLIP": "MobileCLIP2-S0",
     "MobileCLIP (ViT)": "MobileCLIP-B",
     "MobileCLIP 2 (ViT)": "MobileCLIP2-L-14",
     "EVA-CLIP": "EVA02-B-16",

@@ -21,13 +21,15 @@ def test_rows_rename_split_turn_and_box_and_take_it_back():
         rows=(
             TensorRow(ours="blocks.{}.both.{}", theirs=("a.{}.first.{}", "a.{}.second.{}")),
             TensorRow(ours="turned", theirs=("t",), transposed=True),
-            TensorRow(ours="scalar", theirs=("s",), boxed=True),
+            TensorRow(ours="scalar", theirs=("s",), boxed=1),
+            TensorRow(ours="scale", theirs=("g",), trailing=2),
         )
     )
     ours = {
         "blocks.3.both.weight": torch.arange(4.0),
         "turned": torch.arange(6.0).reshape(2, 3),
         "scalar": torch.tensor(7.0),
+        "scale": torch.tensor([8.0, 9.0]),
     }
     theirs = naming.from_ours(ours)
     assert {name: tensor.tolist() for name, tensor in theirs.items()} == {
@@ -35,6 +37,7 @@ def test_rows_rename_split_turn_and_box_and_take_it_back():
         "a.3.second.weight": [2, 3],
         "t": [[0, 3], [1, 4], [2, 5]],
         "s": [7],
+        "g": [[[8]], [[9]]],
     }
     back = naming.to_ours(theirs, ours)
     assert all(torch.equal(back[name], tensor) for name, tensor in ours.items())

@@ -12,11 +12,13 @@ from bundles import TEXTS, make, new_tokenizer, some_pictures
 from diptych.data.images import Preprocess
 from diptych.errors import WeightsError
 from diptych.model.clip import CLIP, CLIPConfig
+from diptych.model.fastvit_tower import FastViTTowerConfig
 from diptych.model.sentence_tower import SentenceTowerConfig
 from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
 from diptych.weights.graphs import read_graphs
 from diptych.weights.onnx_towers import OnnxTowers
+from diptych.weights.timm_fastvit import SIZES
 from tower_kinds import IMAGE_KINDS, image_of
 
 onnx = pytest.importorskip("onnx", reason="pip install 'diptych[export]'")
@@ -76,6 +78,23 @@ def test_graphs_point_into_the_weights_of_a_bundle(tmp_path, name, dtype):
         assert any(one.external_data for one in graph.initializer)
         assert not any(node.name or node.doc_string or node.metadata_props for node in graph.node)
     assert stored < 4000  # shapes, and what pictures are normalised with
+
+
+def test_graphs_read_scales_that_another_library_keeps_as_pictures(tmp_path, monkeypatch):
+    sizes = {"widths": (8, 16, 32), "layers": (1, 1, 1), "squeezed_stages": 1}
+    monkeypatch.setitem(SIZES, "fastvit_small", sizes)
+    tokenizer = new_tokenizer()
+    config = dataclasses.replace(
+        make("tiny-vit", tokenizer).model.config, image=FastViTTowerConfig(image_size=32, **sizes)
+    )
+    bundle = Bundle(model=CLIP(config, generator(0)).eval(), preprocess=Preprocess(image_size=32), tokenizer=tokenizer)
+    bundle.save(tmp_path)
+    (shape,) = {
+        place.shape for name, place in read_places(tmp_path / "model.safetensors").items() if "scale_1.g" in name
+    }
+    assert shape == (32, 1, 1)
+    write_graphs(tmp_path)
+    check(tmp_path)
 
 
 def test_graphs_go_with_any_weights_of_their_layout(tmp_path):

@@ -11,6 +11,7 @@ from torch import Tensor
 from diptych.data.images import Preprocess
 from diptych.errors import ConfigError
 from diptych.model.clip import CLIP, CLIPConfig
+from diptych.model.fastvit_tower import FastViTTowerConfig
 from diptych.model.siglip import SigLIPImageTowerConfig
 from diptych.torch_runtime import generator
 from diptych.weights.normalise import normalise
@@ -67,6 +68,7 @@ SMALL_LITE = image_of(IMAGE_KINDS[3])
 OTHERS = {
     "vit-gelu": dataclasses.replace(image_of(IMAGE_KINDS[0]), activation="gelu"),
     "siglip-with-a-rest": SigLIPImageTowerConfig(image_size=32, patch_size=7, width=24, layers=1, heads=2),
+    "fastvit-fused": FastViTTowerConfig(image_size=32, widths=(8, 32), layers=(1, 1), squeezed_stages=1, fused=True),
     "efficientnet-twice": dataclasses.replace(SMALL_LITE, second_size=24),
 }
 

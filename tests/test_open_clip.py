@@ -193,7 +193,7 @@ def test_what_a_config_file_may_say_besides():
     [
         (
             "vision_cfg",
-            {"timm_model_name": "convnext_base"},
+            {"timm_model_name": "convnext_nano"},
             r"vision_cfg\.timm_model_name must be None or absent\. Got",
         ),
         (

@@ -36,6 +36,7 @@ from diptych.weights.bundle import Bundle
 from diptych.weights.convert import save_as
 from diptych.weights.registry import load_in_torch, model_info
 from diptych.weights.stored import give_weights
+from runs import curve
 from test_plan import UNIT
 from tower_kinds import IMAGE_KINDS, TEXT_KINDS, image_of, images_for, kind_of, text_of, with_model
 
@@ -273,6 +274,14 @@ def test_options_of_towers_are_learned_with_and_come_back_to_the_bit(name, tiny_
     loaded = load_in_torch(tmp_path / "run" / "bundle").model
     assert loaded.config == recipe.model
     assert all(torch.equal(loaded.state_dict()[name], value.cpu()) for name, value in after.items())
+
+
+@each_image
+def test_every_image_tower_lowers_the_loss_in_twenty_steps(cls, tiny_recipe, tmp_path):
+    train(with_model(tiny_recipe, image_of(cls), steps=20, layer_decay=0.8, checkpoint_every=20), tmp_path / "run")
+    losses = curve(tmp_path / "run", "loss")
+    assert len(losses) == 20
+    assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
 
 
 def test_nobody_imports_a_tower_but_model_and_the_tables_of_foreign_formats():

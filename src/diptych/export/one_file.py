@@ -144,9 +144,14 @@ def point_into(model: "onnx_ir.Model", places: Mapping[str, Place], naming: Nami
             continue  # a constant of the graph's own
         row, names = naming.look_up(value.name)
         del graph.initializers[value.name]
-        if len(names) == 1 and not row.transposed and not row.boxed and writer.gathers(value, names[0]):
+        if (
+            len(names) == 1
+            and not row.transposed
+            and not (row.boxed or row.trailing)
+            and writer.gathers(value, names[0])
+        ):
             continue
-        parts = [writer.part(name, boxed=row.boxed) for name in names]
+        parts = [writer.part(name, boxed=row.boxed, trailing=row.trailing) for name in names]
         whole = parts[0] if len(parts) == 1 else writer.node("Concat", parts, axis=0)
         onnx_ir.convenience.replace_all_uses_with(value, writer.node("Transpose", [whole]) if row.transposed else whole)
 
@@ -158,11 +163,12 @@ class _Writer:
         self._graph, self._places = model.graph, places
         self._first = model.graph[0]
 
-    def part(self, name: str, *, boxed: int) -> "onnx_ir.Value":
+    def part(self, name: str, *, boxed: int, trailing: int) -> "onnx_ir.Value":
         """A tensor of the file as float32."""
         import onnx_ir
 
-        shape = self._places[name].shape[boxed:]
+        shape = self._places[name].shape
+        shape = shape[boxed : len(shape) - trailing]
         value = self._external(name, shape)
         match self._places[name].dtype:
             case "F32":

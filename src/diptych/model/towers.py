@@ -28,14 +28,17 @@ from torch import nn
 from diptych.errors import ConfigError
 from diptych.model.bag_tower import BagTowerConfig
 from diptych.model.coca import CoCaImageTowerConfig, CoCaTextTowerConfig
+from diptych.model.convnext_tower import ConvNeXtTowerConfig
 from diptych.model.efficientnet_tower import EfficientNetTowerConfig
 from diptych.model.eva_tower import EvaTowerConfig
+from diptych.model.fastvit_tower import FastViTTowerConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.naflex import NaFlexTowerConfig
 from diptych.model.perception_tower import PerceptionTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.sentence_tower import SentenceTowerConfig
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
+from diptych.model.swin_tower import SwinTowerConfig
 from diptych.model.text_tower import TextTowerConfig
 from diptych.model.vitamin_tower import ViTaminTowerConfig
 from diptych.outside import check_has
@@ -48,6 +51,9 @@ ImageConfig = (
     | EfficientNetTowerConfig
     | NaFlexTowerConfig
     | CoCaImageTowerConfig
+    | ConvNeXtTowerConfig
+    | FastViTTowerConfig
+    | SwinTowerConfig
     | EvaTowerConfig
     | PerceptionTowerConfig
     | ViTaminTowerConfig

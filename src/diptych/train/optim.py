@@ -68,7 +68,7 @@ def hidden_matrices(model: nn.Module) -> dict[str, int]:
     return {
         name: 3 if name.endswith(".in_projection.weight") else 1
         for name, parameter in model.named_parameters()
-        if _DEEP.match(name) and parameter.ndim >= 2 and parameter.shape[1] > 1
+        if _DEEP.match(name) and parameter.ndim >= 2 and parameter.shape[1] > 1 and ".position_" not in name
     }
 
 

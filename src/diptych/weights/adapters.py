@@ -22,6 +22,7 @@ class TensorRow:
     theirs: tuple[str, ...]  # several: ours is all of them, stacked along dimension 0
     transposed: bool = False
     boxed: int = 0  # dimensions of size 1 that theirs has more in front
+    trailing: int = 0  # the same behind
     shares: tuple[int, ...] = ()  # of several, how large they are to each other; all alike when not given
 
 
@@ -37,7 +38,7 @@ class Naming:
         theirs: dict[str, Tensor] = {}
         for name, tensor in weights.items():
             row, names = self.look_up(name)
-            laid_out = tensor.T if row.transposed else tensor[(None,) * row.boxed]
+            laid_out = tensor.T if row.transposed else tensor[(*(None,) * row.boxed, ..., *(None,) * row.trailing)]
             shares = row.shares or (1,) * len(names)
             parts = (
                 laid_out.split([len(laid_out) // sum(shares) * share for share in shares]) if names[1:] else [laid_out]
@@ -55,7 +56,9 @@ class Naming:
             row, their_names = self.look_up(name)
             parts = [weights[their_name] for their_name in their_names]
             tensor = torch.cat(parts) if len(parts) > 1 else parts[0]
-            ours[name] = (tensor.T if row.transposed else tensor[(0,) * row.boxed]).contiguous()
+            ours[name] = (
+                tensor.T if row.transposed else tensor[(*(0,) * row.boxed, ..., *(0,) * row.trailing)]
+            ).contiguous()
         return ours
 
     def look_up(self, name: str) -> tuple[TensorRow, list[str]]:

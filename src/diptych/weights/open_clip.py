@@ -5,7 +5,7 @@ What is said of one kind of tower stands in the file of its `TowerLayout`; here 
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, get_args
 
 from diptych.config import from_dict, unknown_name
@@ -19,9 +19,12 @@ from diptych.model.text_tower import TextTowerConfig
 from diptych.weights.adapters import Naming, TensorRow
 from diptych.weights.open_clip_coca import COCA_IMAGE, COCA_TEXT
 from diptych.weights.open_clip_towers import RESNET, TEXT, VIT
+from diptych.weights.timm_convnext import CONVNEXT
 from diptych.weights.timm_eva import EVA
+from diptych.weights.timm_fastvit import FASTVIT
 from diptych.weights.timm_perception import PERCEPTION
 from diptych.weights.timm_siglip import SIGLIP_IMAGE, SIGLIP_TEXT
+from diptych.weights.timm_swin import SWIN
 from diptych.weights.timm_vit import TIMM_VIT
 from diptych.weights.timm_vitamin import VITAMIN
 from diptych.weights.tower_layout import Section, TowerLayout
@@ -29,7 +32,7 @@ from diptych.weights.tower_layout import Section, TowerLayout
 _OpenClipCleaning = Literal["whitespace", "lower", "canonicalize"]
 
 # The first that fits a section reads it. open_clip's own come last: they know what they are not.
-_IMAGE_LAYOUTS = (SIGLIP_IMAGE, TIMM_VIT, EVA, PERCEPTION, VITAMIN, COCA_IMAGE, RESNET, VIT)
+_IMAGE_LAYOUTS = (SIGLIP_IMAGE, TIMM_VIT, EVA, PERCEPTION, VITAMIN, CONVNEXT, FASTVIT, SWIN, COCA_IMAGE, RESNET, VIT)
 _TEXT_LAYOUTS = (SIGLIP_TEXT, COCA_TEXT, TEXT)
 # Whose activation model_cfg tells, one for both.
 _BY_QUICK_GELU = (ImageTowerConfig, TextTowerConfig, CoCaImageTowerConfig, CoCaTextTowerConfig)
@@ -130,6 +133,14 @@ def config_from_open_clip(model_cfg: Section) -> CLIPConfig:
         raise ConfigError(f"vision_cfg and text_cfg must give sizes as numbers, and one is none ({error}).") from error
     head = "softmax" if model_cfg.get("init_logit_bias") is None else "sigmoid"
     return from_dict(CLIPConfig, {"embed_dim": model_cfg.get("embed_dim"), "head": head, **sizes})
+
+
+def as_named(config: CLIPConfig, names: Collection[str]) -> CLIPConfig:
+    """What the config of an open_clip folder says, put right by the names of its tensors, those of `plain_names`."""
+    image, text = _layouts(config)
+    return dataclasses.replace(
+        config, image=image.by_names(config.image, names), text=text.by_names(config.text, names)
+    )
 
 
 def cleaning_of(model_cfg: Section) -> Cleaning:

@@ -37,6 +37,7 @@ from diptych.weights.folder import (
 from diptych.weights.hub import MODEL_TYPES
 from diptych.weights.hugging_face import config_from_hf, hugging_face_naming
 from diptych.weights.open_clip import (
+    as_named,
     cleaning_of,
     config_from_open_clip,
     ends_with_padding,
@@ -311,7 +312,7 @@ def _open_open_clip(folder: Path, weights: Path, told: Told) -> _Found:
     if not isinstance(model_cfg, dict) or not isinstance(preprocess_cfg, dict):
         raise ConfigError(f"{OPEN_CLIP_CONFIG} must hold model_cfg and preprocess_cfg as JSON objects.")
     tensors = plain_names(read_tensors(weights, state_dict=told.get("state_dict")).tensors)
-    config = _with_head(config_from_open_clip(model_cfg), tensors)
+    config = as_named(_with_head(config_from_open_clip(model_cfg), tensors), tensors.keys())
     side = config.image.image_size
     return _Found(
         kind="open_clip folder",

@@ -1,6 +1,6 @@
 """How open_clip describes one kind of tower and names its tensors: what a file of `weights/` has for each kind."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,8 @@ class TowerLayout:
         without_meaning: a pattern for names that hold no weights and may be there or not.
         has_text_module: of an image tower, whether models with it keep the tensors of their texts in a module, as
             `custom_text` says; what a text tower's section says may be another reason.
+        by_names: our config as the names of their tensors, those of `plain_names`, show it to be, where a section does
+            not tell all.
     """
 
     kind: str
@@ -37,6 +39,7 @@ class TowerLayout:
     has: Callable[[Any], bool] = lambda _: True
     without_meaning: str = "(?!)"
     has_text_module: bool = False
+    by_names: Callable[[Any, Collection[str]], Any] = lambda config, _: config
 
 
 def check_says(where: str, section: Section, must: Mapping[str, Any], what_it_is: Mapping[str, str]) -> None:
