@@ -7,7 +7,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from diptych.model import blocks
+from diptych.model.align_tower import AlignTowerConfig
 from diptych.model.bag_tower import BagTowerConfig
+from diptych.model.bert_tower import BertTowerConfig
 from diptych.model.blocks import Block
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.coca import CoCaImageTowerConfig, CoCaTextTowerConfig
@@ -15,6 +17,7 @@ from diptych.model.cost import frozen
 from diptych.model.efficientnet_tower import EfficientNetTowerConfig
 from diptych.model.eva_tower import EvaTowerConfig
 from diptych.model.image_tower import ImageTowerConfig
+from diptych.model.nllb_tower import NLLBTowerConfig
 from diptych.model.perception_tower import PerceptionTowerConfig
 from diptych.model.presets import preset
 from diptych.model.sentence_tower import SentenceTowerConfig
@@ -28,6 +31,7 @@ SIDES = ("image", "text")
 TINY = (
     *("tiny-bag", "tiny-vit", "tiny-resnet", "tiny-siglip", "tiny-efficientnet", "tiny-efficientnet-2"),
     *("tiny-coca", "tiny-stem", "tiny-clipa", "tiny-eva", "tiny-eva-post-norm", "tiny-perception", "tiny-vitamin"),
+    *("tiny-align", "tiny-bert", "tiny-nllb"),
 )
 WIDE = ImageTowerConfig(image_size=32, patch_size=8, width=48, layers=2, heads=4, activation="gelu")
 IMAGES = {
@@ -78,11 +82,22 @@ def sizes(name: str) -> CLIPConfig:
                 context_length=16, vocab_size=512, width=32, layers=2, heads=4, projection="plain"
             ),
         )
+    if name == "tiny-align":  # at a side that is odd after a while
+        image = AlignTowerConfig(image_size=75, width=0.15, depth=0.5, padded_alike=(1,))
+        return CLIPConfig(embed_dim=48, image=image, text=preset("tiny-vit").text)
     if name == "tiny-bag":
         text = BagTowerConfig(context_length=16, vocab_size=512)
         return CLIPConfig(embed_dim=24, image=preset("tiny-vit").image, text=text)
     if name in IMAGES:
         return CLIPConfig(embed_dim=24, image=IMAGES[name], text=preset("tiny-vit").text)
+    if name == "tiny-bert":
+        text = BertTowerConfig(
+            context_length=16, vocab_size=512, width=48, layers=2, heads=4, pool="mean", head="mlp", head_width=40
+        )
+        return CLIPConfig(embed_dim=24, image=preset("tiny-vit").image, text=text)
+    if name == "tiny-nllb":
+        text = NLLBTowerConfig(context_length=16, pad_token_id=0, vocab_size=512, width=48, layers=2, heads=4)
+        return CLIPConfig(embed_dim=24, image=preset("tiny-vit").image, text=text)
     if name != "tiny-siglip":
         return preset(name)
     return CLIPConfig(
