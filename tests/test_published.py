@@ -34,7 +34,7 @@ def test_each_model_has_a_name_and_an_address_of_its_own():
 def test_a_row_can_be_true(model: PublishedModel):
     assert model.name.split(".")[0] == model.architecture
     assert model.architecture in ARCHITECTURES or re.fullmatch(SIGLIP, model.architecture)
-    assert _parse(model.hub, None) == (model.hub.removeprefix("hf:"), "main")
+    assert _parse(model.hub, None) == (model.hub.removeprefix("hf:"), "", "main")
     assert model.size == 4 * model.parameters
     assert 1e8 < model.parameters < 3e9
     assert 55 < model.imagenet < 90, "per cent, not a fraction"

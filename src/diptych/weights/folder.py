@@ -13,6 +13,7 @@ from diptych.config import from_dict, to_dict
 from diptych.data.images import Preprocess
 from diptych.errors import ConfigError, WeightsError
 from diptych.files import sha256, write_text
+from diptych.weights.not_weights import check_content
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -179,6 +180,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise WeightsError(f"{path.parent} must hold {path.name}, and has none. Is it a bundle's folder?") from None
     except (OSError, ValueError, RecursionError) as error:
+        check_content(path)
         raise WeightsError(f"{path} must be JSON: {error}. Copy or download it again.") from error
     if not isinstance(data, dict):
         raise WeightsError(f"{path} must hold a JSON object. Got {type(data).__name__}: is it another file?")

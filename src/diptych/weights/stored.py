@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import importlib.util
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
@@ -22,11 +22,11 @@ from diptych.data.tokenizer_file import Cleaning
 from diptych.errors import ConfigError, WeightsError
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.weights.adapters import OWN, Naming
+from diptych.weights.big_vision import is_big_vision, siglip_from_big_vision
 from diptych.weights.eight_bit import from_eight_bits
 from diptych.weights.folder import (
     CONFIG,
     OPEN_CLIP_CONFIG,
-    OPEN_CLIP_WEIGHTS,
     PREPROCESS,
     WEIGHTS,
     Seal,
@@ -36,6 +36,7 @@ from diptych.weights.folder import (
 )
 from diptych.weights.hub import MODEL_TYPES
 from diptych.weights.hugging_face import config_from_hf, hugging_face_naming
+from diptych.weights.not_weights import check_content, check_not_quantised
 from diptych.weights.open_clip import (
     cleaning_of,
     config_from_open_clip,
@@ -47,11 +48,10 @@ from diptych.weights.open_clip import (
 )
 from diptych.weights.open_clip_coca import DECODER
 from diptych.weights.open_clip_shapes import LONG, config_from_shapes, one_kind_of_positions
-from diptych.weights.tensors import PICKLES, read_tensors
+from diptych.weights.tensors import read_tensors
 from diptych.weights.untold import ACTIVATION, END_TOKEN, RECIPE, Origin, Told, Untold, fill, known_activation
+from diptych.weights.weights_file import ENDINGS, PICKLES, choose_weights
 
-_HF_WEIGHTS = (WEIGHTS, f"{WEIGHTS}.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-_OPEN_CLIP_WEIGHTS = (OPEN_CLIP_WEIGHTS, "open_clip_pytorch_model.bin", WEIGHTS, "pytorch_model.bin")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model")
 _MERGES = "bpe_simple_vocab_16e6.txt.gz"  # CLIP's published merges, under the name that every peer gives them
 _CLIP_VOCABULARY = 49_408
@@ -230,44 +230,37 @@ class _Found(NamedTuple):
 
 
 def _open_folder(folder: Path, weights: str, told: Told) -> _Found:
-    layouts = ((CONFIG, _HF_WEIGHTS, _open_hugging_face), (OPEN_CLIP_CONFIG, _OPEN_CLIP_WEIGHTS, _open_open_clip))
-    present = [(names, read) for config, names, read in layouts if (folder / config).is_file()]
-    if len(present) == 2 and read_json(folder / CONFIG).get("model_type") not in MODEL_TYPES:
-        del present[0]  # on a hub, a config.json beside open_clip's may be another library's
-    for names, read in present:
-        for name in names:
-            if (folder / name).is_file() and weights in ("", name):
-                return read(folder, folder / name, told)
-    for names, read in present:
-        if found := weights or _variant(folder, names):
-            return read(folder, folder / found, told)
-    if present:
-        raise WeightsError(
-            f"{folder} must hold {WEIGHTS}, or weights under another of the published names. It has none."
+    names = [path.name for path in folder.iterdir() if path.is_file()]
+    configs = [name for name in (CONFIG, OPEN_CLIP_CONFIG) if name in names]
+    if len(configs) == 2 and read_json(folder / CONFIG).get("model_type") not in MODEL_TYPES:
+        del configs[0]  # on a hub, a config.json beside open_clip's may be another library's
+    if chosen := choose_weights(names, configs, where=str(folder), asked=weights):
+        path = folder / chosen.name
+        return (
+            _open_open_clip(folder, path, told) if chosen.config == OPEN_CLIP_CONFIG else _open_hf(folder, path, told)
         )
-    within = sorted(path.parent for path in folder.glob(f"[0-9]_*/{CONFIG}"))  # of sentence-transformers
-    if within:
+    if configs:
+        raise WeightsError(
+            f"{folder} must hold {WEIGHTS}, or weights under another name that ends in one of {', '.join(ENDINGS)}. It "
+            "has none."
+        )
+    if within := sorted(path.parent for path in folder.glob(f"[0-9]_*/{CONFIG}")):  # of sentence-transformers
         return _open_folder(within[0], weights, told)
+    if models := sorted({path.parent for name in (CONFIG, OPEN_CLIP_CONFIG) for path in folder.glob(f"*/{name}")}):
+        few = ", ".join(str(path) for path in models[:3])
+        raise WeightsError(
+            f"{folder} must be a model's folder, and has {len(models)} within: {few}"
+            f"{', ...' if len(models) > 3 else ''}. Give one of them."
+        )
     raise WeightsError(
         f"{folder} must hold {CONFIG} or {OPEN_CLIP_CONFIG}, and has neither. Is it a model's folder? Give a single "
         "file of weights by its own path."
     )
 
 
-def _variant(folder: Path, names: Sequence[str]) -> str:
-    """The weights of another precision, such as model.fp16.safetensors, where they are the only ones."""
-    stems = {name.partition(".")[0] for name in names}
-    endings = {Path(name).suffix for name in names} - {".json"}
-    found = sorted(
-        path.name for path in folder.iterdir() if path.name.partition(".")[0] in stems and path.suffix in endings
-    )
-    if len(found) > 1:
-        raise WeightsError(f"{folder} holds {', '.join(found)}. Leave one of them there, or name it {WEIGHTS}.")
-    return found[0] if found else ""
-
-
-def _open_hugging_face(folder: Path, weights: Path, told: Told) -> _Found:
+def _open_hf(folder: Path, weights: Path, told: Told) -> _Found:
     data = read_json(folder / CONFIG)
+    check_not_quantised(data, str(folder))
     seal = read_seal(folder / CONFIG, data)
     tensors = read_tensors(weights, state_dict=told.get("state_dict")).tensors
     if data.get("model_type") == "diptych-clip":
@@ -340,10 +333,12 @@ def _with_head(config: CLIPConfig, tensors: Mapping[str, Tensor]) -> CLIPConfig:
 
 def _open_file(path: Path, told: Told) -> _Found:
     file = read_tensors(path, state_dict=told.get("state_dict"))
+    if is_big_vision(file.tensors):
+        return _open_big_vision(path, file.tensors, told)
     tensors = one_kind_of_positions(plain_names(file.tensors))
     if "vision_model.embeddings.patch_embedding.weight" in tensors:
         if (path.parent / CONFIG).is_file():
-            return _open_hugging_face(path.parent, path, told)
+            return _open_hf(path.parent, path, told)
         raise WeightsError(
             f"{path} holds weights of transformers, which do not tell the model's sizes. Put its {CONFIG}, "
             "preprocessor_config.json and tokenizer.json beside it, and give the folder."
@@ -375,8 +370,28 @@ def _open_file(path: Path, told: Told) -> _Found:
     )
 
 
+def _open_big_vision(path: Path, arrays: Mapping[str, Tensor], told: Told) -> _Found:
+    config, tensors = siglip_from_big_vision(arrays, path)
+    return _Found(
+        kind="big_vision checkpoint",
+        untold=fill(
+            config,
+            told,
+            path=path,
+            preprocess=None,
+            assumed=SIGLIPS_RECIPE(image_size=config.image.image_size),
+            origins={ACTIVATION: "format", END_TOKEN: "format", RECIPE: "assumed"},
+        ),
+        naming=OWN,
+        weights=path,
+        tensors=tensors,
+        cleaning="siglip",
+    )
+
+
 def _find_tokenizer(folder: Path, vocab_size: int) -> Path | None:
-    if any((folder / name).is_file() for name in _TOKENIZER_FILES):
+    if files := [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]:
+        check_content(files[0])
         return folder
     if vocab_size != _CLIP_VOCABULARY:
         return None
