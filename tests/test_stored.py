@@ -205,6 +205,8 @@ def test_a_bare_state_dict_opens_when_its_activation_is_said(tmp_path, config):
     if config is VIT_CONFIG:
         towers["image"] = dataclasses.replace(config.image, activation="gelu")
     assert_built(open_stored_model(path, activation="gelu"), dataclasses.replace(config, **towers), weights_of(config))
+    assert_built(open_stored_model(path), config, weights_of(config))  # by the config beside it
+    (tmp_path / "open_clip_config.json").unlink()
     with pytest.raises(WeightsError, match="a bare state dict does not tell its activation"):
         open_stored_model(path)
 

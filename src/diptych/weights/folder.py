@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diptych.config import from_dict, to_dict
-from diptych.data.images import Preprocess
 from diptych.errors import ConfigError, WeightsError
 from diptych.files import sha256, write_text
 from diptych.weights.not_weights import check_content
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from diptych.data.images import Preprocess
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, PREPROCESS, TOKENIZER = (
@@ -113,12 +114,14 @@ def count_parameters(tensors: "Mapping[str, Tensor]") -> int:
     return sum(tensor.numel() for name, tensor in tensors.items() if not name.endswith(not_learned))
 
 
-def read_preprocess(folder: Path) -> Preprocess | None:
+def read_preprocess(folder: Path) -> "Preprocess | None":
     """The picture recipe of a folder: `preprocessor_config.json`, else a part of `processor_config.json`; else None.
 
     Raises:
         WeightsError: it asks for what `Preprocess` does not do.
     """
+    from diptych.data.images import Preprocess  # here: names of models are told without NumPy
+
     newer = folder / "processor_config.json"  # where transformers puts it since version 5
     is_newer = not (folder / PREPROCESS).exists()
     if is_newer and not newer.exists():

@@ -19,7 +19,7 @@ from diptych.weights.folder import CONFIG, OPEN_CLIP_CONFIG
 from diptych.weights.not_weights import check_no_adapter, check_not_quantised
 from diptych.weights.published import published_models
 from diptych.weights.unopened import what_it_is
-from diptych.weights.weights_file import ENDINGS, INDEX, WeightsFile, choose_weights
+from diptych.weights.weights_file import ENDINGS, INDEX, ChosenWeights, choose_weights
 
 HUB_PREFIX = "hf:"
 
@@ -139,7 +139,7 @@ def _download(repo: str, revision: str, asked: str) -> Path:
     return folder
 
 
-def _chosen(folder: Path, listed: Collection[str], asked: str, where: str) -> WeightsFile:
+def _chosen(folder: Path, listed: Collection[str], asked: str, where: str) -> ChosenWeights:
     """The weights of a repository that its configs, which are in `folder`, describe.
 
     Raises:

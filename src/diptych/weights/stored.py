@@ -343,6 +343,9 @@ def _open_file(path: Path, told: Told) -> _Found:
             f"{path} holds weights of transformers, which do not tell the model's sizes. Put its {CONFIG}, "
             "preprocessor_config.json and tokenizer.json beside it, and give the folder."
         )
+    is_bare = file.is_archive or told.get("activation") or told.get("heads")
+    if not is_bare and (path.parent / OPEN_CLIP_CONFIG).is_file():
+        return _open_open_clip(path.parent, path, told)
     by_openai = file.is_archive or not {"input_resolution", LONG}.isdisjoint(file.tensors)  # Long-CLIP is its code
     shapes: dict[str, Any] = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     known = "quick_gelu" if by_openai else known_activation(path) if path.suffix in PICKLES else None

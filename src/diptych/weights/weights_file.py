@@ -37,7 +37,7 @@ _PART = re.compile(r"-\d{5}-of-\d{5}\.")
 _OTHERS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|adapter_)[\w.-]*")
 
 
-class WeightsFile(NamedTuple):
+class ChosenWeights(NamedTuple):
     """A file of weights, or the index of its parts, and the config beside it that describes it."""
 
     name: str
@@ -46,7 +46,7 @@ class WeightsFile(NamedTuple):
 
 def choose_weights(
     names: Collection[str], described: Collection[str], *, where: str, asked: str = ""
-) -> WeightsFile | None:
+) -> ChosenWeights | None:
     """The best weights among the files of a folder or a repository.
 
     Args:
@@ -63,11 +63,11 @@ def choose_weights(
             without their index.
     """
     if asked:
-        return WeightsFile(asked, _config_of(asked, described)) if asked in names and described else None
+        return ChosenWeights(asked, _config_of(asked, described)) if asked in names and described else None
     check_no_adapter(names, where)
     for name, config in _PUBLISHED:
         if name in names and config in described:
-            return WeightsFile(name, config)
+            return ChosenWeights(name, config)
     if not described:
         return None
     others = sorted(name for name in names if _may_hold_weights(name))
@@ -81,7 +81,7 @@ def choose_weights(
         if len(some) > 1:
             raise WeightsError(f"{where} holds {', '.join(some)}. Say which is meant: give that file by its path.")
         if some:
-            return WeightsFile(some[0], _config_of(some[0], described))
+            return ChosenWeights(some[0], _config_of(some[0], described))
     return None
 
 
