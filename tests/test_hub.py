@@ -407,7 +407,8 @@ NO_SEPARATOR = {"tokenizer_kwargs": {"strip_sep_token": True}}
 def test_a_model_that_diptych_does_not_have_is_judged_by_its_config(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch, model_cfg, said: str, has_twin: bool
 ):
-    row = dataclasses.replace(published_models()[0], architecture="model" if has_twin else "x", hub="hf:google/twin")
+    also = (f"hf:{REPO}",) if has_twin else ()
+    row = dataclasses.replace(published_models()[0], also=also, hub="hf:google/twin")
     monkeypatch.setattr("diptych.weights.hub.published_models", lambda: [row])
     hub.files = OPEN_CLIP | {"open_clip_config.json": json.dumps({"model_cfg": model_cfg}).encode()}
     message = fails(WeightsError)
@@ -513,8 +514,9 @@ def test_a_cache_that_cannot_be_written_opens_what_is_in_it(
 
 
 def test_every_siglip_of_open_clip_has_a_twin_by_the_name_of_its_repository():
-    twins = {model.architecture: model.hub for model in published_models() if "SigLIP" in model.architecture}
+    twins = {name: model.hub for model in published_models() for name in model.also if "SigLIP" in name}
     assert len(twins) == 23
+    assert all(name.startswith("hf:timm/ViT-") for name in twins)
     assert all(hub.startswith("hf:google/siglip") for hub in twins.values())
 
 

@@ -29,6 +29,7 @@ CONFIG, WEIGHTS, PREPROCESS, TOKENIZER = (
 OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 SCALE = ":scale"  # ends the name of the factors of a matrix in 8 bits; see `diptych.weights.eight_bit`
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm: buffers, not parameters
+NOT_LEARNED = (*STATISTICS, "position_ids", SCALE)  # ends of names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +111,7 @@ def write_config(path: Path, config: Mapping[str, Any], seal: Seal) -> None:
 
 def count_parameters(tensors: "Mapping[str, Tensor]") -> int:
     """Parameters among tensors of any library's names: what is learned, not what is counted or constant."""
-    not_learned = (*STATISTICS, "position_ids", SCALE)
-    return sum(tensor.numel() for name, tensor in tensors.items() if not name.endswith(not_learned))
+    return sum(tensor.numel() for name, tensor in tensors.items() if not name.endswith(NOT_LEARNED))
 
 
 def read_preprocess(folder: Path) -> "Preprocess | None":

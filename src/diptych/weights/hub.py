@@ -181,8 +181,7 @@ def _judge(repo: str, folder: Path, config: str) -> None:
     Raises:
         WeightsError: it is such a model.
     """
-    from diptych.weights.hugging_face import config_from_hf
-    from diptych.weights.open_clip import cleaning_of, config_from_open_clip
+    from diptych.weights.verdict import check_config  # torch comes with it
 
     data = _read_json(folder / config)
     check_not_quantised(data, HUB_PREFIX + repo)
@@ -191,12 +190,10 @@ def _judge(repo: str, folder: Path, config: str) -> None:
             model_cfg = data.get("model_cfg")
             if not isinstance(model_cfg, dict):
                 raise ConfigError(f"{config} must hold model_cfg as a JSON object. Got {model_cfg!r}.")
-            config_from_open_clip(model_cfg)
-            cleaning_of(model_cfg)
-        elif data.get("model_type") != "diptych-clip":
-            config_from_hf(data)
+            data = model_cfg
+        check_config(data)
     except ConfigError as error:
-        twin = next((model for model in published_models() if model.architecture == repo.partition("/")[2]), None)
+        twin = next((model for model in published_models() if HUB_PREFIX + repo in model.also), None)
         cure = f" The same model opens as {twin.hub}." if twin else " `diptych models` lists models that open."
         raise WeightsError(f"{HUB_PREFIX}{repo} is refused before its weights are got. {error}{cure}") from error
 
