@@ -476,7 +476,7 @@ def test_parts_of_other_names_are_all_got(hub: FakeHub, index: str):
             {"adapter_config.json": b"{}", "adapter_model.safetensors": b"x"},
             "is an adapter, as its adapter_config.json",
         ),
-        ({"onnx/model.onnx": b"x", "onnx/model_fp16.onnx": b"x"}, "Got onnx/model.onnx, onnx/model_fp16.onnx."),
+        ({"onnx/model.onnx": b"x", "onnx/model_fp16.onnx": b"x"}, "it was made from, or bring the folder, which opens"),
         ({"tf_model.h5": b"x"}, "Got tf_model.h5. Look for the repository that it was made from."),
         ({}, "Got none at all."),
         ({"model-00001-of-00002.safetensors": b"x"}, "without the index that tells which tensor is where"),

@@ -161,8 +161,13 @@ def _chosen(folder: Path, listed: Collection[str], asked: str, where: str) -> Ch
     found = f"{', '.join(others[:3])}{', ...' if len(others) > 3 else ''}" if others else "none at all"
     raise WeightsError(
         f"{where} must hold weights as safetensors, a pickle of PyTorch's or flax_model.msgpack. Got {found}. Look for "
-        "the repository that it was made from."
+        "the repository that it was made from"
+        + (", or bring the folder, which opens in onnxruntime." if any(map(_is_graph, others)) else ".")
     )
+
+
+def _is_graph(name: str) -> bool:
+    return name.endswith(".onnx")
 
 
 def _described(folder: Path, names: Collection[str]) -> list[str]:

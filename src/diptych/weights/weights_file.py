@@ -70,7 +70,7 @@ def choose_weights(
             return ChosenWeights(name, config)
     if not described:
         return None
-    others = sorted(name for name in names if _may_hold_weights(name))
+    others = sorted(name for name in names if may_hold_weights(name))
     indices = [name for name in others if INDEX.fullmatch(name)]
     if not indices and (parts := [name for name in others if _PART.search(name)]):
         raise WeightsError(
@@ -91,7 +91,8 @@ def _of_published_stems(names: Collection[str]) -> list[str]:
     return [name for name in names if name.partition(".")[0] in stems]
 
 
-def _may_hold_weights(name: str) -> bool:
+def may_hold_weights(name: str) -> bool:
+    """Whether a file of this name may be weights, or the index of their parts."""
     is_one = name.endswith(ENDINGS) or INDEX.fullmatch(name)
     return bool(is_one) and _PLAIN.fullmatch(name) is not None and not _OTHERS.match(name)
 
