@@ -1,7 +1,7 @@
 import pytest
 
 from diptych.errors import WeightsError
-from diptych.weights.weights_file import ChosenWeights, choose_weights
+from diptych.weights.weights_file import choose_weights
 
 HF, OPEN_CLIP = "config.json", "open_clip_config.json"
 FP16 = "model.safetensors.index.fp16.json"
@@ -9,7 +9,8 @@ BOTH = [HF, OPEN_CLIP]
 
 
 def chosen(*names: str, described: list[str] = [HF], asked: str = "") -> tuple[str, str] | None:  # noqa: B006
-    return choose_weights(names, described, where="here", asked=asked)
+    found = choose_weights(names, described, where="here", asked=asked)
+    return found and (found.name, found.config)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_of_several_that_nobody_knows_none_is_guessed():
 
 def test_one_that_is_asked_for_is_taken_with_the_config_that_its_name_tells():
     names = ("model.safetensors", "a.safetensors", "open_clip_pytorch_model.bin")
-    assert chosen(*names, asked="a.safetensors") == ChosenWeights("a.safetensors", HF)
+    assert chosen(*names, asked="a.safetensors") == ("a.safetensors", HF)
     assert chosen(*names, described=BOTH, asked="open_clip_pytorch_model.bin") == (names[2], OPEN_CLIP)
     assert chosen(*names, described=[OPEN_CLIP], asked="a.safetensors") == ("a.safetensors", OPEN_CLIP)
     assert chosen(*names, asked="b.safetensors") is None
@@ -63,3 +64,10 @@ def test_an_adapter_is_refused():
     with pytest.raises(WeightsError, match=r"here is an adapter, as its adapter_config\.json says"):
         chosen("adapter_config.json", "adapter_model.safetensors", "config.json", "model.safetensors")
     assert chosen("adapter_model.safetensors") is None
+
+
+def test_whether_a_name_tells_the_config_is_told():
+    for name, tells in (("model.fp16.safetensors", True), ("open_clip_model.safetensors", True), ("best.pt", False)):
+        found = choose_weights([name], BOTH, where="here")
+        assert found
+        assert found.is_published == tells

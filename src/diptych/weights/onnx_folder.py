@@ -80,18 +80,26 @@ class OnnxFolder(DualEncoder):
             device=device,
         )
 
-    @functools.cached_property
+    @property
     def embed_dim(self) -> int:
         """D."""
-        return self._text(self.tokenizer.encode([""])).shape[1]
+        return self._embed_dim
 
     @functools.cached_property
+    def _embed_dim(self) -> int:
+        return self._text(self.tokenizer.encode([""])).shape[1]
+
+    @property
     def head(self) -> LogitHead:
         """What is made of cosines; the graph of both towers tells it, by what it makes of a picture and texts.
 
         Raises:
             WeightsError: there is no such graph, or it makes something else of them.
         """
+        return self._head
+
+    @functools.cached_property
+    def _head(self) -> LogitHead:
         if _BOTH not in self.graphs:
             raise WeightsError(
                 f"{self.folder} must hold {_BOTH}.onnx to tell the factor that makes logits of cosines; graphs of the "

@@ -235,10 +235,11 @@ def _open_folder(folder: Path, weights: str, told: Told) -> _Found:
     if len(configs) == 2 and read_json(folder / CONFIG).get("model_type") not in MODEL_TYPES:
         del configs[0]  # on a hub, a config.json beside open_clip's may be another library's
     if chosen := choose_weights(names, configs, where=str(folder), asked=weights):
-        path = folder / chosen.name
-        return (
-            _open_open_clip(folder, path, told) if chosen.config == OPEN_CLIP_CONFIG else _open_hf(folder, path, told)
-        )
+        path, is_open_clips = folder / chosen.name, chosen.config == OPEN_CLIP_CONFIG
+        if len(configs) == 2 and not chosen.is_published:  # the name tells nothing, and the tensors do
+            tensors = read_tensors(path, state_dict=told.get("state_dict")).tensors
+            is_open_clips = any(name.startswith("visual.") for name in tensors)
+        return _open_open_clip(folder, path, told) if is_open_clips else _open_hf(folder, path, told)
     if configs:
         raise WeightsError(
             f"{folder} must hold {WEIGHTS}, or weights under another name that ends in one of {', '.join(ENDINGS)}. It "

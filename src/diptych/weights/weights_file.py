@@ -42,6 +42,7 @@ class ChosenWeights(NamedTuple):
 
     name: str
     config: str
+    is_published: bool = True  # whether it has a name that a library publishes under, which tells the config
 
 
 def choose_weights(
@@ -63,7 +64,7 @@ def choose_weights(
             without their index.
     """
     if asked:
-        return ChosenWeights(asked, _config_of(asked, described)) if asked in names and described else None
+        return _chosen(asked, described) if asked in names and described else None
     check_no_adapter(names, where)
     for name, config in _PUBLISHED:
         if name in names and config in described:
@@ -81,7 +82,7 @@ def choose_weights(
         if len(some) > 1:
             raise WeightsError(f"{where} holds {', '.join(some)}. Say which is meant: give that file by its path.")
         if some:
-            return ChosenWeights(some[0], _config_of(some[0], described))
+            return _chosen(some[0], described)
     return None
 
 
@@ -97,7 +98,8 @@ def may_hold_weights(name: str) -> bool:
     return bool(is_one) and _PLAIN.fullmatch(name) is not None and not _OTHERS.match(name)
 
 
-def _config_of(name: str, described: Collection[str]) -> str:
-    """By its name; of a name that nobody publishes under, what is there."""
+def _chosen(name: str, described: Collection[str]) -> ChosenWeights:
+    """With its config by its name; of a name that nobody publishes under, one that is there."""
     likely = OPEN_CLIP_CONFIG if name.startswith("open_clip") else CONFIG
-    return likely if likely in described else next(iter(described))
+    config = likely if likely in described else next(iter(described))
+    return ChosenWeights(name, config, bool(_of_published_stems([name])))
