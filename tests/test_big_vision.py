@@ -10,8 +10,10 @@ from diptych.data.images import Preprocess
 from diptych.errors import WeightsError
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.weights.big_vision import is_big_vision
+from diptych.weights.bundle import Bundle
 from diptych.weights.stored import open_stored_model
 from diptych.weights.untold import assumptions
+from siglip_standins import write_siglip_tokenizer
 
 STORED = foreign_files.read("big_vision")
 ARRAYS = {name: foreign_files.drawn(name, tuple(shape)) for name, shape in STORED["arrays"].items()}
@@ -101,3 +103,14 @@ def test_what_is_missing_or_of_another_shape_is_told_in_one_line(tmp_path):
 def test_names_tell_the_program():
     assert is_big_vision(["params/img/embedding/kernel"])
     assert not is_big_vision(["visual.conv1.weight", "params/x"])
+
+
+def test_what_opened_is_saved_as_a_bundle_bit_for_bit(tmp_path):
+    write_siglip_tokenizer(tmp_path / "tokenizer")
+    path = write(tmp_path, ARRAYS)
+    bundle = Bundle.load(path, tokenizer=tmp_path / "tokenizer")
+    bundle.save(tmp_path / "bundle")
+    again = Bundle.load(tmp_path / "bundle")
+    assert again.fingerprint() == bundle.fingerprint()
+    for name, tensor in bundle.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], tensor), name

@@ -495,22 +495,13 @@ def test_a_quantised_model_is_refused_by_its_config(hub: FakeHub):
     assert asked_for(hub) == {"config.json"}
 
 
-def test_a_cache_that_cannot_be_written_opens_what_is_in_it(
-    hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+def test_a_whole_cache_is_not_written_to(hub: FakeHub, tmp_path: Path):
+    """So that it may be one that cannot be written."""
     first = fetch(f"hf:{REPO}")
-    before = sorted(path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*"))
-    real = Path.open
-
-    def read_only(self: Path, mode: str = "r", *rest, **options):
-        if str(self).startswith(str(tmp_path / "cache")) and set(mode) & set("wax+"):
-            raise OSError(errno.EROFS, "Read-only file system")
-        return real(self, mode, *rest, **options)
-
-    monkeypatch.setattr(Path, "open", read_only)
+    before = {path: path.lstat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")}
     assert fetch(f"hf:{REPO}") == first
     assert fetch(f"hf:{REPO}@{COMMIT}") == first
-    assert sorted(path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")) == before
+    assert {path: path.lstat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")} == before
 
 
 def test_every_siglip_of_open_clip_has_a_twin_by_the_name_of_its_repository():

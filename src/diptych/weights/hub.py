@@ -116,7 +116,8 @@ def _download(repo: str, revision: str, asked: str) -> Path:
         everything = {sibling.rfilename for sibling in info.siblings or ()}
         within = "" if {CONFIG, OPEN_CLIP_CONFIG} & everything or _WITHIN + CONFIG not in everything else _WITHIN
         listed = {name.removeprefix(within) for name in everything if name.startswith(within)}
-        check_no_adapter(listed, HUB_PREFIX + repo)
+        if not asked:
+            check_no_adapter(listed, HUB_PREFIX + repo)
         configs = [file for file in (CONFIG, OPEN_CLIP_CONFIG) if file in listed]
         if not configs:
             raise WeightsError(f"{HUB_PREFIX}{repo} must hold {CONFIG} or {OPEN_CLIP_CONFIG}. Is it a CLIP model?")

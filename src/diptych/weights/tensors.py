@@ -87,7 +87,8 @@ def _read_arrays(path: Path) -> dict[str, Tensor]:
     try:
         return as_torch_names(read_msgpack(path)) if path.suffix == ".msgpack" else read_npz(path)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
-        raise WeightsError(f"{path} cannot be read: {str(error).splitlines()[0].rstrip('.')}. {_AGAIN}") from error
+        why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise WeightsError(f"{path} cannot be read: {why}. {_AGAIN}") from error
 
 
 def _read_parts(index: Path) -> dict[str, Tensor]:
