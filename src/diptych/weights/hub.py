@@ -155,8 +155,8 @@ def _chosen(folder: Path, listed: Collection[str], asked: str, where: str) -> Ch
     if not described:
         kind = _read_json(folder / CONFIG).get("model_type") if CONFIG in listed else None
         raise WeightsError(
-            f"{where} must hold the weights of a CLIP or SigLIP model, and its {CONFIG} is of another kind (model_type "
-            f"{kind!r}). Nothing more was got. `diptych models` lists models that open."
+            f"{where} must hold the weights of a CLIP or SigLIP model, and its {CONFIG} is of none (model_type "
+            f"{kind!r}): it is {what_it_is(kind)}. Nothing more was got. `diptych models` lists models that open."
         )
     others = sorted(name for name in listed if name.endswith((".onnx", ".h5", ".gguf", ".tflite", ".mlpackage")))
     found = f"{', '.join(others[:3])}{', ...' if len(others) > 3 else ''}" if others else "none at all"
