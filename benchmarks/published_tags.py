@@ -5,6 +5,7 @@
 
 open_clip's own table of tags and its configs are read as data from its installed package, or from FOLDER, where its
 wheel is unpacked. Each tag's config is judged as a repository of the hub is: sizes, tokenizer, picture recipe.
+What `diptych models` says of each, from the little that published.toml has of its config, must be the same.
 Writes results/published_tags.json; docs/parity.md shows it.
 """
 
@@ -19,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from diptych.errors import DiptychError
-from diptych.weights.open_clip import cleaning_of, config_from_open_clip, preprocess_from_open_clip
+from diptych.weights.open_clip import config_from_open_clip, preprocess_from_open_clip
 from diptych.weights.published import published_models
+from diptych.weights.verdict import check_config, refusals
 
 sys.path.insert(0, str(Path(__file__).parent))
 import history
@@ -56,8 +58,8 @@ def tags_of(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
 def verdict(model_cfg: dict[str, Any], recipe: dict[str, Any]) -> str:
     """Empty where it opens, else the sentence."""
     try:
+        check_config(model_cfg)
         config = config_from_open_clip(model_cfg)
-        cleaning_of(model_cfg)
         preprocess_from_open_clip({key: recipe[key] for key in RECIPE}, config.image.image_size)
     except DiptychError as error:
         return str(error)
@@ -70,14 +72,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=history.RESULTS / "published_tags.json")
     arguments = parser.parse_args()
     folder = arguments.open_clip or package()
-    twins = {model.architecture: model.hub for model in published_models()}
-    rows = []
+    models = published_models()
+    row_of = {address: model for model in models for address in (model.hub, *model.also)}
+    listed = refusals(models)
+    rows, apart = [], []
     for model, tags in tags_of(folder).items():
         model_cfg = json.loads((folder / "model_configs" / f"{model}.json").read_text(encoding="utf-8"))
         for tag, recipe in tags.items():
             refusal = verdict(model_cfg, recipe)
-            repository = recipe["hf_hub"].strip("/").partition("/")[2]
-            twin = twins.get(repository, "") if refusal else ""
+            row = row_of["hf:" + "/".join(recipe["hf_hub"].strip("/").split("/")[:2])]
+            twin = row.hub if refusal and row.hub not in listed else ""
+            if bool(refusal) != (row.hub in listed) and not twin:
+                apart.append(f"{model}/{tag}: {refusal or 'opens'}; listed: {listed.get(row.hub, 'opens')}")
             tokenizer = model_cfg["text_cfg"].get("hf_tokenizer_name") or "CLIP's merges"
             rows.append({"model": model, "tag": tag, "tokenizer": tokenizer, "refusal": refusal, "opens_as": twin})
     kinds = collections.Counter(row["refusal"].rpartition(": ")[2] for row in rows if row["refusal"])
@@ -96,6 +102,8 @@ def main() -> None:
     counts = {key: value for key, value in result.items() if key != "rows"}
     history.write(arguments.out, result, measured=counts)
     print(json.dumps(counts, indent=2))
+    if apart:
+        sys.exit("`diptych models` says otherwise of:\n" + "\n".join(apart))
 
 
 def version_of(folder: Path) -> str:

@@ -996,24 +996,44 @@ def test_embed_writes_nothing_when_no_picture_can_be_read(run: Run, model: str, 
 # models
 
 
-def test_models_lists_what_ships_and_what_is_published(run: Run):
+def test_models_lists_what_ships_and_what_is_published(run: Run, fails):
+    from diptych.weights.listing import list_packaged
     from diptych.weights.published import published_models
-    from diptych.weights.registry import list_models
+    from diptych.weights.verdict import refusals
 
+    why = refusals(published_models())
     code, out, _ = run("models", "--json")
     assert code == 0
+    published = [
+        {**dataclasses.asdict(model), "also": list(model.also), "refusal": why.get(model.hub, "")}
+        for model in published_models()
+    ]
     assert json.loads(out) == {
-        "packaged": [dataclasses.asdict(info) for info in list_models()],
-        "published": [dataclasses.asdict(model) for model in published_models()],
+        "packaged": [dataclasses.asdict(model) for model in list_packaged()],
+        "published": published,
     }
     code, out, _ = run("models")
     assert code == 0
-    assert all(info.name in out for info in list_models())
-    row = next(line.split() for line in out.splitlines() if line.startswith("ViT-B-32.laion2b "))
-    assert row == ["ViT-B-32.laion2b", "0.61", "GB", "66.6", "%", "hf:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"]
-    assert "LAION-2B, English | licence: MIT | ImageNet: open_clip, docs/openclip_results.csv" in out
+    assert all(model.name in out for model in list_packaged())
+    lines = out.splitlines()
+    row = next(line.split() for line in lines if line.startswith("hf:laion/CLIP-ViT-B-32-laion2B-s34B-b79K "))
+    assert row == ["hf:laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "0.61", "GB", "66.6", "%", "yes"]
+    assert next(line.split()[-1] for line in lines if line.startswith("hf:Salesforce/blip2-itm-vit-g ")) == "no"
+    at = lines.index("OpenCLIP: LAION-2B, English")
+    assert lines[at + 1] == "licence: MIT | ImageNet: open_clip, docs/openclip_results.csv"
     assert all(model.hub in out for model in published_models())
-    assert max(map(len, out.splitlines())) <= 100, "a terminal of 100 columns shows it as it is"
+    assert max(map(len, lines)) <= 100, "a terminal of 100 columns shows it as it is"
+    assert lines[-1].startswith(f"{len(published) - len(why)} of {len(published)} open.")
+
+
+def test_models_are_chosen_by_family_licence_and_size(run: Run, fails):
+    out = run("models", "--family", "siglip 2", "--licence", "apache", "--max-size", 1.6)[1]
+    found = [line.split()[0] for line in out.splitlines() if line.startswith("hf:")]
+    assert len(found) == 6
+    assert all(name.startswith("hf:google/siglip2-base-") for name in found)
+    assert "In this package" not in out
+    assert fails("models", "--family", "SigLP").startswith("SigLP is not a family. Did you mean SigLIP?")
+    assert fails("models", "--licence", "GPL").startswith("GPL must be a part of a licence. Licences: Apache-2.0;")
 
 
 def test_show_tells_what_a_folder_holds_without_touching_its_weights(run: Run, fails, bundle: Bundle, model: str):

@@ -72,6 +72,19 @@ def test_numbers_for_names_are_said_but_where_the_table_says_that_they_are():
     assert prompts_for(find_task("mnist"), ["0", "1"], None).naming == ""
 
 
+def test_classes_that_are_called_alike_are_said():
+    told = prompts_for(find_task("imagenet"), [str(number) for number in range(1000)], None)
+    assert told.has_shared_names
+    assert told.naming == (
+        "missile, sunglasses are each the name of several classes, which tie: a tie counts against the model, and "
+        '"top-1 by argmax" takes the first of them'
+    )
+    one = prompts_for(None, ["crane", "dog", "crane"], None)
+    assert one.naming.startswith("crane is the name of several classes")
+    assert prompts_for(None, ["crane", "cranes"], None).naming == ""
+    assert not prompts_for(None, ["crane", "cranes"], None).has_shared_names
+
+
 def test_names_of_the_sets_with_traps():
     assert names_of(find_task("eurosat"), ["AnnualCrop", "SeaLake"]) == (("annual crop land",), ("lake or sea",))
     assert names_of(find_task("fer2013"), [*"0123456"])[3] == ("happy", "smiling")

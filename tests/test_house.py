@@ -36,6 +36,7 @@ TESTED_ELSEWHERE = {
     "cli/caption.py": "test_caption.py",
     "cli/audit_pointing.py": "test_pointing.py",
     "cli/where.py": "test_where.py",
+    "weights/disk_layouts.py": "test_stored.py",
     "cli/segment.py": "test_where.py",
     "cli/curate_queries.py": "test_curate_queries.py",
     "errors.py": "test_config.py",  # no logic but one sentence; every test of a message covers it

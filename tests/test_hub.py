@@ -407,7 +407,8 @@ NO_SEPARATOR = {"tokenizer_kwargs": {"strip_sep_token": True}}
 def test_a_model_that_diptych_does_not_have_is_judged_by_its_config(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch, model_cfg, said: str, has_twin: bool
 ):
-    row = dataclasses.replace(published_models()[0], architecture="model" if has_twin else "x", hub="hf:google/twin")
+    also = (f"hf:{REPO}",) if has_twin else ()
+    row = dataclasses.replace(published_models()[0], also=also, hub="hf:google/twin")
     monkeypatch.setattr("diptych.weights.hub.published_models", lambda: [row])
     hub.files = OPEN_CLIP | {"open_clip_config.json": json.dumps({"model_cfg": model_cfg}).encode()}
     message = fails(WeightsError)
@@ -425,18 +426,88 @@ def test_a_model_of_transformers_is_judged_by_its_config_too(hub: FakeHub):
     assert asked_for(hub) == {"config.json"}
 
 
-def test_a_repository_of_sentence_transformers_says_what_to_bring(hub: FakeHub):
-    hub.files = {
-        "modules.json": b"[]",
-        "0_CLIPModel/config.json": CLIP_CONFIG,
-        "0_CLIPModel/model.safetensors": WEIGHTS,
-    }
-    assert fails(WeightsError).endswith("Bring the folder 0_CLIPModel, which is one, and give that.")
+def test_of_a_repository_of_sentence_transformers_the_model_within_is_taken(hub: FakeHub, monkeypatch):
+    hub.files = {"modules.json": b"[]", **{f"0_CLIPModel/{name}": content for name, content in TRANSFORMERS.items()}}
+    snapshot = fetch(f"hf:{REPO}")
+    assert (snapshot.revision, snapshot.weights) == (COMMIT, "model.safetensors")
+    assert snapshot.folder.name == "0_CLIPModel"
+    assert asked_for(hub) == {f"0_CLIPModel/{name}" for name in TRANSFORMERS}
+    hub.requests.clear()
+    assert fetch(f"hf:{REPO}@{COMMIT}") == snapshot
+    assert hub.requests == []
+
+
+def without_weights(**files: bytes) -> dict[str, bytes]:
+    return {name: content for name, content in TRANSFORMERS.items() if name != "model.safetensors"} | files
+
+
+@pytest.mark.parametrize("name", ["model.fp16.safetensors", "best.safetensors", "epoch_30.pt", "flax_model.msgpack"])
+def test_weights_under_a_name_that_nobody_publishes_are_taken_where_they_are_the_only_ones(hub: FakeHub, name: str):
+    hub.files = without_weights(**{name: WEIGHTS, "training_args.bin": b"x", "optimizer.pt": b"x", "tf_model.h5": b"x"})
+    assert fetch(f"hf:{REPO}").weights == name
+    assert asked_for(hub) == {*without_weights(), name}
+
+
+def test_of_several_the_one_that_is_named_is_got(hub: FakeHub):
+    hub.files = without_weights(**{"a.safetensors": b"a", "b.safetensors": b"b"})
+    assert "holds a.safetensors, b.safetensors. Say which is meant" in fails(WeightsError)
+    assert fetch(f"hf:{REPO}/b.safetensors").weights == "b.safetensors"
+    assert "a.safetensors" not in asked_for(hub)
+    hub.requests.clear()
+    assert fetch(f"hf:{REPO}/b.safetensors@{COMMIT}").weights == "b.safetensors"
+    assert hub.requests == []
+    assert "must hold c.safetensors" in fails(WeightsError, f"hf:{REPO}/c.safetensors")
+
+
+@pytest.mark.parametrize("index", ["pytorch_model.bin.index.json", "model.safetensors.index.fp16.json"])
+def test_parts_of_other_names_are_all_got(hub: FakeHub, index: str):
+    ending = index.split(".")[1]
+    parts = [f"x-0000{number}-of-00002.{ending}" for number in (1, 2)]
+    where = json.dumps({"weight_map": dict(zip("ab", parts, strict=True))}).encode()
+    hub.files = without_weights(**{index: where, parts[0]: b"1", parts[1]: b"2"})
+    assert fetch(f"hf:{REPO}").weights == index
+    assert set(parts) <= asked_for(hub)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (
+            {"adapter_config.json": b"{}", "adapter_model.safetensors": b"x"},
+            "is an adapter, as its adapter_config.json",
+        ),
+        ({"onnx/model.onnx": b"x", "onnx/model_fp16.onnx": b"x"}, "it was made from, or bring the folder, which opens"),
+        ({"tf_model.h5": b"x"}, "Got tf_model.h5. Look for the repository that it was made from."),
+        ({}, "Got none at all."),
+        ({"model-00001-of-00002.safetensors": b"x"}, "without the index that tells which tensor is where"),
+    ],
+)
+def test_what_holds_no_weights_is_told_before_anything_large_is_got(hub: FakeHub, files: dict[str, bytes], said: str):
+    hub.files = without_weights(**files)
+    assert said in fails(WeightsError)
+    assert asked_for(hub) <= {"config.json"}
+
+
+def test_a_quantised_model_is_refused_by_its_config(hub: FakeHub):
+    config = {"model_type": "clip", "quantization_config": {"quant_method": "gptq"}}
+    hub.files["config.json"] = json.dumps(config).encode()
+    assert fails(WeightsError).startswith(f"hf:{REPO} is quantised (quantization_config: gptq).")
+    assert asked_for(hub) == {"config.json"}
+
+
+def test_a_whole_cache_is_not_written_to(hub: FakeHub, tmp_path: Path):
+    """So that it may be one that cannot be written."""
+    first = fetch(f"hf:{REPO}")
+    before = {path: path.lstat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")}
+    assert fetch(f"hf:{REPO}") == first
+    assert fetch(f"hf:{REPO}@{COMMIT}") == first
+    assert {path: path.lstat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")} == before
 
 
 def test_every_siglip_of_open_clip_has_a_twin_by_the_name_of_its_repository():
-    twins = {model.architecture: model.hub for model in published_models() if "SigLIP" in model.architecture}
+    twins = {name: model.hub for model in published_models() for name in model.also if "SigLIP" in name}
     assert len(twins) == 23
+    assert all(name.startswith("hf:timm/ViT-") for name in twins)
     assert all(hub.startswith("hf:google/siglip") for hub in twins.values())
 
 

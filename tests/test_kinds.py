@@ -54,6 +54,17 @@ def test_kinetics_is_the_mean_of_top1_and_top5(tmp_path):
     assert result.numbers["top-1"] < result.numbers["top-5"]
 
 
+def test_classes_of_one_name_tie_against_the_model_and_argmax_is_told_beside(tmp_path):
+    draw(tmp_path, a__0="red", a__1="red", b__0="red", c__0="blue")
+    names = {"a": ("red",), "b": ("red",), "c": ("blue",)}
+    result = measured(tmp_path, "classification", renamed=names)
+    assert result.value == result.numbers["top-1"] == 1 / 4  # the three red ones tie
+    assert result.numbers["top-1 by argmax"] == 3 / 4  # the first of the tied is a: right for two of the three
+    assert "red is the name of several classes" in result.prompts.naming
+    other = measured(tmp_path, "classification", renamed=names | {"b": ("lime",)})
+    assert "top-1 by argmax" not in other.numbers
+
+
 def test_auc_takes_the_second_class_for_the_positive_one(tmp_path):
     draw(tmp_path, no__0="red", no__1="lime", yes__0="lime", yes__1="blue")
     names = {"no": ("red",), "yes": ("blue",)}

@@ -25,3 +25,32 @@ def test_it_is_told_without_torch():
     script = "import sys, diptych.weights.packaged; print({'torch', 'numpy', 'PIL'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "openai/clip-vit-base-patch32",
+        "hf-hub:openai/clip-vit-base-patch32",
+        "https://huggingface.co/openai/clip-vit-base-patch32",
+        "ViT-B-32.openai",
+        "ViT-B-32/openai",
+    ],
+)
+def test_what_others_call_a_model_of_the_hub_is_told_as_we_call_it(name: str):
+    with pytest.raises(ConfigError, match=r"nor a path\. Did you mean hf:openai/clip-vit-base-patch32\?$"):
+        check_model_name(name)
+
+
+def test_an_address_of_the_hub_that_is_not_listed_is_told_and_a_path_that_is_not_there_is_not_one():
+    with pytest.raises(ConfigError, match=r"Did you mean hf:org/other\?$"):
+        check_model_name("hf-hub:org/other")
+    with pytest.raises(ConfigError, match=r"runs/b is not a model\."):
+        check_model_name("runs/b")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000, "a\0b", " "])
+def test_a_name_that_no_file_can_have_is_refused_like_another(name: str):
+    with pytest.raises(ConfigError, match="is not a model") as caught:
+        check_model_name(name)
+    assert len(str(caught.value)) < 500

@@ -149,6 +149,25 @@ def test_of_two_layouts_in_a_folder_transformers_wins_where_it_has_weights(tmp_p
     assert_built(open_stored_model(tmp_path), VIT_CONFIG, weights_of(VIT_CONFIG, 2))
 
 
+def test_weights_of_any_name_are_read_by_the_config_that_their_tensors_fit(tmp_path):
+    for folder, make in (("a", transformers_folder), ("b", open_clip_folder)):
+        transformers_folder(tmp_path / folder, seed=1)
+        open_clip_folder(tmp_path / folder, seed=2)
+        for path in (tmp_path / folder).glob("*.safetensors"):
+            path.unlink()
+        make(tmp_path / folder, seed=3, weights="best.safetensors")
+        assert_built(open_stored_model(tmp_path / folder), VIT_CONFIG, weights_of(VIT_CONFIG, 3))
+    kinds = [open_stored_model(tmp_path / folder).kind for folder in "ab"]
+    assert kinds == ["transformers folder", "open_clip folder"]
+
+
+def test_a_folder_of_several_models_names_them(tmp_path):
+    for name in ("one", "two"):
+        transformers_folder(tmp_path / name)
+    with pytest.raises(WeightsError, match=r"must be a model's folder, and has 2 within: .*one, .*two\. Give one"):
+        open_stored_model(tmp_path)
+
+
 @pytest.mark.parametrize("data", [{"model_type": "timm_wrapper"}, {"architecture": "vit_base"}])
 def test_a_config_of_another_library_beside_open_clips_is_left_alone(tmp_path, data):
     open_clip_folder(tmp_path, weights="model.safetensors")
@@ -206,6 +225,8 @@ def test_a_bare_state_dict_opens_when_its_activation_is_said(tmp_path, config):
     if config is VIT_CONFIG:
         towers["image"] = dataclasses.replace(config.image, activation="gelu")
     assert_built(open_stored_model(path, activation="gelu"), dataclasses.replace(config, **towers), weights_of(config))
+    assert_built(open_stored_model(path), config, weights_of(config))  # by the config beside it
+    (tmp_path / "open_clip_config.json").unlink()
     with pytest.raises(WeightsError, match="a bare state dict does not tell its activation"):
         open_stored_model(path)
 

@@ -415,7 +415,7 @@ def test_a_pickle_that_is_no_state_dict_is_refused(tmp_path, data):
 
 def test_another_ending_and_no_file_are_refused(tmp_path):
     (tmp_path / "x.h5").touch()
-    assert "one of the endings .safetensors, .bin, .pt, .pth, .ckpt. Got" in refusal(tmp_path / "x.h5")
+    assert "one of the endings .safetensors, .bin, .pt, .pth, .ckpt, .msgpack, .npz. Got" in refusal(tmp_path / "x.h5")
     (tmp_path / "folder.safetensors").mkdir()
     assert "must be a file of weights, and there is none" in refusal(tmp_path / "folder.safetensors")
     assert "must be a file of weights, and there is none" in refusal(tmp_path / "nothing.pt")

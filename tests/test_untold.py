@@ -150,7 +150,7 @@ def test_weights_of_another_variant_open_where_they_are_the_only_ones(theirs, vi
     (theirs / "model.safetensors").rename(theirs / name)
     assert_same(load_in_torch(theirs), vit)
     (theirs / "model.bf16.safetensors").touch()
-    with pytest.raises(WeightsError, match=r"holds model\.bf16\.safetensors, model\..*Leave one of them there"):
+    with pytest.raises(WeightsError, match=r"holds model\.bf16\.safetensors, model\..*Say which is meant"):
         load_in_torch(theirs)
 
 

@@ -63,6 +63,16 @@ def test_a_folder_is_indexed_searched_and_filtered(folder: Path, tmp_path: Path)
     assert len(json.loads(done.stdout)["denied"]) == 3
 
 
+def test_models_are_listed_and_their_need_is_told() -> None:
+    done = diptych("models", "--licence", "mit")
+    assert done.returncode == 0, done.stderr
+    assert "hf:openai/clip-vit-base-patch32" in done.stdout
+    assert done.stdout.endswith("Opening a published model needs torch: pip install 'diptych[torch]'.\n")
+    told = json.loads(diptych("models", "--json").stdout)
+    assert any(model["name"] == "diptych-photo" for model in told["packaged"])
+    assert {model["refusal"] for model in told["published"]} == {None}
+
+
 def test_python_callers_need_no_torch(folder: Path) -> None:
     code = """
 import diptych, numpy as np

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from cyclopts import App, Parameter
-from cyclopts.types import NonNegativeInt, PositiveInt
+from cyclopts.types import NonNegativeInt, PositiveFloat, PositiveInt
 
 from diptych.cli.console import complain, print_table
 from diptych.errors import ConfigError
 
 if TYPE_CHECKING:
+    from diptych.weights.listing import PackagedModel
+    from diptych.weights.published import PublishedModel
     from diptych.weights.untold import Told
 
 # Written out here: --help must not wait for torch. A test holds them to those of the modules that use them.
@@ -69,59 +71,99 @@ models = App(name="models", help="List the models that --model takes by name, sh
 
 
 @models.default
-def list_(*, json_: bool = False) -> None:
+def list_(
+    *,
+    family: str | None = None,
+    licence: str | None = None,
+    max_size: PositiveFloat | None = None,
+    json_: bool = False,
+) -> None:
     """List the models that --model takes by name: those in this package, and those that others published.
 
     Parameters
     ----------
+    family
+        Of the published ones, such as SigLIP or OpenCLIP.
+    licence
+        Of the published ones: a part of its name, such as MIT.
+    max_size
+        Of the published ones: GB of the weights at float32.
     json_
         Print JSON.
     """
-    from diptych.weights.packaged import DEFAULT_MODEL
-    from diptych.weights.published import published_models
-    from diptych.weights.registry import list_models
+    from diptych.weights.listing import choose_published, list_packaged
 
-    packaged, published = list_models(), published_models()
+    published = choose_published(family=family, licence=licence, max_size=max_size)
+    packaged = [] if family or licence or max_size else list_packaged()
+    refusals = _refusals(published)
     if json_:
-        plain = {"packaged": [asdict(info) for info in packaged], "published": [asdict(model) for model in published]}
-        print(json.dumps(plain, indent=2))
+        told = [{**asdict(model), "refusal": refusals and refusals.get(model.hub, "")} for model in published]
+        print(json.dumps({"packaged": [asdict(model) for model in packaged], "published": told}, indent=2))
         return
     if packaged:
-        print("In this package")
-        print_table(
-            [
-                (
-                    info.name + (" (default)" if info.name == DEFAULT_MODEL else ""),
-                    f"{info.parameters / 1e6:,.1f} M",
-                    f"{info.embed_dim:,}",
-                    f"{info.image_size:,} px",
-                    f"{info.size / 1e6:,.1f} MB",
-                    info.licence,
-                )
-                for info in packaged
-            ],
-            header=("--model", "parameters", "embed_dim", "pictures", "on disk", "licence"),
-            numbers=range(1, 5),
-        )
-    else:
+        _print_packaged(packaged)
+    elif not (family or licence or max_size):
         complain("no model ships with this installation. --model also takes a hub name or the folder of a bundle.")
-    for (data, licence, source), family in groupby(
-        published, key=lambda model: (model.data, model.licence, model.source)
+    for group, models_of_it in groupby(
+        published, key=lambda model: (model.family, model.data, model.licence, model.source)
     ):
-        print(f"\n{data} | licence: {licence} | ImageNet: {source}")
-        print_table(
-            [
-                (
-                    model.name,
-                    f"{model.size / 1e9:,.2f} GB",
-                    f"{model.imagenet:.1f} %",
-                    model.hub,
-                )
-                for model in family
-            ],
-            header=("model", "size", "ImageNet", "--model"),
-            numbers=(1, 2),
-        )
+        _print_family(group, list(models_of_it), refusals)
+    if refusals is None:
+        print("\nOpening a published model needs torch: pip install 'diptych[torch]'.")
+    elif published:
+        count = sum(model.hub not in refusals for model in published)
+        print(f"\n{count:,} of {len(published):,} open. diptych models --json says why another does not.")
+
+
+def _refusals(published: "list[PublishedModel]") -> dict[str, str] | None:
+    """By hub name; None where torch is not installed, without which none of them opens."""
+    try:
+        from diptych.weights.verdict import refusals
+    except ImportError:
+        return None
+    return refusals(published)
+
+
+def _print_packaged(packaged: "list[PackagedModel]") -> None:
+    from diptych.weights.packaged import DEFAULT_MODEL
+
+    print("In this package")
+    print_table(
+        [
+            (
+                model.name + (" (default)" if model.name == DEFAULT_MODEL else ""),
+                f"{model.parameters / 1e6:,.1f} M",
+                f"{model.embed_dim:,}",
+                f"{model.image_size:,} px",
+                f"{model.size / 1e6:,.1f} MB",
+                model.licence,
+            )
+            for model in packaged
+        ],
+        header=("--model", "parameters", "embed_dim", "pictures", "on disk", "licence"),
+        numbers=range(1, 5),
+    )
+
+
+def _print_family(
+    group: tuple[str, str, str, str], published: "list[PublishedModel]", refusals: dict[str, str] | None
+) -> None:
+    family, data, licence, source = group
+    figures = f" | ImageNet: {source}" if source else ""
+    print(f"\n{family}: {data}\nlicence: {licence}{figures}")
+    print_table(
+        [
+            (
+                model.hub,
+                "-" if model.size is None else f"{model.size / 1e9:,.2f} GB",
+                "-" if model.imagenet is None else f"{model.imagenet:.1f} %",
+                *(() if refusals is None else ("no" if model.hub in refusals else "yes",)),
+            )
+            for model in published
+        ],
+        header=("--model", "size", "ImageNet", *(() if refusals is None else ("opens",))),
+        numbers=(1, 2),
+    )
 
 
 @models.command

@@ -205,11 +205,17 @@ def _one_class_each(
         encoded,
         rows,
         numbers={"top-1": scores.top1, "mean per class": scores.mean_per_class}
-        | ({"top-5": scores.top5} if scores.top5 is not None else {}),
+        | ({"top-5": scores.top5} if scores.top5 is not None else {})
+        | ({"top-1 by argmax": _by_argmax(scores)} if scoring.prompts.has_shared_names else {}),
         reliability=reliability(scores.confidences, scores.correct),
         temperature=_temperature(scoring, labelled, weights, scores) if scoring.sureness else None,
         rejection=(rejection_of(scoring.chances, labelled, weights, seed=scoring.seed) if scoring.sureness else None),
     )
+
+
+def _by_argmax(scores: ZeroShotScores) -> float:
+    """As others count: of classes that tie the first is taken."""
+    return (scores.predictions == scores.targets).double().mean().item()
 
 
 def _temperature(

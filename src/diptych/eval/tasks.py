@@ -7,6 +7,7 @@ the archives often differ in order.
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -158,6 +159,11 @@ class Prompts:
         return tuple(names[0] for names in self.classnames)
 
     @property
+    def has_shared_names(self) -> bool:
+        """Whether classes are called alike, which then tie whatever the picture."""
+        return len(set(self.classnames)) < len(self.classnames)
+
+    @property
     def sentences(self) -> list[str]:
         """What the model is told of the classes, every name through every template."""
         return [text for names in self.classnames for name in names for text in fill(self.templates, name)]
@@ -205,8 +211,20 @@ def prompts_for(
     codes = codes_among([some[0] for some in names])
     if task and (not task.classnames or set(names) <= set(task.classnames)):  # so the table has it
         codes = ""
-    told = "; ".join(filter(None, (naming, codes)))
+    told = "; ".join(filter(None, (naming, codes, _shared(names))))
     return Prompts(templates=templates, classnames=names, labels=tuple(labels), naming=told, source=source)
+
+
+def _shared(names: Sequence[tuple[str, ...]]) -> str:
+    """What several classes are called alike, and what becomes of their pictures."""
+    shared = [one for one, count in Counter(names).items() if count > 1]
+    if not shared:
+        return ""
+    few = ", ".join(" / ".join(one) for one in shared[:3]) + (", ..." if len(shared) > 3 else "")
+    return (
+        f"{few} {'is' if len(shared) == 1 else 'are each'} the name of several classes, which tie: a tie counts "
+        'against the model, and "top-1 by argmax" takes the first of them'
+    )
 
 
 def task_named(name: str) -> Task | None:

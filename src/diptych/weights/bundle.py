@@ -379,7 +379,7 @@ class Bundle(DualEncoder):
         except ConfigError as error:
             raise WeightsError(f"{path}: {error}") from error
         if verify and stored.seal:
-            check_seal(bundle, path, stored.seal)
+            check_seal(bundle, stored.weights.parent, stored.seal)
         return bundle
 
 

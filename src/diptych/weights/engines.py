@@ -18,7 +18,9 @@ from diptych.weights.dual_encoder import DualEncoder
 from diptych.weights.engine_speed import keep, kept, measure
 from diptych.weights.graph_bundle import GraphBundle
 from diptych.weights.graphs import GRAPHS, read_graphs
+from diptych.weights.onnx_folder import OnnxFolder, graphs_in
 from diptych.weights.places import ModelPlace, find_model
+from diptych.weights.weights_file import may_hold_weights
 
 if TYPE_CHECKING:
     from diptych.weights.untold import Told
@@ -79,13 +81,18 @@ def load(
     for_torch += ["dtype"] if dtype != "auto" else []
     chosen = _choose(place, engine, device, for_torch)
     if not chosen:
-        seconds = find_fastest(name_or_path, on_note=logging.getLogger("diptych").warning) if many else {}
+        is_ours = (place.path / GRAPHS).is_file()  # else torch goes first: nobody has sealed the graphs
+        seconds = find_fastest(name_or_path, on_note=logging.getLogger("diptych").warning) if many and is_ours else {}
         here = engines_here(place.path)
-        chosen = min(seconds, key=lambda one: seconds[one]) if seconds else "onnx" if "onnx" in here else here[0]
+        chosen = (
+            min(seconds, key=lambda one: seconds[one]) if seconds else "onnx" if is_ours and "onnx" in here else here[0]
+        )
     if chosen == "torch":
         from diptych.weights.registry import load_in_torch
 
         return load_in_torch(place, device=device, dtype=dtype, image_size=image_size, **told)
+    if not (place.path / GRAPHS).is_file():
+        return OnnxFolder.load(place.path, device=device)
     bundle = GraphBundle.load(place.path, engine=chosen, device=device)
     return dataclasses.replace(bundle, about=place.about) if place.about else bundle
 
@@ -127,6 +134,9 @@ def engines_here(path: Path) -> tuple[Engine, ...]:
         with contextlib.suppress(WeightsError):  # a damaged file is told by the engine that needs it; torch does not
             if read_graphs(path / GRAPHS).weights is None:
                 can = ("onnx",)  # in 8 bits alone
+    elif path.is_dir() and graphs_in(path):
+        names = [file.name for file in path.iterdir() if file.is_file()]
+        can = ("torch", "onnx") if any(map(may_hold_weights, names)) else ("onnx",)
     return tuple(name for name in can if _is_installed(name))
 
 
@@ -164,6 +174,10 @@ def _cannot(place: ModelPlace, engine: Engine) -> Exception:
     if not _is_installed(engine):
         without = "Models with graphs (diptych export) need none." if engine == "torch" else ""
         return missing_extra(f"opening {place.name} with {PACKAGES[engine]}", engine, without)
+    if engine == "torch" and not (place.path / GRAPHS).is_file():
+        return ConfigError(
+            f"{place.name} must hold weights to be opened with torch, and holds graphs alone. Choose engine onnx."
+        )
     if (place.path / GRAPHS).is_file():
         return ConfigError(f"{place.name} holds graphs in 8 bits alone, which are onnxruntime's. Got engine {engine}.")
     return ConfigError(

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diptych.config import from_dict, to_dict
-from diptych.data.images import Preprocess
 from diptych.errors import ConfigError, WeightsError
 from diptych.files import sha256, write_text
+from diptych.weights.not_weights import check_content
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from diptych.data.images import Preprocess
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, PREPROCESS, TOKENIZER = (
@@ -27,6 +29,7 @@ CONFIG, WEIGHTS, PREPROCESS, TOKENIZER = (
 OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 SCALE = ":scale"  # ends the name of the factors of a matrix in 8 bits; see `diptych.weights.eight_bit`
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm: buffers, not parameters
+NOT_LEARNED = (*STATISTICS, "position_ids", SCALE)  # ends of names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,16 +111,17 @@ def write_config(path: Path, config: Mapping[str, Any], seal: Seal) -> None:
 
 def count_parameters(tensors: "Mapping[str, Tensor]") -> int:
     """Parameters among tensors of any library's names: what is learned, not what is counted or constant."""
-    not_learned = (*STATISTICS, "position_ids", SCALE)
-    return sum(tensor.numel() for name, tensor in tensors.items() if not name.endswith(not_learned))
+    return sum(tensor.numel() for name, tensor in tensors.items() if not name.endswith(NOT_LEARNED))
 
 
-def read_preprocess(folder: Path) -> Preprocess | None:
+def read_preprocess(folder: Path) -> "Preprocess | None":
     """The picture recipe of a folder: `preprocessor_config.json`, else a part of `processor_config.json`; else None.
 
     Raises:
         WeightsError: it asks for what `Preprocess` does not do.
     """
+    from diptych.data.images import Preprocess  # here: names of models are told without NumPy
+
     newer = folder / "processor_config.json"  # where transformers puts it since version 5
     is_newer = not (folder / PREPROCESS).exists()
     if is_newer and not newer.exists():
@@ -179,6 +183,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise WeightsError(f"{path.parent} must hold {path.name}, and has none. Is it a bundle's folder?") from None
     except (OSError, ValueError, RecursionError) as error:
+        check_content(path)
         raise WeightsError(f"{path} must be JSON: {error}. Copy or download it again.") from error
     if not isinstance(data, dict):
         raise WeightsError(f"{path} must hold a JSON object. Got {type(data).__name__}: is it another file?")

@@ -15,12 +15,14 @@ from typing import Any
 
 from diptych.errors import ConfigError, WeightsError
 from diptych.files import sha256
+from diptych.weights.folder import CONFIG, OPEN_CLIP_CONFIG
+from diptych.weights.not_weights import check_no_adapter, check_not_quantised
 from diptych.weights.published import published_models
 from diptych.weights.unopened import what_it_is
+from diptych.weights.weights_file import ENDINGS, INDEX, ChosenWeights, choose_weights
 
 HUB_PREFIX = "hf:"
 
-_CONFIG, _OPEN_CLIP_CONFIG, _INDEX = "config.json", "open_clip_config.json", "model.safetensors.index.json"
 # Of a config.json whose weights diptych opens.
 MODEL_TYPES = (
     *("clip", "metaclip_2", "siglip", "siglip2", "altclip", "chinese_clip", "align", "blip"),
@@ -37,16 +39,9 @@ _SMALL = (
     "merges.txt",
     *_TOKENIZERS,
 )
-# Weights, the best first, each with the config that describes them. timm's repositories have a model.safetensors that
-# is an image tower alone, and a config.json that is no model of ours: hence the pairs.
-_WEIGHTS = (
-    ("model.safetensors", _CONFIG),
-    (_INDEX, _CONFIG),
-    ("open_clip_model.safetensors", _OPEN_CLIP_CONFIG),
-    ("pytorch_model.bin", _CONFIG),
-    ("open_clip_pytorch_model.bin", _OPEN_CLIP_CONFIG),
-)
 _PLAIN = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]|\.(?!\.))*"  # no separator, no leading dot, no ".."
+_FILE = "|".join(re.escape(ending) for ending in ENDINGS)
+_WITHIN = "0_CLIPModel/"  # where sentence-transformers keeps the model of a repository
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SECONDS = 5.0  # to wait for the first answer; without a network, that is the whole delay
 
@@ -73,7 +68,7 @@ def fetch(name: str, *, revision: str | None = None) -> HubRevision:
     without a network, what the cache knows of it is taken.
 
     Args:
-        name: "hf:org/name" or "hf:org/name@revision".
+        name: "hf:org/name" or "hf:org/name@revision"; of several files of weights one is meant by "hf:org/name/file".
         revision: a branch, tag or commit, where `name` has none; by default "main".
 
     Raises:
@@ -81,77 +76,113 @@ def fetch(name: str, *, revision: str | None = None) -> HubRevision:
         WeightsError: the repository is missing, closed, or holds no model that diptych opens; a file is damaged or
             cannot be written; or the hub cannot be reached and the cache has no such model.
     """
-    repo, wanted = _parse(name, revision)
+    repo, asked, wanted = _parse(name, revision)
     folder = _cached(repo, wanted)
-    if folder is None or not _COMMIT.fullmatch(wanted) or not _is_whole(folder):
+    if folder is None or not _COMMIT.fullmatch(wanted) or not _is_whole(folder, asked):
         try:
-            folder = _download(repo, wanted)
+            folder = _download(repo, wanted, asked)
         except _UnreachableError as error:
-            if folder is None or not _weights_files(folder, _names(folder)):
+            if folder is None or not _weights_files(folder, asked):
                 raise WeightsError(_what_to_bring(repo, str(error))) from None
-    files = _weights_files(folder, _names(folder))
-    small = [file for file in (_CONFIG, _OPEN_CLIP_CONFIG, *_SMALL) if file in _names(folder)]
+    files = _weights_files(folder, asked)
+    small = [file for file in (CONFIG, OPEN_CLIP_CONFIG, *_SMALL) if file in _names(folder)]
     return HubRevision(
         name=HUB_PREFIX + repo,
-        revision=folder.name,
+        revision=_commit(folder),
         folder=folder,
         weights=files[0],
         sha256={file: _checked_sha256(folder / file) for file in (*small, *files)},
     )
 
 
-def _parse(name: str, revision: str | None) -> tuple[str, str]:
-    match = re.fullmatch(rf"{HUB_PREFIX}({_PLAIN}/{_PLAIN})(?:@(.+))?", name)
+def _parse(name: str, revision: str | None) -> tuple[str, str, str]:
+    """Repository, file ("" where none is named) and revision."""
+    match = re.fullmatch(rf"{HUB_PREFIX}({_PLAIN}/{_PLAIN})(?:/({_PLAIN}(?:{_FILE})))?(?:@(.+))?", name)
     if not match or "--" in match[1] or len(match[1]) > 96:  # the hub's own rule: its cache writes "/" as "--"
         raise ConfigError(
             f"a hub name must be {HUB_PREFIX}org/name, of letters, digits, '.', '_' and '-'. Got {name!r}."
         )
-    if match[2] and revision and match[2] != revision:
+    if match[3] and revision and match[3] != revision:
         raise ConfigError(f"{name} names a revision itself. Got revision={revision!r} too: give one of them.")
-    wanted: str = match[2] or revision or "main"
+    wanted: str = match[3] or revision or "main"
     if not re.fullmatch(rf"{_PLAIN}(?:/{_PLAIN})*", wanted):
         raise ConfigError(f"a revision must be a branch, a tag or a commit of {HUB_PREFIX}{match[1]}. Got {wanted!r}.")
-    return match[1], wanted
+    return match[1], match[2] or "", wanted
 
 
-def _download(repo: str, revision: str) -> Path:
-    """Get what is missing in the cache; the folder of the snapshot is returned."""
+def _download(repo: str, revision: str, asked: str) -> Path:
+    """Get what is missing in the cache; the folder of the model is returned, that of the snapshot or one within."""
     from huggingface_hub import HfApi
 
     api = HfApi(library_name="diptych")
     with _sentences(repo, revision):
         info = api.model_info(repo, revision=revision, timeout=_SECONDS)
-        listed = {sibling.rfilename for sibling in info.siblings or ()}
-        configs = [file for file in (_CONFIG, _OPEN_CLIP_CONFIG) if file in listed]
+        everything = {sibling.rfilename for sibling in info.siblings or ()}
+        within = "" if {CONFIG, OPEN_CLIP_CONFIG} & everything or _WITHIN + CONFIG not in everything else _WITHIN
+        listed = {name.removeprefix(within) for name in everything if name.startswith(within)}
+        if not asked:
+            check_no_adapter(listed, HUB_PREFIX + repo)
+        configs = [file for file in (CONFIG, OPEN_CLIP_CONFIG) if file in listed]
         if not configs:
-            within = next((file.rpartition("/")[0] for file in listed if re.fullmatch(rf"\d_\w+/{_CONFIG}", file)), "")
-            cure = f"Bring the folder {within}, which is one, and give that." if within else "Is it a CLIP model?"
-            raise WeightsError(f"{HUB_PREFIX}{repo} must hold {_CONFIG} or {_OPEN_CLIP_CONFIG}. {cure}")
+            raise WeightsError(f"{HUB_PREFIX}{repo} must hold {CONFIG} or {OPEN_CLIP_CONFIG}. Is it a CLIP model?")
         # Asked for by the revision's name, so that the cache learns which commit it stands for.
-        folder = Path(api.hf_hub_download(repo, configs[0], revision=revision)).parent
+        folder = Path(api.hf_hub_download(repo, within + configs[0], revision=revision)).parent
 
         def get(file: str) -> None:
-            api.hf_hub_download(repo, file, revision=folder.name)
+            api.hf_hub_download(repo, within + file, revision=_commit(folder))
 
         for file in configs[1:]:
             get(file)
-        weights = _choose_weights(folder, listed)
-        if weights is not None:
-            _judge(repo, folder, dict(_WEIGHTS)[weights])  # its weights may be gigabytes
-        else:
-            kind = _read_json(folder / _CONFIG).get("model_type") if _CONFIG in configs else None
-            raise WeightsError(
-                f"{HUB_PREFIX}{repo} must hold the weights of a CLIP or SigLIP model, as "
-                f"{', '.join(file for file, _ in _WEIGHTS)}. It has none that fit (model_type {kind!r}): it is "
-                f"{what_it_is(kind)}."
-            )
+        weights = _chosen(folder, listed, asked, HUB_PREFIX + repo)
+        _judge(repo, folder, weights.config)  # its weights may be gigabytes
         for file in _SMALL:
             if file in listed:
                 get(file)
-        get(weights)
-        for file in _parts(folder, listed) if weights == _INDEX else ():
+        get(weights.name)
+        for file in _parts(folder / weights.name, listed) if INDEX.fullmatch(weights.name) else ():
             get(file)
     return folder
+
+
+def _chosen(folder: Path, listed: Collection[str], asked: str, where: str) -> ChosenWeights:
+    """The weights of a repository that its configs, which are in `folder`, describe.
+
+    Raises:
+        WeightsError: there are none, or several; it says what is there instead.
+    """
+    described = _described(folder, listed)
+    weights = choose_weights(listed, described, where=where, asked=asked)
+    if weights is not None:
+        return weights
+    if asked:
+        raise WeightsError(f"{where} must hold {asked}, and a config that describes it. Check the name on its page.")
+    if not described:
+        kind = _read_json(folder / CONFIG).get("model_type") if CONFIG in listed else None
+        raise WeightsError(
+            f"{where} must hold the weights of a CLIP or SigLIP model, and its {CONFIG} is of none (model_type "
+            f"{kind!r}): it is {what_it_is(kind)}. Nothing more was got. `diptych models` lists models that open."
+        )
+    others = sorted(name for name in listed if name.endswith((".onnx", ".h5", ".gguf", ".tflite", ".mlpackage")))
+    found = f"{', '.join(others[:3])}{', ...' if len(others) > 3 else ''}" if others else "none at all"
+    raise WeightsError(
+        f"{where} must hold weights as safetensors, a pickle of PyTorch's or flax_model.msgpack. Got {found}. Look for "
+        "the repository that it was made from"
+        + (", or bring the folder, which opens in onnxruntime." if any(map(_is_graph, others)) else ".")
+    )
+
+
+def _is_graph(name: str) -> bool:
+    return name.endswith(".onnx")
+
+
+def _described(folder: Path, names: Collection[str]) -> list[str]:
+    """The configs that are a CLIP's. timm's config.json beside open_clip's is not."""
+    is_clip = CONFIG in names and _read_json(folder / CONFIG).get("model_type") in MODEL_TYPES
+    return [*([CONFIG] if is_clip else []), *([OPEN_CLIP_CONFIG] if OPEN_CLIP_CONFIG in names else [])]
+
+
+def _commit(folder: Path) -> str:
+    return (folder.parent if folder.name == _WITHIN.strip("/") else folder).name
 
 
 def _judge(repo: str, folder: Path, config: str) -> None:
@@ -160,21 +191,19 @@ def _judge(repo: str, folder: Path, config: str) -> None:
     Raises:
         WeightsError: it is such a model.
     """
-    from diptych.weights.hugging_face import config_from_hf
-    from diptych.weights.open_clip import cleaning_of, config_from_open_clip
+    from diptych.weights.verdict import check_config  # torch comes with it
 
     data = _read_json(folder / config)
+    check_not_quantised(data, HUB_PREFIX + repo)
     try:
-        if config == _OPEN_CLIP_CONFIG:
+        if config == OPEN_CLIP_CONFIG:
             model_cfg = data.get("model_cfg")
             if not isinstance(model_cfg, dict):
                 raise ConfigError(f"{config} must hold model_cfg as a JSON object. Got {model_cfg!r}.")
-            config_from_open_clip(model_cfg)
-            cleaning_of(model_cfg)
-        elif data.get("model_type") != "diptych-clip":
-            config_from_hf(data)
+            data = model_cfg
+        check_config(data)
     except ConfigError as error:
-        twin = next((model for model in published_models() if model.architecture == repo.partition("/")[2]), None)
+        twin = next((model for model in published_models() if HUB_PREFIX + repo in model.also), None)
         cure = f" The same model opens as {twin.hub}." if twin else " `diptych models` lists models that open."
         raise WeightsError(f"{HUB_PREFIX}{repo} is refused before its weights are got. {error}{cure}") from error
 
@@ -182,7 +211,7 @@ def _judge(repo: str, folder: Path, config: str) -> None:
 def _cached(repo: str, revision: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    for config in (_CONFIG, _OPEN_CLIP_CONFIG):
+    for config in (CONFIG, OPEN_CLIP_CONFIG, _WITHIN + CONFIG):
         path = try_to_load_from_cache(repo, config, revision=revision)
         if isinstance(path, str):
             return Path(path).parent
@@ -193,38 +222,32 @@ def _names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.is_file()}
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_whole(folder: Path, asked: str) -> bool:
     """Whether it has weights and a tokenizer, and no link to a file that was deleted."""
-    names = _names(folder)
     has_dead_links = any(path.is_symlink() and not path.exists() for path in folder.iterdir())
-    return bool(_weights_files(folder, names)) and not names.isdisjoint(_TOKENIZERS) and not has_dead_links
+    return bool(_weights_files(folder, asked)) and not _names(folder).isdisjoint(_TOKENIZERS) and not has_dead_links
 
 
-def _weights_files(folder: Path, names: Collection[str]) -> list[str]:
+def _weights_files(folder: Path, asked: str) -> list[str]:
     """The weights file, or the index and its parts; nothing when one of them is missing."""
-    weights = _choose_weights(folder, names)
-    if weights != _INDEX:
-        return [weights] if weights else []
-    parts = _parts(folder)
-    return [_INDEX, *parts] if all(part in names for part in parts) else []
+    names = _names(folder)
+    weights = choose_weights(names, _described(folder, names), where=str(folder), asked=asked)
+    if weights is None or not INDEX.fullmatch(weights.name):
+        return [weights.name] if weights else []
+    parts = _parts(folder / weights.name)
+    return [weights.name, *parts] if all(part in names for part in parts) else []
 
 
-def _choose_weights(folder: Path, names: Collection[str]) -> str | None:
-    """The best weights file among `names` that a config in `folder` describes."""
-    described = {_OPEN_CLIP_CONFIG} & set(names)
-    if _CONFIG in names and _read_json(folder / _CONFIG).get("model_type") in MODEL_TYPES:
-        described.add(_CONFIG)
-    return next((file for file, config in _WEIGHTS if file in names and config in described), None)
-
-
-def _parts(folder: Path, listed: Collection[str] | None = None) -> list[str]:
-    """The weights files that the index names; `listed`: the files of the repository, where they are known."""
-    path = folder / _INDEX
+def _parts(path: Path, listed: Collection[str] | None = None) -> list[str]:
+    """The weights files that an index names; `listed`: the files of the repository, where they are known."""
+    match = INDEX.fullmatch(path.name)
+    assert match
+    ending = match[1].rpartition(".")[2]
     where = _read_json(path).get("weight_map")
     parts = list(where.values()) if isinstance(where, dict) else []
     for part in parts:
-        if not isinstance(part, str) or not re.fullmatch(rf"{_PLAIN}\.safetensors", part):
-            raise WeightsError(f"{path} must name .safetensors files beside it. Got {part!r}: do not trust this model.")
+        if not isinstance(part, str) or not re.fullmatch(rf"{_PLAIN}\.{ending}", part):
+            raise WeightsError(f"{path} must name .{ending} files beside it. Got {part!r}: do not trust this model.")
         if listed is not None and part not in listed:
             raise WeightsError(f"{path} names {part}, which the repository does not have. Ask its owner.")
     if not parts:
@@ -314,7 +337,7 @@ def _what_to_bring(repo: str, reason: str) -> str:
     folder = repo.rpartition("/")[2]
     return (
         f"{HUB_PREFIX}{repo} is not whole in the cache, and the hub cannot be reached: {reason}. Try again with a "
-        f"network, or bring its {_CONFIG}, preprocessor_config.json, tokenizer.json and model.safetensors (or, of an "
-        f"open_clip model, {_OPEN_CLIP_CONFIG}, tokenizer.json and open_clip_model.safetensors) in one folder, and "
+        f"network, or bring its {CONFIG}, preprocessor_config.json, tokenizer.json and model.safetensors (or, of an "
+        f"open_clip model, {OPEN_CLIP_CONFIG}, tokenizer.json and open_clip_model.safetensors) in one folder, and "
         f'give that: diptych.load("{folder}").'
     )

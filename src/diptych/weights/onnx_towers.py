@@ -126,9 +126,32 @@ def devices_here() -> tuple[str, ...]:
     return ("cpu", *(name for name, provider in PROVIDERS.items() if provider in available))
 
 
+def open_session(path: Path, *, device: str) -> Any:
+    """A graph of anyone's in onnxruntime, an `InferenceSession`.
+
+    Args:
+        path: to it.
+        device: as `OnnxTowers` takes it.
+
+    Raises:
+        ConfigError: onnxruntime does not have the device here.
+        MissingExtraError: it is not installed.
+        WeightsError: the graph is damaged, or the file that its weights are in is missing.
+    """
+    return _session(_onnxruntime(), device, _provider(device), 0, False, path)
+
+
 def _open_in_onnxruntime(
     onnxruntime: ModuleType, device: str, provider: str, threads: int, multiplies_integers: bool, path: Path
 ) -> Callable[[np.ndarray], np.ndarray]:
+    session = _session(onnxruntime, device, provider, threads, multiplies_integers, path)
+    (port,) = session.get_inputs()
+    return lambda batch: session.run(None, {port.name: batch})[0]
+
+
+def _session(
+    onnxruntime: ModuleType, device: str, provider: str, threads: int, multiplies_integers: bool, path: Path
+) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = _FATAL
@@ -147,8 +170,7 @@ def _open_in_onnxruntime(
         raise _not_opened(path, error) from error
     if device != "auto" and session.get_providers()[0] != provider:
         raise ConfigError(f"device {device} must be there, and onnxruntime found none. Choose device cpu.")
-    (port,) = session.get_inputs()
-    return lambda batch: session.run(None, {port.name: batch})[0]
+    return session
 
 
 @contextlib.contextmanager

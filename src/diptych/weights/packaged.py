@@ -1,14 +1,17 @@
 """The models that ship, by name alone: nothing heavy is loaded to tell a wrong name."""
 
+import re
 from pathlib import Path
 
 from diptych.config import unknown_name
 from diptych.data.embedded import drawings
 from diptych.errors import ConfigError
 from diptych.weights.hub import HUB_PREFIX
+from diptych.weights.published import published_models
 
 DEFAULT_MODEL = "diptych-photo"
 
+_LONGEST = 200  # characters of a wrong name that are told
 _MODELS = Path(__file__).with_name("models")
 
 
@@ -26,8 +29,27 @@ def check_model_name(name: str | Path | None) -> None:
         ConfigError: there is neither such a model nor such a path; the nearest name is given.
     """
     models = packaged_models()
-    if (name or DEFAULT_MODEL) in models or (name and (str(name).startswith(HUB_PREFIX) or Path(name).exists())):
+    if (name or DEFAULT_MODEL) in models or (name and (str(name).startswith(HUB_PREFIX) or _is_there(Path(name)))):
         return
-    what = unknown_name(str(name or DEFAULT_MODEL), "", models, "a model")
+    if name and (meant := _published_as(str(name))):
+        raise ConfigError(f"{name} is neither a model of this package nor a path. Did you mean {meant}?")
+    what = unknown_name(str(name or DEFAULT_MODEL)[:_LONGEST], "", models, "a model")
     more = "" if drawings() else " Small models of drawings come with: pip install diptych-pictograms."
     raise ConfigError(f"{what} Or give the folder or file of one, or hf:org/name.{more}")
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is longer than any file's
+        return False
+
+
+def _published_as(name: str) -> str:
+    """The hub name that is meant by what other programs, or the table of published models, call a model."""
+    prefixed = re.fullmatch(r"(hf-hub:|(?:https?://)?huggingface\.co/)?([\w.-]{1,96}/[\w.-]{1,96})/?", name)
+    address = HUB_PREFIX + prefixed[2] if prefixed else ""
+    for model in published_models():
+        if name.replace("/", ".").lower() == model.name.lower() or address in (model.hub, *model.also):
+            return model.hub if address not in model.also else address
+    return address if prefixed and prefixed[1] else ""

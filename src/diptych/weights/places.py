@@ -33,7 +33,7 @@ def find_model(name_or_path: str | Path | None, *, revision: str | None = None) 
     name = DEFAULT_MODEL if name_or_path is None else name_or_path
     if isinstance(name, str) and name.startswith(HUB_PREFIX):
         snapshot = fetch(name, revision=revision)
-        known = next((model for model in published_models() if model.hub == snapshot.name), None)
+        known = next((model for model in published_models() if snapshot.name in (model.hub, *model.also)), None)
         about = About(
             source=f"{snapshot.name}@{snapshot.revision}",
             licence=known.licence if known else "",

@@ -3,71 +3,39 @@
 Nothing is built here and no value is read: tensors are mapped. Code that a file may hold is never run.
 """
 
-import dataclasses
-import functools
 import importlib.util
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from diptych.config import from_dict, to_dict
+from diptych.config import to_dict
 from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
 from diptych.data.tokenizer_file import Cleaning
 from diptych.errors import ConfigError, WeightsError
 from diptych.model.clip import CLIP, CLIPConfig
-from diptych.weights.adapters import OWN, Naming
+from diptych.weights.adapters import Naming
+from diptych.weights.disk_layouts import open_file, open_folder
 from diptych.weights.eight_bit import from_eight_bits
 from diptych.weights.folder import (
-    CONFIG,
-    OPEN_CLIP_CONFIG,
-    OPEN_CLIP_WEIGHTS,
-    PREPROCESS,
-    WEIGHTS,
     Seal,
-    read_json,
-    read_preprocess,
-    read_seal,
 )
-from diptych.weights.hub import MODEL_TYPES
-from diptych.weights.hugging_face import layout_of
-from diptych.weights.open_clip import (
-    as_named,
-    cleaning_of,
-    config_from_open_clip,
-    ends_with_padding,
-    naming_of,
-    own_padding,
-    plain_names,
-    preprocess_from_open_clip,
-)
+from diptych.weights.not_weights import check_content
 from diptych.weights.open_clip_coca import DECODER
-from diptych.weights.open_clip_shapes import LONG, config_from_shapes, one_kind_of_positions
-from diptych.weights.tensors import PICKLES, read_tensors
+from diptych.weights.open_clip_towers import VOCABULARY
 from diptych.weights.untold import (
-    ACTIVATION,
-    END_TOKEN,
-    RECIPE,
-    Origin,
     Told,
     Untold,
-    fill,
-    known_activation,
     left_out_sentence,
 )
 
-_HF_WEIGHTS = (WEIGHTS, f"{WEIGHTS}.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-_OPEN_CLIP_WEIGHTS = (OPEN_CLIP_WEIGHTS, "open_clip_pytorch_model.bin", WEIGHTS, "pytorch_model.bin")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
 _MERGES = "bpe_simple_vocab_16e6.txt.gz"  # CLIP's published merges, under the name that every peer gives them
-_CLIP_VOCABULARY = 49_408
-_BY_FILE: dict[str, Origin] = {ACTIVATION: "file", "heads": "file", END_TOKEN: "file", RECIPE: "file"}
-SIGLIPS_RECIPE = functools.partial(Preprocess, resize="squash", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 _LARGEST = 16_384  # px of one side: convolutions take pictures of any size, whatever their weights are
 
 
@@ -211,7 +179,7 @@ def open_stored_model(path: Path, *, weights: str = "", **told: Unpack[Told]) ->
             the files tell themselves.
     """
     try:
-        found = _open_folder(path, weights, told) if path.is_dir() else _open_file(path, told)
+        found = open_folder(path, weights, told) if path.is_dir() else open_file(path, told)
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from error
     given = told.get("tokenizer")
@@ -228,206 +196,11 @@ def give_weights(model: CLIP, weights: Mapping[str, Tensor]) -> None:
     model.eval()
 
 
-class _Found(NamedTuple):
-    """The part of a `StoredModel` that each layout tells in its own way."""
-
-    kind: str
-    untold: Untold
-    naming: Naming
-    weights: Path
-    tensors: dict[str, Tensor]
-    seal: Seal | None = None
-    cleaning: Cleaning = "file"
-    pad_token_id: int | None = None
-    ends_with_padding: bool = False
-    beside: tuple[str, ...] = ()
-
-
-def _open_folder(folder: Path, weights: str, told: Told) -> _Found:
-    layouts = ((CONFIG, _HF_WEIGHTS, _open_hugging_face), (OPEN_CLIP_CONFIG, _OPEN_CLIP_WEIGHTS, _open_open_clip))
-    present = [(names, read) for config, names, read in layouts if (folder / config).is_file()]
-    if len(present) == 2 and read_json(folder / CONFIG).get("model_type") not in MODEL_TYPES:
-        del present[0]  # on a hub, a config.json beside open_clip's may be another library's
-    for names, read in present:
-        for name in names:
-            if (folder / name).is_file() and weights in ("", name):
-                return read(folder, folder / name, told)
-    for names, read in present:
-        if found := weights or _variant(folder, names):
-            return read(folder, folder / found, told)
-    if present:
-        raise WeightsError(
-            f"{folder} must hold {WEIGHTS}, or weights under another of the published names. It has none."
-        )
-    within = sorted(path.parent for path in folder.glob(f"[0-9]_*/{CONFIG}"))  # of sentence-transformers
-    if within:
-        return _open_folder(within[0], weights, told)
-    raise WeightsError(
-        f"{folder} must hold {CONFIG} or {OPEN_CLIP_CONFIG}, and has neither. Is it a model's folder? Give a single "
-        "file of weights by its own path."
-    )
-
-
-def _variant(folder: Path, names: Sequence[str]) -> str:
-    """The weights of another precision, such as model.fp16.safetensors, where they are the only ones."""
-    stems = {name.partition(".")[0] for name in names}
-    endings = {Path(name).suffix for name in names} - {".json"}
-    found = sorted(
-        path.name for path in folder.iterdir() if path.name.partition(".")[0] in stems and path.suffix in endings
-    )
-    if len(found) > 1:
-        raise WeightsError(f"{folder} holds {', '.join(found)}. Leave one of them there, or name it {WEIGHTS}.")
-    return found[0] if found else ""
-
-
-def _open_hugging_face(folder: Path, weights: Path, told: Told) -> _Found:
-    data = read_json(folder / CONFIG)
-    seal = read_seal(folder / CONFIG, data)
-    file = read_tensors(weights, state_dict=told.get("state_dict"))
-    layout = None if data.get("model_type") == "diptych-clip" else layout_of(data)
-    preprocess = read_preprocess(folder) if layout is None or layout.reads_recipe else None
-    if seal and preprocess is None:
-        raise WeightsError(f"{folder} must hold {PREPROCESS}, as it was saved with it. Copy or download it again.")
-    if layout is None:
-        return _open_own(folder, weights, told, data, seal, preprocess, file.tensors)
-    config = layout.read(data)
-    naming, tensors = layout.naming(config), layout.respelt(file.tensors)
-    if preprocess and layout.image_size == "recipe":
-        config = _with_image_size(config, preprocess.image_size)
-    elif preprocess and layout.image_size == "config":
-        preprocess = dataclasses.replace(preprocess, image_size=config.image.image_size)
-    return _Found(
-        kind="diptych bundle" if seal else "transformers folder",
-        untold=fill(
-            _with_head(config, tensors),
-            told,
-            path=folder,
-            preprocess=preprocess,
-            assumed=Preprocess(image_size=config.image.image_size, **layout.silent_recipe),
-            origins=_BY_FILE,
-        ),
-        naming=naming,
-        weights=weights,
-        tensors=tensors,
-        seal=seal,
-        cleaning=layout.cleaning,
-        beside=(*file.beside, *(name for name in tensors if re.fullmatch(naming.left_out, name))),
-    )
-
-
-def _open_own(
-    folder: Path,
-    weights: Path,
-    told: Told,
-    data: Mapping[str, Any],
-    seal: Seal | None,
-    preprocess: Preprocess | None,
-    tensors: dict[str, Tensor],
-) -> _Found:
-    config = from_dict(CLIPConfig, data.get("model", {}), where="model")
-    # The first bundles of ResNets were no open_clip folders, and had our own names.
-    is_open_clips = (folder / OPEN_CLIP_CONFIG).is_file()
-    naming, tensors = (naming_of(config), plain_names(tensors)) if is_open_clips else (OWN, tensors)
-    if config.image.row_width and preprocess:  # how many patches is a fact of the pictures, and not of the weights
-        config = _with_image_size(config, preprocess.image_size)
-    is_siglip = config.text.kind == "siglip"
-    return _Found(
-        kind="diptych bundle" if seal else "transformers folder",
-        untold=fill(
-            config,
-            told,
-            path=folder,
-            preprocess=preprocess,
-            assumed=(SIGLIPS_RECIPE if is_siglip else Preprocess)(image_size=config.image.image_size),
-            origins=_BY_FILE,
-        ),
-        naming=naming,
-        weights=weights,
-        tensors=tensors,
-        seal=seal,
-        cleaning="siglip" if is_siglip else "file",
-    )
-
-
-def _with_image_size(config: CLIPConfig, image_size: int) -> CLIPConfig:
-    """Another size in the config alone, of a tower whose weights take any."""
-    return dataclasses.replace(config, image=dataclasses.replace(config.image, image_size=image_size))
-
-
-def _open_open_clip(folder: Path, weights: Path, told: Told) -> _Found:
-    data = read_json(folder / OPEN_CLIP_CONFIG)
-    model_cfg, preprocess_cfg = data.get("model_cfg"), data.get("preprocess_cfg") or {}
-    if not isinstance(model_cfg, dict) or not isinstance(preprocess_cfg, dict):
-        raise ConfigError(f"{OPEN_CLIP_CONFIG} must hold model_cfg and preprocess_cfg as JSON objects.")
-    tensors = plain_names(read_tensors(weights, state_dict=told.get("state_dict")).tensors)
-    config = as_named(_with_head(config_from_open_clip(model_cfg), tensors), tensors.keys())
-    side = config.image.image_size
-    return _Found(
-        kind="open_clip folder",
-        untold=fill(
-            config,
-            told,
-            path=folder,
-            preprocess=preprocess_from_open_clip(preprocess_cfg, side) if preprocess_cfg else None,
-            assumed=Preprocess(image_size=side),
-            origins=_BY_FILE,
-        ),
-        naming=naming_of(config),
-        weights=weights,
-        tensors=tensors,
-        seal=read_seal(folder / OPEN_CLIP_CONFIG, data),
-        cleaning=cleaning_of(model_cfg),
-        pad_token_id=own_padding(model_cfg) if config.text.reads_padding else None,
-        ends_with_padding=ends_with_padding(model_cfg),
-    )
-
-
-def _with_head(config: CLIPConfig, tensors: Mapping[str, Tensor]) -> CLIPConfig:
-    """The head by the weights: a config may not tell that they were trained with the sigmoid loss."""
-    return dataclasses.replace(config, head="sigmoid") if "logit_bias" in tensors else config
-
-
-def _open_file(path: Path, told: Told) -> _Found:
-    file = read_tensors(path, state_dict=told.get("state_dict"))
-    tensors = one_kind_of_positions(plain_names(file.tensors))
-    if "vision_model.embeddings.patch_embedding.weight" in tensors:
-        if (path.parent / CONFIG).is_file():
-            return _open_hugging_face(path.parent, path, told)
-        raise WeightsError(
-            f"{path} holds weights of transformers, which do not tell the model's sizes. Put its {CONFIG}, "
-            "preprocessor_config.json and tokenizer.json beside it, and give the folder."
-        )
-    by_openai = file.is_archive or not {"input_resolution", LONG}.isdisjoint(file.tensors)  # Long-CLIP is its code
-    shapes: dict[str, Any] = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    known = "quick_gelu" if by_openai else known_activation(path) if path.suffix in PICKLES else None
-    origin: Origin = "format" if by_openai else "known by SHA-256"
-    config = config_from_shapes(shapes, activation=told.get("activation") or known, heads=told.get("heads"))
-    text = config.text
-    origins: dict[str, Origin] = {
-        ACTIVATION: "told" if told.get("activation") else origin,
-        END_TOKEN: origin if known else "format" if text.vocab_size == _CLIP_VOCABULARY else "assumed",
-        RECIPE: origin if known else "assumed",
-    }
-    return _Found(
-        kind="OpenAI archive" if file.is_archive else "OpenAI state dict" if by_openai else "open_clip state dict",
-        untold=fill(
-            config,
-            told,
-            path=path,
-            preprocess=None,
-            assumed=Preprocess(image_size=config.image.image_size),
-            origins=origins,
-        ),
-        naming=naming_of(config),
-        weights=path,
-        tensors=tensors,
-    )
-
-
 def _find_tokenizer(folder: Path, vocab_size: int) -> Path | None:
-    if any((folder / name).is_file() for name in _TOKENIZER_FILES):
+    if files := [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]:
+        check_content(files[0])
         return folder
-    if vocab_size != _CLIP_VOCABULARY:
+    if vocab_size != VOCABULARY:
         return None
     # The same file lies in the packages of those who publish the weights: it is read as data, nothing is imported.
     specs = (importlib.util.find_spec(package) for package in ("open_clip", "clip"))

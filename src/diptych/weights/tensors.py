@@ -21,11 +21,12 @@ import torch
 from torch import Tensor
 
 from diptych.errors import WeightsError
+from diptych.weights.flax_files import as_torch_names, read_msgpack, read_npz
 from diptych.weights.inert import CodeError, load_inert
+from diptych.weights.not_weights import check_content, check_names
 from diptych.weights.state_dict import find_state_dict
+from diptych.weights.weights_file import ENDINGS, INDEX, PICKLES
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-_INDEX = ".index.json"
 _AGAIN = "Copy or download it again."
 
 
@@ -38,7 +39,9 @@ class TensorFile(NamedTuple):
 
 
 def read_tensors(path: Path, *, state_dict: str | None = None) -> TensorFile:
-    """All tensors of a `.safetensors` file, a PyTorch pickle, a TorchScript archive, or a file split in parts.
+    """All tensors of a `.safetensors` file, a PyTorch pickle, a TorchScript archive, one of JAX, or a file in parts.
+
+    Those of flax's `.msgpack` come as torch has them in the same layers; those of an `.npz` as they are.
 
     Args:
         path: the file; of a split one, its `*.index.json`.
@@ -50,6 +53,7 @@ def read_tensors(path: Path, *, state_dict: str | None = None) -> TensorFile:
     """
     data, is_archive = _read(path)
     tensors = find_state_dict(data, path, chosen=state_dict)
+    check_names(tensors, path)
     for name, tensor in tensors.items():
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise WeightsError(f"{path} must hold all values of {name}, and repeats a few. It is not to be trusted.")
@@ -61,13 +65,15 @@ def read_tensors(path: Path, *, state_dict: str | None = None) -> TensorFile:
 def _read(path: Path) -> tuple[Any, bool]:
     if not path.is_file():
         raise WeightsError(f"{path} must be a file of weights, and there is none.")
-    if path.name.endswith(_INDEX):
+    check_content(path)
+    if INDEX.fullmatch(path.name):
         return _read_parts(path), False
     if path.suffix == ".safetensors":
         return _read_safetensors(path), False
+    if path.suffix in (".msgpack", ".npz"):
+        return _read_arrays(path), False
     if path.suffix not in PICKLES:
-        endings = ", ".join((".safetensors", *PICKLES))
-        raise WeightsError(f"weights must be in a file with one of the endings {endings}. Got {path}.")
+        raise WeightsError(f"weights must be in a file with one of the endings {', '.join(ENDINGS)}. Got {path}.")
     if _is_archive(path):
         return _read_archive(path), True
     return _read_pickle(path), False
@@ -76,8 +82,16 @@ def _read(path: Path) -> tuple[Any, bool]:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError, LookupError, AttributeError) as error:
         raise WeightsError(f"{path} cannot be read: {error}. {_AGAIN}") from error
+
+
+def _read_arrays(path: Path) -> dict[str, Tensor]:
+    try:
+        return as_torch_names(read_msgpack(path)) if path.suffix == ".msgpack" else read_npz(path)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise WeightsError(f"{path} cannot be read: {why}. {_AGAIN}") from error
 
 
 def _read_parts(index: Path) -> dict[str, Tensor]:
@@ -88,7 +102,7 @@ def _read_parts(index: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{index} must tell which file each tensor is in ({error!r}). {_AGAIN}") from error
     tensors: dict[str, Tensor] = {}
     for part in parts:
-        if not isinstance(part, str) or Path(part).name != part or part.endswith(_INDEX):
+        if not isinstance(part, str) or Path(part).name != part or part.endswith(".json"):
             raise WeightsError(f"{index} must name files beside it. Got {part!r}: it is not to be trusted.")
         data, _ = _read(index.with_name(part))
         tensors |= data

@@ -1,0 +1,93 @@
+"""What `diptych models` lists: the models in the package, and a choice of the published ones. torch is not needed."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from diptych.config import unknown_name
+from diptych.errors import ConfigError, WeightsError
+from diptych.weights.folder import CONFIG, NOT_LEARNED, WEIGHTS, read_json, read_seal
+from diptych.weights.graphs import GRAPHS, read_graphs
+from diptych.weights.packaged import packaged_models
+from diptych.weights.published import PublishedModel, published_models
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackagedModel:
+    """A model that ships in the package."""
+
+    name: str
+    parameters: int
+    embed_dim: int  # D
+    image_size: int  # S, pixels of one side
+    size: int  # bytes on disk of all files of its folder
+    source: str
+    licence: str  # of the weights
+    data: str  # what it was trained on
+
+
+def list_packaged() -> list[PackagedModel]:
+    """The models that ship in the package, in alphabetical order; their facts are read off their files.
+
+    Raises:
+        WeightsError: the folder of one is damaged.
+    """
+    return [_packaged(name, folder) for name, folder in packaged_models().items()]
+
+
+def choose_published(
+    *, family: str | None = None, licence: str | None = None, max_size: float | None = None
+) -> list[PublishedModel]:
+    """Those of the published models that fit.
+
+    Args:
+        family: one of the table's; case does not count.
+        licence: a part of it, such as "MIT"; case does not count.
+        max_size: GB of the weights at float32; models of unknown size are left out.
+
+    Raises:
+        ConfigError: there is no such family, or no such licence.
+    """
+    models = published_models()
+    if family is not None:
+        families = {model.family.lower(): model.family for model in models}
+        if family.lower() not in families:
+            raise ConfigError(unknown_name(family, "", families.values(), "a family"))
+        models = [model for model in models if model.family.lower() == family.lower()]
+    if licence is not None:
+        licences = sorted({model.licence for model in published_models()})
+        if not any(licence.lower() in one.lower() for one in licences):
+            raise ConfigError(f"{licence} must be a part of a licence. Licences: {'; '.join(licences)}.")
+        models = [model for model in models if licence.lower() in model.licence.lower()]
+    if max_size is not None:
+        models = [model for model in models if model.size is not None and model.size <= max_size * 1e9]
+    return models
+
+
+def _packaged(name: str, folder: Path) -> PackagedModel:
+    graphs = read_graphs(folder / GRAPHS)
+    seal = read_seal(folder / CONFIG, read_json(folder / CONFIG))
+    if seal is None:
+        raise WeightsError(f"{folder} must be a bundle that diptych wrote, and is none. Install diptych again.")
+    return PackagedModel(
+        name=name,
+        parameters=_parameters(folder / WEIGHTS),
+        embed_dim=graphs.embed_dim,
+        image_size=graphs.image_size,
+        size=sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
+        source=seal.about.source,
+        licence=seal.about.licence,
+        data=seal.about.data,
+    )
+
+
+def _parameters(weights: Path) -> int:
+    """By the header of the file: the values are not read."""
+    try:
+        with weights.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        shapes = {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+    except (OSError, ValueError, LookupError, TypeError, MemoryError, OverflowError) as error:
+        raise WeightsError(f"{weights} cannot be read ({error!r}). Install diptych again.") from error
+    return sum(math.prod(shape) for name, shape in shapes.items() if not name.endswith(NOT_LEARNED))
