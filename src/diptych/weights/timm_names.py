@@ -68,20 +68,25 @@ def named(config: Any, sizes: Mapping[str, Mapping[str, Any]], *, any_image_size
 
     Args:
         config: of our tower.
-        sizes: of the family, by name.
+        sizes: of the family, by name; one that tells no image_size ends in it.
         any_image_size: see `sizes_of`.
 
     Raises:
         ConfigError: none has.
     """
     wanted = to_dict(config)
-    alike = {name: to_dict(type(config)(**options)) for name, options in sizes.items()}
+    alike = {
+        name: to_dict(type(config)(**options))
+        if "image_size" in options
+        else to_dict(type(config)(image_size=int(name.rpartition("_")[2]), **options))
+        for name, options in sizes.items()
+    }
     found = [name for name, options in alike.items() if options == wanted]
     if any_image_size:
         found += [name for name, options in alike.items() if options | {"image_size": config.image_size} == wanted]
     if not found:
         raise ConfigError(
             f"open_clip knows towers of timm by their names, and none has the sizes of this one ({config.summary}, "
-            f"{config.image_size} px). Keep it as a bundle."
+            f"{config.image_size} px). Keep it as a bundle, or save a SigLIP model as huggingface."
         )
     return found[0]

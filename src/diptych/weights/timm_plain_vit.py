@@ -5,7 +5,8 @@ from typing import Any
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.weights.adapters import TensorRow
 from diptych.weights.open_clip_towers import side
-from diptych.weights.timm_vit import block_rows, name_of
+from diptych.weights.timm_names import named
+from diptych.weights.timm_vit import block_rows
 from diptych.weights.tower_layout import Section, TowerLayout, check_says
 
 _OPTIONS: dict[str, Any] = {
@@ -45,9 +46,10 @@ def _read(vision: Section, model_cfg: Section) -> dict[str, Any]:  # noqa: ARG00
 
 
 def _write(config: ImageTowerConfig) -> dict[str, Any]:
+    sizes = {name: size | {"has_projection_bias": config.has_projection_bias} for name, size in SIZES.items()}
     return {
         "image_size": config.image_size,
-        "timm_model_name": name_of(config, SIZES),
+        "timm_model_name": named(config, sizes),
         "timm_model_pretrained": False,
         "timm_pool": "",
         "timm_proj": "linear",

@@ -6,7 +6,8 @@ from diptych.errors import ConfigError
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.weights.adapters import TensorRow
 from diptych.weights.open_clip_towers import TEXT_MUST, TEXT_ROWS, block_options, side, written_options
-from diptych.weights.timm_vit import block_rows, name_of
+from diptych.weights.timm_names import named
+from diptych.weights.timm_vit import block_rows
 from diptych.weights.tower_layout import Section, TowerLayout, check_says
 
 _EPS = 1e-6  # of all layer norms in timm's
@@ -83,7 +84,7 @@ def _read_image(vision: Section, model_cfg: Section) -> dict[str, Any]:  # noqa:
 def _write_image(config: SigLIPImageTowerConfig) -> dict[str, Any]:
     return {
         "image_size": config.image_size,
-        "timm_model_name": name_of(config, SIZES),
+        "timm_model_name": named(config, SIZES),
         "timm_model_pretrained": False,
         "timm_pool": "map",
         "timm_proj": "none",

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from diptych.errors import ConfigError
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.weights.adapters import TensorRow
 from diptych.weights.open_clip_towers import side
+from diptych.weights.timm_names import named
 from diptych.weights.tower_layout import Section, TowerLayout, check_says
 
 _BASE, _LARGE, _HUGE = (
@@ -51,27 +51,6 @@ def block_rows() -> tuple[TensorRow, ...]:
     )
 
 
-def name_of(config: Any, sizes: dict[str, dict[str, Any]]) -> str:
-    """The name of a tower of these sizes.
-
-    Args:
-        config: of the tower.
-        sizes: of those that timm has, by name; that ends in pixels of one side.
-
-    Raises:
-        ConfigError: timm has none.
-    """
-    for name, options in sizes.items():
-        if name.endswith(f"_{config.image_size}") and all(
-            getattr(config, key) == value for key, value in options.items()
-        ):
-            return name
-    raise ConfigError(
-        f"open_clip knows towers of timm by their names, and none has the sizes of this one ({config.summary}, "
-        f"{config.activation}, {config.image_size} px). Keep it as a bundle, or save a SigLIP model as huggingface."
-    )
-
-
 _ROWS = (
     TensorRow(ours="image.class_embedding", theirs=("visual.trunk.cls_token",), boxed=2),
     TensorRow(ours="image.position_embedding", theirs=("visual.trunk.pos_embed",), boxed=1),
@@ -102,7 +81,7 @@ def _read(vision: Section, model_cfg: Section) -> dict[str, Any]:  # noqa: ARG00
 def _write(config: ImageTowerConfig) -> dict[str, Any]:
     return {
         "image_size": config.image_size,
-        "timm_model_name": name_of(config, SIZES),
+        "timm_model_name": named(config, SIZES),
         "timm_model_pretrained": False,
         "timm_pool": "token",
         "timm_proj": None,
