@@ -389,16 +389,16 @@ def test_a_repository_of_another_kind_is_refused_before_its_weights_are_got(hub:
 
 
 PLAIN = {"embed_dim": 8, "vision_cfg": {}, "text_cfg": {}}
-SWIN = PLAIN | {"vision_cfg": {"timm_model_name": "swin_base_patch4_window7_224"}}
+OTHER = PLAIN | {"vision_cfg": {"timm_model_name": "maxvit_base_tf_224"}}
 NO_SEPARATOR = {"tokenizer_kwargs": {"strip_sep_token": True}}
 
 
 @pytest.mark.parametrize(
     ("model_cfg", "said"),
     [
-        (SWIN, "Got 'swin_base_patch4_window7_224': an image tower of timm that diptych does not have."),
+        (OTHER, "Got 'maxvit_base_tf_224': an image tower of timm that diptych does not have."),
         (PLAIN | {"vision_cfg": {"attentional_pool": "cascade"}}, "attentional_pool must be True or absent."),
-        (PLAIN | {"text_cfg": {"hf_model_name": "roberta-base"}}, "a text tower of transformers"),
+        (PLAIN | {"text_cfg": {"hf_model_name": "gpt2"}}, "gpt2"),
         (PLAIN | {"text_cfg": NO_SEPARATOR}, "strip_sep_token must be absent"),
         ([], "must hold model_cfg as a JSON object"),
     ],
