@@ -9,7 +9,7 @@ from diptych.errors import ConfigError
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.torch_runtime import generator
-from diptych.weights.hugging_face import HUGGING_FACE_SIGLIP
+from diptych.weights.hf_siglip import SIGLIP_NAMES
 from diptych.weights.open_clip import config_from_open_clip, naming_of
 from diptych.weights.timm_siglip import SIGLIP_IMAGE, SIGLIP_TEXT, SIZES
 
@@ -79,13 +79,13 @@ def test_the_same_weights_in_both_libraries_layouts_are_one_model():
         text=SigLIPTextTowerConfig(context_length=9, vocab_size=60, **sizes),
     )
     ours = CLIP(config, generator(0)).state_dict()
-    timms, transformers_ = naming_of(config).from_ours(ours), HUGGING_FACE_SIGLIP.from_ours(ours)
+    timms, transformers_ = naming_of(config).from_ours(ours), SIGLIP_NAMES.from_ours(ours)
     assert timms["visual.trunk.attn_pool.kv.weight"].shape == (96, 48)
     assert torch.equal(
         timms["visual.trunk.attn_pool.kv.weight"], transformers_["vision_model.head.attention.in_proj_weight"][48:]
     )
     assert torch.equal(timms["visual.trunk.attn_pool.q.bias"], ours["image.pool.attention.in_projection.bias"][:48])
-    for naming, theirs in ((naming_of(config), timms), (HUGGING_FACE_SIGLIP, transformers_)):
+    for naming, theirs in ((naming_of(config), timms), (SIGLIP_NAMES, transformers_)):
         back = naming.to_ours(theirs, ours)
         assert all(torch.equal(back[name], tensor) for name, tensor in ours.items())
 
