@@ -24,6 +24,7 @@ from diptych.model.blocks import (
     draw_normal,
     reset_to_defaults,
 )
+from diptych.model.convolutions import ChannelNorm
 from diptych.model.cost import FLOAT, TowerCost, attention_bytes, attention_flops, layer_norm_bytes, stack_cost
 
 _EXPANSION = 4  # of channels within a convolutional block
@@ -249,17 +250,6 @@ class _Stem(nn.Module):
         """[B, 3, S, S] to [B, W, S / 16, S / 16]."""
         x = self.second(F.gelu(self.norm(self.first(images))))  # [B, stem, S / 2, S / 2]
         return self.last(self.last_norm(self.stages(x)))
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of each position, of [B, C, H, W]."""
-
-    def __init__(self, channels: int, epsilon: float) -> None:
-        super().__init__(channels, eps=epsilon)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """[B, C, H, W] to the same."""
-        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class MBConv(nn.Module):
