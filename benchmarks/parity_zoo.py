@@ -29,6 +29,7 @@ import safetensors.torch
 import timm
 import torch
 import torch.nn.functional as F
+import transformers
 from torch import Tensor, nn
 
 from diptych.runtime import hardware
@@ -54,12 +55,45 @@ WHOLE = {
     "EVA-CLIP": "EVA02-B-16",
     "PE-Core": "PE-Core-T-16-384",
     "ViTamin": "ViTamin-S",
+    "XLM-R": "xlm-roberta-base-ViT-B-32",
+    "RoBERTa": "roberta-ViT-B-32",
+    "NLLB": "nllb-clip-base",
+}
+# What the hub says of the text encoders that these name; there is no network here.
+_ROBERTA = {
+    "model_type": "roberta",
+    "max_position_embeddings": 514,
+    "type_vocab_size": 1,
+    "pad_token_id": 1,
+    "layer_norm_eps": 1e-5,
+}
+ENCODERS: dict[str, dict[str, Any]] = {
+    "roberta-base": {**_ROBERTA, "vocab_size": 50_265},
+    "xlm-roberta-base": {**_ROBERTA, "model_type": "xlm-roberta", "vocab_size": 250_002},
+    "facebook/nllb-200-distilled-600M": {
+        "model_type": "m2m_100",
+        "vocab_size": 256_206,
+        "d_model": 1024,
+        "encoder_layers": 12,
+        "decoder_layers": 12,
+        "encoder_attention_heads": 16,
+        "encoder_ffn_dim": 4096,
+        "max_position_embeddings": 1024,
+        "scale_embedding": True,
+    },
 }
 DISTRIBUTIONS = ("diptych", "torch", "open_clip_torch", "timm")
 
 
+def encoder_config(name: str) -> transformers.PretrainedConfig:
+    """In place of what would ask the hub."""
+    told = dict(ENCODERS[name])
+    return transformers.AutoConfig.for_model(told.pop("model_type"), **told)
+
+
 def build(name: str, model_cfg: dict[str, Any], folder: Path) -> nn.Module:
     """open_clip's own model of a config, with its own first weights."""
+    open_clip.hf_model.AutoConfig.from_pretrained = encoder_config
     path = folder / f"{name}.json"
     path.write_text(json.dumps(model_cfg), encoding="utf-8")
     open_clip.add_model_config(path)
@@ -68,6 +102,7 @@ def build(name: str, model_cfg: dict[str, Any], folder: Path) -> nn.Module:
 
 def stand_in_model(name: str, stand_in: zoo.StandIn, folder: Path) -> nn.Module:
     """As `build`, at the stand-in's sizes and with weights by the rule."""
+    ENCODERS.update(stand_in.transformers)
     for timm_name, told in stand_in.timm.items():
         timm.models.register_model(_small(timm_name, told["like"], told["options"]))
     for module, sizes in stand_in.sizes.items():

@@ -57,3 +57,18 @@ def test_a_config_of_before_siglip_is_written_as_it_was():
 def test_what_siglip_brought_is_written_where_it_is_used(changes):
     config = dataclasses.replace(preset("tiny-resnet"), **changes)
     assert from_dict(CLIPConfig, config_to_own(config)) == config
+
+
+def test_a_temperature_is_the_inverse_of_our_scale_and_what_a_library_has_not_is_zero():
+    naming = Naming(
+        rows=(
+            TensorRow(ours="logit_scale", theirs=("temperature",), as_inverse=True),
+            TensorRow(ours="absent", theirs=()),
+        )
+    )
+    ours = naming.to_ours({"temperature": torch.tensor(0.02)}, ["logit_scale", "absent"])
+    assert ours["logit_scale"].exp().item() == pytest.approx(50)
+    assert ours["absent"].item() == 0
+    theirs = naming.from_ours(ours)
+    assert list(theirs) == ["temperature"]
+    assert theirs["temperature"].item() == pytest.approx(0.02, rel=1e-6)

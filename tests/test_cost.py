@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from diptych.model import blocks
+from diptych.model.align_tower import AlignTowerConfig
 from diptych.model.bag_tower import BagTowerConfig
+from diptych.model.bert_tower import BertTowerConfig
 from diptych.model.blocks import Block
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.model.coca import CoCaImageTowerConfig, CoCaTextTowerConfig
@@ -18,6 +20,7 @@ from diptych.model.efficientnet_tower import EfficientNetTowerConfig
 from diptych.model.eva_tower import EvaTowerConfig
 from diptych.model.fastvit_tower import FastViTTowerConfig
 from diptych.model.image_tower import ImageTowerConfig
+from diptych.model.nllb_tower import NLLBTowerConfig
 from diptych.model.perception_tower import PerceptionTowerConfig
 from diptych.model.presets import preset
 from diptych.model.sentence_tower import SentenceTowerConfig
@@ -37,6 +40,7 @@ TINY = (
     *FASTVIT,
     "tiny-swin",
     *("tiny-coca", "tiny-stem", "tiny-clipa", "tiny-eva", "tiny-eva-post-norm", "tiny-perception", "tiny-vitamin"),
+    *("tiny-align", "tiny-bert", "tiny-nllb"),
 )
 WIDE = ImageTowerConfig(image_size=32, patch_size=8, width=48, layers=2, heads=4, activation="gelu")
 IMAGES = {
@@ -101,11 +105,22 @@ def sizes(name: str) -> CLIPConfig:
     if name == "tiny-swin":
         image = SwinTowerConfig(image_size=96, width=16, layers=(1, 2), heads=(2, 4), window=3)
         return dataclasses.replace(preset("tiny-vit"), embed_dim=24, image=image)
+    if name == "tiny-align":  # at a side that is odd after a while
+        image = AlignTowerConfig(image_size=75, width=0.15, depth=0.5, padded_alike=(1,))
+        return CLIPConfig(embed_dim=48, image=image, text=preset("tiny-vit").text)
     if name == "tiny-bag":
         text = BagTowerConfig(context_length=16, vocab_size=512)
         return CLIPConfig(embed_dim=24, image=preset("tiny-vit").image, text=text)
     if name in IMAGES:
         return CLIPConfig(embed_dim=24, image=IMAGES[name], text=preset("tiny-vit").text)
+    if name == "tiny-bert":
+        text = BertTowerConfig(
+            context_length=16, vocab_size=512, width=48, layers=2, heads=4, pool="mean", head="mlp", head_width=40
+        )
+        return CLIPConfig(embed_dim=24, image=preset("tiny-vit").image, text=text)
+    if name == "tiny-nllb":
+        text = NLLBTowerConfig(context_length=16, pad_token_id=0, vocab_size=512, width=48, layers=2, heads=4)
+        return CLIPConfig(embed_dim=24, image=preset("tiny-vit").image, text=text)
     if name != "tiny-siglip":
         return preset(name)
     return CLIPConfig(

@@ -19,7 +19,7 @@ from diptych.weights.folder import (
     read_seal,
     write_config,
 )
-from diptych.weights.hugging_face import HUGGING_FACE
+from diptych.weights.hf_clip import CLIP_NAMES
 
 ABOUT = About(source="here", data="drawn [1,  2] by hand", recipe="a = [\n1,\n2]\n")
 GOLDEN = Golden(tokens=((1, 2),) * 3, image_features=((0.6, -0.8),), text_features=((1e-5, 1.0),) * 3)
@@ -72,7 +72,7 @@ def test_parameters_are_counted_without_statistics_under_anyones_names(name):
     counted = sum(parameter.numel() for parameter in model.parameters())
     assert count_parameters(tensors) == counted
     if name == "tiny-vit":
-        theirs = HUGGING_FACE.from_ours(tensors) | {"text_model.embeddings.position_ids": torch.arange(16)[None]}
+        theirs = CLIP_NAMES.from_ours(tensors) | {"text_model.embeddings.position_ids": torch.arange(16)[None]}
         assert count_parameters(theirs) == counted
 
 

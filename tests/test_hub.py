@@ -382,7 +382,7 @@ def test_a_model_that_is_known_not_to_open_is_told_with_what_to_take(hub: FakeHu
 def test_a_repository_of_another_kind_is_refused_before_its_weights_are_got(hub: FakeHub):
     hub.files["config.json"] = json.dumps({"model_type": "bert"}).encode()
     assert "must hold the weights of a CLIP or SigLIP model" in (message := fails(WeightsError))
-    assert "(model_type 'bert'): it is another kind." in message
+    assert "(model_type 'bert'): it is a text encoder alone." in message
     hub.files = dict(NEVER)
     assert "must hold config.json or open_clip_config.json" in fails(WeightsError)
     assert asked_for(hub) == {"config.json"}

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from PIL import Image
+from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
 from diptych.data.images import Preprocess
 from diptych.data.tokenizer import Tokenizer
@@ -21,13 +22,10 @@ from diptych.model.siglip import SigLIPImageTowerConfig, SigLIPTextTowerConfig
 from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
 from diptych.weights.golden import golden_picture
-from diptych.weights.hugging_face import (
-    HUGGING_FACE,
-    HUGGING_FACE_SIGLIP,
-    config_from_hf,
-    config_to_hf,
-    hugging_face_naming,
-)
+from diptych.weights.hf_clip import CLIP_NAMES
+from diptych.weights.hf_siglip import SIGLIP_NAMES
+from diptych.weights.hub import MODEL_TYPES
+from diptych.weights.hugging_face import LAYOUTS, config_from_hf, config_to_hf, hugging_face_naming
 from foreign_tokenizers import FOREIGN, write_tokenizer
 from foreign_tokenizers import TEXTS as FOREIGN_TEXTS
 from siglip_standins import siglip_twin, write_siglip2_tokenizer, write_siglip_tokenizer
@@ -38,8 +36,8 @@ IDS = {"start_token_id": 399, "end_token_id": 400, "vocab_size": 401}
 
 def test_tensors_go_to_transformers_and_back_bit_for_bit():
     ours = CLIP(UNEVEN, generator(0)).state_dict()
-    theirs = HUGGING_FACE.from_ours(ours)
-    back = HUGGING_FACE.to_ours(theirs, ours)
+    theirs = CLIP_NAMES.from_ours(ours)
+    back = CLIP_NAMES.to_ours(theirs, ours)
     assert list(back) == list(ours)
     assert all(torch.equal(back[name], tensor) for name, tensor in ours.items())
     assert all(tensor.is_contiguous() for tensor in (*theirs.values(), *back.values()))
@@ -47,7 +45,7 @@ def test_tensors_go_to_transformers_and_back_bit_for_bit():
 
 def test_names_and_shapes_are_those_of_transformers():
     theirs = transformers.CLIPModel(transformers.CLIPConfig(**config_to_hf(UNEVEN, **IDS))).state_dict()
-    written = HUGGING_FACE.from_ours(CLIP(UNEVEN).state_dict())
+    written = CLIP_NAMES.from_ours(CLIP(UNEVEN).state_dict())
     assert {name: tensor.shape for name, tensor in written.items()} == {
         name: tensor.shape for name, tensor in theirs.items() if not name.endswith("position_ids")
     }
@@ -56,7 +54,7 @@ def test_names_and_shapes_are_those_of_transformers():
 def test_queries_keys_and_values_are_the_thirds_of_ours_in_this_order():
     ours = {"text.blocks.11.attention.in_projection.bias": torch.arange(6.0)}
     prefix = "text_model.encoder.layers.11.self_attn."
-    theirs = {name: tensor.tolist() for name, tensor in HUGGING_FACE.from_ours(ours).items()}
+    theirs = {name: tensor.tolist() for name, tensor in CLIP_NAMES.from_ours(ours).items()}
     assert theirs == {
         f"{prefix}q_proj.bias": [0, 1],
         f"{prefix}k_proj.bias": [2, 3],
@@ -167,7 +165,7 @@ def test_a_folder_with_a_tokenizer_of_another_kind_encodes_as_its_library(tmp_pa
     ("data", "message"),
     [
         ({"vision_config": {"num_channels": 4}}, r"num_channels must be 3\. Got 4"),
-        ({"vision_config": {"hidden_act": "relu"}}, "relu is not a hidden_act that diptych has"),
+        ({"vision_config": {"hidden_act": "silu"}}, "silu is not a hidden_act that diptych has"),
         ({"vision_config": {"image_size": [224, 336]}}, r"image\.image_size must be a whole number"),
         ({"text_config": {"hidden_size": 100}}, r"text\.heads must divide text\.width"),
         ({"text_config": {"eos_token_id": [1, 5]}}, r"text\.end_token_id must be a whole number"),
@@ -194,52 +192,37 @@ SIGLIP = CLIPConfig(  # no two sizes are the same where they need not be
 SIGLIP_IDS = {"start_token_id": None, "end_token_id": 1, "vocab_size": 420}
 
 
-def test_siglip_tensors_go_to_transformers_and_back_bit_for_bit():
-    ours = CLIP(SIGLIP, generator(0)).state_dict()
-    theirs = HUGGING_FACE_SIGLIP.from_ours(ours)
-    expected = transformers.SiglipModel(transformers.SiglipConfig(**config_to_hf(SIGLIP, **SIGLIP_IDS))).state_dict()
-    assert {name: tensor.shape for name, tensor in theirs.items()} == {
-        name: tensor.shape for name, tensor in expected.items()
-    }
-    back = HUGGING_FACE_SIGLIP.to_ours(theirs, ours)
-    assert all(torch.equal(back[name], tensor) for name, tensor in ours.items())
-
-
-def test_siglip_sizes_come_back_from_a_config_file():
-    assert config_from_hf(config_to_hf(SIGLIP, **SIGLIP_IDS)) == SIGLIP
-
-
-def test_a_silent_siglip_config_file_is_base_at_224_as_in_transformers():
-    config = config_from_hf({"model_type": "siglip"})
-    assert config == config_from_hf(transformers.SiglipConfig().to_dict())
-    image, text = config.image, config.text
-    assert isinstance(image, SigLIPImageTowerConfig)
-    assert (image.patches, image.layers, text.context_length, text.vocab_size) == (196, 12, 64, 32_000)
-    assert (config.embed_dim, image.layer_norm_eps, text.activation) == (768, 1e-6, "gelu_tanh")
-
-
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"model_type": "siglip2", "vision_config": {"num_patches": 200}}, r"square number as num_patches.*Got 200"),
-        ({"model_type": "siglip2", "vision_config": {"patch_size": [16, 16]}}, r"one patch_size.*\[16, 16\]"),
-        ({"model_type": "siglip", "vision_config": {"vision_use_head": False}}, r"vision_use_head must be true"),
-        (
-            {"model_type": "siglip", "text_config": {"projection_size": 512}},
-            r"embed_dim must be 768.*Got 512",
-        ),
-        ({"model_type": "bert"}, r"model_type must be clip, metaclip_2, siglip, siglip2 or diptych-clip\. Got 'bert'"),
+        ({"model_type": "bert"}, r"must be clip, .* or diptych-clip\. Got 'bert': it is a text encoder"),
         ({}, r"Got None"),
+        ({"model_type": "blip-2"}, r"Got 'blip-2': it is BLIP-2, whose 32 features .*\. Take a SigLIP 2\."),
+        ({"model_type": "tipsv2"}, r"Got 'tipsv2': it is TIPS v2, .*\. Take a SigLIP 2\."),
+        ({"model_type": "M-CLIP"}, r"Got 'M-CLIP': it is M-CLIP, a text tower alone\. Take an XLM-R CLIP"),
+        ({"model_type": "vision-text-dual-encoder"}, r"two encoders of any kinds\. Take a CLIP"),
+        ({"model_type": "videoprism"}, r"Got 'videoprism': it is VideoPrism, .*\. Take a CLIP"),
     ],
 )
-def test_what_is_no_siglip_of_ours_is_refused(data, message):
+def test_a_type_that_does_not_open_is_told_with_what_it_is(data, message):
     with pytest.raises(ConfigError, match=message):
         config_from_hf(data)
 
 
+def test_the_types_that_open_are_those_of_the_layouts_and_nine_of_zero_shot_classification():
+    types = [kind for layout in LAYOUTS for kind in layout.model_types]
+    assert len(types) == len(set(types))
+    assert {*types, "diptych-clip"} == set(MODEL_TYPES)
+    theirs = set(MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES)
+    assert len(theirs & set(types)) >= 9
+    for kind in theirs - set(types):
+        with pytest.raises(ConfigError, match=rf"Got '{kind}': .*Take a"):
+            config_from_hf({"model_type": kind})
+
+
 def test_a_mixture_has_no_class_in_transformers():
-    assert hugging_face_naming(SIGLIP) is HUGGING_FACE_SIGLIP
-    assert hugging_face_naming(UNEVEN) is HUGGING_FACE
+    assert hugging_face_naming(SIGLIP) is SIGLIP_NAMES
+    assert hugging_face_naming(UNEVEN) is CLIP_NAMES
     for changes in ({"head": "softmax"}, {"text": UNEVEN.text}, {"image": preset("tiny-resnet").image}):
         assert hugging_face_naming(dataclasses.replace(SIGLIP, **changes)) is None
 

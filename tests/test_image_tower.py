@@ -80,3 +80,44 @@ def test_all_patches_in_any_order_are_the_whole_picture(tower):
     images = torch.randn(2, 3, 16, 16, generator=generator(1))
     every = torch.stack([torch.randperm(16, generator=generator(3, row)) for row in range(2)])
     torch.testing.assert_close(tower(images, every), tower(images))
+
+
+@torch.no_grad()
+def test_the_mean_of_the_patches_is_normed_after_it_is_taken():
+    config = ImageTowerConfig(image_size=32, patch_size=8, width=24, layers=2, heads=2, pool="mean", has_ln_pre=False)
+    tower = ImageTower(config, 20)
+    tower.reset_parameters(generator(0))
+    images = torch.rand(2, 3, 32, 32, generator=generator(1))
+    patches, feature = tower.tokens_and_feature(images)
+    torch.testing.assert_close(feature, tower.ln_post(patches.mean(dim=1)) @ tower.projection)
+    assert not [name for name in tower.state_dict() if "ln_pre" in name]
+    tower.class_embedding.copy_(torch.randn(24, generator=generator(2)))
+    assert not torch.allclose(tower(images), feature), "the patches have looked at the class token"
+
+
+@torch.no_grad()
+def test_a_stem_of_convolutions_gives_the_grid_that_a_patch_would_and_the_class_token_has_no_place():
+    sizes = {"image_size": 32, "patch_size": 8, "width": 24, "layers": 1, "heads": 2}
+    tower = ImageTower(ImageTowerConfig(**sizes, stem="convolutions", has_projection_bias=True), 20)
+    tower.reset_parameters(generator(0))
+    images = torch.rand(2, 3, 32, 32, generator=generator(1))
+    assert tower.patch_embedding(images).shape == (2, 24, 4, 4)
+    assert tower.position_embedding.shape == (16, 24)
+    before = tower(images)
+    assert tower.projection_bias is not None
+    tower.projection_bias += 1
+    torch.testing.assert_close(tower(images), before + 1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"pool": "max"}, r"image\.pool: max is not an option\..*class, mean"),
+        ({"stem": "convolution"}, r"image\.stem: convolution is not an option\. Did you mean convolutions"),
+        ({"stem": "convolutions", "patch_size": 2}, r"must be multiples of 4 .* Got patch_size=2, width=24"),
+    ],
+)
+def test_options_that_are_none_are_refused(wrong, message):
+    sizes = {"image_size": 32, "patch_size": 8, "width": 24, "layers": 1, "heads": 2}
+    with pytest.raises(ConfigError, match=message):
+        ImageTowerConfig(**sizes | wrong)

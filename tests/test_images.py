@@ -303,7 +303,7 @@ def test_released_recipes_are_read():
         ({"crop_size": {"height": 32, "width": 40}}, "crop_size must be one number, or a height and an equal width"),
         ({"size": {"shortest_edge": 36}}, r"crop_size must be equal to size \(36\)"),
         ({"size": {"height": 32, "width": 40}}, "size must be one number"),
-        ({"image_processor_type": "ViTImageProcessor"}, "image_processor_type must be CLIPImageProcessor"),
+        ({"image_processor_type": "BeitImageProcessor"}, "image_processor_type must be one of CLIPImageProcessor"),
         ({"image_std": [0.0, 1.0, 1.0]}, "std above 0"),
         ({"image_mean": 0.5}, "no valid picture recipe"),
     ],
@@ -365,3 +365,35 @@ def test_a_jpeg_is_decoded_small_only_down_to_what_is_asked():
 def test_fast_pixels_refuse_what_the_exact_ones_refuse():
     with pytest.raises(ImageError, match="photo must be a picture, and is empty"):
         Preprocess(image_size=32).fast_pixels(b"", "photo")
+
+
+def test_an_efficientnets_recipe_squashes_then_crops_and_its_numbers_are_put_as_the_others_have_them():
+    pil = pytest.importorskip("transformers.models.efficientnet.image_processing_pil_efficientnet")
+    square = {"size": {"height": 50, "width": 50}, "crop_size": {"height": 42, "width": 42}, "do_center_crop": True}
+    picture = Image.effect_mandelbrot((70, 60), (-2, -1, 1, 1), 20).convert("RGB")
+    for options in (
+        {"rescale_factor": 2 / 255, "rescale_offset": True, "do_normalize": False, "include_top": False},
+        {"include_top": True},
+        {"include_top": False, "resample": 2},
+    ):
+        processor = pil.EfficientNetImageProcessorPil(**square, **options)
+        plain = {"image_processor_type": "EfficientNetImageProcessor", **square, **options}
+        recipe = Preprocess.from_hf(plain)
+        assert (recipe.image_size, recipe.crop_from) == (42, 50)
+        theirs = processor(picture, return_tensors="np")["pixel_values"][0]
+        np.testing.assert_allclose(recipe(picture), theirs, rtol=0, atol=1e-5)
+        assert Preprocess.from_hf(recipe.to_hf()) == recipe
+    with pytest.raises(WeightsError, match="rescale_factor must be 2 / 255 with rescale_offset"):
+        Preprocess.from_hf({"image_processor_type": "EfficientNetImageProcessor", "rescale_offset": True})
+    with pytest.raises(ConfigError, match=r"crop_from must be at least image_size where resize is 'squash'.* Got 50"):
+        Preprocess(image_size=42, crop_from=50)
+
+
+@pytest.mark.parametrize("kind", ["blip", "chinese_clip", "owlvit", "videomae", "vit"])
+def test_a_silent_recipe_is_as_in_the_library(kind):
+    module = pytest.importorskip(f"transformers.models.{kind}.image_processing_pil_{kind}")
+    (name,) = (name for name in vars(module) if name.endswith("ImageProcessorPil"))
+    picture = Image.effect_mandelbrot((70, 60), (-2, -1, 1, 1), 20).convert("RGB")
+    theirs = np.asarray(getattr(module, name)()(picture, return_tensors="np")["pixel_values"][0])
+    ours = Preprocess.from_hf({"image_processor_type": name.removesuffix("Pil")})(picture)
+    np.testing.assert_allclose(ours, theirs.reshape(ours.shape), rtol=0, atol=1e-5)

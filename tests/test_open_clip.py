@@ -223,8 +223,8 @@ def test_what_a_config_file_may_say_besides():
         ("vision_cfg", {"layers": "12"}, r"image\.layers must be"),
         (
             "text_cfg",
-            {"hf_model_name": "roberta-base"},
-            r"text_cfg\.hf_model_name must be None or absent\. Got 'roberta",
+            {"hf_model_name": "google/mt5-base"},
+            r"text_cfg\.hf_model_name must be one that diptych knows the sizes of: .* Got 'google/mt5-base'",
         ),
         ("text_cfg", {"proj_bias": True}, r"text_cfg\.proj_bias must be False"),
         ("text_cfg", {"proj_type": "none"}, r"text_cfg\.proj_type must be 'linear'"),

@@ -5,7 +5,7 @@ import pytest
 from diptych.config import from_dict
 from diptych.errors import ConfigError
 from diptych.model.presets import preset
-from diptych.weights.open_clip_towers import RESNET, TEXT, VIT, side
+from diptych.weights.open_clip_towers import RESNET, TEXT, VIT, side, written_options
 
 
 def test_a_section_is_what_was_read_from_it():
@@ -35,3 +35,8 @@ def test_two_equal_sides_are_one():
     assert side([224, 336]) == [224, 336]
     assert side(224) == 224
     assert side("77") == "77"
+
+
+def test_open_clips_own_towers_have_no_relu():
+    with pytest.raises(ConfigError, match=r"have GELU or QuickGELU\. Got relu"):
+        written_options(dataclasses.replace(preset("tiny-vit").text, activation="relu"))

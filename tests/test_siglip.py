@@ -13,7 +13,7 @@ from diptych.model.presets import preset
 from diptych.model.resize import with_image_size
 from diptych.model.siglip import SigLIPImageTower, SigLIPImageTowerConfig, SigLIPTextTower, SigLIPTextTowerConfig
 from diptych.torch_runtime import generator
-from diptych.weights.hugging_face import HUGGING_FACE_SIGLIP
+from diptych.weights.hf_siglip import SIGLIP_NAMES
 from siglip_standins import siglip_twin
 
 SIZES = {  # width, heads, MLP, image, patch, vocabulary
@@ -67,7 +67,7 @@ def test_a_model_equals_transformers(config):
     )
     model = CLIP(config)
     state = model.state_dict()
-    model.load_state_dict(HUGGING_FACE_SIGLIP.to_ours(twin.state_dict(), state), assign=True)
+    model.load_state_dict(SIGLIP_NAMES.to_ours(twin.state_dict(), state), assign=True)
     images, tokens = batch(config)
     theirs = twin(input_ids=tokens, pixel_values=images)
     image_features, text_features, logit_scale, logit_bias = model(images, tokens)

@@ -23,7 +23,8 @@ from diptych.weights import registry
 from diptych.weights import stored as stored_module
 from diptych.weights.adapters import OWN
 from diptych.weights.folder import About, Golden, Seal, write_config
-from diptych.weights.hugging_face import HUGGING_FACE, config_to_hf
+from diptych.weights.hf_clip import CLIP_NAMES
+from diptych.weights.hugging_face import config_to_hf
 from diptych.weights.open_clip import config_to_open_clip, naming_of
 from diptych.weights.packaged import DEFAULT_MODEL
 from diptych.weights.registry import list_models
@@ -50,7 +51,7 @@ def transformers_folder(folder: Path, seed: int = 0, weights: str = "model.safet
     folder.mkdir(exist_ok=True)
     write_json(folder / "config.json", config_to_hf(VIT_CONFIG, **IDS))
     write_json(folder / "preprocessor_config.json", Preprocess(image_size=32).to_hf())
-    safetensors.torch.save_file(HUGGING_FACE.from_ours(weights_of(VIT_CONFIG, seed)), folder / weights)
+    safetensors.torch.save_file(CLIP_NAMES.from_ours(weights_of(VIT_CONFIG, seed)), folder / weights)
     return folder
 
 
@@ -108,7 +109,7 @@ def edit(path: Path, change) -> None:
 
 def test_a_transformers_folder_opens(tmp_path):
     found = open_stored_model(transformers_folder(tmp_path))
-    assert (found.kind, found.naming, found.seal) == ("transformers folder", HUGGING_FACE, None)
+    assert (found.kind, found.naming, found.seal) == ("transformers folder", CLIP_NAMES, None)
     assert found.weights == tmp_path / "model.safetensors"
     assert_built(open_stored_model(tmp_path), VIT_CONFIG, weights_of(VIT_CONFIG))
 

@@ -465,3 +465,12 @@ def test_a_damaged_file_gives_a_weights_error_or_tensors_and_nothing_else(name, 
             file = read_tensors(path)
         for values in file.tensors.values():
             assert values.clone().shape == values.shape  # each value that it claims is there to be read
+
+
+def test_tensors_beside_the_models_are_named(tmp_path):
+    anchor = "vision_model.embeddings.patch_embedding.weight"
+    weights = {f"clip.{anchor}": torch.zeros(2), "clip.logit_scale": torch.zeros(()), "decoder.weight": torch.ones(3)}
+    safetensors.torch.save_file(weights, tmp_path / "model.safetensors")
+    found = read_tensors(tmp_path / "model.safetensors")
+    assert set(found.tensors) == {anchor, "logit_scale"}
+    assert found.beside == ("decoder.weight",)

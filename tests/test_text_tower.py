@@ -81,3 +81,17 @@ def test_initial_spreads_follow_the_released_code():
 def test_impossible_sizes_are_refused(wrong, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(CONFIG, **wrong)
+
+
+@torch.no_grad()
+def test_where_positions_are_not_causal_the_padding_counts_and_nothing_is_packed():
+    config = TextTowerConfig(context_length=8, vocab_size=60, width=24, layers=2, heads=2, is_causal=False)
+    tower = TextTower(config, 20)
+    tower.reset_parameters(generator(0))
+    tokens = torch.tensor([[57, 7, 59, 0, 0, 0, 0, 0], [57, 7, 59, 0, 0, 0, 0, 3]])
+    first, second = tower(tokens)
+    assert not torch.allclose(first, second, atol=1e-4)
+    tower.packs = True
+    torch.testing.assert_close(tower.train()(tokens), torch.stack([first, second]))
+    assert config.reads_padding
+    assert not dataclasses.replace(config, is_causal=True).reads_padding

@@ -3,6 +3,7 @@
 import gzip
 import html
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 from diptych.data.tokenizer import Tokenizer
 from diptych.data.tokenizer_file import Cleaning
 from diptych.errors import WeightsError
-from foreign_tokenizers import FOREIGN, LLAMA, TEXTS, trained, write_tokenizer
+from foreign_tokenizers import FOREIGN, LLAMA, TEXTS, trained, unigram, write_tokenizer
 from siglip_standins import write_siglip_tokenizer
 
 
@@ -166,3 +167,56 @@ def test_what_is_not_read_is_said_in_a_sentence(tmp_path):
     assert some == "this model's tokenizer does not know 1 of 3 words of 'photo of 犬'."
     assert whole.startswith("'犬 車' is no text to this model: its tokenizer knows no word of it")
     assert np.array_equal(tokenizer.encode(["犬"]), tokenizer.encode(["車"]))  # which is why
+
+
+def test_a_list_of_berts_words_alone_gives_the_tokens_of_its_library(tmp_path):
+    vocab = tokenizers_of_bert(tmp_path)
+    theirs = transformers.BertTokenizer.from_pretrained(tmp_path)
+    ours = Tokenizer.load(tmp_path, context_length=16)
+    assert (ours.start_token_id, ours.end_token_id, ours.pad_token_id) == (2, 3, 0)
+    texts = ["A Cat, naïve 日本!", "", "dog [SEP] 2", "CAFÉ"]
+    expected = theirs(texts, padding="max_length", max_length=16, truncation=True)["input_ids"]
+    assert ours.encode(texts).tolist() == expected
+    (tmp_path / "vocab.txt").write_text("\n".join(word for word in vocab if word != "[CLS]"))
+    with pytest.raises(WeightsError, match=r"vocab\.txt must hold \[CLS\]"):
+        Tokenizer.load(tmp_path, context_length=16)
+
+
+def tokenizers_of_bert(folder: Path) -> list[str]:
+    letters = [chr(code) for code in range(97, 123)]
+    vocab = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "cat",
+        "日",
+        *letters,
+        *(f"##{x}" for x in letters),
+        ",",
+        "!",
+    ]
+    (folder / "vocab.txt").write_text("\n".join(vocab) + "\n", encoding="utf-8")
+    return vocab
+
+
+def test_a_tokenizer_of_nllb_puts_the_language_first_whatever_its_file_says(tmp_path):
+    special = ["<s>", "<pad>", "</s>", "<unk>", "eng_Latn", "deu_Latn"]
+    backend = unigram(special, "", "</s>")
+    ids = {name: special.index(name) for name in special}
+    backend.post_processor = processors.TemplateProcessing(
+        single="$A </s> eng_Latn", special_tokens=[(name, ids[name]) for name in ("</s>", "eng_Latn")]
+    )
+    config = {"tokenizer_class": "NllbTokenizerFast", "pad_token": "<pad>", "eos_token": "</s>"}
+    for more, first in (({}, "eng_Latn"), ({"src_lang": "deu_Latn"}, "deu_Latn")):
+        write_tokenizer(tmp_path, backend, config | more)
+        tokens = Tokenizer.load(tmp_path, context_length=16).encode(["a cat"])[0].tolist()
+        assert tokens[0] == ids[first]
+        assert tokens[tokens.index(ids["</s>"]) + 1 :] == [1] * (15 - tokens.index(ids["</s>"]))
+    write_tokenizer(tmp_path, backend, config | {"src_lang": "xxx_Latn"})
+    with pytest.raises(WeightsError, match=r"src_lang must be a language.* Got 'xxx_Latn'"):
+        Tokenizer.load(tmp_path, context_length=16)
+    write_tokenizer(tmp_path, backend, config | {"legacy_behaviour": True})
+    with pytest.raises(WeightsError, match=r"legacy_behaviour of the tokenizer must be false"):
+        Tokenizer.load(tmp_path, context_length=16)

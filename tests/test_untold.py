@@ -23,6 +23,7 @@ from diptych.weights.golden import golden_picture
 from diptych.weights.open_clip import naming_of
 from diptych.weights.published import PublishedFile, published_files
 from diptych.weights.registry import load_in_torch, model_info
+from diptych.weights.untold import left_out_sentence
 
 
 @pytest.fixture(scope="module")
@@ -208,3 +209,11 @@ def test_a_clip_trained_with_the_sigmoid_loss_opens_as_its_file_says(sigmoid, tm
     assert np.array_equal(found.logits_per_image(features, features), logits)
     assert math.isclose(logits[0, 0].item(), 0, abs_tol=1e-5)
     assert_same(found, sigmoid)
+
+
+def test_what_is_left_out_is_counted_and_its_parts_are_named():
+    names = [f"decoder.layers.{n}.mlp.{kind}" for n in range(3) for kind in ("weight", "bias")]
+    found = left_out_sentence([*names, "probe"], Path("x"))
+    assert found == "x holds more than two towers. Left out: 7 tensors, of decoder.layers.*.mlp, probe."
+    many = left_out_sentence([f"{letter}.weight" for letter in "abcde"], Path("x"))
+    assert many.endswith("5 tensors, of a, b, c, d and others.")

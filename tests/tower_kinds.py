@@ -25,6 +25,7 @@ _IMAGES: dict[str, dict[str, Any]] = {
     "eva": {"patch_size": 8, "width": 24, "layers": 2, "heads": 2},
     "perception": {"patch_size": 8, "width": 24, "layers": 2, "heads": 2, "pool_heads": 3},
     "vitamin": {"stem_width": 4, "stage_layers": (1, 2), "width": 24, "layers": 2, "heads": 2},
+    "align": {"width": 0.075, "depth": 0.5},
     "efficientnet-lite": {"width": 0.5, "depth": 0.5, "final_width": 40},
 }
 _TEXTS: dict[str, dict[str, Any]] = {
@@ -33,6 +34,8 @@ _TEXTS: dict[str, dict[str, Any]] = {
     "sentence": {"width": 24, "layers": 2, "heads": 2, "head_width": 20, "anchors": 9},
     "bag-of-words": {},
     "coca": {"width": 24, "layers": 2, "heads": 2},
+    "nllb": {"pad_token_id": 0, "width": 24, "layers": 2, "heads": 2, "head": "mlp", "head_width": 20},
+    "bert": {"width": 24, "layers": 2, "heads": 2, "pool": "mean", "head": "mlp", "head_width": 20},
 }
 
 

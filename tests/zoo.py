@@ -35,6 +35,7 @@ class StandIn:
         model_cfg: of an `open_clip_config.json`.
         timm: by the name of an image tower that timm does not have, one that it has (`like`), and the `options` with
             which that one becomes it.
+        transformers: by the name of a text encoder that is on no hub, the content of its `config.json`.
         sizes: by module of ours, what is to be added to its table SIZES, so that it knows that name.
         tensors: the names and shapes of open_clip's state dict; empty until benchmarks/parity_zoo.py has recorded it.
         image_features: of `pixels`, [B, D], unit length, by open_clip.
@@ -44,6 +45,7 @@ class StandIn:
     family: str
     model_cfg: dict[str, Any]
     timm: dict[str, dict[str, Any]]
+    transformers: dict[str, dict[str, Any]]
     sizes: dict[str, dict[str, dict[str, Any]]]
     tensors: dict[str, list[int]]
     image_features: list[list[float]]
@@ -54,7 +56,8 @@ def stand_ins() -> dict[str, StandIn]:
     """All of them by the names of their files."""
     found = {}
     for path in sorted(FOLDER.glob("*.json")):
-        empty = {"timm": {}, "sizes": {}, "tensors": {}, "image_features": [], "text_features": []}
+        empty = {"timm": {}, "transformers": {}, "sizes": {}}
+        empty |= {"tensors": {}, "image_features": [], "text_features": []}
         found[path.stem] = StandIn(**empty | json.loads(path.read_text(encoding="utf-8")))
     return found
 
@@ -66,19 +69,26 @@ def pixels(model_cfg: dict[str, Any]) -> Tensor:
 
 
 def tokens(model_cfg: dict[str, Any]) -> Tensor:
-    """Texts of five tokens and of all, [B, L]: an end that is the tokenizer's highest id, and zeros behind it."""
+    """Texts of five tokens and of all, [B, L]: an end that is the tokenizer's highest id, and padding behind it."""
     length = model_cfg["text_cfg"].get("context_length", 77)
     ids = np.random.default_rng(zlib.crc32(b"tokens")).integers(3, VOCAB_SIZE - 2, (BATCH, length))
     for row, count in zip(ids, (5, length), strict=True):
         row[count - 1] = VOCAB_SIZE - 1
-        row[count:] = 0
+        row[count:] = _padding(model_cfg)
     return torch.from_numpy(ids)
 
 
 def tokenizer(model_cfg: dict[str, Any]) -> Tokenizer:
     """One that goes with any of them."""
     length = model_cfg["text_cfg"].get("context_length", 77)
-    return Tokenizer.train(["a red kite", "a blue boat"] * 3, vocab_size=VOCAB_SIZE, context_length=length)
+    trained = Tokenizer.train(["a red kite", "a blue boat"] * 3, vocab_size=VOCAB_SIZE, context_length=length)
+    return Tokenizer(trained._backend, context_length=length, pad_token_id=_padding(model_cfg))
+
+
+def _padding(model_cfg: dict[str, Any]) -> int:
+    """The token that the text tower takes for padding: 1 of RoBERTa's and NLLB's kinds."""
+    name = model_cfg["text_cfg"].get("hf_model_name", "")
+    return int("roberta" in name or "nllb" in name)
 
 
 def weight(name: str, shape: tuple[int, ...]) -> Tensor:

@@ -58,12 +58,44 @@ ImageSource = Union[str, Path, bytes, BinaryIO, Image.Image, np.ndarray, "Tensor
 
 # Beyond this a strip is resized only where the crop looks: a 1 x 100,000 picture would need gigabytes on the way.
 _WHOLE_ASPECT = 64
+
+
+def _square(side: int) -> dict[str, int]:
+    return {"height": side, "width": side}
+
+
 # What a `preprocessor_config.json` means when it is silent, by class name without its ending.
 _HF_SILENT = {
     "CLIP": {"size": 224, "do_center_crop": True, "image_mean": CLIP_MEAN, "image_std": CLIP_STD},
     "Siglip": {
-        "size": {"height": 224, "width": 224},
+        "size": _square(224),
         "do_center_crop": False,
+        "image_mean": (0.5, 0.5, 0.5),
+        "image_std": (0.5, 0.5, 0.5),
+    },
+    "ChineseCLIP": {"size": 224, "do_center_crop": True, "image_mean": CLIP_MEAN, "image_std": CLIP_STD},
+    "OwlViT": {"size": _square(768), "do_center_crop": False, "image_mean": CLIP_MEAN, "image_std": CLIP_STD},
+    "Blip": {"size": _square(384), "do_center_crop": False, "image_mean": CLIP_MEAN, "image_std": CLIP_STD},
+    "ViT": {
+        "size": _square(224),
+        "do_center_crop": False,
+        "resample": 2,
+        "image_mean": (0.5, 0.5, 0.5),
+        "image_std": (0.5, 0.5, 0.5),
+    },
+    "VideoMAE": {
+        "size": 224,
+        "do_center_crop": True,
+        "resample": 2,
+        "image_mean": (0.5, 0.5, 0.5),
+        "image_std": (0.5, 0.5, 0.5),
+    },
+    "EfficientNet": {
+        "size": _square(346),
+        "crop_size": _square(289),
+        "do_center_crop": False,
+        "rescale_offset": False,
+        "include_top": True,
         "image_mean": (0.5, 0.5, 0.5),
         "image_std": (0.5, 0.5, 0.5),
     },
@@ -132,6 +164,7 @@ class Preprocess:
     resize: Literal["shortest", "squash", "naflex"] = "shortest"
     patch_size: int = 0  # p, pixels of one side, where resize is naflex; else 0
     max_patches: int = 0  # N of naflex; 0: as many as a square picture of image_size has
+    crop_from: int = 0  # pixels of both sides that a squashed picture has before a crop in the middle; 0: no crop
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     mean: tuple[float, float, float] = CLIP_MEAN  # of R, G, B in [0, 1]
     std: tuple[float, float, float] = CLIP_STD
@@ -151,6 +184,11 @@ class Preprocess:
         if is_naflex and self.image_size % self.patch_size:
             raise ConfigError(
                 f"patch_size must divide image_size. Got patch_size={self.patch_size}, image_size={self.image_size}."
+            )
+        if self.crop_from and (self.resize != "squash" or self.crop_from < self.image_size):
+            raise ConfigError(
+                "crop_from must be at least image_size where resize is 'squash', and 0 elsewhere. "
+                f"Got {self.crop_from} with {self.image_size} and {self.resize!r}."
             )
         if self.interpolation not in RESAMPLE:
             raise ConfigError(f"interpolation must be 'bicubic' or 'bilinear'. Got {self.interpolation!r}.")
@@ -253,6 +291,10 @@ class Preprocess:
             reducing_gap: as Pillow has it: how far large pictures are halved by averages first.
         """
         side, resample = self.image_size, RESAMPLE[self.interpolation]
+        if self.crop_from:
+            squashed = picture.resize((self.crop_from, self.crop_from), resample, reducing_gap=reducing_gap)
+            before = (self.crop_from - side) // 2
+            return np.array(squashed.crop((before, before, before + side, before + side)))
         if self.resize != "shortest":
             return np.array(picture.resize(self.size_for(*picture.size), resample, reducing_gap=reducing_gap))
         short, long = sorted(picture.size)
@@ -286,6 +328,10 @@ class Preprocess:
             "image_mean": list(self.mean),
             "image_std": list(self.std),
         }
+        if self.crop_from:
+            whole = {"height": self.crop_from, "width": self.crop_from}
+            plain |= {"image_processor_type": "EfficientNetImageProcessor", "do_center_crop": True, "size": whole}
+            return plain | {"rescale_offset": False, "include_top": False}
         if not self.patch_size:
             return plain
         plain = {key: value for key, value in plain.items() if key not in ("size", "do_center_crop", "crop_size")}
@@ -294,7 +340,7 @@ class Preprocess:
 
     @classmethod
     def from_hf(cls, data: Mapping[str, Any]) -> "Preprocess":
-        """From the content of a `preprocessor_config.json` of CLIP, SigLIP or SigLIP 2, old spellings included.
+        """From the content of a `preprocessor_config.json` of one of the kinds above, old spellings included.
 
         Raises:
             WeightsError: it asks for something that this class does not do, so features would come out wrong.
@@ -302,9 +348,11 @@ class Preprocess:
         kind = str(data.get("image_processor_type") or data.get("feature_extractor_type") or "CLIPImageProcessor")
         silent = _HF_SILENT.get(_HF_ENDING.sub("", kind))
         if silent is None:
-            must = "CLIPImageProcessor, SiglipImageProcessor or Siglip2ImageProcessor"
+            must = f"one of {', '.join(f'{name}ImageProcessor' for name in _HF_SILENT)}"
             raise _not_ours("image_processor_type", kind, must)
         full = {"crop_size": 224, "resample": 3, "rescale_factor": 1 / 255, **silent, **data}
+        if "include_top" in silent:
+            full = _plain_efficientnet(full)
         for step, must in (("do_resize", True), ("do_rescale", True), ("do_normalize", True), ("do_pad", False)):
             if bool(full.get(step, must)) != must:
                 raise _not_ours(step, full[step], str(must).lower())
@@ -329,9 +377,27 @@ def _square_from_hf(full: Mapping[str, Any]) -> dict[str, Any]:
     side = _hf_side("size", size)
     if not crops and not squashes:
         raise _not_ours("do_center_crop", crops, "true when size is a shortest_edge")
+    if crops and "include_top" in full:
+        return {"image_size": _hf_side("crop_size", full["crop_size"]), "resize": "squash", "crop_from": side}
     if crops and _hf_side("crop_size", full["crop_size"]) != side:
         raise _not_ours("crop_size", full["crop_size"], f"equal to size ({side})")
     return {"image_size": side, "resize": "squash" if squashes else "shortest"}
+
+
+def _plain_efficientnet(full: dict[str, Any]) -> dict[str, Any]:
+    """An EfficientNet's recipe with its numbers as the others have them: x / 255, mean, deviation."""
+    factor, offset = full["rescale_factor"], bool(full["rescale_offset"])
+    mean, std = (float(offset),) * 3, (1.0,) * 3
+    if not full.get("do_rescale", True) or not math.isclose(factor, (2 if offset else 1) / 255, rel_tol=1e-6):
+        raise _not_ours("rescale_factor", factor, "2 / 255 with rescale_offset, else 1 / 255")
+    scale = factor * 255
+    if full.get("do_normalize", True):
+        mean = tuple(m + n for m, n in zip(mean, full["image_mean"], strict=True))
+        std = tuple(full["image_std"])
+    if full["include_top"]:
+        std = tuple(s * t for s, t in zip(std, full["image_std"], strict=True))
+    plain = {"image_mean": tuple(m / scale for m in mean), "image_std": tuple(s / scale for s in std)}
+    return full | plain | {"rescale_factor": 1 / 255, "do_normalize": True}
 
 
 def _naflex_from_hf(full: Mapping[str, Any]) -> dict[str, Any]:

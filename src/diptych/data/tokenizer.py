@@ -198,8 +198,13 @@ class Tokenizer:
         canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, *, masks_padding: bool = False) -> None:
         """Write the files that `Tokenizer.load` and the tokenizers of `transformers` read.
+
+        Args:
+            folder: where to.
+            masks_padding: whether those of `transformers` tell their models which tokens are padding. A SigLIP reads
+                the padding, and must not be told.
 
         Raises:
             DataError: the folder cannot be written.
@@ -214,8 +219,7 @@ class Tokenizer:
                 "eos_token": self._backend.id_to_token(self.end_token_id),
                 "pad_token": self._backend.id_to_token(self.pad_token_id),
                 "padding_side": "right",
-                # no attention mask: SigLIP reads the padding, a sentence tower knows it by its id
-                "model_input_names": ["input_ids"],
+                "model_input_names": ["input_ids", *(["attention_mask"] if masks_padding else [])],
             }
         else:
             self._save_merges(folder)

@@ -41,6 +41,7 @@ _OPEN_CLIPS: dict[Cleaning, list[Any]] = {
 }
 _SIGLIP_END, _SIGLIP2_END = "</s>", "<eos>"
 _SIGLIP_ENDS = {"SiglipTokenizer": _SIGLIP_END, "GemmaTokenizer": _SIGLIP2_END, "Siglip2Tokenizer": _SIGLIP2_END}
+_BERTS_NAMES = {"cls": "[CLS]", "sep": "[SEP]", "unk": "[UNK]", "pad": "[PAD]"}
 _SAMPLE = " A,\t B_c "  # what any cleaning changes
 _MOST_MERGES = 64_000_000  # bytes of a list of merges, unpacked; CLIP's has 3 million
 _MOST_GROWTH = 100  # times that rules may make a text longer
@@ -55,7 +56,7 @@ def clip_rules(merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
 
 
 def read_backend(folder: Path, config: Mapping[str, Any], cleaning: Cleaning) -> tokenizers.Tokenizer:
-    """The rules in a folder: `tokenizer.json`, else `vocab.json` and `merges.txt`.
+    """The rules in a folder: `tokenizer.json`, else `vocab.json` and `merges.txt`, else BERT's `vocab.txt`.
 
     Args:
         folder: where the files are.
@@ -71,6 +72,8 @@ def read_backend(folder: Path, config: Mapping[str, Any], cleaning: Cleaning) ->
         backend = _read_rules(whole)
     elif vocab.exists() and merges.exists():
         backend = _assemble(read_object(vocab), read_merges(merges))
+    elif (folder / "vocab.txt").exists():
+        backend = _bert_rules(folder / "vocab.txt", config)
     elif (folder / "spiece.model").exists():
         raise WeightsError(
             f"{folder} must hold tokenizer.json, and has the same as spiece.model alone, which is not read. Download "
@@ -79,6 +82,8 @@ def read_backend(folder: Path, config: Mapping[str, Any], cleaning: Cleaning) ->
     else:
         raise WeightsError(f"{folder} must hold tokenizer.json, or vocab.json and merges.txt. Is it a bundle's folder?")
     _check_sides(backend, config, folder)
+    if str(config.get("tokenizer_class")).startswith("NllbTokenizer"):
+        _name_language(backend, config, folder)
     if backend.token_to_id(START) is None:
         if cleaning == "siglip":
             _complete_siglip(backend, config)
@@ -221,6 +226,44 @@ def _complete_siglip(backend: tokenizers.Tokenizer, config: Mapping[str, Any]) -
         backend.post_processor = processors.TemplateProcessing(
             single=f"$A {end}", special_tokens=[(end, backend.token_to_id(end))]
         )
+
+
+def _bert_rules(path: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """BERT's tokenizer around a list of its words, one a line; where the config is silent, as in `transformers`."""
+    vocab = {word: number for number, word in enumerate(_read(path).removesuffix("\n").split("\n"))}
+    start, end, unknown, pad = (_name(config.get(f"{name}_token")) or default for name, default in _BERTS_NAMES.items())
+    for name in (start, end, unknown, pad):
+        if name not in vocab:
+            raise WeightsError(f"{path} must hold {name}, as BERT's lists of words do. Is it another kind of list?")
+    backend = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token=unknown))
+    backend.normalizer = normalizers.BertNormalizer(
+        lowercase=bool(config.get("do_lower_case", True)),
+        handle_chinese_chars=bool(config.get("tokenize_chinese_chars", True)),
+        strip_accents=config.get("strip_accents"),
+    )
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    around = [(name, vocab[name]) for name in (start, end)]
+    backend.post_processor = processors.TemplateProcessing(single=f"{start} $A {end}", special_tokens=around)
+    backend.add_special_tokens([start, end, unknown, pad])
+    backend.enable_padding(pad_id=vocab[pad], pad_token=pad)
+    return backend
+
+
+def _name_language(backend: tokenizers.Tokenizer, config: Mapping[str, Any], folder: Path) -> None:
+    """Put the token of a language before a text, as the library's class does whatever `tokenizer.json` says."""
+    if config.get("legacy_behaviour"):
+        raise WeightsError(
+            f"{folder}: legacy_behaviour of the tokenizer must be false. Got true, which puts the language behind the "
+            "end of a text. Set it to false if the model was trained so."
+        )
+    language, end = config.get("src_lang") or "eng_Latn", _name(config.get("eos_token")) or "</s>"
+    ids = [(name, backend.token_to_id(name)) for name in (language, end)]
+    if any(number is None for _, number in ids):
+        raise WeightsError(
+            f"{folder}: src_lang must be a language of the tokenizer, such as eng_Latn. Got {language!r}."
+        )
+    backend.post_processor = processors.TemplateProcessing(single=f"{language} $A {end}", special_tokens=ids)
 
 
 def _clean_first(backend: tokenizers.Tokenizer, cleaning: list[Any]) -> None:

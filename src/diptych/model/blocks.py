@@ -14,7 +14,7 @@ from diptych.errors import ConfigError
 from diptych.model.packing import Packing
 from diptych.model.rotary import rotate
 
-Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
+Activation = Literal["quick_gelu", "gelu", "gelu_tanh", "relu"]
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -32,6 +32,7 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "quick_gelu": quick_gelu,
     "gelu": F.gelu,
     "gelu_tanh": gelu_tanh,
+    "relu": F.relu,
 }
 
 

@@ -44,8 +44,10 @@ def transformer_cost(
     width, hidden = sizes.width, sizes.mlp_width
     block = attention_flops(width, tokens) + 4 * tokens * width * hidden
     kept = attention_bytes(width, sizes.heads, tokens, element, rotates=rotates)
-    # Of each token: the input of the layer norm; in the matrix type that of the MLP, then both sides of the activation.
-    kept += tokens * (layer_norm_bytes(width) + element * (width + 2 * hidden))
+    # Of each token: the input of the layer norm; in the matrix type that of the MLP, then both sides of the activation,
+    # or of ReLU what it gives.
+    sides = 1 if sizes.activation == "relu" else 2
+    kept += tokens * (layer_norm_bytes(width) + element * (width + sides * hidden))
     return stack_cost(
         layers=sizes.layers,
         block=block,

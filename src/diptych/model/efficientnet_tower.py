@@ -17,9 +17,9 @@ from diptych.model.blocks import Conv2d, Linear, check_sizes, reset_to_defaults
 from diptych.model.cost import FLOAT, TowerCost, without_blocks
 
 # Of each stage at width 1 and depth 1: blocks, kernel (px), stride of the first block, expansion, output channels.
-_STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
-           (1, 3, 1, 6, 320))  # fmt: skip
-_STEM = 32  # channels after the first convolution
+STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
+          (1, 3, 1, 6, 320))  # fmt: skip
+STEM = 32  # channels after the first convolution
 _STRIDE = 32  # pixels of one side that become one position of the last grid
 # Pixels of a thread's share of a batch: with more, what one layer hands to the next no longer stays in the cache.
 # benchmarks/efficientnet_pieces.py
@@ -62,16 +62,16 @@ class EfficientNetTowerConfig:
     @property
     def stages(self) -> tuple[tuple[int, int, int, int, int], ...]:
         """Of each stage: blocks, kernel, stride of the first block, expansion, output channels."""
-        last = len(_STAGES) - 1
+        last = len(STAGES) - 1
         return tuple(
             (
                 blocks if number in (0, last) else math.ceil(blocks * self.depth),
                 kernel,
                 stride,
                 expansion,
-                _to_eights(channels * self.width),
+                to_eights(channels * self.width),
             )
-            for number, (blocks, kernel, stride, expansion, channels) in enumerate(_STAGES)
+            for number, (blocks, kernel, stride, expansion, channels) in enumerate(STAGES)
         )
 
     @property
@@ -105,9 +105,9 @@ class EfficientNetTowerConfig:
     def _look(self, side: int) -> "_Look":
         """What a picture of one size costs."""
         look = _Look(side)
-        look.convolve(3, _STEM, kernel=3, stride=2)
+        look.convolve(3, STEM, kernel=3, stride=2)
         look.first = look.flops
-        channels = _STEM
+        channels = STEM
         for blocks, kernel, stride, expansion, out in self.stages:
             for block in range(blocks):
                 inner = channels * expansion
@@ -154,9 +154,9 @@ class EfficientNetTower(nn.Module):
     def __init__(self, config: EfficientNetTowerConfig, embed_dim: int) -> None:
         super().__init__()
         self.second_size = config.second_size
-        self.stem = _SameConv(3, _STEM, 3, stride=2)
+        self.stem = _SameConv(3, STEM, 3, stride=2)
         self.stages = nn.Sequential()
-        channels = _STEM
+        channels = STEM
         for blocks, kernel, stride, expansion, out in config.stages:
             stage = nn.Sequential()
             for block in range(blocks):
@@ -287,7 +287,7 @@ def _padding(side: int, kernel: int, stride: int) -> int:
     return max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
 
 
-def _to_eights(channels: float) -> int:
+def to_eights(channels: float) -> int:
     """The nearest multiple of 8 that is not below 90% of it."""
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest + 8 if nearest < 0.9 * channels else nearest

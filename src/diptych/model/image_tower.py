@@ -30,7 +30,7 @@ _NARROWER = 4  # channels behind the first two are the width by this
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTowerConfig:
-    """Sizes of a vision transformer; its options are those of CLIPA (pool, has_ln_pre) and MobileCLIP (the others).
+    """Sizes of a vision transformer; its options are those of CLIPA, MobileCLIP, BLIP and BiomedCLIP.
 
     Raises:
         ConfigError: a size below 1, patches that do not fill the image, heads that do not divide the width, or an
@@ -49,6 +49,8 @@ class ImageTowerConfig:
     pool: Pool = "class"  # read at the class token; or the mean of the patches, and the layer norm after it
     has_ln_pre: bool = True  # a layer norm before the blocks
     has_projection_bias: bool = False
+    has_patch_bias: bool = False
+    norms_twice: bool = False  # the layer norm behind the blocks is taken of its own result again
     stem: Stem = "patch"  # one linear map of a patch; or three convolutions, and no position for the class token
 
     can_drop_patches: ClassVar[bool] = True
@@ -141,8 +143,10 @@ class ImageTower(nn.Module):
     def __init__(self, config: ImageTowerConfig, embed_dim: int) -> None:
         super().__init__()
         self.pools_mean = config.pool == "mean"
+        self.norms_twice = config.norms_twice
         if config.stem == "patch":
-            self.patch_embedding = Conv2d(3, config.width, config.patch_size, stride=config.patch_size, bias=False)
+            side, bias = config.patch_size, config.has_patch_bias
+            self.patch_embedding = Conv2d(3, config.width, side, stride=side, bias=bias)
         else:
             self.patch_embedding = _convolutions(config)
         self.class_embedding = nn.Parameter(torch.empty(config.width))
@@ -186,14 +190,18 @@ class ImageTower(nn.Module):
         """
         x = self._embedded(images, None)
         x = self.blocks(x) if self.pools_mean else self.blocks.of_each_alone(x)
-        return as_grid(self.project(self.ln_post(x[:, 1:])))
+        return as_grid(self.project(self._normalised(x[:, 1:])))
 
     def _stream(self, images: Tensor, kept_patches: Tensor | None) -> Tensor:
         return self.blocks(self._embedded(images, kept_patches))
 
     def _pooled(self, x: Tensor) -> Tensor:
         """[B, 1 + P, W] to [B, W]."""
-        return self.ln_post(x[:, 1:].mean(dim=1) if self.pools_mean else x[:, 0])
+        return self._normalised(x[:, 1:].mean(dim=1) if self.pools_mean else x[:, 0])
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        x = self.ln_post(x)
+        return self.ln_post(x) if self.norms_twice else x
 
     def _embedded(self, images: Tensor, kept_patches: Tensor | None) -> Tensor:
         x = self.patch_embedding(images).flatten(2).transpose(1, 2)  # [B, P, W]

@@ -11,9 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diptych.errors import ConfigError
-from diptych.model.blocks import MLP, Activation, Attention, Embedding, Linear, check_blocks, check_sizes, draw_normal
+from diptych.model.blocks import (
+    MLP,
+    Activation,
+    Attention,
+    BlockSizes,
+    Embedding,
+    Linear,
+    check_blocks,
+    check_sizes,
+    draw_normal,
+)
 from diptych.model.cost import TowerCost, layer_norm_bytes, transformer_cost, without_blocks
-from diptych.model.vocabulary import GOLDEN_TEXTS, Vocabulary, check_tokens_fit
+from diptych.model.vocabulary import GOLDEN_TEXTS, Vocabulary, check_same_padding, check_tokens_fit
 
 _STD = 0.02  # of all weights at the start
 
@@ -80,9 +90,7 @@ class SentenceTowerConfig:
             ConfigError: it gives more tokens than the tower takes, or pads with another one.
         """
         check_tokens_fit(tokenizer, context_length=self.context_length, vocab_size=self.vocab_size)
-        if tokenizer.pad_token_id != self.pad_token_id:
-            ids = f"{self.pad_token_id} and {tokenizer.pad_token_id}"
-            raise ConfigError(f"text tower and tokenizer must have the same padding. Got {ids}: of the same model?")
+        check_same_padding(tokenizer, self.pad_token_id)
 
 
 class SentenceTower(nn.Module):
@@ -140,7 +148,7 @@ class SentenceTower(nn.Module):
 class PostBlock(nn.Module):
     """Post-LN residual block: each sum is normalised, where `Block` normalises what goes into a branch."""
 
-    def __init__(self, config: SentenceTowerConfig) -> None:
+    def __init__(self, config: BlockSizes) -> None:
         super().__init__()
         self.attention = Attention(config.width, config.heads, is_causal=False)
         self.ln_attention = nn.LayerNorm(config.width, eps=config.layer_norm_eps)

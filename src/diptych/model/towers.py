@@ -26,7 +26,9 @@ import math
 from torch import nn
 
 from diptych.errors import ConfigError
+from diptych.model.align_tower import AlignTowerConfig
 from diptych.model.bag_tower import BagTowerConfig
+from diptych.model.bert_tower import BertTowerConfig
 from diptych.model.coca import CoCaImageTowerConfig, CoCaTextTowerConfig
 from diptych.model.convnext_tower import ConvNeXtTowerConfig
 from diptych.model.efficientnet_tower import EfficientNetTowerConfig
@@ -34,6 +36,7 @@ from diptych.model.eva_tower import EvaTowerConfig
 from diptych.model.fastvit_tower import FastViTTowerConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.naflex import NaFlexTowerConfig
+from diptych.model.nllb_tower import NLLBTowerConfig
 from diptych.model.perception_tower import PerceptionTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.sentence_tower import SentenceTowerConfig
@@ -57,8 +60,17 @@ ImageConfig = (
     | EvaTowerConfig
     | PerceptionTowerConfig
     | ViTaminTowerConfig
+    | AlignTowerConfig
 )
-TextConfig = TextTowerConfig | SigLIPTextTowerConfig | SentenceTowerConfig | BagTowerConfig | CoCaTextTowerConfig
+TextConfig = (
+    TextTowerConfig
+    | SigLIPTextTowerConfig
+    | SentenceTowerConfig
+    | BagTowerConfig
+    | CoCaTextTowerConfig
+    | BertTowerConfig
+    | NLLBTowerConfig
+)
 
 _OF_BOTH = ("kind", "has_blocks", "summary", "build", "cost")
 _FACTS = {

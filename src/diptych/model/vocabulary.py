@@ -54,6 +54,21 @@ def check_pads(tokenizer: Vocabulary, context_length: int) -> None:
         )
 
 
+def check_same_padding(tokenizer: Vocabulary, pad_token_id: int) -> None:
+    """Refuse a tokenizer that pads with another token than a text tower takes for padding.
+
+    Args:
+        tokenizer: whose tokens they are.
+        pad_token_id: of the tower.
+
+    Raises:
+        ConfigError: it is another one.
+    """
+    if tokenizer.pad_token_id != pad_token_id:
+        ids = f"{pad_token_id} and {tokenizer.pad_token_id}"
+        raise ConfigError(f"text tower and tokenizer must have the same padding. Got {ids}: of the same model?")
+
+
 def end_positions(tokens: np.ndarray, end_token_id: int) -> list[int]:
     """[B, L] to B positions: that of the first end token of each text."""
     return (tokens == end_token_id).argmax(axis=1).tolist()

@@ -19,11 +19,13 @@ class TensorRow:
     """One of our tensors, and what it is in a foreign state dict; each `{}` stands for the same text on both sides."""
 
     ours: str
-    theirs: tuple[str, ...]  # several: ours is all of them, stacked along dimension 0
+    # several: ours is all of them, stacked along dimension 0; none: the library has no such number, and ours is 0
+    theirs: tuple[str, ...]
     transposed: bool = False
     boxed: int = 0  # dimensions of size 1 that theirs has more in front
     trailing: int = 0  # the same behind
     shares: tuple[int, ...] = ()  # of several, how large they are to each other; all alike when not given
+    as_inverse: bool = False  # theirs is 1 / exp(ours): a temperature itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +34,16 @@ class Naming:
 
     rows: tuple[TensorRow, ...]
     without_meaning: str = "(?!)"  # a pattern for names that hold no weights and may be there or not
+    left_out: str = "(?!)"  # a pattern for names of what is no part of the two towers
 
     def from_ours(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A state dict of ours in their names; values are not copied where the layout is the same."""
         theirs: dict[str, Tensor] = {}
         for name, tensor in weights.items():
             row, names = self.look_up(name)
+            if not names:
+                continue
+            tensor = (-tensor).exp() if row.as_inverse else tensor
             laid_out = tensor.T if row.transposed else tensor[(*(None,) * row.boxed, ..., *(None,) * row.trailing)]
             shares = row.shares or (1,) * len(names)
             parts = (
@@ -54,8 +60,12 @@ class Naming:
         ours: dict[str, Tensor] = {}
         for name in names:
             row, their_names = self.look_up(name)
+            if not their_names:
+                ours[name] = torch.zeros(())
+                continue
             parts = [weights[their_name] for their_name in their_names]
             tensor = torch.cat(parts) if len(parts) > 1 else parts[0]
+            tensor = -tensor.log() if row.as_inverse else tensor
             ours[name] = (
                 tensor.T if row.transposed else tensor[(*(0,) * row.boxed, ..., *(0,) * row.trailing)]
             ).contiguous()
@@ -74,7 +84,10 @@ def _pattern(ours: str) -> re.Pattern[str]:
 
 
 # Options of towers that came after the first release with their tower.
-_LATER = ("pool", "has_ln_pre", "has_projection_bias", "stem", "is_causal", "projection")
+_LATER = (
+    *("pool", "has_ln_pre", "has_projection_bias", "stem", "is_causal", "projection"),
+    *("has_patch_bias", "norms_twice"),
+)
 
 OWN = Naming(rows=(TensorRow(ours="{}", theirs=("{}",)),))
 

@@ -49,8 +49,8 @@ def save_as(bundle: Bundle, out: str | Path, *, format: Format, dtype: torch.dty
     elif format == "huggingface":
         if transformers_naming(config, bundle.tokenizer) is None:
             raise ConfigError(
-                "transformers has no class for CLIP's ResNets, for EfficientNet and sentence towers, nor for parts of "
-                "CLIP and SigLIP mixed, tokenizers included. Use the format open_clip or openai for a ResNet."
+                "transformers has no class for CLIP's ResNets, EfficientNet-Lite and sentence towers, nor for parts of "
+                "its models mixed, tokenizers included. Use the format open_clip or openai for a ResNet."
             )
         bundle.save(out, dtype=dtype)
     else:

@@ -22,8 +22,12 @@ HUB_PREFIX = "hf:"
 
 _CONFIG, _OPEN_CLIP_CONFIG, _INDEX = "config.json", "open_clip_config.json", "model.safetensors.index.json"
 # Of a config.json whose weights diptych opens.
-MODEL_TYPES = ("clip", "metaclip_2", "siglip", "siglip2", "diptych-clip")
-_TOKENIZERS = ("tokenizer.json", "vocab.json", "spiece.model")  # one of them is in every whole repository
+MODEL_TYPES = (
+    *("clip", "metaclip_2", "siglip", "siglip2", "altclip", "chinese_clip", "align", "blip"),
+    *("clipseg", "owlvit", "owlv2", "xclip"),  # the CLIP inside
+    "diptych-clip",
+)
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")  # one of them is in every whole repository
 _SMALL = (
     "preprocessor_config.json",
     "processor_config.json",

@@ -17,12 +17,15 @@ from diptych.model.coca import CoCaImageTowerConfig, CoCaTextTowerConfig
 from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.text_tower import TextTowerConfig
 from diptych.weights.adapters import Naming, TensorRow
+from diptych.weights.open_clip_bert import BERT
 from diptych.weights.open_clip_coca import COCA_IMAGE, COCA_TEXT
+from diptych.weights.open_clip_nllb import NLLB
 from diptych.weights.open_clip_towers import RESNET, TEXT, VIT
 from diptych.weights.timm_convnext import CONVNEXT
 from diptych.weights.timm_eva import EVA
 from diptych.weights.timm_fastvit import FASTVIT
 from diptych.weights.timm_perception import PERCEPTION
+from diptych.weights.timm_plain_vit import PLAIN_VIT
 from diptych.weights.timm_siglip import SIGLIP_IMAGE, SIGLIP_TEXT
 from diptych.weights.timm_swin import SWIN
 from diptych.weights.timm_vit import TIMM_VIT
@@ -32,8 +35,11 @@ from diptych.weights.tower_layout import Section, TowerLayout
 _OpenClipCleaning = Literal["whitespace", "lower", "canonicalize"]
 
 # The first that fits a section reads it. open_clip's own come last: they know what they are not.
-_IMAGE_LAYOUTS = (SIGLIP_IMAGE, TIMM_VIT, EVA, PERCEPTION, VITAMIN, CONVNEXT, FASTVIT, SWIN, COCA_IMAGE, RESNET, VIT)
-_TEXT_LAYOUTS = (SIGLIP_TEXT, COCA_TEXT, TEXT)
+_IMAGE_LAYOUTS = (
+    *(SIGLIP_IMAGE, PLAIN_VIT, TIMM_VIT, EVA, PERCEPTION, VITAMIN, CONVNEXT, FASTVIT, SWIN),
+    *(COCA_IMAGE, RESNET, VIT),
+)
+_TEXT_LAYOUTS = (NLLB, BERT, SIGLIP_TEXT, COCA_TEXT, TEXT)
 # Whose activation model_cfg tells, one for both.
 _BY_QUICK_GELU = (ImageTowerConfig, TextTowerConfig, CoCaImageTowerConfig, CoCaTextTowerConfig)
 

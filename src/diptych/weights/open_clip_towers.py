@@ -241,7 +241,13 @@ def block_options(section: Section, width: int, model_cfg: Section) -> dict[str,
 
 
 def written_options(tower: Any) -> dict[str, Any]:
-    """What `block_options` reads, of a tower of blocks; what open_clip takes for its default is left out."""
+    """What `block_options` reads, of a tower of blocks; what open_clip takes for its default is left out.
+
+    Raises:
+        ConfigError: open_clip's own towers have no such activation.
+    """
+    if tower.activation == "relu":
+        raise ConfigError("open_clip's own towers have GELU or QuickGELU. Got relu: keep this model as a bundle.")
     ratio = tower.mlp_width / tower.width
     if int(tower.width * ratio) != tower.mlp_width:
         ratio = math.nextafter(ratio, math.inf)  # they cut the product to a whole number

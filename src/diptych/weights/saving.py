@@ -114,7 +114,7 @@ def write_folder(
     with atomic_folder(folder) as aside:
         # Through bytes: the file writer of safetensors does not say that a disk is full.
         (aside / weights_name).write_bytes(safetensors.torch.save(naming.from_ours(weights), metadata={"format": "pt"}))
-        bundle.tokenizer.save(aside)
+        bundle.tokenizer.save(aside, masks_padding=not bundle.model.config.text.reads_padding)
         write_json(aside / PREPROCESS, bundle.preprocess.to_hf())
         for name, config in configs.items():
             write_json(aside / name, config)

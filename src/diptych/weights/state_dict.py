@@ -23,6 +23,7 @@ _WRAPPERS = re.compile(
 _ANCHORS = (
     "visual.conv1.weight",
     "vision_model.embeddings.patch_embedding.weight",
+    "vision_model.embeddings.convolution.weight",
     "visual.trunk.patch_embed.proj.weight",
     "visual.trunk.stem.0.weight",
 )

@@ -35,7 +35,7 @@ from diptych.weights.folder import (
     read_seal,
 )
 from diptych.weights.hub import MODEL_TYPES
-from diptych.weights.hugging_face import config_from_hf, hugging_face_naming
+from diptych.weights.hugging_face import layout_of
 from diptych.weights.open_clip import (
     as_named,
     cleaning_of,
@@ -49,11 +49,21 @@ from diptych.weights.open_clip import (
 from diptych.weights.open_clip_coca import DECODER
 from diptych.weights.open_clip_shapes import LONG, config_from_shapes, one_kind_of_positions
 from diptych.weights.tensors import PICKLES, read_tensors
-from diptych.weights.untold import ACTIVATION, END_TOKEN, RECIPE, Origin, Told, Untold, fill, known_activation
+from diptych.weights.untold import (
+    ACTIVATION,
+    END_TOKEN,
+    RECIPE,
+    Origin,
+    Told,
+    Untold,
+    fill,
+    known_activation,
+    left_out_sentence,
+)
 
 _HF_WEIGHTS = (WEIGHTS, f"{WEIGHTS}.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _OPEN_CLIP_WEIGHTS = (OPEN_CLIP_WEIGHTS, "open_clip_pytorch_model.bin", WEIGHTS, "pytorch_model.bin")
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model")
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
 _MERGES = "bpe_simple_vocab_16e6.txt.gz"  # CLIP's published merges, under the name that every peer gives them
 _CLIP_VOCABULARY = 49_408
 _BY_FILE: dict[str, Origin] = {ACTIVATION: "file", "heads": "file", END_TOKEN: "file", RECIPE: "file"}
@@ -76,6 +86,7 @@ class StoredModel:
     pad_token_id: int | None  # where the model reads the padding, and its tokenizer's own file may say another
     ends_with_padding: bool  # whether the model reads padding where its tokenizer's own file puts an end token
     seal: Seal | None  # None where diptych did not write the files
+    beside: tuple[str, ...]  # tensors of the file that are no part of the two towers, by their foreign names
 
     @property
     def config(self) -> CLIPConfig:
@@ -132,6 +143,8 @@ class StoredModel:
     @property
     def left_out(self) -> list[str]:
         """A sentence about tensors that no feature needs, and that are not kept."""
+        if self.beside:
+            return [left_out_sentence(self.beside, self.path)]
         names = [name for name in self.tensors if re.fullmatch(DECODER, name)]
         if not names:
             return []
@@ -165,9 +178,8 @@ class StoredModel:
 
     def _check_fit(self, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
         missing = [name for name in expected if name not in found and not name.endswith("num_batches_tracked")]
-        unexpected = [
-            name for name in found if name not in expected and not re.fullmatch(self.naming.without_meaning, name)
-        ]
+        known = f"{self.naming.without_meaning}|{self.naming.left_out}"
+        unexpected = [name for name in found if name not in expected and not re.fullmatch(known, name)]
         misshapen = [
             f"{name} {list(found[name].shape)} instead of {list(tensor.shape)}"
             for name, tensor in expected.items()
@@ -228,6 +240,7 @@ class _Found(NamedTuple):
     cleaning: Cleaning = "file"
     pad_token_id: int | None = None
     ends_with_padding: bool = False
+    beside: tuple[str, ...] = ()
 
 
 def _open_folder(folder: Path, weights: str, told: Told) -> _Found:
@@ -270,24 +283,54 @@ def _variant(folder: Path, names: Sequence[str]) -> str:
 def _open_hugging_face(folder: Path, weights: Path, told: Told) -> _Found:
     data = read_json(folder / CONFIG)
     seal = read_seal(folder / CONFIG, data)
-    tensors = read_tensors(weights, state_dict=told.get("state_dict")).tensors
-    if data.get("model_type") == "diptych-clip":
-        config = from_dict(CLIPConfig, data.get("model", {}), where="model")
-        # The first bundles of ResNets were no open_clip folders, and had our own names.
-        is_open_clips = (folder / OPEN_CLIP_CONFIG).is_file()
-        naming, tensors = (naming_of(config), plain_names(tensors)) if is_open_clips else (OWN, tensors)
-    else:
-        config = config_from_hf(data)
-        naming = hugging_face_naming(config)
-        assert naming is not None
-        config = _with_head(config, tensors)
-    is_siglip = config.text.kind == "siglip"
-    preprocess = read_preprocess(folder)
+    file = read_tensors(weights, state_dict=told.get("state_dict"))
+    layout = None if data.get("model_type") == "diptych-clip" else layout_of(data)
+    preprocess = read_preprocess(folder) if layout is None or layout.reads_recipe else None
     if seal and preprocess is None:
         raise WeightsError(f"{folder} must hold {PREPROCESS}, as it was saved with it. Copy or download it again.")
+    if layout is None:
+        return _open_own(folder, weights, told, data, seal, preprocess, file.tensors)
+    config = layout.read(data)
+    naming, tensors = layout.naming(config), layout.respelt(file.tensors)
+    if preprocess and layout.image_size == "recipe":
+        config = _with_image_size(config, preprocess.image_size)
+    elif preprocess and layout.image_size == "config":
+        preprocess = dataclasses.replace(preprocess, image_size=config.image.image_size)
+    return _Found(
+        kind="diptych bundle" if seal else "transformers folder",
+        untold=fill(
+            _with_head(config, tensors),
+            told,
+            path=folder,
+            preprocess=preprocess,
+            assumed=Preprocess(image_size=config.image.image_size, **layout.silent_recipe),
+            origins=_BY_FILE,
+        ),
+        naming=naming,
+        weights=weights,
+        tensors=tensors,
+        seal=seal,
+        cleaning=layout.cleaning,
+        beside=(*file.beside, *(name for name in tensors if re.fullmatch(naming.left_out, name))),
+    )
+
+
+def _open_own(
+    folder: Path,
+    weights: Path,
+    told: Told,
+    data: Mapping[str, Any],
+    seal: Seal | None,
+    preprocess: Preprocess | None,
+    tensors: dict[str, Tensor],
+) -> _Found:
+    config = from_dict(CLIPConfig, data.get("model", {}), where="model")
+    # The first bundles of ResNets were no open_clip folders, and had our own names.
+    is_open_clips = (folder / OPEN_CLIP_CONFIG).is_file()
+    naming, tensors = (naming_of(config), plain_names(tensors)) if is_open_clips else (OWN, tensors)
     if config.image.row_width and preprocess:  # how many patches is a fact of the pictures, and not of the weights
-        image = dataclasses.replace(config.image, image_size=preprocess.image_size)
-        config = dataclasses.replace(config, image=image)
+        config = _with_image_size(config, preprocess.image_size)
+    is_siglip = config.text.kind == "siglip"
     return _Found(
         kind="diptych bundle" if seal else "transformers folder",
         untold=fill(
@@ -304,6 +347,11 @@ def _open_hugging_face(folder: Path, weights: Path, told: Told) -> _Found:
         seal=seal,
         cleaning="siglip" if is_siglip else "file",
     )
+
+
+def _with_image_size(config: CLIPConfig, image_size: int) -> CLIPConfig:
+    """Another size in the config alone, of a tower whose weights take any."""
+    return dataclasses.replace(config, image=dataclasses.replace(config.image, image_size=image_size))
 
 
 def _open_open_clip(folder: Path, weights: Path, told: Told) -> _Found:

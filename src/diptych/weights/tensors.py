@@ -34,6 +34,7 @@ class TensorFile(NamedTuple):
 
     tensors: dict[str, Tensor]
     is_archive: bool  # a TorchScript archive, which is how OpenAI published CLIP
+    beside: tuple[str, ...] = ()  # names of tensors beside the model's, which those of a larger one are
 
 
 def read_tensors(path: Path, *, state_dict: str | None = None) -> TensorFile:
@@ -52,7 +53,9 @@ def read_tensors(path: Path, *, state_dict: str | None = None) -> TensorFile:
     for name, tensor in tensors.items():
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise WeightsError(f"{path} must hold all values of {name}, and repeats a few. It is not to be trusted.")
-    return TensorFile(tensors, is_archive)
+    taken = set(map(id, tensors.values()))
+    beside = (name for name, value in data.items() if isinstance(value, Tensor) and id(value) not in taken)
+    return TensorFile(tensors, is_archive, tuple(beside))
 
 
 def _read(path: Path) -> tuple[Any, bool]:

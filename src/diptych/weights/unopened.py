@@ -3,6 +3,13 @@
 _WHAT_IT_IS = {
     "jina_clip": "jina-clip, whose towers are code of its own repository, which no library has and diptych does not "
     "run. Take a SigLIP 2 or a MetaCLIP 2, which read many languages, too",
+    "blip-2": "BLIP-2, whose 32 features of a picture are compared with a text one by one. Take a SigLIP 2",
+    "tipsv2": "TIPS v2, whose tokenizer has no end token and whose pictures are resized in torch. Take a SigLIP 2",
+    "videoprism": "VideoPrism, a model of films. Take a CLIP, and ask it of frames",
+    "M-CLIP": "M-CLIP, a text tower alone. Take an XLM-R CLIP of LAION's, whose pictures come with it",
+    "vision-text-dual-encoder": "two encoders of any kinds. Take a CLIP, or an XLM-R CLIP for other languages",
+    "bert": "a text encoder alone",
+    "vit": "an image classifier",
 }
 
 

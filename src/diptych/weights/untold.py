@@ -4,7 +4,8 @@ Nothing is assumed in silence: each assumption is a sentence, with the option th
 """
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -118,6 +119,16 @@ def assumptions(untold: Untold, path: Path) -> list[str]:
             "another wants end_token=."
         )
     return said
+
+
+def left_out_sentence(left_out: Sequence[str], path: Path) -> str:
+    """What of a file is no part of the two towers: how much, and of which parts."""
+    parts = dict.fromkeys(re.sub(r"\.\d+\b", ".*", name).rpartition(".")[0] or name for name in left_out)
+    few = [*parts][:4]
+    return (
+        f"{path} holds more than two towers. Left out: {len(left_out):,} tensors, of {', '.join(few)}"
+        f"{' and others' if len(parts) > len(few) else ''}."
+    )
 
 
 def summary(preprocess: Preprocess) -> str:
