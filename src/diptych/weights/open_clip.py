@@ -194,13 +194,10 @@ def config_to_open_clip(config: CLIPConfig, preprocess: Preprocess) -> dict[str,
         ConfigError: open_clip has no such model.
     """
     vision, text = _sections(config)
-    activations = {tower.activation for tower in (config.image, config.text) if isinstance(tower, _BY_QUICK_GELU)}
-    if "quick_gelu" in activations and len(activations) > 1:
-        raise ConfigError("open_clip has one activation for both towers. Save this model as huggingface.")
     return {
         "model_cfg": {
             "embed_dim": config.embed_dim,
-            **({"quick_gelu": True} if "quick_gelu" in activations else {}),
+            **({"quick_gelu": True} if "quick_gelu" in _activations(config) else {}),
             **({"custom_text": True} if _has_text_module(config) else {}),
             **({"init_logit_bias": INITIAL_SIGMOID_BIAS} if config.head == "sigmoid" else {}),
             "vision_cfg": vision,
@@ -247,8 +244,19 @@ def _layouts(config: CLIPConfig) -> tuple[TowerLayout, TowerLayout]:
 
 
 def _sections(config: CLIPConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both, as open_clip has them.
+
+    Raises:
+        ConfigError: it has no such model.
+    """
     image, text = _layouts(config)
+    if "quick_gelu" in (activations := _activations(config)) and len(activations) > 1:
+        raise ConfigError("open_clip has one activation for both towers. Save this model as huggingface.")
     return image.write(config.image), text.write(config.text)
+
+
+def _activations(config: CLIPConfig) -> set[str]:
+    return {tower.activation for tower in (config.image, config.text) if isinstance(tower, _BY_QUICK_GELU)}
 
 
 def _has_text_module(config: CLIPConfig) -> bool:

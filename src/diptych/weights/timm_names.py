@@ -63,7 +63,7 @@ def sizes_of(
     return {**sizes[name], "image_size": size}
 
 
-def named(config: Any, sizes: Mapping[str, Mapping[str, Any]], *, any_image_size: bool = False) -> str:
+def named(config: Any, sizes: Mapping[str, dict[str, Any]], *, any_image_size: bool = False) -> str:
     """The name of timm's tower that has the sizes of ours.
 
     Args:
@@ -75,18 +75,17 @@ def named(config: Any, sizes: Mapping[str, Mapping[str, Any]], *, any_image_size
         ConfigError: none has.
     """
     wanted = to_dict(config)
-    alike = {
-        name: to_dict(type(config)(**options))
-        if "image_size" in options
-        else to_dict(type(config)(image_size=int(name.rpartition("_")[2]), **options))
-        for name, options in sizes.items()
-    }
+    alike = {}
+    for name, options in sizes.items():
+        told = {} if "image_size" in options or any_image_size else {"image_size": int(name.rpartition("_")[2])}
+        alike[name] = to_dict(type(config)(**told | options))
     found = [name for name, options in alike.items() if options == wanted]
     if any_image_size:
         found += [name for name, options in alike.items() if options | {"image_size": config.image_size} == wanted]
     if not found:
+        what = ", ".join(filter(None, (config.summary, getattr(config, "activation", ""), f"{config.image_size} px")))
         raise ConfigError(
-            f"open_clip knows towers of timm by their names, and none has the sizes of this one ({config.summary}, "
-            f"{config.image_size} px). Keep it as a bundle, or save a SigLIP model as huggingface."
+            f"open_clip knows towers of timm by their names, and none has the sizes of this one ({what}). Keep it as a "
+            "bundle, or save a SigLIP model as huggingface."
         )
     return found[0]
