@@ -30,6 +30,7 @@ TESTED_ELSEWHERE = {
     "__main__.py": "test_cli.py",  # the same entry as the command
     "cli/": "test_cli.py",  # commands are tested as a user calls them
     "cli/curate.py": "test_curate.py",
+    "cli/found.py": "test_found.py",
     "cli/audit.py": "test_audit.py",
     "cli/audit_wording.py": "test_console_chapter.py",
     "cli/console_chapter.py": "test_console_chapter.py",

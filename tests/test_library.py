@@ -68,6 +68,14 @@ def test_a_picture_finds_itself_and_like_finds_the_others(library):
         library.like("70.png")
 
 
+def test_no_count_is_all_that_pass(library):
+    query = "a red kite"
+    assert len(library.search(query, count=None)) == len(library.search(query, count=1000)) == 10
+    assert len(library.search(query, count=None, filters=Filters(folder="2023"))) == 4
+    with pytest.raises(ConfigError, match="count must be at least 1"):
+        library.search(query, count=0)
+
+
 def test_filters_choose_who_may_answer(library):
     found = library.search("a red kite", count=99, filters=Filters(folder="2023"))
     assert sorted(row.path.name for row in found) == ["0.png", "1.png", "2.png", "3.png"]

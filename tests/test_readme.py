@@ -94,8 +94,9 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """Lines without comments and prompts, of a block of commands."""
-        lines = [line.split("  #")[0].strip() for line in self.text.splitlines()] if not self.language else []
+        """Lines of a block of commands without comments, prompts, and what a shell makes of the output."""
+        lines = self.text.splitlines() if not self.language else []
+        lines = [re.split(r" [|>] ", line.split("  #")[0])[0].strip() for line in lines]
         return [line for line in lines if line]
 
     def __str__(self) -> str:

@@ -174,12 +174,12 @@ class Library:
 
     # Asking
 
-    def search(self, query: Query | ImageSource, *, count: int = 20, filters: Filters | None = None) -> Results:
+    def search(self, query: Query | ImageSource, *, count: int | None = 20, filters: Filters | None = None) -> Results:
         """The files that fit a query best.
 
         Args:
             query: a `Query`, words that `Query.parse` reads, or a picture: a path, a Pillow image, pixels.
-            count: at most so many.
+            count: at most so many; None is all.
             filters: which files may answer.
 
         Raises:
@@ -189,12 +189,12 @@ class Library:
         title = query if isinstance(query, str) else ""
         return self.nearest(Query.of(query).features(self.bundle), count=count, filters=filters, title=title)
 
-    def like(self, path: str | Path, *, count: int = 20, filters: Filters | None = None) -> Results:
+    def like(self, path: str | Path, *, count: int | None = 20, filters: Filters | None = None) -> Results:
         """The files most like one of the folder, which is not among them itself; it is not encoded again.
 
         Args:
             path: absolute, or below the folder; links and other Unicode forms of the name are followed.
-            count: at most so many.
+            count: at most so many; None is all.
             filters: which files may answer.
 
         Raises:
@@ -214,13 +214,13 @@ class Library:
         self,
         features: np.ndarray,
         *,
-        count: int = 20,
+        count: int | None = 20,
         filters: Filters | None = None,
         title: str = "",
         leave_out: int | None = None,
     ) -> Results:
         """The files nearest to [D] features of unit length; `leave_out` is the number of a file that may not answer."""
-        if count < 1:
+        if count is not None and count < 1:
             raise ConfigError(f"count must be at least 1. Got {count}.")
         if self._part != self._answering:
             raise ConfigError(
@@ -231,7 +231,8 @@ class Library:
             snapshot = self._refreshed()
             among = _among(snapshot, self._matching(filters), leave_out)
             assert self._scanner is not None
-            best = _by_file(snapshot, self._scanner, features.astype(np.float32), count, among)
+            wanted = max(1, len(snapshot.files)) if count is None else count
+            best = _by_file(snapshot, self._scanner, features.astype(np.float32), wanted, among)
             entries = self._store.entries(best)
         rows = []
         for number, (score, seconds) in best.items():

@@ -4,7 +4,7 @@ import base64
 import datetime
 import html
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -12,6 +12,7 @@ from diptych.files import shown
 
 _SIDE = 160  # px, of a thumbnail in a notebook
 _SHOWN = 60  # pictures in a notebook
+_NEVER = datetime.datetime.min
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ class Results(Sequence[Hit]):
     def __getitem__(self, index: slice) -> "Results": ...
     def __getitem__(self, index: int | slice) -> "Hit | Results":
         if isinstance(index, slice):
-            return Results(self.rows[index], self.query, self.thumbnail)
+            return replace(self, rows=self.rows[index])
         return self.rows[index]
 
     def __iter__(self) -> Iterator[Hit]:
@@ -70,6 +71,15 @@ class Results(Sequence[Hit]):
     def to_json(self) -> list[dict[str, Any]]:
         """Plain values, for `json.dumps`."""
         return [row.to_json() for row in self.rows]
+
+    def from_score(self, least: float) -> "Results":
+        """Those that score at least so much."""
+        return replace(self, rows=tuple(row for row in self.rows if row.score >= least))
+
+    def by_date(self) -> "Results":
+        """The latest first; what tells no date comes last, best first."""
+        dated = sorted((row for row in self.rows if row.date), key=lambda row: row.date or _NEVER, reverse=True)
+        return replace(self, rows=(*dated, *(row for row in self.rows if not row.date)))
 
     def _repr_html_(self) -> str:
         """Pictures with names and scores, self-contained: nothing is loaded from elsewhere."""
