@@ -45,6 +45,7 @@ from diptych.measures.robustness import TRENDS, effective_robustness
 from diptych.model.blocks import Activation
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
+from diptych.probe import Probe
 from diptych.torch_runtime import generator
 from diptych.train.recipe import TrainRecipe
 from diptych.train.trainer import StepReport
@@ -785,6 +786,33 @@ def test_probe_fits_on_one_split_and_measures_on_another(run: Run, model: str, s
     assert [line.split()[0] for line in shown.splitlines()[:5]] == ["splits", "zero-shot", "1-shot", "2-shot", "linear"]
     assert "prompts: {}, the bare name" in shown
     assert "labelled pictures a class" in shown
+
+
+def test_a_probe_is_kept_and_classifies(run: Run, fails, bundle: Bundle, model: str, splits: Path, tmp_path: Path):
+    kept = tmp_path / "my classes"
+    words = ("evaluate", "probe", "--data", splits, "--model", model, "--save", kept)
+    code, shown, err = run(*words)
+    assert (code, err, shown.splitlines()[-1]) == (0, "", f"{len(list((splits / 'test').iterdir()))} classes -> {kept}")
+    probe = Probe.load(kept)
+    assert (probe.fingerprint, probe.model) == (bundle.fingerprint(), "tiny")  # and no path of this machine
+    assert {key: probe.about[key] for key in ("examples", "metric", "value")} == {
+        "examples": 12, "metric": "accuracy", "value": 1.0,
+    }  # fmt: skip
+    pictures = sorted((splits / "test").rglob("*.png"))
+    code, shown, err = run("classify", splits / "test", "--probe", kept, "--model", model, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(shown)
+    assert (found["probe"], found["unread"]) == (str(kept), [])
+    assert [one["labels"][0]["label"] for one in found["images"]] == [path.parent.name for path in pictures]
+    best = probe(bundle, pictures).max(axis=1)
+    assert best.min() > 0.5  # and not as much as the others, as with the strongest penalty
+    np.testing.assert_allclose([one["labels"][0]["probability"] for one in found["images"]], best, atol=1e-4)
+    assert "fitted to a model that does not ship" in fails("classify", pictures[0], "--probe", kept)
+    other = ("--model", "diptych-pictogram-small")
+    assert "with the model tiny, and this one is another" in fails("classify", pictures[0], "--probe", kept, *other)
+    assert "Leave --labels" in fails("classify", pictures[0], "--probe", kept, *TWO_LABELS)
+    assert "Leave --image-size out" in fails(*words, "--image-size", 64)
+    assert "is a folder" in fails(*words[:-1], tmp_path)
 
 
 @pytest.mark.parametrize(
