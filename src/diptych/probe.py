@@ -14,7 +14,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from diptych.classify import check_features
+from diptych.classify import ImageEncoder, check_features, encode_in_batches
+from diptych.data.classifications import Classifications
 from diptych.data.images import ImageSource
 from diptych.data.inputs import as_pictures
 from diptych.errors import ConfigError, DataError
@@ -25,10 +26,8 @@ _BATCH = 256  # pictures
 _MOST_BYTES = 2**30  # of a file
 
 
-class Model(Protocol):
+class Model(ImageEncoder, Protocol):
     """What a probe needs of a model."""
-
-    def encode_images(self, images: Sequence[Any], /) -> np.ndarray: ...  # [N, D], unit length
 
     def fingerprint(self) -> str: ...
 
@@ -99,9 +98,12 @@ class Probe:
             ImageError: a picture cannot be read.
         """
         self.check_model(model.fingerprint())
+        return self.probabilities(encode_in_batches(model, images, _BATCH, self.weights.shape[1]))
+
+    def classify(self, model: Model, images: Sequence[ImageSource]) -> Classifications:
+        """Labels with their probabilities, best first, of each picture; see `__call__` and `ZeroShotClassifier`."""
         pictures = as_pictures(images)
-        batches = [model.encode_images(pictures[start : start + _BATCH]) for start in range(0, len(pictures), _BATCH)]
-        return self.probabilities(np.concatenate([self.weights[:0], *batches]))  # no picture gives [0, C]
+        return Classifications.of(pictures, self.labels, self(model, pictures))
 
     def save(self, path: Path) -> None:
         """Write one file of safetensors, whole or not at all; docs/formats.md describes it.

@@ -16,6 +16,7 @@ import numpy as np
 
 from diptych.data.facts import Facts
 from diptych.data.images import ImageSource
+from diptych.data.notebook import progress
 from diptych.errors import ConfigError, DataError
 from diptych.files import expanded
 from diptych.search.about import IndexAbout, command, read_about
@@ -143,7 +144,7 @@ class Library:
             verify: read every file again, also where size and times are those known.
             forget: forget what is gone, also where its disk may only be away.
             exclude: lines as of an ignore file, from now on; by default those of the last time.
-            on_progress: called after each batch.
+            on_progress: called after each batch; by default a notebook shows a bar.
             should_stop: asked after each batch; True ends the update in good order.
 
         Raises:
@@ -156,12 +157,17 @@ class Library:
             raise DataError(
                 f"{self.index_folder} cannot be written, so the index stays as it is. Choose another --index."
             )
-        with Writer(self.index_folder / self._part, about.dimensions) as writer:
+        with progress("indexing") as advance, Writer(self.index_folder / self._part, about.dimensions) as writer:
             there = read_about(self.index_folder)
             if there is not None and there.exclude != about.exclude:
                 writer.answer(replace(there, exclude=about.exclude))  # first: an update that is stopped goes on with it
             update = update_index(
-                self.folder, writer, self.bundle, options, on_progress=on_progress, should_stop=should_stop
+                self.folder,
+                writer,
+                self.bundle,
+                options,
+                on_progress=on_progress or (lambda now: advance(now.done, now.total)),
+                should_stop=should_stop,
             )
             if update.complete:
                 there = read_about(self.index_folder)
