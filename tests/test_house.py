@@ -36,6 +36,7 @@ TESTED_ELSEWHERE = {
     "cli/console_chapter.py": "test_console_chapter.py",
     "cli/caption.py": "test_caption.py",
     "cli/audit_pointing.py": "test_pointing.py",
+    "cli/mcp.py": "test_assistant.py",
     "cli/where.py": "test_where.py",
     "weights/disk_layouts.py": "test_stored.py",
     "cli/segment.py": "test_where.py",
@@ -61,6 +62,7 @@ WHOLE_HOUSE_TESTS = {
     "test_without_torch.py",
     "test_zoo.py",
     "test_serve.py",
+    "test_tour.py",
 }
 
 

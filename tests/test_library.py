@@ -76,6 +76,15 @@ def test_no_count_is_all_that_pass(library):
         library.search(query, count=0)
 
 
+def test_files_are_listed_without_a_query_and_told_by_name(library):
+    assert len(library.latest(count=None)) == 10
+    assert [hit.path.name for hit in library.latest(count=2, filters=Filters(folder="2023"))] == ["0.png", "1.png"]
+    assert (library.facts("2023/1.png").width, library.facts(library.folder / "2023" / "1.png").height) == (80, 60)
+    for name in ("none.png", "2023"):
+        with pytest.raises(DataError, match="must be a picture in the index"):
+            library.facts(name)
+
+
 def test_filters_choose_who_may_answer(library):
     found = library.search("a red kite", count=99, filters=Filters(folder="2023"))
     assert sorted(row.path.name for row in found) == ["0.png", "1.png", "2.png", "3.png"]

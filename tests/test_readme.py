@@ -60,6 +60,7 @@ SMALL = ["train.steps=2", "train.batch_size=4", "model.image.width=4", "model.im
 
 # Pages below docs/ whose blocks run from top to bottom; those that go on with what train.md left; those that take long.
 HOW_TO = (
+    "assistants",
     "classify",
     "compare",
     "embed",

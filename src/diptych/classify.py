@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from diptych.data.classifications import Classifications
+from diptych.data.classified import ClassifiedPictures
 from diptych.data.images import ImageSource
 from diptych.data.inputs import as_pictures
 from diptych.data.notebook import progress
@@ -115,7 +115,7 @@ class ZeroShotClassifier:
         """
         return self.probabilities(encode_in_batches(self._encoder, images, self._batch_size, self.weights.shape[1]))
 
-    def classify(self, images: Sequence[ImageSource]) -> Classifications:
+    def classify(self, images: Sequence[ImageSource]) -> ClassifiedPictures:
         """Labels with their probabilities, best first, of each picture; a notebook shows them as pictures with bars.
 
         Raises:
@@ -123,7 +123,7 @@ class ZeroShotClassifier:
             ImageError: a picture cannot be read.
         """
         pictures = as_pictures(images)
-        return Classifications.of(pictures, self.labels, self(pictures))
+        return ClassifiedPictures.of(pictures, self.labels, self(pictures))
 
 
 def encode_in_batches(

@@ -15,7 +15,7 @@ import safetensors
 import safetensors.numpy
 
 from diptych.classify import ImageEncoder, check_features, encode_in_batches
-from diptych.data.classifications import Classifications
+from diptych.data.classified import ClassifiedPictures
 from diptych.data.images import ImageSource
 from diptych.data.inputs import as_pictures
 from diptych.errors import ConfigError, DataError
@@ -26,7 +26,7 @@ _BATCH = 256  # pictures
 _MOST_BYTES = 2**30  # of a file
 
 
-class Model(ImageEncoder, Protocol):
+class ProbedModel(ImageEncoder, Protocol):
     """What a probe needs of a model."""
 
     def fingerprint(self) -> str: ...
@@ -89,7 +89,7 @@ class Probe:
                 "diptych evaluate probe --save."
             )
 
-    def __call__(self, model: Model, images: Sequence[ImageSource]) -> np.ndarray:
+    def __call__(self, model: ProbedModel, images: Sequence[ImageSource]) -> np.ndarray:
         """Probabilities [N, C] of N pictures.
 
         Raises:
@@ -100,10 +100,10 @@ class Probe:
         self.check_model(model.fingerprint())
         return self.probabilities(encode_in_batches(model, images, _BATCH, self.weights.shape[1]))
 
-    def classify(self, model: Model, images: Sequence[ImageSource]) -> Classifications:
+    def classify(self, model: ProbedModel, images: Sequence[ImageSource]) -> ClassifiedPictures:
         """Labels with their probabilities, best first, of each picture; see `__call__` and `ZeroShotClassifier`."""
         pictures = as_pictures(images)
-        return Classifications.of(pictures, self.labels, self(model, pictures))
+        return ClassifiedPictures.of(pictures, self.labels, self(model, pictures))
 
     def save(self, path: Path) -> None:
         """Write one file of safetensors, whole or not at all; docs/formats.md describes it.

@@ -28,7 +28,7 @@ _OF_MODELS = (
 _ARGUMENT = re.compile(rf"\b({'|'.join(_OF_MODELS)}|truncate)=(?:True|'([^']*)'|(\d+)|(?![^\s,.;:)]))")
 # The extra that brings torch and what else a command needs; "torch" alone for the others.
 _EXTRAS = dict.fromkeys(("demo", "plan", "sweep", "train"), "train") | {"audit": "eval", "evaluate": "eval"}
-_LIGHT = "classify, embed, filter, index, search and serve work without it."
+_LIGHT = "classify, embed, filter, index, mcp, search and serve work without it."
 _QUIET, _NO_PROGRESS = "--quiet", "--no-progress"  # of all commands
 _BROKEN_PIPE, _USER_ERROR, _INTERRUPTED = 1, 2, 130  # 1 as rich has it; 130 is 128 + SIGINT
 
@@ -57,6 +57,7 @@ app.command("diptych.cli.export:export")
 app.command("diptych.cli.filter:filter_", name="filter")
 app.command("diptych.cli.index:index", name="index")
 app.command("diptych.cli.make_data:make_data", name="make-data")
+app.command("diptych.cli.mcp:mcp")
 app.command("diptych.cli.models:models", name="models")
 app.command("diptych.cli.plan:plan")
 app.command("diptych.cli.search:search")

@@ -247,6 +247,43 @@ class Library:
                 rows.append(_result(self.folder / path, score, facts, seconds))
         return Results(tuple(rows), title, self.thumbnail)
 
+    def latest(self, *, count: int | None = 20, filters: Filters | None = None) -> Results:
+        """The files that pass the filters, whatever they show: the latest first, what tells no date last.
+
+        Args:
+            count: at most so many; None is all.
+            filters: which files may answer.
+
+        Returns:
+            Rows whose scores are 0, as nothing was compared.
+        """
+        with self._lock:
+            snapshot, entries = self._store.listing()
+            among = self._matching(filters)
+        numbers = set(snapshot.files[snapshot.files >= 0].tolist())
+        if among is not None:
+            numbers.intersection_update(among.tolist())
+        found = [entries[number] for number in sorted(numbers) if number in entries]
+        rows = tuple(_result(self.folder / path, 0.0, facts, None) for path, facts in found)
+        return Results(rows, "", self.thumbnail).by_date()[:count]
+
+    def facts(self, path: str | Path) -> Hit:
+        """What is known of one file of the index; its score is 0.
+
+        Args:
+            path: absolute, or below the folder; links and other Unicode forms of the name are followed.
+
+        Raises:
+            DataError: the file is not in the index.
+        """
+        with self._lock:
+            number = self._number_of(path)
+            entries = self._store.entries([] if number is None else [number])
+        if number not in entries:
+            raise DataError(f"{path} must be a picture in the index of {self.folder}, and is not. Update the index.")
+        name, facts = entries[number]
+        return _result(self.folder / name, 0.0, facts, None)
+
     def duplicates(self, *, threshold: float = 0.97, filters: Filters | None = None) -> list[Results]:
         """Groups of files that are alike, those with the most first; scores are cosines with the first of a group.
 

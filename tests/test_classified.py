@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from diptych.data.classifications import Classifications
+from diptych.data.classified import ClassifiedPictures
 
 SHARES = np.array([[0.1, 0.7, 0.2], [0.5, 0.5, 0.0]])
 LABELS = ("a <cat>", "a dog", "猫")
 
 
 def test_labels_come_best_first_and_a_tie_keeps_their_order():
-    found = Classifications.of(["a.png", "b.png"], LABELS, SHARES)
+    found = ClassifiedPictures.of(["a.png", "b.png"], LABELS, SHARES)
     assert [one.labels for one in found] == [("a dog", "猫", "a <cat>"), ("a <cat>", "a dog", "猫")]
     assert found[0].probabilities == (0.7, 0.2, 0.1)
     assert [(one.label, one.probability) for one in found] == [("a dog", 0.7), ("a <cat>", 0.5)]
@@ -27,7 +27,7 @@ def test_a_notebook_shows_every_kind_of_picture_with_bars(tmp_path):
     odd = tmp_path / os.fsdecode(b"<i>\xff\n.png")
     odd.write_bytes(file.getvalue())
     pictures = [odd, file.getvalue(), red, np.asarray(red), tmp_path / "gone.png"]
-    page = Classifications.of(pictures, LABELS, np.tile(SHARES[:1], (5, 1)))._repr_html_()
+    page = ClassifiedPictures.of(pictures, LABELS, np.tile(SHARES[:1], (5, 1)))._repr_html_()
     page.encode()
     assert page.count("data:image/jpeg;base64,") == page.count("src=") == 4
     assert page.count("no picture") == 1
@@ -39,7 +39,7 @@ def test_a_notebook_shows_every_kind_of_picture_with_bars(tmp_path):
 
 
 def test_a_long_answer_is_cut_and_says_so():
-    found = Classifications.of([Path("none.png")] * 100, LABELS, np.tile(SHARES[:1], (100, 1)))
+    found = ClassifiedPictures.of([Path("none.png")] * 100, LABELS, np.tile(SHARES[:1], (100, 1)))
     page = found._repr_html_()
     assert page.count("<figure") == 60
     assert "40 more are not shown." in page

@@ -16,7 +16,7 @@ _BARS = 5  # labels that are shown of each
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Classification:
+class ClassifiedPicture:
     """One picture's labels, best first."""
 
     picture: ImageSource = field(repr=False)
@@ -47,13 +47,15 @@ class Classification:
 
 
 @dataclass(frozen=True, eq=False)
-class Classifications(Sequence[Classification]):
+class ClassifiedPictures(Sequence[ClassifiedPicture]):
     """Those of several pictures, in their order."""
 
-    rows: tuple[Classification, ...]
+    rows: tuple[ClassifiedPicture, ...]
 
     @classmethod
-    def of(cls, pictures: Sequence[ImageSource], labels: Sequence[str], probabilities: np.ndarray) -> "Classifications":
+    def of(
+        cls, pictures: Sequence[ImageSource], labels: Sequence[str], probabilities: np.ndarray
+    ) -> "ClassifiedPictures":
         """From what a classifier gives.
 
         Args:
@@ -64,21 +66,21 @@ class Classifications(Sequence[Classification]):
         rows = []
         for picture, shares in zip(pictures, probabilities, strict=True):
             order = np.argsort(-shares, kind="stable")
-            best = tuple(labels[number] for number in order)
-            rows.append(Classification(picture=picture, labels=best, probabilities=tuple(shares[order].tolist())))
+            best = tuple(labels[int(number)] for number in order)
+            rows.append(ClassifiedPicture(picture=picture, labels=best, probabilities=tuple(shares[order].tolist())))
         return cls(tuple(rows))
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @overload
-    def __getitem__(self, index: int) -> Classification: ...
+    def __getitem__(self, index: int) -> ClassifiedPicture: ...
     @overload
-    def __getitem__(self, index: slice) -> "Classifications": ...
-    def __getitem__(self, index: int | slice) -> "Classification | Classifications":
-        return Classifications(self.rows[index]) if isinstance(index, slice) else self.rows[index]
+    def __getitem__(self, index: slice) -> "ClassifiedPictures": ...
+    def __getitem__(self, index: int | slice) -> "ClassifiedPicture | ClassifiedPictures":
+        return ClassifiedPictures(self.rows[index]) if isinstance(index, slice) else self.rows[index]
 
-    def __iter__(self) -> Iterator[Classification]:
+    def __iter__(self) -> Iterator[ClassifiedPicture]:
         return iter(self.rows)
 
     def _repr_html_(self) -> str:
