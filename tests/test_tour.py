@@ -37,7 +37,7 @@ def test_the_tour_runs_whole(runner, tmp_path: Path, monkeypatch: pytest.MonkeyP
     short = json.loads(text.replace("steps = 100", "steps = 2"))
     found = [output for output in runner.run_cells(short, work) if output]
     shown = [output.html for output in found if output.html]
-    assert [page.count("data:image/jpeg;base64,") for page in shown] == [3, 8, 2]
+    assert [page.count("data:image/jpeg;base64,") for page in shown] == [3, 4, 2]
     assert all(page.count("src=") == page.count("data:image/jpeg;base64,") for page in shown)
     assert sum(len(page) for page in shown) < 200_000
     best = re.findall(r"</figcaption><div[^>]*>[\d.]+% ([^<]+)<", shown[0])

@@ -9,7 +9,6 @@ import base64
 import binascii
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from mcp.server import MCPServer  # pyright: ignore[reportMissingImports]
@@ -146,9 +145,7 @@ class Tools:
         return Image(data=self._library.thumbnail(self._known(path).path, side=side), format="jpeg")
 
     def _known(self, path: str) -> Hit:
-        if "\0" in path:
-            raise DataError("a path must hold no null character.")
-        return self._library.facts(Path(path_of(path)))
+        return self._library.facts(_below(path))
 
     def _rows(self, results: Results, *, scored: bool = True) -> list[dict[str, Any]]:
         return [self._row(hit, scored=scored) for hit in results]
@@ -162,9 +159,20 @@ class Tools:
         return {name: value for name, value in facts.items() if value not in (None, 0)}
 
 
+def _below(path: str) -> str:
+    """A path as answers give it as the system has it."""
+    try:
+        path.encode()
+    except UnicodeError:
+        raise DataError("a path must be text that is UTF-8, as answers give it.") from None
+    if "\0" in path:
+        raise DataError("a path must hold no null character.")
+    return path_of(path)
+
+
 def _filters(within: str, after: str = "", before: str = "", near: str = "", camera: str = "") -> Filters:
     return Filters(
-        folder=path_of(within),
+        folder=_below(within) if within else "",
         after=parse_day(after) if after else None,
         before=parse_day(before) if before else None,
         near=parse_place(near) if near else None,
