@@ -1016,8 +1016,8 @@ def test_train_says_what_held_it_up_and_keeps_it_with_the_results(run: Run, trai
 
 def test_each_evaluation_is_told_with_the_step_it_was_made_at(tiny_recipe, monkeypatch: pytest.MonkeyPatch):
     screen = io.StringIO()
-    make = training_view.Console
-    monkeypatch.setattr(training_view, "Console", lambda **_: make(file=screen, width=120, _environ={}))
+    plain = Console(file=screen, width=120, _environ={})
+    monkeypatch.setattr(training_view, "error_console", lambda: plain)
     facts: dict[str, Any] = {"steps": 8, "loss": 2.0, "gradient_norm": 1.0, "learning_rate": 1e-3, "logit_scale": 14.0}
     facts |= {"pairs": 8, "seconds": 1.0, "pairs_per_second": 8.0, "bad": {}, "time": {"step": 1.0}}
     recipe = dataclasses.replace(tiny_recipe, train=dataclasses.replace(tiny_recipe.train, evaluate_every=3))
