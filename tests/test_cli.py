@@ -1,6 +1,7 @@
 """Commands as a user calls them: words in; exit code, standard output and standard error out."""
 
 import base64
+import contextlib
 import dataclasses
 import importlib.util
 import io
@@ -24,14 +25,15 @@ import pytest
 import safetensors
 import torch
 from PIL import Image
+from rich.console import Console
 
 from bundles import make, new_tokenizer
 from conftest import COLORS, SHAPES, drawing, png
 from diptych.classify import ZeroShotClassifier
-from diptych.cli import export, models, thumbnails
+from diptych.cli import console, export, models, thumbnails
 from diptych.cli import training as training_view
 from diptych.cli.console import one_line, print_table
-from diptych.cli.main import main
+from diptych.cli.main import app, main
 from diptych.config import to_toml
 from diptych.data.images import Preprocess
 from diptych.data.prompts import TEMPLATES
@@ -43,6 +45,7 @@ from diptych.measures.robustness import TRENDS, effective_robustness
 from diptych.model.blocks import Activation
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
+from diptych.probe import Probe
 from diptych.torch_runtime import generator
 from diptych.train.recipe import TrainRecipe
 from diptych.train.trainer import StepReport
@@ -52,6 +55,7 @@ from diptych.weights.folder import About
 from diptych.weights.open_clip import naming_of
 from foreign_tokenizers import FOREIGN, write_tokenizer
 from processes import started
+from test_house import commands as all_commands
 from test_shift import models as models_on_shifts
 from toys import nine_kinds
 
@@ -133,7 +137,7 @@ def python(script: str, **pipes) -> subprocess.CompletedProcess[str]:
 def test_help_and_typos_do_without_torch():
     script = """
 import sys
-from diptych.cli.main import main
+from diptych.cli.main import app, main
 for words in ("--help", "--version", "classify --help", "evaluate zero-shot --help", "clasify", "classify --lables"):
     main(words.split())
 print("torch" in sys.modules)
@@ -223,6 +227,96 @@ def test_a_reader_that_has_gone_ends_it_quietly():
     done = python(VERSION, stdout=write)
     os.close(write)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_whatever_prints_much_ends_quietly_when_its_reader_goes(
+    indexed, pictures, model, labelled, monkeypatch, capsys
+):
+    """As `| head` does. Every command is asked for its help, too."""
+    monkeypatch.setenv("DIPTYCH_INDEXES", str(pictures.parent))  # the index lies in it
+    place = (*indexed, "--no-update")
+    words = [
+        ("search", "a boat", *place),
+        *(("search", "a boat", *place, f"--{form}") for form in ("json", "csv", "paths", "print0")),
+        ("search", "--duplicates", *place, "--threshold", "0.1", "--json"),
+        ("index", "status", pictures, *indexed[3:]),
+        ("index", "list"),
+        ("classify", pictures, *TWO_LABELS, "--model", model),
+        ("classify", pictures, *TWO_LABELS, "--model", model, "--json"),
+        ("models",),
+        ("models", "--json"),
+        ("models", "show", model),
+        ("evaluate", "tasks"),
+        ("evaluate", "zero-shot", "--data", labelled, "--model", model),
+        *((*name.split()[1:], "--help") for name, _ in all_commands(app)),
+    ]
+    for line in words:
+        read, write = os.pipe()
+        os.close(read)
+        capsys.readouterr()
+        with monkeypatch.context() as patch, os.fdopen(write, "w") as file:
+            patch.setattr(sys, "stdout", file)
+            try:
+                code = main([str(word) for word in line])
+            except SystemExit as end:  # rich's own way
+                code = end.code
+        assert (code, capsys.readouterr().err) == (1, ""), line
+
+
+def test_quiet_leaves_the_answer_and_what_ended_it(run: Run, fails, indexed, pictures):
+    (pictures / "bad.png").write_text("no picture")
+    (pictures / "copy.png").write_bytes((pictures / "red2.png").read_bytes())
+    code, out, err = run("--quiet", "search", "--duplicates", *indexed)
+    assert (code, len(out.splitlines()), err) == (0, 3, "")
+    assert run("search", "a boat", *indexed, "--min-score", 2, "--quiet") == (0, "", "")
+    assert fails("search", "0 * truck", *indexed, "--quiet").startswith("a query must look for something")
+    assert run("search", "a boat", *indexed, "--min-score", 2)[2] != ""  # the volume is of one command
+
+
+def test_bars_are_for_terminals_and_not_with_no_progress(run: Run, pictures, model, tmp_path, monkeypatch):
+    import diptych.search.library as library
+
+    said = []
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(library.Library, "update", lambda *args, **named: said.append(console.shows_bars()) or 1 / 0)
+    for flags in ((), ("--no-progress",), ("--quiet",)):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+        with contextlib.suppress(ZeroDivisionError):
+            main([*flags, "index", "update", str(pictures), "--model", model, "--index", str(tmp_path / "index")])
+    assert said == [True, False, False]
+
+
+def test_no_color_is_followed(model):
+    pty = pytest.importorskip("pty")
+    colours = re.compile(rb"\x1b\[[0-9;]*(?:3|4|9|10)[0-7](?:;|m)")
+    for environment, has_colour in (({"TERM": "xterm-256color"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False)):
+        own, end = pty.openpty()
+        usual = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+        command = [sys.executable, "-m", "diptych", "classify", "--help"]
+        with started(command, stdout=end, stderr=end, env=usual | environment) as process:
+            os.close(end)
+            out = b""
+            with contextlib.suppress(OSError):  # the other end has gone
+                while chunk := os.read(own, 65536):
+                    out += chunk
+            assert process.wait() == 0
+        os.close(own)
+        assert bool(colours.search(out)) == has_colour, environment
+
+
+def test_completion_is_installed_and_completes(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code, out, err = run("--install-completion", "--shell", "bash")
+    script = Path(out.split(" completes ")[0])
+    assert (code, err, script.is_file()) == (0, "", True)
+    assert str(script) in (tmp_path / ".bashrc").read_text()
+    if not shutil.which("bash"):
+        pytest.skip("there is no bash to complete in")
+    asked = "source $0; COMP_WORDS=(diptych $1 $2); COMP_CWORD=$3; _diptych; echo ${COMPREPLY[@]}"
+    for words, expected in ((("sear", "", 1), "search"), (("search", "--min-sc", 2), "--min-score")):
+        command = ["bash", "-c", asked, str(script), *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        assert done.stdout.split() == [expected], done.stderr
 
 
 def test_output_that_the_disk_refuses_gets_one_line(tmp_path: Path):
@@ -694,6 +788,33 @@ def test_probe_fits_on_one_split_and_measures_on_another(run: Run, model: str, s
     assert "labelled pictures a class" in shown
 
 
+def test_a_probe_is_kept_and_classifies(run: Run, fails, bundle: Bundle, model: str, splits: Path, tmp_path: Path):
+    kept = tmp_path / "my classes"
+    words = ("evaluate", "probe", "--data", splits, "--model", model, "--save", kept)
+    code, shown, err = run(*words)
+    assert (code, err, shown.splitlines()[-1]) == (0, "", f"{len(list((splits / 'test').iterdir()))} classes -> {kept}")
+    probe = Probe.load(kept)
+    assert (probe.fingerprint, probe.model) == (bundle.fingerprint(), "tiny")  # and no path of this machine
+    assert {key: probe.about[key] for key in ("examples", "metric", "value")} == {
+        "examples": 12, "metric": "accuracy", "value": 1.0,
+    }  # fmt: skip
+    pictures = sorted((splits / "test").rglob("*.png"))
+    code, shown, err = run("classify", splits / "test", "--probe", kept, "--model", model, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(shown)
+    assert (found["probe"], found["unread"]) == (str(kept), [])
+    assert [one["labels"][0]["label"] for one in found["images"]] == [path.parent.name for path in pictures]
+    best = probe(bundle, pictures).max(axis=1)
+    assert best.min() > 0.5  # and not as much as the others, as with the strongest penalty
+    np.testing.assert_allclose([one["labels"][0]["probability"] for one in found["images"]], best, atol=1e-4)
+    assert "fitted to a model that does not ship" in fails("classify", pictures[0], "--probe", kept)
+    other = ("--model", "diptych-pictogram-small")
+    assert "with the model tiny, and this one is another" in fails("classify", pictures[0], "--probe", kept, *other)
+    assert "Leave --labels" in fails("classify", pictures[0], "--probe", kept, *TWO_LABELS)
+    assert "Leave --image-size out" in fails(*words, "--image-size", 64)
+    assert "is a folder" in fails(*words[:-1], tmp_path)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -895,8 +1016,8 @@ def test_train_says_what_held_it_up_and_keeps_it_with_the_results(run: Run, trai
 
 def test_each_evaluation_is_told_with_the_step_it_was_made_at(tiny_recipe, monkeypatch: pytest.MonkeyPatch):
     screen = io.StringIO()
-    make = training_view.Console
-    monkeypatch.setattr(training_view, "Console", lambda **_: make(file=screen, width=120, _environ={}))
+    plain = Console(file=screen, width=120, _environ={})
+    monkeypatch.setattr(training_view, "error_console", lambda: plain)
     facts: dict[str, Any] = {"steps": 8, "loss": 2.0, "gradient_norm": 1.0, "learning_rate": 1e-3, "logit_scale": 14.0}
     facts |= {"pairs": 8, "seconds": 1.0, "pairs_per_second": 8.0, "bad": {}, "time": {"step": 1.0}}
     recipe = dataclasses.replace(tiny_recipe, train=dataclasses.replace(tiny_recipe.train, evaluate_every=3))
@@ -950,10 +1071,9 @@ def test_the_demo_takes_the_steps_that_fit_says_so_and_keeps_them(run: Run, tmp_
 
 def test_on_a_terminal_what_holds_a_run_up_stands_below_its_bar(tiny_recipe, monkeypatch: pytest.MonkeyPatch):
     screen = io.StringIO()
-    make = training_view.Console
-    monkeypatch.setattr(
-        training_view, "Console", lambda **_: make(file=screen, force_terminal=True, width=120, _environ={})
-    )
+    terminal = Console(file=screen, force_terminal=True, width=120, _environ={})
+    monkeypatch.setattr(training_view, "error_console", lambda: terminal)
+    monkeypatch.setattr(training_view, "shows_bars", lambda: True)
     facts = {"step": 1, "steps": 8, "loss": 2.0, "gradient_norm": 1.0, "learning_rate": 1e-3, "logit_scale": 14.0}
     facts |= {"pairs": 8, "seconds": 1.0, "pairs_per_second": 8.0, "metrics": {}, "bad": {}}
     with training_view.TrainingView(tiny_recipe) as view:
@@ -1174,7 +1294,7 @@ def test_search_prints_a_table_best_first(run, indexed, pictures):
 
 def test_search_indexes_a_folder_it_does_not_know_and_prints_json(run, pictures, model, tmp_path, monkeypatch):
     monkeypatch.setenv("DIPTYCH_INDEXES", str(tmp_path / "indexes"))
-    code, out, _ = run("search", "a boat", pictures, "--model", model, "--json", "--count", 1, "--within", "deeper")
+    code, out, _ = run("search", "a boat", pictures, "--model", model, "--json", "--limit", 1, "--within", "deeper")
     assert code == 0
     (row,) = json.loads(out)
     assert (Path(row["path"]).name, row["width"], row["height"]) == ("blue.png", 40, 30)
@@ -1187,6 +1307,22 @@ def test_search_by_picture_takes_one_and_like_leaves_it_out(run, indexed, pictur
     assert (by_picture[0]["path"], round(by_picture[0]["score"], 2)) == (str(red), 1.0)
     like = json.loads(run("search", "--like", red, *indexed, "--json")[1])
     assert [row["path"] for row in like] == [row["path"] for row in by_picture[1:]]
+
+
+def test_search_prints_what_scripts_take(run, indexed, pictures):
+    """All of it, by date, from a score on; more in test_found.py."""
+    everything = run("search", "a boat", *indexed, "--limit", 0, "--paths")[1].splitlines()
+    assert sorted(everything) == sorted(str(path) for path in pictures.rglob("*.png"))
+    scores = [row["score"] for row in json.loads(run("search", "a boat", *indexed, "--json")[1])]
+    best = run("search", "a boat", *indexed, "--min-score", scores[1] - 1e-5, "--print0")[1]
+    assert best.count("\0") == 2
+    for name, day in (("red2.png", "2021"), ("green10.png", "2023")):
+        picture = Image.open(pictures / name)
+        exif = Image.Exif()
+        exif[306] = f"{day}:01:02 03:04:05"
+        picture.save(pictures / name, exif=exif)
+    by_date = run("search", "a boat", *indexed, "--sort", "date", "--csv")[1].splitlines()
+    assert [Path(line.split(",")[0]).name for line in by_date[1:]] == ["green10.png", "red2.png", "blue.png"]
 
 
 def test_search_shows_duplicates_as_groups(run, indexed, pictures):
@@ -1224,13 +1360,16 @@ with folder_lock(Path({str(tmp_path / "index")!r})):
     assert "comes from what was indexed before" in err
 
 
-def test_search_says_what_is_wrong_with_a_query(fails, indexed, pictures, monkeypatch, tmp_path):
+def test_search_says_what_is_wrong_with_a_query(run, fails, indexed, pictures, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert "there must be something to search for" in fails("search")
     assert "each part of a query must have words" in fails("search", "", *indexed)
     assert fails("search", "0 * truck", *indexed).startswith("a query must look for something")
     assert "must be a folder of pictures" in fails("search", "dog", tmp_path / "none")
     assert "a day must be like" in fails("search", "dog", *indexed, "--after", "yesterday")
+    assert fails("search", "dog", *indexed, "--paths", "--csv").endswith("Leave one of --csv, --paths.")
+    assert "--duplicates goes by --threshold" in fails("search", "--duplicates", *indexed, "--sort", "date")
+    assert "the best scores" in run("search", "dog", *indexed, "--min-score", 1)[2]
     assert "a place must be" in fails("search", "dog", *indexed, "--near", "Paris")
     assert "no such file exists" in fails("search", "gone.jpg", *indexed)
     other = ("--model", "diptych-pictogram-small")
@@ -1262,6 +1401,8 @@ def test_an_index_opens_with_its_own_model(run, fails, pictures, model, tmp_path
 def test_a_folder_without_a_query_and_a_mistyped_folder_are_refused(fails, run, pictures, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "is a folder, and there is no query" in fails("search", "pictures")
+    for words in (("pictures", "dog"), ("pictures", "two dogs", "here")):
+        assert f"diptych search {shlex.quote(' '.join(words[1:]))} pictures." in fails("search", *words)
     for words in (("pictures/none",), ("two", "dogs", "./picturs"), ("two", "dogs", "picturs/"), ("a", "b", "/none")):
         assert f"and {words[-1]} is none." in fails("search", *words)
     assert "Did you mean pictures?" in fails("search", "two", "dogs", "Picturs")
@@ -1318,7 +1459,7 @@ def test_names_of_any_bytes_come_out_as_plain_json(run, indexed, pictures):
 
 BEFORE_TORCH = """
 import contextlib, io, json, sys
-from diptych.cli.main import main
+from diptych.cli.main import app, main
 for words in json.loads(sys.argv[1]):
     with contextlib.redirect_stderr(io.StringIO()) as err:
         code = main(words)

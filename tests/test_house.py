@@ -30,11 +30,13 @@ TESTED_ELSEWHERE = {
     "__main__.py": "test_cli.py",  # the same entry as the command
     "cli/": "test_cli.py",  # commands are tested as a user calls them
     "cli/curate.py": "test_curate.py",
+    "cli/found.py": "test_found.py",
     "cli/audit.py": "test_audit.py",
     "cli/audit_wording.py": "test_console_chapter.py",
     "cli/console_chapter.py": "test_console_chapter.py",
     "cli/caption.py": "test_caption.py",
     "cli/audit_pointing.py": "test_pointing.py",
+    "cli/mcp.py": "test_assistant.py",
     "cli/where.py": "test_where.py",
     "weights/disk_layouts.py": "test_stored.py",
     "cli/segment.py": "test_where.py",
@@ -60,6 +62,7 @@ WHOLE_HOUSE_TESTS = {
     "test_without_torch.py",
     "test_zoo.py",
     "test_serve.py",
+    "test_tour.py",
 }
 
 

@@ -68,6 +68,23 @@ def test_a_picture_finds_itself_and_like_finds_the_others(library):
         library.like("70.png")
 
 
+def test_no_count_is_all_that_pass(library):
+    query = "a red kite"
+    assert len(library.search(query, count=None)) == len(library.search(query, count=1000)) == 10
+    assert len(library.search(query, count=None, filters=Filters(folder="2023"))) == 4
+    with pytest.raises(ConfigError, match="count must be at least 1"):
+        library.search(query, count=0)
+
+
+def test_files_are_listed_without_a_query_and_told_by_name(library):
+    assert len(library.latest(count=None)) == 10
+    assert [hit.path.name for hit in library.latest(count=2, filters=Filters(folder="2023"))] == ["0.png", "1.png"]
+    assert (library.facts("2023/1.png").width, library.facts(library.folder / "2023" / "1.png").height) == (80, 60)
+    for name in ("none.png", "2023"):
+        with pytest.raises(DataError, match="must be a picture in the index"):
+            library.facts(name)
+
+
 def test_filters_choose_who_may_answer(library):
     found = library.search("a red kite", count=99, filters=Filters(folder="2023"))
     assert sorted(row.path.name for row in found) == ["0.png", "1.png", "2.png", "3.png"]

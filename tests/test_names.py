@@ -58,6 +58,9 @@ def test_a_subfolder_is_named_as_people_name_one(store, folder):
     for name in ("", ".", "./", folder, f"{folder}/"):
         assert folder_named(store, folder, str(name)) == ""
     assert folder_named(store, folder, f"{NFC}/") == NFD
+    for name in ("..", "../", "real/../..", "../pictures2"):  # there or not
+        with pytest.raises(DataError, match="must be a folder in"):
+            folder_named(store, folder, name)
     assert folder_named(store, folder, "empty") == "empty"
 
 

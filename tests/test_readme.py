@@ -60,6 +60,7 @@ SMALL = ["train.steps=2", "train.batch_size=4", "model.image.width=4", "model.im
 
 # Pages below docs/ whose blocks run from top to bottom; those that go on with what train.md left; those that take long.
 HOW_TO = (
+    "assistants",
     "classify",
     "compare",
     "embed",
@@ -94,8 +95,9 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """Lines without comments and prompts, of a block of commands."""
-        lines = [line.split("  #")[0].strip() for line in self.text.splitlines()] if not self.language else []
+        """Lines of a block of commands without comments, prompts, and what a shell makes of the output."""
+        lines = self.text.splitlines() if not self.language else []
+        lines = [re.split(r" [|>] ", line.split("  #")[0])[0].strip() for line in lines]
         return [line for line in lines if line]
 
     def __str__(self) -> str:

@@ -58,3 +58,14 @@ def test_a_long_list_is_cut_and_says_so():
     page = Results(FOUND.rows * 50)._repr_html_()
     assert page.count("<figure") == 60
     assert "40 more are not shown" in page
+
+
+def test_the_latest_come_first_what_tells_no_date_last_and_what_scores_less_goes():
+    rows = [Hit(path=Path(name), score=score, date=date) for name, score, date in (
+        ("a", 0.5, None), ("b", 0.4, datetime.datetime(2020, 1, 1)), ("c", 0.3, datetime.datetime(2021, 1, 1)),
+        ("d", 0.2, None), ("e", 0.1, datetime.datetime(2021, 1, 1)),
+    )]  # fmt: skip
+    found = Results(tuple(rows), "query", lambda path: b"")
+    assert [row.path.name for row in found.by_date()] == ["c", "e", "b", "a", "d"]
+    assert [row.path.name for row in found.from_score(0.3)] == ["a", "b", "c"]
+    assert (found.by_date().query, found.by_date().thumbnail) == ("query", found.thumbnail)

@@ -39,6 +39,20 @@ def test_pictures_are_classified(folder: Path) -> None:
     assert sum(one["probability"] for one in labels) == pytest.approx(1, abs=1e-5)
 
 
+def test_classes_that_were_learned_are_read(folder: Path, tmp_path: Path) -> None:
+    import diptych as package
+
+    model = package.load()
+    weights = 100 * model.encode_images([folder / f"{name}.png" for name in ("red", "blue")])
+    bias = np.zeros(2, np.float32)
+    probe = package.Probe(labels=("red", "blue"), weights=weights, bias=bias, fingerprint=model.fingerprint(),
+                          model="diptych-photo")  # fmt: skip
+    probe.save(tmp_path / "classes")
+    done = diptych("classify", folder / "blue.png", "--probe", tmp_path / "classes", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images"][0]["labels"][0]["label"] == "blue"
+
+
 def test_pictures_are_embedded_as_torch_embeds_them(folder: Path, tmp_path: Path) -> None:
     import diptych as package
 

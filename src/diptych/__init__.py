@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from diptych.errors import DiptychError
     from diptych.eval.clip_score import score
     from diptych.model.clip import CLIP
+    from diptych.probe import Probe
     from diptych.search.index import Index
     from diptych.search.library import Library
     from diptych.search.results import Results
@@ -32,6 +33,7 @@ __all__ = [
     "DualEncoder",
     "Index",
     "Library",
+    "Probe",
     "Results",
     "ZeroShotClassifier",
     "__version__",
@@ -50,6 +52,7 @@ _HOMES = {
     "DualEncoder": "diptych.weights.dual_encoder",
     "Index": "diptych.search.index",
     "Library": "diptych.search.library",
+    "Probe": "diptych.probe",
     "Results": "diptych.search.results",
     "ZeroShotClassifier": "diptych.classify",
     "clip_loss": "diptych.train.loss",

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
+from diptych.data.classified import ClassifiedPictures
 from diptych.data.images import ImageSource
 from diptych.data.inputs import as_pictures
+from diptych.data.notebook import progress
 from diptych.data.prompts import PLAIN, check_labels, check_templates, fill
 from diptych.data.tokenizer import Unread
 from diptych.errors import DataError, ShapeError, TextError
@@ -27,10 +29,14 @@ class TextEncoder(Protocol):
     def encode_texts(self, texts: Sequence[str], /) -> np.ndarray: ...  # [N, D], unit length
 
 
-class Encoder(TextEncoder, Protocol):
-    """What zero-shot needs of a bundle."""
+class ImageEncoder(Protocol):
+    """What gives features of pictures."""
 
     def encode_images(self, images: Sequence[Any], /) -> np.ndarray: ...  # [N, D], unit length
+
+
+class Encoder(TextEncoder, ImageEncoder, Protocol):
+    """What zero-shot needs of a bundle."""
 
     def logits_per_image(self, image_features: np.ndarray, text_features: np.ndarray, /) -> np.ndarray: ...  # [N, C]
 
@@ -107,9 +113,38 @@ class ZeroShotClassifier:
             DataError: it is no list, but one picture.
             ImageError: a picture cannot be read.
         """
+        return self.probabilities(encode_in_batches(self._encoder, images, self._batch_size, self.weights.shape[1]))
+
+    def classify(self, images: Sequence[ImageSource]) -> ClassifiedPictures:
+        """Labels with their probabilities, best first, of each picture; a notebook shows them as pictures with bars.
+
+        Raises:
+            DataError: it is no list, but one picture.
+            ImageError: a picture cannot be read.
+        """
         pictures = as_pictures(images)
-        batches = (self._encoder.encode_images(batch) for batch in _batches(pictures, self._batch_size))
-        return self.probabilities(np.concatenate([self.weights[:0], *batches]))  # no picture gives [0, C]
+        return ClassifiedPictures.of(pictures, self.labels, self(pictures))
+
+
+def encode_in_batches(
+    encoder: ImageEncoder, images: Sequence[ImageSource], batch_size: int, dimensions: int
+) -> np.ndarray:
+    """[N, D] of N pictures, with a bar in a notebook; no picture gives [0, D].
+
+    Raises:
+        DataError: it is no list, but one picture.
+        ImageError: a picture cannot be read.
+    """
+    pictures = as_pictures(images)
+    features = [np.empty((0, dimensions), np.float32)]
+    done = 0
+    with progress("encoding pictures") as advance:
+        for batch in _batches(pictures, batch_size):
+            features.append(encoder.encode_images(batch))
+            done += len(batch)
+            if len(pictures) > batch_size:
+                advance(done, len(pictures))
+    return np.concatenate(features)
 
 
 def readable(encoder: TextEncoder, labels: Sequence[str | Sequence[str]]) -> list[Unread]:

@@ -14,6 +14,7 @@ from diptych.data.ahead import batched, decoded_ahead, or_error
 from diptych.data.endings import kind_of
 from diptych.data.images import PICTURE_ENDINGS
 from diptych.data.inputs import as_pictures
+from diptych.data.notebook import progress
 from diptych.data.walk import walk_folder
 from diptych.errors import ConfigError, DataError, ImageError
 from diptych.files import atomic_file, natural_order
@@ -70,7 +71,7 @@ def embed_images(
         bundle: the model.
         images: N paths, as `find_images` gives them.
         batch_size: pictures a forward pass.
-        on_progress: called after each batch with how many pictures are done, and N.
+        on_progress: called after each batch with how many pictures are done, and N; by default a notebook shows a bar.
 
     Raises:
         ConfigError: batch_size is below 1.
@@ -93,11 +94,11 @@ def embed_images(
             if good:
                 yield np.stack(good)
             done += len(batch)
-            if on_progress:
-                on_progress(done, len(images))
+            (on_progress or advance)(done, len(images))
 
     features = [np.empty((0, bundle.embed_dim), np.float32)]
-    with decoded_ahead(or_error(bundle.preprocess.pixels), images, batch_size) as pictures:
+    pixels = or_error(bundle.preprocess.pixels)
+    with progress("embedding") as advance, decoded_ahead(pixels, images, batch_size) as pictures:
         features += bundle.encode_each(readable(pictures))
     return Embedded(tuple(keys), np.concatenate(features), skipped)
 

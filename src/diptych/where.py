@@ -20,6 +20,7 @@ from torch.nn.functional import normalize
 from diptych.classify import class_weights, readable
 from diptych.data.embedded import HELD_OUT, data_path
 from diptych.data.images import RESAMPLE, ImageSource, open_image
+from diptych.data.notebook import figure, grid, jpeg_of
 from diptych.data.overlay import Frame, heat_over, parts_over
 from diptych.data.prompts import PLAIN, check_labels, fill, read_lines
 from diptych.errors import DataError
@@ -41,6 +42,7 @@ LARGER = 2  # times the tower's own side, that a picture is encoded at
 NONE = -1  # the part of no text
 FITS = 0.9  # share of other words that a text must fit better than, for a place to be its part
 _EVERY = 10  # of the embedded names one in so many is a word to compare with
+_SIDE = 320  # px, of a map in a notebook
 _ON_TEXT = ":"  # in names that are no words: "flag: Chad"
 
 
@@ -136,15 +138,17 @@ class HeatMaps:
         """The picture under the colours of its parts."""
         return parts_over(self.picture, self.label_map(fits))
 
-    def _repr_png_(self) -> bytes | None:
-        """What a notebook shows: the overlays of all texts side by side."""
-        overlays = [self.overlay(text) for text in range(len(self.texts))]
-        width = sum(one.width for one in overlays)
-        sheet = Image.new("RGB", (width, overlays[0].height))
-        for number, one in enumerate(overlays):
-            sheet.paste(one, (number * one.width, 0))
-        sheet.thumbnail((1200, 400))
-        return sheet._repr_png_()
+    def _repr_html_(self) -> str:
+        """The picture under the map of each text, self-contained: nothing is loaded from elsewhere."""
+        figures = []
+        for number, found in enumerate(self.found()):
+
+            def make_jpeg(number: int = number) -> bytes:
+                return jpeg_of(self.overlay(number), _SIDE)
+
+            caption = f"{found.text}: fits better than {found.beaten:.0%} of words"
+            figures.append(figure(make_jpeg, caption, title=found.text, side=_SIDE))
+        return grid(figures)
 
     def _to_shares(self, box: Box) -> Frame:
         h, w = self.heat.shape[1:]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts.types import NonNegativeInt
 
-from diptych.cli.console import complain, on_screen, one_line, print_table
+from diptych.cli.console import complain, error_console, on_screen, one_line, print_table, shows_bars
 from diptych.cli.options import ModelOptions
 from diptych.errors import ConfigError
 
@@ -91,11 +91,9 @@ def overlap(
 
 
 def _progress() -> "Progress":
-    from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True)
-    return Progress(console=console, transient=True, disable=not console.is_terminal)
+    return Progress(console=error_console(), transient=True, disable=not shows_bars())
 
 
 def _read(results: Path | None) -> "list[Result]":

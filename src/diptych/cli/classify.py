@@ -13,12 +13,13 @@ from diptych.cli.console import complain, one_line, print_table
 from diptych.cli.options import BY_MEASURE, MANY, MEGAPIXELS, EngineOptions, find_pictures, read_templates
 from diptych.data.prompts import PLAIN, check_labels, read_lines
 from diptych.errors import ConfigError, DataError, ImageError
-from diptych.files import shown
-from diptych.weights.packaged import DEFAULT_MODEL, check_model_name
+from diptych.files import expanded, shown
+from diptych.weights.packaged import DEFAULT_MODEL, check_model_name, packaged_models
 
 if TYPE_CHECKING:
     from diptych.classify import ZeroShotClassifier
     from diptych.data.images import ImageSource
+    from diptych.probe import Probe
     from diptych.weights.dual_encoder import DualEncoder
 
 Answer: TypeAlias = list[tuple[str, float]] | ImageError  # labels and their probabilities, or why there are none
@@ -33,6 +34,7 @@ def classify(
     labels_file: Path | None = None,
     templates: list[str] | None = None,
     templates_file: Path | None = None,
+    probe: Path | None = None,
     model: str | None = None,
     top: PositiveInt = 5,
     engines: EngineOptions = BY_MEASURE,
@@ -60,8 +62,11 @@ def classify(
         May be given several times; each label is then their mean. Without one a label stands as it is.
     templates_file
         A text file with one prompt template a line.
+    probe
+        Classes that `diptych evaluate probe --save` learned from labelled pictures, instead of labels.
     model
-        A name from `diptych models`, or a bundle's folder. By default the model that ships with diptych.
+        A name from `diptych models`, or a bundle's folder. By default the model that ships with diptych, or that of the
+        probe where it ships.
     top
         Labels shown for each picture.
     batch_size
@@ -72,18 +77,18 @@ def classify(
         Print JSON.
     """
     check_model_name(model)
-    names = _read_labels(labels, labels_file)
-    prompts = read_templates(templates, templates_file) or PLAIN
+    if probe and (labels or labels_file or templates or templates_file):
+        raise ConfigError("--probe has labels of its own, and no templates. Leave --labels and --templates out.")
+    names = () if probe else _read_labels(labels, labels_file)
+    prompts = read_templates(templates, templates_file) or (() if probe else PLAIN)
     sources = _read_pictures(pictures)
-
-    from diptych.classify import ZeroShotClassifier
-
+    learned = _read_probe(probe) if probe else None
+    model = _model_of(learned, probe) if learned and probe and model is None else model
     bundle = engines.load(model, max_pixels, many=len(sources) >= MANY)
-    if len(names) == 1 and bundle.head.kind == "softmax":
-        complain(f"{names[0]} is the only label, so it gets 100 % whatever a picture shows. Add one for all else.")
-    classifier = ZeroShotClassifier(bundle, names, prompts)
-    for text in classifier.unread:
-        complain(str(text))
+    if learned:
+        learned.check_model(bundle.fingerprint())
+    classifier = learned or _by_names(bundle, names, prompts)
+    unread = getattr(classifier, "unread", ())
     answered: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
     for path, answer in _classified(bundle, classifier, sources, batch_size):
@@ -99,13 +104,42 @@ def classify(
             _print_answer(path, best, is_first=len(answered) == 1)
     if json_:
         result = {"model": model or DEFAULT_MODEL, "templates": prompts, "images": answered, "skipped": skipped}
-        result["unread"] = [asdict(text) for text in classifier.unread]
+        result["unread"] = [asdict(text) for text in unread]
+        if probe:
+            result["probe"] = shown(probe)
         print(json.dumps(result, indent=2))
     if skipped and not answered:
         count = len(sources)
         raise DataError(skipped[0]["message"] if count == 1 else f"none of {count:,} pictures could be read.")
     if skipped:
         complain(f"{len(skipped):,} of {len(sources):,} pictures could not be read.")
+
+
+def _by_names(bundle: "DualEncoder", names: Sequence[str], prompts: Sequence[str]) -> "ZeroShotClassifier":
+    from diptych.classify import ZeroShotClassifier
+
+    if len(names) == 1 and bundle.head.kind == "softmax":
+        complain(f"{names[0]} is the only label, so it gets 100 % whatever a picture shows. Add one for all else.")
+    classifier = ZeroShotClassifier(bundle, names, prompts)
+    for text in classifier.unread:
+        complain(str(text))
+    return classifier
+
+
+def _read_probe(path: Path) -> "Probe":
+    from diptych.probe import Probe
+
+    return Probe.load(expanded(path))
+
+
+def _model_of(probe: "Probe", path: Path) -> str:
+    """The model that a probe names, where it ships: a file from elsewhere does not say what is fetched or opened."""
+    if probe.model in packaged_models():
+        return probe.model
+    raise ConfigError(
+        f"{path} was fitted to a model that does not ship with diptych: {probe.model or probe.fingerprint[:12]}. Say "
+        "with --model where it is."
+    )
 
 
 def _read_labels(labels: Sequence[str] | None, file: Path | None) -> tuple[str, ...]:
@@ -131,7 +165,7 @@ def _read_pictures(pictures: Sequence[str]) -> dict[str, "ImageSource"]:
 
 def _classified(
     bundle: "DualEncoder",
-    classifier: "ZeroShotClassifier",
+    classifier: "ZeroShotClassifier | Probe",
     sources: dict[str, "ImageSource"],
     batch_size: int,
 ) -> Iterator[tuple[str, Answer]]:

@@ -5,7 +5,11 @@ standard error.
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Protocol, Self, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class View(Protocol):
@@ -18,9 +22,64 @@ class View(Protocol):
 V = TypeVar("V", bound=View)
 
 
-def complain(message: str) -> None:
-    """One line on standard error."""
+@dataclass
+class _Volume:
+    quiet: bool = False
+    progress: bool = True
+
+
+_volume = _Volume()  # of the command that runs; `at_volume` sets it
+
+
+@contextlib.contextmanager
+def at_volume(*, quiet: bool, progress: bool) -> Iterator[None]:
+    """What goes to standard error within the block.
+
+    Args:
+        quiet: neither notes nor progress; what ends a command is said all the same.
+        progress: bars, where there is a terminal, and lines that tell how far it is.
+    """
+    before = (_volume.quiet, _volume.progress)
+    _volume.quiet, _volume.progress = quiet, progress and not quiet
+    try:
+        yield
+    finally:
+        _volume.quiet, _volume.progress = before
+
+
+def refuse(message: str) -> None:
+    """What ended a command: one line on standard error, whatever the volume."""
     print(f"diptych: {one_line(message)}", file=sys.stderr)
+
+
+def complain(message: str) -> None:
+    """A note: one line on standard error, unless --quiet."""
+    if not _volume.quiet:
+        refuse(message)
+
+
+def tell(message: str) -> None:
+    """A result on its way: one line on standard error without our name, unless --quiet."""
+    if not _volume.quiet:
+        print(one_line(message), file=sys.stderr)
+
+
+def tell_progress(message: str) -> None:
+    """How far it is, where there is no terminal for a bar: a note, unless --no-progress."""
+    if _volume.progress:
+        complain(message)
+
+
+def shows_bars() -> bool:
+    """Whether standard error is a terminal, and bars are wanted."""
+    return _volume.progress and sys.stderr.isatty()
+
+
+def error_console() -> "Console":
+    """rich on standard error; silent with --quiet."""
+    from rich.console import Console
+
+    return Console(stderr=True, quiet=_volume.quiet)
 
 
 @contextlib.contextmanager

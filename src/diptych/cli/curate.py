@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.types import PositiveInt
 
-from diptych.cli.console import complain, on_screen, print_table
+from diptych.cli.console import complain, error_console, on_screen, print_table, shows_bars
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,9 +49,7 @@ def run(
         several times.
     """
     import contextlib
-    import sys
 
-    from rich.console import Console
     from rich.progress import Progress
 
     from diptych.cluster import DaftRunner
@@ -65,8 +63,7 @@ def run(
     causes = [cause for asked in retry or () for cause in (sorted(MAY_HEAL) if asked == "all" else [asked])]
     with contextlib.ExitStack() as stack:
         carrier = DaftRunner(count) if runner == "daft" else stack.enter_context(LocalRunner(count))
-        console = Console(stderr=True)
-        view = Progress(console=console, transient=True, disable=not sys.stderr.isatty())
+        view = Progress(console=error_console(), transient=True, disable=not shows_bars())
         bar = stack.enter_context(on_screen(view))
         task = bar.add_task("")
 

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveInt
 from cyclopts.validators import Path as CheckPath
 
-from diptych.cli.console import complain, on_screen
+from diptych.cli.console import complain, error_console, on_screen, shows_bars
 from diptych.cli.options import BY_MEASURE, MANY, MEGAPIXELS, EngineOptions, find_pictures
 from diptych.errors import ConfigError, DataError
 from diptych.weights.packaged import check_model_name
@@ -93,13 +93,12 @@ def embed(
     check_model_name(model)
     files = find_pictures(pictures)
 
-    from rich.console import Console
     from rich.progress import Progress
 
     from diptych.embed import embed_images
 
     bundle = engines.load(model, max_pixels, many=len(files) >= MANY)
-    view = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
+    view = Progress(console=error_console(), disable=not shows_bars(), transient=True)
     with on_screen(view) as progress:
         task = progress.add_task("embedding", total=len(files))
         embedded = embed_images(
@@ -128,7 +127,6 @@ def _embed_parts(
         raise ConfigError(
             "with daft, --max-pixels, --engine, --device and --dtype stay as they are by default. Leave out --runner."
         )
-    from rich.console import Console
     from rich.progress import Progress
 
     from diptych.pairs.sources import Source, open_pairs
@@ -138,7 +136,7 @@ def _embed_parts(
 
     image_column, key_column = columns
     source = Source(path=path, image_column=image_column, caption_columns=(), key_column=key_column)
-    view = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
+    view = Progress(console=error_console(), disable=not shows_bars(), transient=True)
     with on_screen(view) as progress:
         task = progress.add_task("embedding", total=None)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diptych.cli.console import complain, one_line, print_table
+from diptych.cli.console import complain, print_table, tell
 from diptych.errors import DataError, WeightsError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def follow_run(run: Path, out: Path | None, options: "ModelOptions", asked: "Ask
         named = replace(asked, model=f"{run.resolve().name}/{checkpoint.name}")
         for result in measure(options.features(bundle=bundle), out / checkpoint.name, named):
             number = f"{result.metric} {result.value:.2%}"
-            print(one_line(f"{checkpoint.name}  {result.data.title}, {result.measurement}: {number}"), file=sys.stderr)
+            tell(f"{checkpoint.name}  {result.data.title}, {result.measurement}: {number}")
             measured += 1
         _write_curve(out)
     if not measured and not (out / CURVE).is_file():

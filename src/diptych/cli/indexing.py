@@ -1,6 +1,5 @@
 """What `search` and `index` share: a library is opened, and brought in step while the user watches."""
 
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
-from diptych.cli.console import complain
+from diptych.cli.console import complain, error_console, shows_bars, tell_progress
 from diptych.cli.options import BY_MEASURE, MEGAPIXELS, EngineOptions
 from diptych.errors import ConfigError, DataError, DiptychError
 from diptych.files import expanded
@@ -133,7 +132,6 @@ def updated(
         verify: see `Library.update`.
         forget: see `Library.update`.
     """
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn
     from rich.progress import Progress as Bars
 
@@ -146,11 +144,11 @@ def updated(
         MofNCompleteColumn(),
         TextColumn("{task.fields[speed]}"),
     )
-    on_terminal = sys.stderr.isatty()
+    on_terminal = shows_bars()
     said = time.monotonic()
     with (
         stop_request() as should_stop,
-        Bars(*columns, console=Console(stderr=True), disable=not on_terminal, transient=True) as bars,
+        Bars(*columns, console=error_console(), disable=not on_terminal, transient=True) as bars,
     ):
         task = bars.add_task("indexing", total=None, speed="", visible=False)
 
@@ -160,7 +158,7 @@ def updated(
             bars.update(task, completed=progress.done, total=progress.total, speed=speed, visible=True)
             if not on_terminal and time.monotonic() - said > _EVERY:
                 said = time.monotonic()
-                complain(f"indexing: {progress.done:,} of {progress.total:,}, {speed}.")
+                tell_progress(f"indexing: {progress.done:,} of {progress.total:,}, {speed}.")
 
         try:
             update = library.update(

@@ -11,12 +11,13 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Literal
 
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnknownOptionError, UnusedCliTokensError
 
-from diptych.cli.console import complain
+from diptych.cli.console import at_volume, complain, refuse
 from diptych.config import unknown_name
-from diptych.errors import DiptychError, missing_extra
+from diptych.errors import ConfigError, DiptychError, missing_extra
 from diptych.outside import import_module
 from diptych.version import __version__
 
@@ -27,7 +28,8 @@ _OF_MODELS = (
 _ARGUMENT = re.compile(rf"\b({'|'.join(_OF_MODELS)}|truncate)=(?:True|'([^']*)'|(\d+)|(?![^\s,.;:)]))")
 # The extra that brings torch and what else a command needs; "torch" alone for the others.
 _EXTRAS = dict.fromkeys(("demo", "plan", "sweep", "train"), "train") | {"audit": "eval", "evaluate": "eval"}
-_LIGHT = "classify, embed, filter, index, search and serve work without it."
+_LIGHT = "classify, embed, filter, index, mcp, search and serve work without it."
+_QUIET, _NO_PROGRESS = "--quiet", "--no-progress"  # of all commands
 _BROKEN_PIPE, _USER_ERROR, _INTERRUPTED = 1, 2, 130  # 1 as rich has it; 130 is 128 + SIGINT
 
 app = App(
@@ -36,7 +38,8 @@ app = App(
 
     diptych classify photo.jpg --labels "a cat" --labels "a dog"
 
-    diptych COMMAND --help tells what a command takes.""",
+    diptych COMMAND --help tells what a command takes. All take --quiet (no notes and no progress on standard error)
+    and --no-progress (no bars).""",
     version=__version__,
     help_format="markdown",
     default_parameter=Parameter(negative=()),  # no --no-json, no --empty-labels
@@ -54,6 +57,7 @@ app.command("diptych.cli.export:export")
 app.command("diptych.cli.filter:filter_", name="filter")
 app.command("diptych.cli.index:index", name="index")
 app.command("diptych.cli.make_data:make_data", name="make-data")
+app.command("diptych.cli.mcp:mcp")
 app.command("diptych.cli.models:models", name="models")
 app.command("diptych.cli.plan:plan")
 app.command("diptych.cli.search:search")
@@ -65,6 +69,24 @@ app.command("diptych.cli.watch:watch")
 app.command("diptych.cli.where:where")
 
 
+@app.command(name="--install-completion")
+def _install_completion(*, shell: Literal["bash", "zsh", "fish"] | None = None) -> None:
+    """Let the shell complete commands and options: write its script, and name that in the shell's start file.
+
+    Parameters
+    ----------
+    shell
+        By default the one that called.
+    """
+    from cyclopts.completion.detect import ShellDetectionError
+
+    try:
+        script = app.install_completion(shell=shell)
+    except ShellDetectionError:
+        raise ConfigError("the shell did not tell what it is. Add --shell bash, --shell zsh or --shell fish.") from None
+    print(f"{script} completes diptych in shells that are started from now on")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -74,25 +96,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 when nobody reads the output, 2 for an error that the user can cure, 130 after Ctrl-C.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    words, flags = _without_flags(sys.argv[1:] if argv is None else argv)
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what Pillow thinks of odd files; faults are said by us
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name may hold what the terminal cannot show
     aloud = _Aloud(words)
     logging.getLogger("diptych").addHandler(aloud)
     try:
-        code = _run(words)
-        sys.stdout.flush()
+        with at_volume(quiet=_QUIET in flags, progress=_NO_PROGRESS not in flags):
+            code = _run(words)
+            sys.stdout.flush()
     except BrokenPipeError:
         code = _BROKEN_PIPE
+    except KeyboardInterrupt:  # while what was printed still waits for its reader
+        code = _INTERRUPTED
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        complain(f"{where}{error.strerror or error}.")
+        refuse(f"{where}{error.strerror or error}.")
         code = _USER_ERROR
     finally:
         logging.getLogger("diptych").removeHandler(aloud)
     _settle_output()
     return code
+
+
+def _without_flags(words: Sequence[str]) -> tuple[list[str], set[str]]:
+    """What the command is given, and which of the flags stood anywhere before a "--"."""
+    end = words.index("--") if "--" in words else len(words)
+    flags = {word for word in words[:end] if word in (_QUIET, _NO_PROGRESS)}
+    return [*(word for word in words[:end] if word not in flags), *words[end:]], flags
 
 
 def _run(words: list[str]) -> int:
@@ -102,20 +134,20 @@ def _run(words: list[str]) -> int:
         _import_allowed()
         app(_dash_is_no_option(words), exit_on_error=False, print_error=False, result_action="return_none")
     except CycloptsError as error:
-        complain(_sentence(error))
+        refuse(_sentence(error))
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "torch":
             raise
-        complain(str(missing_extra(f"diptych {words[0]}", _EXTRAS.get(words[0], "torch"), _LIGHT)))
+        refuse(str(missing_extra(f"diptych {words[0]}", _EXTRAS.get(words[0], "torch"), _LIGHT)))
     except DiptychError as error:
-        complain(_as_options(str(error), words))
+        refuse(_as_options(str(error), words))
     except KeyboardInterrupt:
-        complain("stopped.")
+        refuse("stopped.")
         return _INTERRUPTED
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        complain("the memory is full. Try a smaller --batch-size or a smaller model.")
+        refuse("the memory is full. Try a smaller --batch-size or a smaller model.")
     else:
         return 0
     return _USER_ERROR

@@ -8,9 +8,12 @@ from cyclopts.types import PositiveInt
 from diptych.cli.console import complain, print_table
 from diptych.cli.evaluate import print_prompts
 from diptych.cli.options import AS_USUAL, BY_THE_RULE, ModelOptions, PromptOptions
+from diptych.errors import ConfigError
 from diptych.eval.tasks import LearnerName
+from diptych.weights.packaged import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from diptych.eval.measure import FittedProbe
     from diptych.eval.result import Result
 
 
@@ -25,6 +28,7 @@ def probe(
     learners: list[LearnerName] | None = None,
     prompts: PromptOptions = BY_THE_RULE,
     out: Path | None = None,
+    save: Path | None = None,
     options: ModelOptions = AS_USUAL,
 ) -> None:
     """Fit a linear classifier on the model's frozen features, and tell how many labels the class names are worth.
@@ -52,22 +56,39 @@ def probe(
         tip-adapter, zero-shot with a cache of the shots. May be given several times. By default probe.
     out
         A JSON file for the result with its conditions, or a folder, where it is called as in a suite.
+    save
+        A file for the classes, fitted to the features after the projection: `diptych classify --probe` reads it.
     """
     templates = prompts.read()
+    if save and options.image_size:
+        raise ConfigError("--save keeps classes for the model at its own size. Leave --image-size out.")
+    if save and save.is_dir():
+        raise ConfigError(f"--save must be a file, or absent, and {save} is a folder. Choose another name.")
 
     from diptych.eval.find_sets import one_set
-    from diptych.eval.suite import measure_one
+    from diptych.eval.suite import OpenedSet
     from diptych.eval.tasks import FewShot
 
     one = one_set(
         data, "linear-probe", split=split, train_split=train_split, validation_split=validation_split
     )  # fmt: skip
     few_shot = FewShot(shots=tuple(shots or ()), repeats=repeats, learners=tuple(learners or ("probe",)))
-    result = measure_one(options.features, one, "linear-probe", options.asked(templates, few_shot), out)
-    _print_result(result)
+    opened = OpenedSet(options.features, one, options.asked(templates, few_shot))
+    opened.check("linear-probe")
+    result = opened.measure_into("linear-probe", out)
+    kept = opened.probe_to_keep(_name_to_keep(options.model)) if save else None
+    _print_result(result, kept)
+    if save and kept:
+        kept.probe.save(save)
+        print(f"\n{len(kept.probe.labels):,} classes -> {save}")
 
 
-def _print_result(result: "Result") -> None:
+def _name_to_keep(model: str | None) -> str:
+    """The name of a model that ships, the last part of a path; a file for others holds no path of this machine."""
+    return Path(model).name if model and Path(model).exists() else model or DEFAULT_MODEL
+
+
+def _print_result(result: "Result", kept: "FittedProbe | None") -> None:
     from diptych.eval.result_tables import percent, span
 
     fit = result.probe
@@ -87,6 +108,7 @@ def _print_result(result: "Result") -> None:
             for one in fit.few_shot
         ),
         ("linear probe", result.metric, result.value, result.interval),
+        *([("classes to keep", kept.metric, kept.value, kept.interval)] if kept else []),
     ]
     print_table(
         [[title, metric, percent(share), span(interval)] for title, metric, share, interval in rows],

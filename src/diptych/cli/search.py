@@ -2,18 +2,18 @@
 
 import contextlib
 import difflib
-import json
 import os
 import shlex
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from cyclopts.types import NonNegativeInt, PositiveInt
+from cyclopts.types import NonNegativeInt
 
-from diptych.cli.console import complain, print_table
+from diptych.cli.console import complain
+from diptych.cli.found import AS_TABLE, FormOptions, print_found, print_groups
 from diptych.cli.indexing import DEFAULT_OPTIONS, IndexOptions, opened, updated
 from diptych.cli.thumbnails import print_thumbnails
 from diptych.errors import ConfigError
@@ -23,7 +23,6 @@ from diptych.weights.packaged import check_model_name
 
 if TYPE_CHECKING:
     from diptych.search.library import Library
-    from diptych.search.results import Results
 
 
 def search(
@@ -32,7 +31,9 @@ def search(
     like: str | None = None,
     duplicates: bool = False,
     threshold: float = 0.97,
-    count: PositiveInt = 20,
+    limit: NonNegativeInt = 20,
+    min_score: float | None = None,
+    sort: Literal["score", "date"] = "score",
     within: str = "",
     after: str | None = None,
     before: str | None = None,
@@ -42,7 +43,7 @@ def search(
     near: str | None = None,
     open_: bool = False,
     thumbnails: bool = False,
-    json_: bool = False,
+    form: FormOptions = AS_TABLE,
     options: IndexOptions = DEFAULT_OPTIONS,
     no_update: bool = False,
 ) -> None:
@@ -67,8 +68,12 @@ def search(
         Groups of pictures that look the same, instead of a query.
     threshold
         Smallest cosine of two duplicates.
-    count
-        How many to show.
+    limit
+        How many to show at most; 0 is all.
+    min_score
+        Show only what scores at least so much: the cosine with the query, at most 1.
+    sort
+        What comes first: score, the best; or date, the latest of those that would be shown.
     within
         A subfolder, e.g. 2023/june: its path from where you are, or below the folder.
     after
@@ -87,8 +92,6 @@ def search(
         Open what was found with the system's viewer.
     thumbnails
         Show small pictures in a terminal that can: kitty, Ghostty, WezTerm, iTerm2.
-    json_
-        Print JSON.
     no_update
         Do not look for changed files: search what is indexed.
     """
@@ -101,9 +104,11 @@ def search(
         camera=camera,
         near=parse_place(near) if near else None,
     )
+    form.chosen()
     if not (like or duplicates or text.strip()):
         raise ConfigError("each part of a query must have words or a picture. Got ''.")
-
+    if duplicates and (min_score is not None or sort != "score"):
+        raise ConfigError("--min-score and --sort are for what a query finds. --duplicates goes by --threshold.")
     check_model_name(options.model)
 
     from diptych.search.query import Query
@@ -114,16 +119,23 @@ def search(
         if not no_update:
             updated(library, options)
         if duplicates:
-            _print_groups(library.duplicates(threshold=threshold, filters=filters), json_=json_)
+            print_groups(library.duplicates(threshold=threshold, filters=filters), form)
             return
         if query is not None:
             for text in library.bundle.unread([term.text for term in query.terms if term.image is None]):
                 if not text.is_whole:  # else the search is refused
                     complain(str(text))
-            results = library.search(query, count=count, filters=filters)
+            results = library.search(query, count=limit or None, filters=filters)
         else:
-            results = library.like(_from_here(like or "", library.folder), count=count, filters=filters)
-        _print(results, library, filters, json_=json_, thumbnails=thumbnails)
+            results = library.like(_from_here(like or "", library.folder), count=limit or None, filters=filters)
+        best = max((row.score for row in results), default=None)
+        results = results if min_score is None else results.from_score(min_score)
+        results = results.by_date() if sort == "date" else results
+        print_found(results, form)
+        if not results:
+            complain(f"nothing was found: {_why_nothing(best, library, filters)}.")
+        if thumbnails and results and not print_thumbnails([library.thumbnail(row.path) for row in results]):
+            complain("this terminal shows no pictures, as far as it tells. --open shows them in a viewer.")
         if open_:
             _open([str(row.path) for row in results])
 
@@ -145,6 +157,13 @@ def _split(words: tuple[str, ...], *, wants_query: bool) -> tuple[str, Path]:
             f"{words[0]} is a folder, and there is no query. Put words in front: diptych search "
             f'"two dogs on a beach" {shlex.quote(words[0])}. To search for the word here: diptych search '
             f"{shlex.quote(words[0])} ."
+        )
+    if len(words) > 1 and not last.is_dir() and expanded(words[0]).is_dir():
+        rest = " ".join(words[1:])
+        raise ConfigError(
+            f"the folder comes last, and {words[0]} stands first: diptych search {shlex.quote(rest)} "
+            f"{shlex.quote(words[0])}. If it belongs to the query, name the folder behind: diptych search "
+            f"{shlex.quote(' '.join(words))} ."
         )
     if len(words) > 1 and (last.is_dir() or len(words) == 2):
         return " ".join(words[:-1]), last
@@ -179,51 +198,10 @@ def _from_here(name: str, folder: Path) -> str:
     return str(here) if name and os.path.lexists(here) and is_of_folder else name
 
 
-def _print(results: "Results", library: "Library", filters: "Filters", *, json_: bool, thumbnails: bool) -> None:
-    if json_:
-        print(json.dumps(results.to_json(), indent=2))
-        return
-    if not results:
-        left = "no picture passes the filters" if filters != Filters() else f"no picture of {library.folder} is indexed"
-        complain(f"nothing was found: {left}.")
-        return
-    rows = []
-    for row in results:
-        size = f"{row.width} x {row.height}" if row.width else ""
-        seconds = "" if row.time is None else f" at {int(row.time) // 60}:{int(row.time) % 60:02}"
-        date = row.date.strftime("%Y-%m-%d") if row.date else ""
-        rows.append((f"{row.score:.3f}", _shown(row.path) + seconds, size, date, row.camera))
-    used = [0, 1, *(i for i in (2, 3, 4) if any(row[i] for row in rows))]
-    titles = ("score", "picture", "pixels", "taken", "camera")
-    print_table([[row[i] for i in used] for row in rows], header=[titles[i] for i in used], numbers=[0])
-    if thumbnails and not print_thumbnails([library.thumbnail(row.path) for row in results]):
-        complain("this terminal shows no pictures, as far as it tells. --open shows them in a viewer.")
-
-
-def _print_groups(groups: "list[Results]", *, json_: bool) -> None:
-    if json_:
-        print(json.dumps([group.to_json() for group in groups], indent=2))
-        return
-    for i, group in enumerate(groups):
-        if i:
-            print()
-        rows = []
-        for j, row in enumerate(group):
-            size = f"{row.width} x {row.height}" if row.width else ""
-            date = row.date.strftime("%Y-%m-%d") if row.date else ""
-            rows.append((f"{row.score:.3f}", _shown(row.path), size, f"{row.bytes:,}", date, "" if j else "best"))
-            rows += [("", _shown(other), "", "", "", "the same file, by a link") for other in row.also]
-        print_table(rows, header=("score", "picture", "pixels", "bytes", "taken", "") if not i else (), numbers=[0, 3])
-    more = sum(len(group) - 1 for group in groups)
-    links = sum(len(row.also) for group in groups for row in group)
-    freeing = f" {links:,} names are links to files listed already: to remove one frees nothing." if links else ""
-    complain(f"{len(groups):,} groups; {more:,} pictures could go.{freeing}")
-
-
-def _shown(path: Path) -> str:
-    """Relative to where the user stands, if it lies below."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+def _why_nothing(best: float | None, library: "Library", filters: "Filters") -> str:
+    if best is not None:
+        return f"the best scores {best:.3f}, less than --min-score"
+    return "no picture passes the filters" if filters != Filters() else f"no picture of {library.folder} is indexed"
 
 
 def _open(paths: list[str]) -> None:

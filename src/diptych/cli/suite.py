@@ -1,10 +1,9 @@
 """`diptych evaluate suite`: a folder of data sets in, one result file each and a table out."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diptych.cli.console import complain, on_screen, one_line, print_table
+from diptych.cli.console import complain, error_console, on_screen, one_line, print_table, shows_bars, tell
 from diptych.cli.options import AS_USUAL, ModelOptions
 from diptych.errors import DataError
 
@@ -42,7 +41,6 @@ def suite(
         Folder of a run: each of its checkpoints is measured as it comes, into a folder of its own below OUT, until the
         run has ended.
     """
-    from rich.console import Console
     from rich.progress import Progress
 
     from diptych.eval.find_sets import ALL, find_sets
@@ -62,9 +60,8 @@ def suite(
 
         follow_run(follow, out, options, options.asked(), measure)
         return
-    console = Console(stderr=True)
     measured: list[Measured] = []
-    with on_screen(Progress(console=console, transient=True, disable=not console.is_terminal)) as bar:
+    with on_screen(Progress(console=error_console(), transient=True, disable=not shows_bars())) as bar:
         line = bar.add_task("", total=None)
         features = options.features(
             cache=out / "features", on_progress=lambda done, all_: bar.update(line, completed=done, total=all_)
@@ -93,7 +90,7 @@ def _say(one: "Measured") -> None:
     number = f"{one.result.metric} {one.result.value:.2%}"
     done = "kept" if one.kept else "measured"
     prompts = one.result.prompts
-    print(one_line(f"{one.title}: {number}, {done}; prompts: {prompts.sentence}"), file=sys.stderr)
+    tell(f"{one.title}: {number}, {done}; prompts: {prompts.sentence}")
     if prompts.naming:
         complain(f"{one.data}: class names: {prompts.naming}.")
     if one.result.shortened:

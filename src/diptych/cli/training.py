@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from diptych.cli.console import complain
+from diptych.cli.console import complain, error_console, shows_bars
 from diptych.data.embedded import data_path
 from diptych.eval.head_accuracy import head_accuracy
 from diptych.eval.measure import evaluate_zero_shot, prompts_of, task_of
@@ -62,7 +62,7 @@ class TrainingView:
     def __init__(self, recipe: TrainRecipe) -> None:
         self._recipe = recipe
         self._cores = usable_cores()
-        self._console = Console(stderr=True)
+        self._console = error_console()
         self._bar = Bar(
             BarColumn(bar_width=24),
             TextColumn("{task.fields[state]}"),
@@ -70,7 +70,7 @@ class TrainingView:
             TextColumn("left"),
             console=self._console,
         )
-        self._live = Live(console=self._console, refresh_per_second=4) if self._console.is_terminal else None
+        self._live = Live(console=self._console, refresh_per_second=4) if shows_bars() else None
         self._task: TaskID | None = None
         self._shown: Mapping[str, float] = {}
         self._rate = 0.0

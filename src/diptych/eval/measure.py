@@ -5,11 +5,12 @@ them, `score_pictures` needs nothing but these and the model's words.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from diptych.errors import ConfigError, DataError
 from diptych.eval.features import ModelFeatures, TrunkFeatures
@@ -21,7 +22,8 @@ from diptych.eval.zero_shot import score_zero_shot
 from diptych.measures.few_shot import Learner, few_shot_curve, probe_learner, shots_to_match, tip_adapter_learner
 from diptych.measures.linear_probe import hold_out, train_linear_probe
 from diptych.measures.logistic import Examples
-from diptych.measures.metrics import mean_per_class, top_k_correct
+from diptych.measures.metrics import Interval, mean_per_class, top_k_correct
+from diptych.probe import Probe
 from diptych.sets.clips import RareActions
 from diptych.sets.labelled import LabelledImages
 from diptych.sets.pictures import Pictures
@@ -209,6 +211,81 @@ def measure_probe(
             skipped={split.data.split: dict(split.pictures.skipped) for split in splits},
         ),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedProbe:
+    """A probe to keep, and its number on the test split."""
+
+    probe: Probe
+    metric: Metric
+    value: float
+    interval: Interval | None
+
+
+def fit_probe_to_keep(
+    features: ModelFeatures,
+    train: Split,
+    test: Split,
+    validation: Split | None = None,
+    *,
+    task: Task | None = None,
+    model: str = "",
+    seed: int,
+) -> FittedProbe:
+    """A linear classifier on the features that everything else reads, after the projection and of unit length.
+
+    Its strength is chosen by likelihood: where every strength is right about all pictures of the validation split, the
+    best by accuracy would be the strongest, and its probabilities would tell classes hardly apart.
+
+    Args:
+        features: of the model.
+        train: to fit on.
+        test: to measure on.
+        validation: to choose the strength on; by default a fifth of each class of `train`.
+        task: a row of the table; by default the one of the set's name, where it is one.
+        model: what the model is called.
+        seed: of the validation pictures and the interval.
+
+    Raises:
+        DataError: splits differ in their classes, a class has no example, or two classes have one name.
+    """
+    check_same_classes([split.data for split in (train, test, *([validation] if validation else []))])
+    task = task or task_of(test.data.name, "classification")
+    fit_on, choose_on = _to_fit(train, validation, seed, trunk=False)
+    fitted, _ = train_linear_probe(fit_on, choose_on, metric=_likelihood)
+    metric = probe_metric(task)
+    rows = _probe_rows(fitted.scores(test.pictures.projected_examples(test.data).features), test, metric)
+    value = metric_of(rows, metric)
+    about = {
+        "train": asdict(train.id),
+        "test": asdict(test.id),
+        "examples": len(fit_on.targets) + len(choose_on.targets),
+        "l2": fitted.l2,
+        "converged": fitted.converged,
+        "seed": seed,
+        "metric": metric,
+        "value": value,
+    }
+    probe = Probe(
+        labels=_distinct(prompts_of(test.data, task).names),
+        weights=fitted.weights.cpu().numpy(),
+        bias=fitted.bias.cpu().numpy(),
+        fingerprint=features.fingerprint,
+        model=model,
+        about=about,
+    )
+    return FittedProbe(probe=probe, metric=metric, value=value, interval=interval_of(rows, metric, seed=seed))
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Two classes of ImageNet are called crane: the second one gets its number."""
+    return tuple(f"{name} ({number})" if name in names[:number] else name for number, name in enumerate(names))
+
+
+def _likelihood(scores: Tensor, targets: Tensor) -> float:
+    """[N, C] logits and class numbers to the mean logarithm of what the right class got."""
+    return -cross_entropy(scores.double(), targets).item()
 
 
 def probe_metric(task: Task | None) -> Metric:

@@ -17,8 +17,10 @@ from diptych.eval.features import ModelFeatures
 from diptych.eval.find_sets import EvaluationSet
 from diptych.eval.kinds import KINDS
 from diptych.eval.measure import (
+    FittedProbe,
     Split,
     check_same_classes,
+    fit_probe_to_keep,
     measure_probe,
     open_task,
     probe_metric,
@@ -130,10 +132,7 @@ def measure_one(
     """
     opened = OpenedSet(load, one, asked)
     opened.check(measurement)
-    result = opened.measure(measurement)
-    if out:
-        write_result(result, out if out.suffix == ".json" else out / file_name(one, measurement))
-    return result
+    return opened.measure_into(measurement, out)
 
 
 def file_name(one: EvaluationSet, measurement: Measurement) -> str:
@@ -189,6 +188,33 @@ class OpenedSet:
         """
         result = self._probe() if measurement == "linear-probe" else self._score()
         return replace(result, data=self.data_id(self.set.split), model=self.model_id, conditions=self.conditions)
+
+    def measure_into(self, measurement: Measurement, out: Path | None) -> Result:
+        """The same, and its file: `out`, or in that folder; None keeps none."""
+        result = self.measure(measurement)
+        if out:
+            write_result(result, out if out.suffix == ".json" else out / file_name(self.set, measurement))
+        return result
+
+    def probe_to_keep(self, model: str) -> FittedProbe:
+        """A linear probe on features after the projection, see `fit_probe_to_keep`.
+
+        Args:
+            model: what the model is called.
+
+        Raises:
+            DataError: the data cannot be read, or does not do for it.
+        """
+        assert self.set.train_split
+        train, test, validation = (
+            self._split(name) if name else None
+            for name in (self.set.train_split, self.set.split, self.set.validation_split)
+        )
+        assert train
+        assert test
+        return fit_probe_to_keep(
+            self.features, train, test, validation, task=self.set.task, model=model, seed=self.asked.seed
+        )
 
     def would_be_alike(self, there: Result) -> bool:
         """Whether a result was measured as it would be now, on whatever machine."""

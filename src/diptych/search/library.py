@@ -16,6 +16,7 @@ import numpy as np
 
 from diptych.data.facts import Facts
 from diptych.data.images import ImageSource
+from diptych.data.notebook import progress
 from diptych.errors import ConfigError, DataError
 from diptych.files import expanded
 from diptych.search.about import IndexAbout, command, read_about
@@ -143,7 +144,7 @@ class Library:
             verify: read every file again, also where size and times are those known.
             forget: forget what is gone, also where its disk may only be away.
             exclude: lines as of an ignore file, from now on; by default those of the last time.
-            on_progress: called after each batch.
+            on_progress: called after each batch; by default a notebook shows a bar.
             should_stop: asked after each batch; True ends the update in good order.
 
         Raises:
@@ -156,12 +157,17 @@ class Library:
             raise DataError(
                 f"{self.index_folder} cannot be written, so the index stays as it is. Choose another --index."
             )
-        with Writer(self.index_folder / self._part, about.dimensions) as writer:
+        with progress("indexing") as advance, Writer(self.index_folder / self._part, about.dimensions) as writer:
             there = read_about(self.index_folder)
             if there is not None and there.exclude != about.exclude:
                 writer.answer(replace(there, exclude=about.exclude))  # first: an update that is stopped goes on with it
             update = update_index(
-                self.folder, writer, self.bundle, options, on_progress=on_progress, should_stop=should_stop
+                self.folder,
+                writer,
+                self.bundle,
+                options,
+                on_progress=on_progress or (lambda now: advance(now.done, now.total)),
+                should_stop=should_stop,
             )
             if update.complete:
                 there = read_about(self.index_folder)
@@ -174,12 +180,12 @@ class Library:
 
     # Asking
 
-    def search(self, query: Query | ImageSource, *, count: int = 20, filters: Filters | None = None) -> Results:
+    def search(self, query: Query | ImageSource, *, count: int | None = 20, filters: Filters | None = None) -> Results:
         """The files that fit a query best.
 
         Args:
             query: a `Query`, words that `Query.parse` reads, or a picture: a path, a Pillow image, pixels.
-            count: at most so many.
+            count: at most so many; None is all.
             filters: which files may answer.
 
         Raises:
@@ -189,12 +195,12 @@ class Library:
         title = query if isinstance(query, str) else ""
         return self.nearest(Query.of(query).features(self.bundle), count=count, filters=filters, title=title)
 
-    def like(self, path: str | Path, *, count: int = 20, filters: Filters | None = None) -> Results:
+    def like(self, path: str | Path, *, count: int | None = 20, filters: Filters | None = None) -> Results:
         """The files most like one of the folder, which is not among them itself; it is not encoded again.
 
         Args:
             path: absolute, or below the folder; links and other Unicode forms of the name are followed.
-            count: at most so many.
+            count: at most so many; None is all.
             filters: which files may answer.
 
         Raises:
@@ -214,13 +220,13 @@ class Library:
         self,
         features: np.ndarray,
         *,
-        count: int = 20,
+        count: int | None = 20,
         filters: Filters | None = None,
         title: str = "",
         leave_out: int | None = None,
     ) -> Results:
         """The files nearest to [D] features of unit length; `leave_out` is the number of a file that may not answer."""
-        if count < 1:
+        if count is not None and count < 1:
             raise ConfigError(f"count must be at least 1. Got {count}.")
         if self._part != self._answering:
             raise ConfigError(
@@ -231,7 +237,8 @@ class Library:
             snapshot = self._refreshed()
             among = _among(snapshot, self._matching(filters), leave_out)
             assert self._scanner is not None
-            best = _by_file(snapshot, self._scanner, features.astype(np.float32), count, among)
+            wanted = max(1, len(snapshot.files)) if count is None else count
+            best = _by_file(snapshot, self._scanner, features.astype(np.float32), wanted, among)
             entries = self._store.entries(best)
         rows = []
         for number, (score, seconds) in best.items():
@@ -239,6 +246,43 @@ class Library:
                 path, facts = entries[number]
                 rows.append(_result(self.folder / path, score, facts, seconds))
         return Results(tuple(rows), title, self.thumbnail)
+
+    def latest(self, *, count: int | None = 20, filters: Filters | None = None) -> Results:
+        """The files that pass the filters, whatever they show: the latest first, what tells no date last.
+
+        Args:
+            count: at most so many; None is all.
+            filters: which files may answer.
+
+        Returns:
+            Rows whose scores are 0, as nothing was compared.
+        """
+        with self._lock:
+            snapshot, entries = self._store.listing()
+            among = self._matching(filters)
+        numbers = set(snapshot.files[snapshot.files >= 0].tolist())
+        if among is not None:
+            numbers.intersection_update(among.tolist())
+        found = [entries[number] for number in sorted(numbers) if number in entries]
+        rows = tuple(_result(self.folder / path, 0.0, facts, None) for path, facts in found)
+        return Results(rows, "", self.thumbnail).by_date()[:count]
+
+    def facts(self, path: str | Path) -> Hit:
+        """What is known of one file of the index; its score is 0.
+
+        Args:
+            path: absolute, or below the folder; links and other Unicode forms of the name are followed.
+
+        Raises:
+            DataError: the file is not in the index.
+        """
+        with self._lock:
+            number = self._number_of(path)
+            entries = self._store.entries([] if number is None else [number])
+        if number not in entries:
+            raise DataError(f"{path} must be a picture in the index of {self.folder}, and is not. Update the index.")
+        name, facts = entries[number]
+        return _result(self.folder / name, 0.0, facts, None)
 
     def duplicates(self, *, threshold: float = 0.97, filters: Filters | None = None) -> list[Results]:
         """Groups of files that are alike, those with the most first; scores are cosines with the first of a group.

@@ -46,8 +46,8 @@ def folder_named(store: Store, folder: Path, name: str) -> str:
     """
     if not name.strip("/") and not name.startswith("/"):
         return ""
-    full = Path(os.path.abspath(folder / expanded(name)))  # noqa: PTH100
-    places = dict.fromkeys((full, full.resolve(), folder / name.strip("/")))
+    full, below = (Path(os.path.abspath(folder / part)) for part in (expanded(name), name.strip("/")))  # noqa: PTH100
+    places = dict.fromkeys((full, full.resolve(), below))
     inside = [place.relative_to(folder).as_posix() for place in places if place.is_relative_to(folder)]
     if "." in inside:
         return ""

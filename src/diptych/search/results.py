@@ -1,17 +1,17 @@
 """What a search found: rows for programs, a table's worth of facts, and a page of pictures in a notebook."""
 
-import base64
 import datetime
-import html
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
 
+from diptych.data.notebook import MOST, figure, grid
+from diptych.errors import DataError
 from diptych.files import shown
 
 _SIDE = 160  # px, of a thumbnail in a notebook
-_SHOWN = 60  # pictures in a notebook
+_NEVER = datetime.datetime.min
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class Results(Sequence[Hit]):
     def __getitem__(self, index: slice) -> "Results": ...
     def __getitem__(self, index: int | slice) -> "Hit | Results":
         if isinstance(index, slice):
-            return Results(self.rows[index], self.query, self.thumbnail)
+            return replace(self, rows=self.rows[index])
         return self.rows[index]
 
     def __iter__(self) -> Iterator[Hit]:
@@ -71,31 +71,27 @@ class Results(Sequence[Hit]):
         """Plain values, for `json.dumps`."""
         return [row.to_json() for row in self.rows]
 
+    def from_score(self, least: float) -> "Results":
+        """Those that score at least so much."""
+        return replace(self, rows=tuple(row for row in self.rows if row.score >= least))
+
+    def by_date(self) -> "Results":
+        """The latest first; what tells no date comes last, best first."""
+        dated = sorted((row for row in self.rows if row.date), key=lambda row: row.date or _NEVER, reverse=True)
+        return replace(self, rows=(*dated, *(row for row in self.rows if not row.date)))
+
     def _repr_html_(self) -> str:
         """Pictures with names and scores, self-contained: nothing is loaded from elsewhere."""
-        title = html.escape(f"{self.query}: {len(self):,} found" if self.query else f"{len(self):,} found")
-        cells = "".join(self._cell(row) for row in self.rows[:_SHOWN])
-        more = f"<p>{len(self) - _SHOWN:,} more are not shown.</p>" if len(self) > _SHOWN else ""
-        return f'<div><p>{title}</p><div style="display:flex;flex-wrap:wrap;gap:8px">{cells}</div>{more}</div>'
+        title = f"{self.query}: {len(self):,} found" if self.query else f"{len(self):,} found"
+        return grid([self._figure(row) for row in self.rows[:MOST]], title=title, left_out=max(0, len(self) - MOST))
 
-    def _cell(self, row: Hit) -> str:
-        name = html.escape(shown(row.path.name))
+    def _figure(self, row: Hit) -> str:
         seconds = "" if row.time is None else f" at {row.time:.0f} s"
-        title = html.escape(shown(row.path))
-        return (
-            f'<figure style="margin:0;width:{_SIDE}px" title="{title}">{self._picture(row, name)}'
-            f'<figcaption style="font-size:small;overflow-wrap:anywhere">{row.score:.3f} {name}{seconds}</figcaption>'
-            "</figure>"
-        )
 
-    def _picture(self, row: Hit, name: str) -> str:
-        from diptych.errors import DataError
+        def make_jpeg() -> bytes:
+            if self.thumbnail is None:
+                raise DataError("nothing gives pictures of these results.")
+            return self.thumbnail(row.path)
 
-        try:
-            jpeg = self.thumbnail(row.path) if self.thumbnail else None
-        except DataError:  # gone or damaged since it was indexed
-            jpeg = None
-        if jpeg is None:
-            return f'<div style="height:{_SIDE}px;background:#8884">no picture</div>'
-        data = base64.b64encode(jpeg).decode()
-        return f'<img alt="{name}" src="data:image/jpeg;base64,{data}" style="max-width:100%;max-height:{_SIDE}px">'
+        caption = f"{row.score:.3f} {shown(row.path.name)}{seconds}"
+        return figure(make_jpeg, caption, title=shown(row.path), side=_SIDE)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch.distributed as dist
 
 from diptych.config import to_dict, to_toml
+from diptych.data.notebook import progress
 from diptych.errors import TrainingError
 from diptych.files import atomic_folder, folder_lock, remove_leftovers, write_text
 from diptych.pairs.pipeline import Batch, batches
@@ -101,7 +102,7 @@ def train(
             `NAME/number_change` tells how far each went since the start.
         head_evaluators: each is given what scores names by the head of an objective, where that says other than the
             bundle does, at the same times; logged as `NAME/KIND number`.
-        on_progress: called after each step.
+        on_progress: called after each step; by default a notebook shows a bar.
         on_alarm: called when another process died or stands still, in the one that found it, with a sentence; this
             process then ends with exit code 1, as no Python code can end a wait for others.
         on_note: called before the first step with each sentence on what was assumed in reading the sources, in the
@@ -140,7 +141,9 @@ def train(
         with watchdog:
             try:
                 measures = _Evaluators(evaluators or {}, head_evaluators or {})
-                _go_on(run, out, measures, on_progress, on_note or (lambda _: None), watchdog)
+                advance = stack.enter_context(progress(f"training {recipe.name}"))
+                show = on_progress or (lambda report: advance(report.step, report.steps))
+                _go_on(run, out, measures, show, on_note or (lambda _: None), watchdog)
                 bundle, heads = run.measured_bundle(), run.measured_heads()
                 bundle.model.eval()
                 finished = run.step == recipe.train.steps
@@ -185,7 +188,7 @@ def _go_on(
     run: Run,
     out: Path,
     evaluators: _Evaluators,
-    on_progress: Callable[[StepReport], None] | None,
+    on_progress: Callable[[StepReport], None],
     on_note: Callable[[str], None],
     watchdog: Watchdog,
 ) -> None:
@@ -231,7 +234,7 @@ def _go_on(
                 for log in logs:
                     log.write(**report.logged(with_metrics=evaluates))
                 laps.mark()
-            if on_progress and ranks.is_first:
+            if ranks.is_first:
                 on_progress(report)
             asked, written = zip(*ranks.collect((stop_requested(), saver.has_written)), strict=True)
             stops = is_last or bool(_forgotten(run)) or any(asked)
