@@ -54,7 +54,7 @@ def server_for(library: Library) -> MCPServer:
         "diptych", title="diptych: a library of pictures", instructions=INSTRUCTIONS, version=__version__,
         log_level="WARNING",
     )  # fmt: skip
-    reads = ToolAnnotations(readOnlyHint=True, destructiveHint=False, idempotentHint=True, openWorldHint=False)
+    reads = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
     tools = Tools(library)
     for tool in (tools.search, tools.search_by_picture, tools.more_like, tools.list_pictures, tools.facts):
         server.add_tool(_sentences(tool), annotations=reads)
