@@ -329,7 +329,11 @@ def as_on_windows(name, globals=None, *rest):
     return usual(name, globals, *rest)
 builtins.__import__ = as_on_windows
 for module in {modules!r}:
-    importlib.import_module(module)
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != "mcp":  # an SDK that need not be installed
+            raise
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=300)
 
