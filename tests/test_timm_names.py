@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from diptych.errors import ConfigError
+from diptych.model.convnext_tower import ConvNeXtTowerConfig
 from diptych.model.eva_tower import EvaTowerConfig
 from diptych.weights.timm_names import check_timm, named, sizes_of
 
@@ -56,3 +57,10 @@ def test_a_tower_is_named_by_its_sizes_and_that_of_its_pictures_comes_first():
     with pytest.raises(ConfigError, match=r"none has the sizes of this one \(EVA ViT/8, 2 layers of 24, 96 px\)"):
         named(other, SIZES)
     assert named(other, SIZES, any_image_size=True) == "small_32"
+
+
+def test_a_name_without_a_number_is_of_a_tower_that_takes_any_size():
+    sizes = {"tiny": {"widths": [8, 16], "layers": [1, 2]}}  # as a JSON file has it
+    config = ConvNeXtTowerConfig(image_size=96, widths=(8, 16), layers=(1, 2))
+    assert named(config, sizes, any_image_size=True) == "tiny"
+    assert sizes_of({"timm_model_name": "tiny", "image_size": 96}, sizes, any_image_size=True)["image_size"] == 96
