@@ -54,7 +54,7 @@ def test_a_tower_is_named_by_its_sizes_and_that_of_its_pictures_comes_first():
     for name, sizes in SIZES.items():
         assert named(EvaTowerConfig(**sizes), SIZES) == name
     other = EvaTowerConfig(**{**SMALL, "image_size": 96, "rotary_grid": 4})
-    with pytest.raises(ConfigError, match=r"none has the sizes of this one \(EVA ViT/8, 2 layers of 24, 96 px\)"):
+    with pytest.raises(ConfigError, match=r"none has the sizes of this one \(EVA ViT/8, 2 layers of 24, gelu, 96 px\)"):
         named(other, SIZES)
     assert named(other, SIZES, any_image_size=True) == "small_32"
 
