@@ -386,12 +386,12 @@ def make_up(server: Server, examples: int) -> list[str]:
 
 
 def test_what_is_made_up_from_the_description_is_answered_as_described(server: Server):
-    assert len(make_up(server, examples=10)) == 24
+    assert len(make_up(server, examples=10)) == 26
 
 
 @pytest.mark.slow
 def test_much_that_is_made_up_from_the_description_is_answered_as_described(server: Server):
-    assert len(make_up(server, examples=500)) == 24
+    assert len(make_up(server, examples=500)) == 26
 
 
 def tiff_of_odd_tags() -> bytes:

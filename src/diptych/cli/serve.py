@@ -20,7 +20,7 @@ from cyclopts.validators import Number
 from diptych.cli.console import one_line
 from diptych.cli.keeping_step import keeping_step, leave
 from diptych.cli.options import BY_MEASURE, EngineOptions
-from diptych.errors import ConfigError, DataError, missing_extra
+from diptych.errors import ConfigError, DataError, DiptychError, missing_extra
 from diptych.files import shown
 from diptych.weights.packaged import DEFAULT_MODEL
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import uvicorn
 
     from diptych.search.library import Library
+    from diptych.serve.browse import Browser
     from diptych.weights.dual_encoder import DualEncoder
 
 KEY_VARIABLE = "DIPTYCH_API_KEY"
@@ -166,6 +167,7 @@ def serve(
         # uvicorn repeats the signal that stopped it when all is done: then this is the end, and a good one.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         steps = [(one, browser.gallery) for one, browser in zip(opened.values(), browsers, strict=True)]
+        threading.Thread(target=_warmed, args=(browsers,), name="diptych-warm", daemon=True).start()
         with _bounded_stop(server), keeping_step(steps, watch=watch, seconds=_LAST):
             server.run(sockets=[listener])
 
@@ -207,6 +209,13 @@ def _opened(
         name = shown(library.folder.name) or shown(library.folder)
         opened[name if name not in opened else shown(library.folder)] = library
     return bundle, named, opened
+
+
+def _warmed(browsers: "list[Browser]") -> None:
+    """What is known of the libraries is read before somebody waits for it."""
+    for browser in browsers:
+        with contextlib.suppress(DiptychError):  # it is said to who asks
+            browser.warm()
 
 
 @contextlib.contextmanager

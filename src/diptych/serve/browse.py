@@ -15,7 +15,7 @@ from diptych.search.catalogue import Catalogue
 from diptych.search.results import Results
 from diptych.serve.gallery import Gallery, made_id
 from diptych.serve.refusals import RefusedError
-from diptych.serve.shelf import Shelf
+from diptych.serve.shelf import Kept, Shelf
 from diptych.serve.thumbnails import Thumbnails
 from diptych.serve.world import countries_of
 
@@ -89,6 +89,14 @@ class Browser:
         self._lock = threading.Lock()
         self._views: OrderedDict[object, LibraryView] = OrderedDict()
         self._of_version: tuple[int, _Derived] | None = None
+        self._spreads: OrderedDict[tuple[int, int], tuple[LibraryView, dict[str, Any]]] = OrderedDict()
+
+    def warm(self) -> None:
+        """Have ready what the first page asks for."""
+        asked = ViewFilters()
+        view = self.view(asked, None, None)
+        self.spread(view, asked)
+        self.facts(view, 0, 1)
 
     def count(self) -> int:
         """Files that can be shown."""
@@ -257,9 +265,21 @@ class Browser:
 
     def spread(self, view: LibraryView, asked: ViewFilters) -> dict[str, Any]:
         """How many of a view are of each folder, camera, country, year and kind, and when they were taken."""
+        shelved, kept = self.shelf.read()
+        key = (id(view), shelved)  # views are few, and the one here keeps its number
+        with self._lock:
+            if key in self._spreads:
+                return self._spreads[key][1]
+        spread = self._counted(view, asked, kept)
+        with self._lock:
+            self._spreads[key] = (view, spread)
+            while len(self._spreads) > _VIEWS:
+                self._spreads.popitem(last=False)
+        return spread
+
+    def _counted(self, view: LibraryView, asked: ViewFilters, kept: Kept) -> dict[str, Any]:
         catalogue, rows = view.catalogue, view.rows
         videos = int(catalogue.is_video[rows].sum())
-        _, kept = self.shelf.read()
         derived = self._derived()
         in_view = np.zeros(len(catalogue), bool)
         in_view[rows] = True

@@ -83,7 +83,7 @@ class SeenPicture(BaseModel):
     when: str = Field(description="When it was taken, local time of the camera; else when the file was written.")
     is_taken: bool = Field(description="Which of the two.")
     camera: str | None
-    place: tuple[float, float] | None = Field(description="Latitude and longitude.")
+    place: list[float] | None = Field(description="Latitude and longitude.")
     country: str | None = Field(description="By a coarse outline.")
     bytes: int
     is_video: bool
@@ -93,7 +93,8 @@ class SeenPicture(BaseModel):
     original: str
 
 
-Counts = list[tuple[str, int]]
+# Each a name and a number; as lists, since a description of tuples is one that not all readers take.
+Counts = list[list[str | int]]
 
 
 class SpreadOfView(BaseModel):
@@ -152,7 +153,7 @@ class PictureAnswer(BaseModel):
 
 
 class SpotsAnswer(BaseModel):
-    spots: list[tuple[float, float, int, str]] = Field(description="Latitude, longitude, pictures, thumbnail of one.")
+    spots: list[list[float | str]] = Field(description="Latitude, longitude, pictures, thumbnail of one.")
 
 
 class LibraryFacts(BaseModel):

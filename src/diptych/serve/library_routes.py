@@ -123,8 +123,8 @@ def _add_views(app: FastAPI, service: Service, libraries: Libraries, opened: Any
     async def spots(asked: ViewRequest) -> SpotsAnswer:
         """Where the pictures of a view were taken; near ones are joined."""
         found, _ = await libraries.view(asked.library, asked.asked(), _sought(asked))
-        told = [
-            (latitude, longitude, count, opened({"id": id_})["thumbnail"])
+        told: list[list[float | str]] = [
+            [latitude, longitude, count, opened({"id": id_})["thumbnail"]]
             for latitude, longitude, count, id_ in await libraries.spots(asked.library, found)
         ]
         return SpotsAnswer(spots=told)

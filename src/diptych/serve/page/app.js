@@ -287,16 +287,17 @@ async function look() {
 (async () => {
   if (!read().tab && !read().open) $("words").focus(); // at once: what is typed from here on is not lost
   try {
-    const health = await (await call("/health")).json();
-    look.model = health.model;
-    namer.suit(health.model);
-    if (health.library === null) {
-      say($("about"), `${health.model} · no library`);
+    const health = call("/health").then((answer) => answer.json()); // it runs the model, which nothing else waits for
+    health.catch(() => {});
+    Object.assign(facts, await ask("/library"));
+    if (!facts.libraries.length) {
       for (const one of ["search", "map", "alike"]) $(`tab-${one}`).hidden = true;
       openTab("name");
+      const { model } = await health;
+      namer.suit(model);
+      say($("about"), `${model} · no library`);
       return;
     }
-    Object.assign(facts, await ask("/library"));
     $("library").hidden = facts.libraries.length < 2;
     $("library").replaceChildren(...facts.libraries.map(({ name }) => {
       const option = make("option", "", name);
@@ -309,6 +310,8 @@ async function look() {
     if (matchMedia("(min-width: 900px)").matches) $("filters").open = true;
     tell();
     shelf.load();
+    look.model = (await health).model;
+    namer.suit(look.model);
     look();
   } catch (error) {
     sayStatus(sentence(error), true);
