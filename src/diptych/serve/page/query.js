@@ -5,6 +5,8 @@ import { $, later, make, say, sentence } from "./dom.js";
 import { ask, here } from "./net.js";
 
 let asked = 0;
+let drawn = read().q ?? ""; // words of the address that the box has got
+$("words").value = drawn;
 let preview = null; // of a picture that was dropped in this tab: the server keeps its features alone
 
 export function submit() {
@@ -17,8 +19,8 @@ export function submit() {
 // The box as the address has it.
 export function drawBox(at) {
   const words = at.q ?? "";
-  if ($("words").value.trim() !== words && document.activeElement !== $("words")) $("words").value = words;
-  else if (!words && !$("words").value.trim()) $("words").value = "";
+  if (words !== drawn && $("words").value.trim() !== words) $("words").value = words; // else it is being typed in
+  drawn = words;
   const chip = $("query-picture");
   chip.hidden = !at.like && !at.picture;
   if (!chip.hidden) {
