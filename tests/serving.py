@@ -26,7 +26,9 @@ from diptych.errors import DataError
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
 from diptych.serve.app import create_app
+from diptych.serve.browse import Browser
 from diptych.serve.gallery import Gallery
+from diptych.serve.libraries import Libraries
 from diptych.serve.service import Service
 from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
@@ -101,7 +103,7 @@ class PlainLibrary:
             raise DataError(f"{path} is elsewhere")
         return Locator(self._bundle, [text])(path)
 
-    def thumbnail(self, path: Path, *, side: int) -> bytes:
+    def thumbnail(self, path: Path, *, side: int, seconds: float | None = None) -> bytes:
         if not path.resolve().is_relative_to(self.folder.resolve()):
             raise DataError(f"{path} is elsewhere")
         image = open_image(path)
@@ -116,6 +118,9 @@ def with_client(
     work: Callable[[httpx2.AsyncClient], Awaitable[T]],
     *,
     library: PlainLibrary | None = None,
+    browsers: Sequence[Browser] = (),
+    can_trash: bool = False,
+    is_local: bool = False,
     api_key: str = "",
     hosts: Sequence[str] | None = None,
     **options: Any,
@@ -123,8 +128,11 @@ def with_client(
     """Run some requests against an application of their own."""
 
     async def run() -> T:
-        service = Service(bundle, name="tiny", gallery=Gallery(library) if library else None, **options)
-        app: Any = create_app(service, api_key=api_key, hosts=hosts)
+        galleries = [*([Gallery(library)] if library else []), *(browser.gallery for browser in browsers)]
+        first = galleries[0] if galleries else None
+        service = Service(bundle, name="tiny", gallery=first, others=galleries[1:], **options)
+        libraries = Libraries(service, browsers, can_trash=can_trash, is_local=is_local)
+        app: Any = create_app(service, libraries=libraries, api_key=api_key, hosts=hosts)
         transport = httpx2.ASGITransport(app=app)
         try:
             async with httpx2.AsyncClient(transport=transport, base_url="http://test", timeout=30) as client:

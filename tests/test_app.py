@@ -253,7 +253,7 @@ def hostile_requests(schema: Any) -> Iterator[tuple[str, str, bytes]]:
         if "requestBody" in operation:
             name = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].split("/")[-1]
             for option in schema["components"]["schemas"][name]["properties"]:
-                others = [f'"{key}":{json.dumps(one)},' for key, one in good[path].items() if key != option]
+                others = [f'"{key}":{json.dumps(one)},' for key, one in good.get(path, {}).items() if key != option]
                 start = f'{{{"".join(others)}"{option}":'.encode()
                 yield from ((method, place, start + value + b"}") for value in HOSTILE.values())
 

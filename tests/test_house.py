@@ -40,6 +40,7 @@ TESTED_ELSEWHERE = {
     "cli/where.py": "test_where.py",
     "weights/disk_layouts.py": "test_stored.py",
     "cli/segment.py": "test_where.py",
+    "cli/keeping_step.py": "test_keeping_step.py",
     "cli/curate_queries.py": "test_curate_queries.py",
     "errors.py": "test_config.py",  # no logic but one sentence; every test of a message covers it
     "serve/answers.py": "test_app.py",  # what a request that goes wrong gets
@@ -63,6 +64,7 @@ WHOLE_HOUSE_TESTS = {
     "test_zoo.py",
     "test_serve.py",
     "test_tour.py",
+    "test_serve_page.py",
 }
 
 

@@ -1,9 +1,7 @@
-"""`diptych serve` as a process of its own: signals, a network without a route, what schemathesis makes up, the page."""
+"""`diptych serve` as a process of its own: signals, a network without a route, what schemathesis makes up."""
 
-import base64
 import concurrent.futures
 import contextlib
-import http.server
 import io
 import json
 import os
@@ -13,9 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,29 +22,12 @@ from hypothesis import HealthCheck, given, settings
 from PIL import Image
 from schemathesis import GenerationMode, checks
 
+from chromium import until
 from diptych.cli.serve import _names
-from serving import COLOURS, Server, data_url, latin_bundle, picture_file, running, tiny_bundle
+from serving import COLOURS, Server, data_url, picture_file, running, tiny_bundle
 
 ROOT = Path(__file__).parent.parent
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
 RED = data_url(picture_file())
-
-needs_chromium = pytest.mark.skipif(
-    not (os.path.exists(CHROMIUM) or shutil.which("chromium")),  # noqa: PTH110
-    reason="needs chromium",
-)
-
-
-def until(condition: Callable[[], Any]) -> None:
-    """Wait for a page; its policy does not let playwright's own waiting be evaluated there."""
-    end = time.monotonic() + 120  # other tests may have the cores
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -407,162 +386,12 @@ def make_up(server: Server, examples: int) -> list[str]:
 
 
 def test_what_is_made_up_from_the_description_is_answered_as_described(server: Server):
-    assert len(make_up(server, examples=10)) == 10
+    assert len(make_up(server, examples=10)) == 26
 
 
 @pytest.mark.slow
 def test_much_that_is_made_up_from_the_description_is_answered_as_described(server: Server):
-    assert len(make_up(server, examples=500)) == 9
-
-
-@contextlib.contextmanager
-def browser_tab(**options: Any) -> Iterator[tuple[Any, list[str], list[str]]]:
-    """A tab, what its scripts complain of, and which addresses it asks."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    asked: list[str] = []
-    complaints: list[str] = []
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium") or CHROMIUM, args=FLAGS)
-        tab = browser.new_context(**options).new_page()
-        tab.on("request", lambda request: asked.append(request.url))
-        tab.on("console", lambda message: complaints.append(message.text))
-        tab.on("pageerror", lambda error: complaints.append(str(error)))
-        yield tab, complaints, asked
-        browser.close()
-
-
-DROP = """(text) => {
-    const data = new DataTransfer();
-    data.items.add(new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], "dropped.png"));
-    dispatchEvent(new DragEvent("drop", { dataTransfer: data, cancelable: true }));
-}"""
-
-
-@needs_chromium
-def test_the_page_works(server: Server, tmp_path: Path):
-    upload = tmp_path / "red.png"
-    upload.write_bytes(picture_file(COLOURS["red"]))  # pyright: ignore[reportArgumentType]
-    with browser_tab(viewport={"width": 1200, "height": 800}) as (tab, complaints, asked):
-        names = lambda: tab.locator("#results .file").all_inner_texts()  # noqa: E731
-        status = lambda: tab.locator("#search-status").inner_text()  # noqa: E731
-        tab.goto(server.url)
-        until(lambda: tab.locator("#about").inner_text() == "tiny · 3 pictures")
-        # Words, by keyboard alone: the field has the focus.
-        tab.keyboard.type("a red kite")
-        tab.keyboard.press("Enter")
-        until(lambda: status() == "3 pictures, best first")
-        until(lambda: tab.evaluate("[...document.querySelectorAll('#results img')].every(i => i.naturalWidth === 40)"))
-        scores = [float(text) for text in tab.locator("#results .score").all_inner_texts()]
-        assert scores == sorted(scores, reverse=True)
-        # A picture: itself comes first.
-        tab.set_input_files("#query-file", upload)
-        tab.locator("#words").fill("")
-        tab.get_by_role("button", name="Search", exact=True).click()
-        until(lambda: names()[:1] == ["red.png"] and tab.locator("#results .score").first.inner_text() == "1.000")
-        # A picture that is dropped on the page does the same.
-        tab.locator("#query-picture button").click()
-        tab.locator("#words").fill("")
-        dropped = base64.b64encode(picture_file(COLOURS["blue"])).decode()  # pyright: ignore[reportArgumentType]
-        tab.evaluate(DROP, dropped)
-        until(lambda: names()[:1] == ["blue.png"] and tab.locator("#results .score").first.inner_text() == "1.000")
-        tab.set_input_files("#query-file", upload)
-        until(lambda: names()[:1] == ["red.png"])
-        # The keys: arrows move, Enter opens, the viewer goes on, Esc closes.
-        tab.locator("#results .open").first.focus()
-        tab.keyboard.press("ArrowRight")
-        second = tab.evaluate("document.activeElement.querySelector('img').alt")
-        assert second.endswith(names()[1])
-        tab.keyboard.press("Enter")
-        until(lambda: tab.evaluate("document.getElementById('large').naturalWidth === 40"))
-        assert names()[1] in tab.locator("#facts").inner_text()
-        tab.keyboard.press("ArrowLeft")
-        until(lambda: "red.png" in tab.locator("#facts").inner_text())
-        # The focus is where the viewer was left in the same breath, not where it was opened.
-        left = "document.getElementById('close').click(), document.activeElement.querySelector('img').alt"
-        assert tab.evaluate(left).endswith("red.png")
-        tab.keyboard.press("Enter")
-        until(lambda: tab.locator("#viewer").is_visible())
-        tab.keyboard.press("Escape")
-        assert not tab.locator("#viewer").is_visible()
-        # More like one: without itself.
-        tab.keyboard.press("m")
-        until(lambda: status() == "2 pictures, like red.png")
-        assert set(names()) == {"green.png", "blue.png"}
-        # A filter.
-        tab.locator("#filters summary").click()
-        tab.locator("[name=folder]").fill("deeper")
-        tab.locator("[name=folder]").press("Enter")
-        tab.locator("#words").fill("a boat")
-        tab.locator("#words").press("Enter")
-        until(lambda: names() == ["blue.png"] and status().startswith("1 picture, best first"))
-        # Why it was found: the same picture under the map of the words, and back.
-        plain = "document.getElementById('large').naturalWidth === 40"
-        tab.locator("#results .open").first.click()
-        until(lambda: tab.evaluate(plain))
-        for pressed, path in (("true", "/why "), ("false", "/picture")):
-            tab.get_by_role("button", name="Why this?").click()
-            assert tab.locator("#why").get_attribute("aria-pressed") == pressed
-            until(lambda path=path: path in tab.locator("#large").get_attribute("data-path") and tab.evaluate(plain))
-        tab.keyboard.press("Escape")
-        # A picture and labels.
-        tab.get_by_role("tab", name="Name it").click()
-        tab.set_input_files("#name-file", upload)
-        until(lambda: tab.locator("#bars li").count() == 4)
-        tab.locator("#labels").fill("a red kite\na blue boat")
-        until(lambda: tab.locator("#bars li").count() == 2)
-        shares = [
-            float(text.removesuffix(" %")) for text in tab.locator("#bars .row span:last-child").all_inner_texts()
-        ]
-        assert sum(shares) == pytest.approx(100, abs=0.2)
-        widths = tab.evaluate("[...document.querySelectorAll('#bars .fill')].map(bar => bar.style.width)")
-        assert [float(width.removesuffix("%")) for width in widths] == pytest.approx(shares, abs=0.06)
-        tab.locator("#template").fill("no gap")
-        until(lambda: "must hold one {}" in tab.locator("#name-status").inner_text())
-        assert {url.split("/")[2] for url in asked if url.startswith("http")} == {server.url.split("/")[2]}
-        assert [text for text in complaints if "400" not in text] == []
-
-
-@contextlib.contextmanager
-def behind_a_proxy(server: Server, below: str) -> Iterator[str]:
-    """A proxy that puts a server below a path of its own."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if not self.path.startswith(below):
-                self.send_error(404)
-                return
-            body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            headers = {"content-type": self.headers.get("content-type", "")}
-            url = f"{server.url}/{self.path.removeprefix(below)}"
-            answer = httpx2.request(self.command, url, content=body, headers=headers, timeout=60)
-            self.send_response(answer.status_code)
-            for name in ("content-type", "content-length"):
-                self.send_header(name, answer.headers[name])
-            self.end_headers()
-            self.wfile.write(answer.content)
-
-        def do_POST(self) -> None:
-            self.do_GET()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as proxy:
-        threading.Thread(target=proxy.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{proxy.server_address[1]}{below}"
-        proxy.shutdown()
-
-
-@needs_chromium
-def test_the_page_works_below_a_path_of_a_proxy(server: Server):
-    with behind_a_proxy(server, "/my/clip/") as url, browser_tab() as (tab, complaints, _):
-        tab.goto(url)
-        until(lambda: tab.locator("#about").inner_text() == "tiny · 3 pictures")
-        tab.locator("#words").fill("a red kite")
-        tab.locator("#words").press("Enter")
-        until(lambda: tab.locator("#results li").count() == 3)
-        until(lambda: tab.evaluate("[...document.querySelectorAll('#results img')].every(i => i.naturalWidth === 40)"))
-        assert complaints == []
+    assert len(make_up(server, examples=500)) == 26
 
 
 def tiff_of_odd_tags() -> bytes:
@@ -581,107 +410,3 @@ def test_what_libraries_say_of_strangers_files_is_not_said_to_who_runs_the_serve
             body = {"input": {"image": data_url(file)}}
             assert httpx2.post(f"{server.url}/v1/embeddings", json=body, timeout=60).status_code in (200, 400)
         assert server.stop() == (0, "")
-
-
-@needs_chromium
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_fits_a_phone_in_light_and_dark(server: Server, scheme: str):
-    phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme, "has_touch": True}
-    with browser_tab(**phone) as (tab, complaints, _):
-        tab.goto(server.url)
-        tab.locator("#words").fill("a red kite")
-        tab.locator("#words").press("Enter")
-        until(lambda: tab.locator("#results li").count() == 3)
-        overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        assert tab.evaluate(overflow) <= 0
-        tab.get_by_role("tab", name="Name it").tap()
-        assert tab.evaluate(overflow) <= 0
-        brightness = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
-        is_dark = lambda: max(tab.evaluate(brightness)) < 100  # noqa: E731
-        assert is_dark() == (scheme == "dark")
-        tab.locator("#theme").tap()
-        assert is_dark() == (scheme == "light")
-        tab.reload()
-        until(lambda: is_dark() == (scheme == "light"))  # the choice is kept
-        assert complaints == []
-
-
-ODD_NAMES = (
-    "'\"><img src=x onerror=\"document.title='run'\">.png",
-    "<script>document.title='run'<script>.png",
-    "two\nlines.png",
-    "\u202egnp.turned.png",
-    "$&{{}}`${document.title='run'}`.png",
-    f"{'long' * 60}.png",
-)
-
-
-@needs_chromium
-def test_the_page_shows_names_as_names_and_says_what_the_model_does_not_read(tmp_path: Path):
-    latin_bundle().save(tmp_path / "latin")
-    (tmp_path / "pictures").mkdir()
-    for name in ODD_NAMES:
-        (tmp_path / "pictures" / name).write_bytes(picture_file())
-    upload = tmp_path / "red.png"
-    upload.write_bytes(picture_file())
-    options = ["--model", tmp_path / "latin", "--library", tmp_path / "pictures", "--index", tmp_path / "index"]
-    phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True}
-    with running(*options) as server, browser_tab(**phone) as (tab, complaints, asked):
-        until(lambda: not httpx2.get(f"{server.url}/health").json()["indexing"])
-        status = lambda: tab.locator("#search-status").inner_text()  # noqa: E731
-        overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        tab.goto(server.url)
-        tab.locator("#words").fill("cat 犬")
-        tab.locator("#words").press("Enter")
-        until(lambda: "does not know 1 of 2 words of 'cat 犬'." in status())
-        assert status().startswith("6 pictures, best first. This model")
-        until(lambda: tab.evaluate("[...document.querySelectorAll('#results img')].every(i => i.naturalWidth === 40)"))
-        assert set(tab.locator("#results .file").evaluate_all("all => all.map(one => one.title)")) == set(ODD_NAMES)
-        assert tab.evaluate(overflow) <= 0
-        # The viewer: what follows a name is not turned with it, and the picture before never stands beside it.
-        tab.locator("#results .open").first.tap()
-        for i in range(len(ODD_NAMES)):
-            facts = tab.locator("#facts bdi").all_inner_texts()
-            assert (len(facts), facts[1]) == (3, "40 × 30")
-            assert tab.evaluate(overflow) <= 0
-            if i + 1 < len(ODD_NAMES):
-                shown = "document.getElementById('next').click(), document.getElementById('large').getAttribute('src')"
-                assert tab.evaluate(shown) is None
-        tab.keyboard.press("Escape")
-        tab.locator("#words").fill("犬")
-        tab.locator("#words").press("Enter")
-        until(lambda: "'犬' is no text to this model" in status())
-        tab.get_by_role("tab", name="Name it").tap()
-        tab.set_input_files("#name-file", upload)
-        tab.locator("#labels").fill("the cat\n<b>cat</b> 犬")
-        until(lambda: "words of '<b>cat</b> 犬'" in tab.locator("#name-status").inner_text())
-        assert set(tab.locator("#bars bdi").all_inner_texts()) == {"the cat", "<b>cat</b> 犬"}
-        tab.locator("#labels").fill("犬\n車")
-        until(lambda: "'犬' is no text to this model" in tab.locator("#name-status").inner_text())
-        assert tab.locator("#bars li").count() == 0
-        assert tab.title() == "diptych"
-        assert {url.split("/")[2] for url in asked if url.startswith("http")} == {server.url.split("/")[2]}
-        assert [text for text in complaints if "400" not in text] == []
-
-
-@needs_chromium
-def test_the_page_asks_for_the_key_and_drops_it_with_the_tab(model: Path, pictures: Path, tmp_path: Path):
-    options = ["--model", model, "--library", pictures, "--index", tmp_path / "index"]
-    with running(*options, DIPTYCH_API_KEY="a-long-enough-key") as server, browser_tab() as (tab, complaints, asked):
-        tab.goto(server.url)
-        tab.locator("#words").fill("a red kite")
-        tab.locator("#words").press("Enter")
-        until(lambda: tab.locator("#locked").is_visible())
-        tab.locator("#key").fill("ein Schlüssel, 犬")  # no header holds it
-        tab.locator("#key").press("Enter")
-        until(lambda: tab.locator("#locked").is_visible() and tab.locator("#key").input_value() == "")
-        tab.locator("#key").fill("a wrong one")
-        tab.locator("#key").press("Enter")
-        until(lambda: tab.locator("#locked").is_visible() and tab.locator("#key").input_value() == "")
-        tab.locator("#key").fill("a-long-enough-key")
-        tab.locator("#key").press("Enter")
-        until(lambda: tab.locator("#results li").count() == 3)
-        until(lambda: tab.evaluate("[...document.querySelectorAll('#results img')].every(i => i.naturalWidth === 40)"))
-        assert not any("long" in url for url in asked)
-        assert tab.evaluate("Object.values(localStorage).join()").find("long") < 0
-        assert [text for text in complaints if "401" not in text] == []

@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,17 +17,19 @@ from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt, PositiveFloat, PositiveInt
 from cyclopts.validators import Number
 
-from diptych.cli.console import complain, one_line
+from diptych.cli.console import one_line
+from diptych.cli.keeping_step import keeping_step, leave
 from diptych.cli.options import BY_MEASURE, EngineOptions
 from diptych.errors import ConfigError, DataError, DiptychError, missing_extra
+from diptych.files import shown
 from diptych.weights.packaged import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     import uvicorn
 
     from diptych.search.library import Library
-    from diptych.search.update import UpdateProgress
-    from diptych.serve.gallery import Gallery
+    from diptych.serve.browse import Browser
+    from diptych.weights.dual_encoder import DualEncoder
 
 KEY_VARIABLE = "DIPTYCH_API_KEY"
 _SHORTEST_KEY = 8  # characters
@@ -36,7 +37,6 @@ ANY_NAME = "*"  # of --allow-host
 _EVERYWHERE = ("0.0.0.0", "::", "")
 _GRACE = 30  # s that requests in hand have to be answered after a stop was asked for
 _LAST = 15  # s after that, when the process ends whatever is stuck
-_EVERY = 10.0  # s between lines about the indexing
 
 
 def serve(
@@ -45,8 +45,11 @@ def serve(
     port: Annotated[int, Parameter(validator=Number(gte=0, lte=65_535))] = 8000,
     model: str | None = None,
     engines: EngineOptions = BY_MEASURE,
-    library: Path | None = None,
+    library: list[Path] | None = None,
     index: Path | None = None,
+    watch: bool = False,
+    allow_trash: bool = False,
+    thumbnail_cache: PositiveInt = 1024,
     api_key_file: Path | None = None,
     no_key: bool = False,
     allow_host: list[str] | None = None,
@@ -73,9 +76,16 @@ def serve(
     model
         A name from `diptych models`, or a bundle's folder. By default the model that ships with diptych.
     library
-        A folder of pictures to search. It is indexed while the server already answers.
+        A folder of pictures to look through and search. It is indexed while the server already answers. May be given
+        several times, for libraries of one model.
     index
         Where the index of the library lies; by default in the user's cache.
+    watch
+        Follow the folders: what is added, changed or removed is found without a restart.
+    allow_trash
+        Let the page move pictures to the system's trash. Nothing else removes a file.
+    thumbnail_cache
+        Megabytes (2^20) of small pictures that are kept beside the index of each library, so that each is drawn once.
     api_key_file
         A file with a key that clients must send; the environment's DIPTYCH_API_KEY does the same.
     no_key
@@ -103,14 +113,13 @@ def serve(
         import uvicorn
 
         from diptych.serve.app import create_app
+        from diptych.serve.browse import Browser
         from diptych.serve.connections import Connection
-        from diptych.serve.gallery import Gallery
+        from diptych.serve.libraries import Libraries
         from diptych.serve.service import Service
         from diptych.serve.urls import Fetcher
     except ImportError as error:
         raise missing_extra("serving", "serve") from error
-    from diptych.cli.indexing import IndexOptions, model_of
-    from diptych.search.library import Library
     from diptych.serve.limits import Limits
 
     limits = Limits(
@@ -133,16 +142,18 @@ def serve(
             "--api-key-file, or say --no-key."
         )
     with _listen(host, port) as listener, _quiet_libraries():
-        if library is None:
-            bundle, named, opened = engines.load(model, many=True), model or DEFAULT_MODEL, None
-        else:  # an index knows its model
-            bundle, named = model_of(library, IndexOptions(model=model, index=index, engines=engines), many=True)
-            opened = Library.open(library, bundle, index=index, model=named)
-        gallery = None if opened is None else Gallery(opened)
+        folders = list(dict.fromkeys(library or ()))
+        bundle, named, opened = _opened(folders, index, model, engines)
         name = Path(named).name
-        service = Service(bundle, name=name, limits=limits, gallery=gallery, fetch=fetch)
+        size = thumbnail_cache * 2**20
+        browsers = [Browser(one, name=called, thumbnail_bytes=size) for called, one in opened.items()]
+        galleries = [browser.gallery for browser in browsers]
+        first = galleries[0] if galleries else None
+        service = Service(bundle, name=name, limits=limits, gallery=first, others=galleries[1:], fetch=fetch)
+        is_local = _is_loopback(host) and names is not None
+        libraries = Libraries(service, browsers, can_trash=allow_trash, is_local=is_local)
         config = uvicorn.Config(
-            create_app(service, api_key=api_key, hosts=names),
+            create_app(service, libraries=libraries, api_key=api_key, hosts=names),
             http=Connection,
             log_level="error",
             access_log=False,  # what people search for is theirs
@@ -155,7 +166,9 @@ def serve(
         server = uvicorn.Server(config)
         # uvicorn repeats the signal that stopped it when all is done: then this is the end, and a good one.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        with _bounded_stop(server), _indexing(opened, gallery):
+        steps = [(one, browser.gallery) for one, browser in zip(opened.values(), browsers, strict=True)]
+        threading.Thread(target=_warmed, args=(browsers,), name="diptych-warm", daemon=True).start()
+        with _bounded_stop(server), keeping_step(steps, watch=watch, seconds=_LAST):
             server.run(sockets=[listener])
 
 
@@ -168,7 +181,7 @@ def _bounded_stop(server: "uvicorn.Server") -> Iterator[None]:
         while not server.should_exit and not is_over.wait(0.1):
             pass
         if not is_over.wait(_GRACE + _LAST):
-            _leave(0)
+            leave(0)
 
     threading.Thread(target=watch, name="diptych-stop", daemon=True).start()
     try:
@@ -177,49 +190,32 @@ def _bounded_stop(server: "uvicorn.Server") -> Iterator[None]:
         is_over.set()
 
 
-def _leave(code: int) -> None:
-    """End the process without waiting for anything. What an index holds is whole at any moment."""
-    complain("stopped, though not all work in hand did end.")
-    os._exit(code)
+def _opened(
+    folders: list[Path], index: Path | None, model: str | None, engines: EngineOptions
+) -> "tuple[DualEncoder, str, dict[str, Library]]":
+    """The model, what it is called, and the libraries by names of their own."""
+    if not folders:
+        return engines.load(model, many=True), model or DEFAULT_MODEL, {}
+    if index is not None and len(folders) > 1:
+        raise ConfigError(f"--index goes with one library. Got {len(folders)}: leave it out.")
+    from diptych.cli.indexing import IndexOptions, model_of
+    from diptych.search.library import Library
+
+    # An index knows its model.
+    bundle, named = model_of(folders[0], IndexOptions(model=model, index=index, engines=engines), many=True)
+    opened: dict[str, Library] = {}
+    for folder in folders:
+        library = Library.open(folder, bundle, index=index, model=named)
+        name = shown(library.folder.name) or shown(library.folder)
+        opened[name if name not in opened else shown(library.folder)] = library
+    return bundle, named, opened
 
 
-@contextlib.contextmanager
-def _indexing(library: "Library | None", gallery: "Gallery | None") -> Iterator[None]:
-    """Bring the index in step while the server answers from what it holds; end with it."""
-    if library is None or gallery is None:
-        yield
-        return
-    must_stop = threading.Event()
-    said = time.monotonic()
-
-    def tell(progress: "UpdateProgress") -> None:
-        nonlocal said
-        if time.monotonic() - said > _EVERY:
-            said = time.monotonic()
-            complain(f"indexing: {progress.done:,} of {progress.total:,} files, {progress.per_second:,.1f} a second.")
-
-    def update() -> None:
-        try:
-            found = library.update(batch_size=64, on_progress=tell, should_stop=must_stop.is_set)
-            for message in (*found.broken.values(), *found.new_notes):
-                complain(f"skipped: {message}")
-            for why, count in found.kept.items():
-                complain(f"{count:,} files are gone and stay in the index, as {why}.")
-        except (DiptychError, OSError) as error:
-            complain(f"answers come from what was indexed before: {error}")
-        finally:
-            gallery.is_indexing = False
-
-    gallery.is_indexing = True
-    thread = threading.Thread(target=update, name="diptych-index", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        must_stop.set()
-        thread.join(_LAST)
-        if thread.is_alive():  # in a file that hangs, whose reader Python would wait for at its end
-            _leave(130 if isinstance(sys.exc_info()[1], KeyboardInterrupt) else 0)
+def _warmed(browsers: "list[Browser]") -> None:
+    """What is known of the libraries is read before somebody waits for it."""
+    for browser in browsers:
+        with contextlib.suppress(DiptychError):  # it is said to who asks
+            browser.warm()
 
 
 @contextlib.contextmanager

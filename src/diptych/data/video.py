@@ -1,7 +1,7 @@
 """Frames of a video, one every few seconds, as pictures: those that are on screen at that time."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -69,6 +69,24 @@ def read_video(path: Path, *, every: float = EVERY, most: int = MOST_FRAMES) -> 
         ImageError: it cannot be read, or has no picture.
         MissingExtraError: PyAV is not installed.
     """
+    return _read(path, lambda film: film.times(every, most))
+
+
+def frame_at(path: Path, seconds: float) -> Image.Image:
+    """The frame [RGB, upright] that is on screen at a time, or where the film is shorter, near its end.
+
+    Args:
+        path: a file that FFmpeg can read.
+        seconds: from the start.
+
+    Raises:
+        ImageError: it cannot be read, or has no picture.
+        MissingExtraError: PyAV is not installed.
+    """
+    return _read(path, lambda film: [film.within(seconds)]).frames[0].image
+
+
+def _read(path: Path, times_of: "Callable[[_Film], list[float]]") -> Video:
     try:
         import av
     except ImportError:
@@ -80,8 +98,7 @@ def read_video(path: Path, *, every: float = EVERY, most: int = MOST_FRAMES) -> 
                 raise ImageError(f"{path} cannot be read as a video: it has no picture.", "empty")
             stream.thread_type = "AUTO"
             film = _Film(container, stream)
-            times = film.times(every, most)
-            frames = [Frame(_upright(frame, stream), time) for time, frame in film.on_screen(times)]
+            frames = [Frame(_upright(frame, stream), time) for time, frame in film.on_screen(times_of(film))]
             facts = _facts(container, stream, frames)
     except _faults() as error:
         why = " ".join((getattr(error, "strerror", None) or str(error)).split())
@@ -125,6 +142,10 @@ class _Film:
         """S from the first frame, equally far from each other."""
         count = max(1, min(most, round(self._length / every)))
         return [self._length * (i + 0.5) / count for i in range(count)]
+
+    def within(self, seconds: float) -> float:
+        """The time, or one a little before the end where the film is shorter."""
+        return max(0.0, min(seconds, 0.99 * self._length))
 
     def on_screen(self, times: list[float]) -> Iterator[tuple[float, "VideoFrame"]]:
         """The frame at each time; where nothing can be decoded near it, none."""

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diptych.data.facts import Facts
 from diptych.data.images import ImageSource
 from diptych.data.notebook import progress
 from diptych.errors import ConfigError, DataError
 from diptych.files import expanded
 from diptych.search.about import IndexAbout, command, read_about
 from diptych.search.ann import APPROXIMATE_FROM, ApproximateScanner
+from diptych.search.catalogue import Catalogue
 from diptych.search.database import DATABASE
 from diptych.search.duplicates import alike, best_first
 from diptych.search.filters import Filters
@@ -29,6 +29,7 @@ from diptych.search.index_folder import place_of, status_of
 from diptych.search.moving import adopted, moved_along
 from diptych.search.names import folder_named, names_of
 from diptych.search.query import Query
+from diptych.search.ranking import by_file, hit_of, rows_of
 from diptych.search.reading import THUMBNAIL, thumbnail_of
 from diptych.search.results import Hit, Results
 from diptych.search.store import Snapshot, Store
@@ -55,6 +56,7 @@ class Library:
         self._snapshot: Snapshot | None = None
         self._version = -1
         self._scanner: Scanner | None = None
+        self._catalogue: tuple[int, Catalogue] | None = None  # of which version
 
     @classmethod
     def open(
@@ -207,14 +209,12 @@ class Library:
             DataError: the file is not in the index.
         """
         with self._lock:
-            snapshot, number = self._refreshed(), self._number_of(path)
-        rows = [] if number is None else np.flatnonzero(snapshot.files == number)
-        if not len(rows):
-            raise DataError(f"{path} must be a picture in the index of {self.folder}, and is not. Update the index.")
-        mean = np.array(snapshot.features[rows]).mean(axis=0)
-        return self.nearest(
-            mean / np.linalg.norm(mean), count=count, filters=filters, title=f"like {path}", leave_out=number
-        )
+            if (number := self._number_of(path)) is None:
+                raise DataError(
+                    f"{path} must be a picture in the index of {self.folder}, and is not. Update the index."
+                )
+            features = self.features_of(number)
+        return self.nearest(features, count=count, filters=filters, title=f"like {path}", leave_out=number)
 
     def nearest(
         self,
@@ -226,6 +226,27 @@ class Library:
         leave_out: int | None = None,
     ) -> Results:
         """The files nearest to [D] features of unit length; `leave_out` is the number of a file that may not answer."""
+        with self._lock:
+            best = self.ranked(features, count=count, among=self._matching(filters), leave_out=leave_out)
+            entries = self._store.entries(best)
+        rows = []
+        for number, (score, seconds) in best.items():
+            if number in entries:  # else it was removed since
+                path, facts = entries[number]
+                rows.append(hit_of(self.folder / path, score, facts, seconds))
+        return Results(tuple(rows), title, self.thumbnail)
+
+    def ranked(
+        self, features: np.ndarray, *, count: int | None, among: np.ndarray | None = None, leave_out: int | None = None
+    ) -> dict[int, tuple[float, float | None]]:
+        """The same files as their numbers in the index, best first, with score and second into a video.
+
+        Args:
+            features: [D] of unit length.
+            count: at most so many; None is all.
+            among: [M] the numbers of the files that may answer; None is all.
+            leave_out: the number of one that may not.
+        """
         if count is not None and count < 1:
             raise ConfigError(f"count must be at least 1. Got {count}.")
         if self._part != self._answering:
@@ -235,17 +256,32 @@ class Library:
             )
         with self._lock:
             snapshot = self._refreshed()
-            among = _among(snapshot, self._matching(filters), leave_out)
             assert self._scanner is not None
+            allowed = rows_of(snapshot, among, leave_out)
             wanted = max(1, len(snapshot.files)) if count is None else count
-            best = _by_file(snapshot, self._scanner, features.astype(np.float32), wanted, among)
-            entries = self._store.entries(best)
-        rows = []
-        for number, (score, seconds) in best.items():
-            if number in entries:  # else it was removed since
-                path, facts = entries[number]
-                rows.append(_result(self.folder / path, score, facts, seconds))
-        return Results(tuple(rows), title, self.thumbnail)
+            return by_file(snapshot, self._scanner, features.astype(np.float32), wanted, allowed)
+
+    def features_of(self, number: int) -> np.ndarray:
+        """[D] of unit length, of a file by its number in the index; of a video the mean of its frames.
+
+        Raises:
+            DataError: there is no such file.
+        """
+        with self._lock:
+            snapshot = self._refreshed()
+            rows = np.flatnonzero(snapshot.files == number)
+            if not len(rows):
+                raise DataError(f"file {number} must be in the index of {self.folder}, and is not.")
+            mean = np.array(snapshot.features[rows]).mean(axis=0)
+        return mean / np.linalg.norm(mean)
+
+    def catalogue(self) -> tuple[int, Catalogue]:
+        """Facts of all files, and a number that is another one when the index has changed."""
+        with self._lock:
+            version = self._store.version()
+            if self._catalogue is None or self._catalogue[0] != version:
+                self._catalogue = (version, Catalogue.of(self._store.facts_of_all()))
+            return self._catalogue
 
     def latest(self, *, count: int | None = 20, filters: Filters | None = None) -> Results:
         """The files that pass the filters, whatever they show: the latest first, what tells no date last.
@@ -264,7 +300,7 @@ class Library:
         if among is not None:
             numbers.intersection_update(among.tolist())
         found = [entries[number] for number in sorted(numbers) if number in entries]
-        rows = tuple(_result(self.folder / path, 0.0, facts, None) for path, facts in found)
+        rows = tuple(hit_of(self.folder / path, 0.0, facts, None) for path, facts in found)
         return Results(rows, "", self.thumbnail).by_date()[:count]
 
     def facts(self, path: str | Path) -> Hit:
@@ -282,7 +318,7 @@ class Library:
         if number not in entries:
             raise DataError(f"{path} must be a picture in the index of {self.folder}, and is not. Update the index.")
         name, facts = entries[number]
-        return _result(self.folder / name, 0.0, facts, None)
+        return hit_of(self.folder / name, 0.0, facts, None)
 
     def duplicates(self, *, threshold: float = 0.97, filters: Filters | None = None) -> list[Results]:
         """Groups of files that are alike, those with the most first; scores are cosines with the first of a group.
@@ -301,7 +337,7 @@ class Library:
             raise ConfigError(f"threshold must be above 0 and at most 1. Got {threshold}.")
         with self._lock:
             snapshot = self._refreshed()
-            among = _among(snapshot, self._matching(filters), None)
+            among = rows_of(snapshot, self._matching(filters), None)
         rows = np.flatnonzero(among) if among is not None else np.arange(len(snapshot.files))
         rows = rows[np.isnan(snapshot.times[rows])]  # frames of one video are alike by nature
         groups = [self._group(snapshot, group) for group in alike(snapshot.features, threshold, rows)]
@@ -314,23 +350,24 @@ class Library:
         for row, number in zip(rows.tolist(), snapshot.files[rows].tolist(), strict=True):
             if number in entries:
                 path, facts = entries[number]
-                found.append(_result(self.folder / path, 1.0, facts, None))
+                found.append(hit_of(self.folder / path, 1.0, facts, None))
                 features[self.folder / path] = snapshot.features[row]
         copies = best_first(found)
         scored = [replace(copy, score=float(features[copy.path] @ features[copies[0].path])) for copy in copies]
         return Results(tuple(scored), "alike", self.thumbnail)
 
-    def thumbnail(self, path: str | Path, *, side: int = THUMBNAIL) -> bytes:
+    def thumbnail(self, path: str | Path, *, side: int = THUMBNAIL, seconds: float | None = None) -> bytes:
         """A small JPEG of a file of the folder.
 
         Args:
             path: absolute, or below the folder.
             side: px, at most, of the longer side.
+            seconds: into a video; None is its middle.
 
         Raises:
             DataError: the file is not in the folder, is gone or cannot be read.
         """
-        return thumbnail_of(self._inside(path), side=side)
+        return thumbnail_of(self._inside(path), side=side, seconds=seconds)
 
     def _inside(self, path: str | Path) -> Path:
         absolute = (self.folder / expanded(path)).resolve()
@@ -406,42 +443,3 @@ class Library:
 
     def _number_of(self, path: str | Path) -> int | None:
         return next(filter(None, map(self._store.file_of, names_of(self._store, self.folder, path))), None)
-
-
-def _by_file(
-    snapshot: Snapshot, scanner: Scanner, query: np.ndarray, count: int, among: np.ndarray | None
-) -> dict[int, tuple[float, float | None]]:
-    """The best files with score and second of their best row; several frames of a video are one answer."""
-    wanted = count
-    while True:
-        hits = scanner.search(query, wanted, among)
-        best: dict[int, tuple[float, float | None]] = {}
-        for row, score in zip(hits.rows.tolist(), hits.scores.tolist(), strict=True):
-            seconds = float(snapshot.times[row])
-            best.setdefault(int(snapshot.files[row]), (score, None if np.isnan(seconds) else seconds))
-        if len(best) >= count or len(hits.rows) < wanted:
-            return dict(list(best.items())[:count])
-        wanted *= 4
-
-
-def _among(snapshot: Snapshot, files: np.ndarray | None, leave_out: int | None) -> np.ndarray | None:
-    """[N] bool, the rows that may answer; None when all may."""
-    allowed = snapshot.files >= 0
-    if files is not None:
-        allowed &= np.isin(snapshot.files, files)
-    if leave_out is not None:
-        allowed &= snapshot.files != leave_out
-    return None if allowed.all() else allowed
-
-
-def _result(path: Path, score: float, facts: Facts, seconds: float | None) -> Hit:
-    return Hit(
-        path=path,
-        score=score,
-        width=facts.width,
-        height=facts.height,
-        date=facts.taken,
-        camera=facts.camera,
-        place=facts.place,
-        time=seconds,
-    )

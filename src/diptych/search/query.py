@@ -13,9 +13,10 @@ item that ends as a picture's or a video's file does is one; a video counts as t
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -70,7 +71,8 @@ class Query:
             ConfigError: it is empty, a quote does not end, or an operator has nothing behind it.
             DataError: a picture that it names does not exist.
         """
-        return cls(tuple(_terms(text)))
+        terms = parts_of(text, is_picture=_names_a_picture)
+        return cls(tuple(_picture_term(part) if part.is_picture else Term(part.weight, part.item) for part in terms))
 
     @classmethod
     def of(cls, asked: "Query | ImageSource") -> "Query":
@@ -138,19 +140,36 @@ def weighted_sum(parts: Sequence[tuple[Sequence[float], np.ndarray]]) -> np.ndar
     return unit_length(total)
 
 
-def _terms(text: str) -> list[Term]:
-    terms: list[Term] = []
+class QueryPart(NamedTuple):
+    """One part of a query as it is typed."""
+
+    weight: float
+    item: str  # words, or what a picture is called
+    is_picture: bool
+
+
+def parts_of(text: str, *, is_picture: Callable[[str], bool]) -> list[QueryPart]:
+    """The parts of a query as it is typed; nothing is opened.
+
+    Args:
+        text: by the grammar in the docstring of this file.
+        is_picture: whether an item without quotes is what a picture is called.
+
+    Raises:
+        ConfigError: it is empty, a quote does not end, or an operator has nothing behind it.
+    """
+    parts: list[QueryPart] = []
     rest = text.strip()
-    while rest or not terms:
-        sign, rest = _operator(rest, first=not terms)
+    while rest or not parts:
+        sign, rest = _operator(rest, first=not parts)
         weight = 1.0
         if match := _WEIGHT.match(rest):
             weight, rest = float(match[1]), rest[match.end() :]
-        item, is_image, rest = _item(rest)
+        item, picture, rest = _item(rest, is_picture)
         if not item:
             raise ConfigError(f"each part of a query must have words or a picture. Got {text!r}.")
-        terms.append(Term(sign * weight, image=_picture(item)) if is_image else Term(sign * weight, item))
-    return terms
+        parts.append(QueryPart(sign * weight, item, picture))
+    return parts
 
 
 def _operator(rest: str, *, first: bool) -> tuple[int, str]:
@@ -159,7 +178,7 @@ def _operator(rest: str, *, first: bool) -> tuple[int, str]:
     return 1, rest  # also two quoted items side by side: they are added
 
 
-def _item(rest: str) -> tuple[str, bool, str]:
+def _item(rest: str, is_picture: Callable[[str], bool]) -> tuple[str, bool, str]:
     """The next item, whether it is a picture, and what follows."""
     if rest[:1] in ("+", "-") and rest[1:2] in ("", " ", '"'):  # a second operator
         return "", False, rest
@@ -174,7 +193,7 @@ def _item(rest: str) -> tuple[str, bool, str]:
     match = re.search(r'\s+(?=[+-](?:\s|"|$))|\s+(?=(?:(?:\d+(?:\.\d+)?|\.\d+)\s*\*\s*)?")', rest)
     item, following = (rest[: match.start()], rest[match.end() :]) if match else (rest, "")
     item = item.strip()
-    return item, prefixed or _names_a_picture(item), following
+    return item, prefixed or is_picture(item), following
 
 
 def _names_a_picture(item: str) -> bool:
@@ -190,8 +209,9 @@ def _kind(path: Path) -> str:
     return kind_of(path.name).what
 
 
-def _picture(name: str) -> Path:
-    path = expanded(name)
+def _picture_term(part: QueryPart) -> Term:
+    path = expanded(part.item)
     if not path.is_file():
+        name = part.item
         raise DataError(f'{name} must be a picture, and no such file exists. To search for the words, write "{name}".')
-    return path
+    return Term(part.weight, image=path)

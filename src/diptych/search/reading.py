@@ -13,7 +13,7 @@ from PIL import Image
 
 from diptych.data.facts import Facts
 from diptych.data.images import Preprocess, open_image
-from diptych.data.video import VIDEO_ENDINGS, read_video, sample_frames
+from diptych.data.video import VIDEO_ENDINGS, frame_at, read_video, sample_frames
 from diptych.data.walk import FoundFile
 from diptych.errors import ImageError, MissingExtraError
 from diptych.version import __version__
@@ -89,15 +89,23 @@ def _digest_of_video(path: Path) -> bytes:
         return digest.digest()
 
 
-def thumbnail_of(path: Path, *, side: int = THUMBNAIL) -> bytes:
-    """A small JPEG of a picture or of a video's first sampled frame.
+def thumbnail_of(path: Path, *, side: int = THUMBNAIL, seconds: float | None = None) -> bytes:
+    """A small JPEG of a picture or of a video.
+
+    Args:
+        path: the file.
+        side: px, at most, of the longer side.
+        seconds: into a video; None is its middle.
 
     Raises:
         DataError: the file is gone or cannot be read.
     """
-    is_video = path.suffix.lower().removeprefix(".") in VIDEO_ENDINGS
-    image = sample_frames(path, most=1)[0].image if is_video else open_image(path, at_least=side)
-    image = image.copy()
+    if path.suffix.lower().removeprefix(".") not in VIDEO_ENDINGS:
+        image = open_image(path, at_least=side).copy()
+    elif seconds is None:
+        image = sample_frames(path, most=1)[0].image.copy()
+    else:
+        image = frame_at(path, seconds)
     image.thumbnail((side, side), Image.Resampling.BICUBIC)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=85)

@@ -133,6 +133,13 @@ class Store:
                     found[number] = (path_of(row[0]), _facts(row[1:]))
         return found
 
+    def facts_of_all(self) -> list[tuple[Any, ...]]:
+        """Rows of `Catalogue.of`, of all files that have rows of features."""
+        columns = "id, path, bytes, modified, width, height, taken, camera, latitude, longitude"
+        with self._database.sentence():
+            found = self._database.execute(f"SELECT {columns} FROM files WHERE fault IS NULL")
+            return [(number, path_of(path), *rest) for number, path, *rest in found]
+
     def file_of(self, path: str) -> int | None:
         """The number of a file that has rows."""
         with self._database.sentence():

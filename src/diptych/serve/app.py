@@ -5,17 +5,20 @@ import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from importlib import resources
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import pydantic_core
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.routing import APIRoute
 
 from diptych.serve.answers import answer_errors_in_one_shape, describe
 from diptych.serve.gallery import LARGE, THUMBNAIL
 from diptych.serve.guard import App, Guard
 from diptych.serve.json_body import read_json
+from diptych.serve.libraries import Libraries
+from diptych.serve.library_routes import add_library_routes
 from diptych.serve.messages import (
     ClassifyAnswer,
     ClassifyRequest,
@@ -35,13 +38,15 @@ from diptych.serve.messages import (
 )
 from diptych.serve.refusals import RefusedError
 from diptych.serve.service import Picture, Service, TextFeatures, together
+from diptych.serve.tickets import Tickets
 from diptych.version import __version__
 
-_PAGE = {"index.html": "text/html", "style.css": "text/css", "app.js": "text/javascript"}
+_KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".json": "application/json"}
 _JPEG: dict[int | str, dict[str, Any]] = {
     200: {"description": "The picture.", "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}},
     304: {"description": "It is the one that the client has, by its ETag."},
 }
+Seconds = Annotated[float | None, Query(ge=0, le=1e6, description="Seconds into a video.")]
 _TEXT: dict[int | str, dict[str, Any]] = {
     200: {"description": "The counters.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 }
@@ -52,11 +57,14 @@ that what was sent cannot be used, 413 that it is too large, 429 that there is n
 says. When the server has an API key, send `Authorization: Bearer KEY`."""
 
 
-def create_app(service: Service, *, api_key: str = "", hosts: Iterable[str] | None = None) -> App:
+def create_app(
+    service: Service, *, libraries: Libraries | None = None, api_key: str = "", hosts: Iterable[str] | None = None
+) -> App:
     """The ASGI application.
 
     Args:
         service: what does the work; closed when the application ends.
+        libraries: what the page shows.
         api_key: asked for with each request; empty asks for none.
         hosts: names by which the server may be called; None is any.
     """
@@ -81,11 +89,13 @@ def create_app(service: Service, *, api_key: str = "", hosts: Iterable[str] | No
     app.router.route_class = _JsonRoute
     answer_errors_in_one_shape(app)
     _add_model_routes(app, service)
-    _add_library_routes(app, service)
+    tickets = Tickets() if api_key else None
+    _add_search_routes(app, service)
+    add_library_routes(app, service, libraries or Libraries(service, ()), tickets)
     _add_watching_routes(app, service)
     _add_page(app)
     describe(app, needs_key=bool(api_key))
-    return Guard(app, limits=service.limits, monitor=service.monitor, api_key=api_key, hosts=hosts)
+    return Guard(app, limits=service.limits, monitor=service.monitor, api_key=api_key, hosts=hosts, tickets=tickets)
 
 
 def _add_model_routes(app: FastAPI, service: Service) -> None:
@@ -136,7 +146,7 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
         return ClassifyAnswer.model_validate({"model": service.name, "labels": labels, "unread": unread})
 
 
-def _add_library_routes(app: FastAPI, service: Service) -> None:
+def _add_search_routes(app: FastAPI, service: Service) -> None:
     @app.post("/search", responses=error_responses(400, 404, 408, 413, 429))
     async def search(asked: SearchRequest) -> SearchAnswer:
         """The pictures of the library that are nearest to words, to a picture, or to one that was found."""
@@ -152,14 +162,14 @@ def _add_library_routes(app: FastAPI, service: Service) -> None:
         return SearchAnswer.model_validate({"model": service.name, "results": found.pictures, "unread": unread})
 
     @app.get("/library/{id}/thumbnail", response_class=Response, responses=_JPEG | error_responses(404, 429))
-    async def thumbnail(id: str, request: Request) -> Response:
-        """A small copy of a picture that was found."""
-        return _jpeg(request, await service.draw(id, THUMBNAIL))
+    async def thumbnail(id: str, request: Request, time: Seconds = None) -> Response:
+        """A small copy of a picture of the library; of a video the frame at a time, or its middle."""
+        return _jpeg(request, await service.draw(id, THUMBNAIL, time))
 
     @app.get("/library/{id}/picture", response_class=Response, responses=_JPEG | error_responses(404, 429))
-    async def picture(id: str, request: Request) -> Response:
-        """A large copy of a picture that was found."""
-        return _jpeg(request, await service.draw(id, LARGE))
+    async def picture(id: str, request: Request, time: Seconds = None) -> Response:
+        """A large copy of a picture of the library."""
+        return _jpeg(request, await service.draw(id, LARGE, time))
 
     @app.post("/library/{id}/why", response_class=Response, responses=_JPEG | error_responses(400, 404, 408, 413, 429))
     async def why(id: str, asked: WhyRequest, request: Request) -> Response:
@@ -180,7 +190,7 @@ def _add_watching_routes(app: FastAPI, service: Service) -> None:
             status="failing" if fault else "ok",
             model=service.name,
             library=service.pictures_found,
-            indexing=service.gallery is not None and service.gallery.is_indexing,
+            indexing=any(gallery.is_indexing for gallery in service.galleries),
             reason=fault or None,
         )
         return Response(answer.model_dump_json(), 503 if fault else 200, media_type="application/json")
@@ -193,15 +203,16 @@ def _add_watching_routes(app: FastAPI, service: Service) -> None:
 
 def _add_page(app: FastAPI) -> None:
     folder = resources.files("diptych.serve") / "page"
-    files = {name: (folder / name).read_bytes() for name in _PAGE}  # no name that a client sends touches the disk
+    # No name that a client sends touches the disk.
+    files = {file.name: file.read_bytes() for file in folder.iterdir() if Path(file.name).suffix in _KINDS}
 
     def add(path: str, name: str) -> None:
         @app.get(path, include_in_schema=False)
         async def page() -> Response:
-            return Response(files[name], media_type=_PAGE[name], headers={"Cache-Control": "no-cache"})
+            return Response(files[name], media_type=_KINDS[Path(name).suffix], headers={"Cache-Control": "no-cache"})
 
     add("/", "index.html")
-    for name in _PAGE:
+    for name in files:
         add(f"/page/{name}", name)
 
 

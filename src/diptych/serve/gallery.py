@@ -1,17 +1,19 @@
 """The pictures that a server can search, and what clients get to see of them: ids and small copies, never a path.
 
-An id stands for a file that was found; no client can make one up. What is shown is drawn anew from the pixels, so
-nothing else that a file holds (where it was taken, by whom) leaves the server.
+An id stands for a file of the library, the same after a restart, so that it may stand in a link; it leads to no other
+file. What is shown is drawn anew from the pixels.
 """
 
+import base64
 import contextlib
 import datetime
+import hashlib
 import io
-import secrets
+import os
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,6 +24,7 @@ from diptych.errors import DataError, TextError
 from diptych.files import shown
 from diptych.search.filters import Filters
 from diptych.serve.refusals import RefusedError
+from diptych.serve.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
     from diptych.where import HeatMaps
@@ -66,7 +69,9 @@ class Searchable(Protocol):
         self, path: Path, *, count: int, filters: Filters | None
     ) -> Sequence[Row]: ...  # without the picture itself
 
-    def thumbnail(self, path: Path, *, side: int) -> bytes: ...  # a JPEG; DataError outside of the folder
+    def thumbnail(
+        self, path: Path, *, side: int, seconds: float | None = None
+    ) -> bytes: ...  # a JPEG; DataError outside of the folder
 
     def why(self, path: Path, text: str) -> "HeatMaps": ...  # DataError outside of the folder
 
@@ -76,16 +81,27 @@ class Gallery:
 
     Args:
         library: what is searched.
+        thumbnails: where small pictures are kept on disk; without it they are in memory alone.
+        look_up: gives the file of an id that was not given out since the start; None where there is none.
     """
 
-    def __init__(self, library: Searchable) -> None:
+    def __init__(
+        self,
+        library: Searchable,
+        *,
+        thumbnails: Thumbnails | None = None,
+        look_up: Callable[[str], Path | None] = lambda _: None,
+    ) -> None:
         self._library = library
+        self._thumbnails = thumbnails
+        self._look_up = look_up
         self._paths: OrderedDict[str, Path] = OrderedDict()  # by id, the one found last at the end
         self._ids: dict[Path, str] = {}
-        self._drawn: OrderedDict[tuple[str, int], _Drawn] = OrderedDict()
+        self._drawn: OrderedDict[_Key, _Drawn] = OrderedDict()
         self._drawn_bytes = 0
         self._lock = threading.Lock()
         self.is_indexing = False  # told by whoever does it
+        self.progress: tuple[int, int] | None = None  # files that were opened, of how many; while it is known
 
     def __len__(self) -> int:
         return len(self._library)
@@ -107,32 +123,65 @@ class Gallery:
             RefusedError: there is no such id, or the picture is gone.
         """
         try:
-            return self._shown(self._library.like(self._path(id_), count=count, filters=filters))
+            return self._shown(self._library.like(self.path_of(id_), count=count, filters=filters))
         except DataError as error:
             raise _gone(id_) from error
 
-    def draw(self, id_: str, side: int) -> bytes:
-        """A JPEG of a picture that was found, at most `side` pixels wide and high.
+    def draw(self, id_: str, side: int, seconds: float | None = None) -> bytes:
+        """A JPEG of a picture of the library, at most `side` pixels wide and high.
+
+        Args:
+            id_: of the picture.
+            side: px.
+            seconds: into a video.
 
         Raises:
             RefusedError: there is no such id, or the file is gone, damaged, or a link out of the folder.
         """
-        path = self._path(id_)
+        path = self.path_of(id_)
+        key = (id_, side, seconds)
         try:
-            state = _state(path)
-            if state is None or not self._is_inside(path):
-                raise DataError("what stands there now is no file of the folder")
+            state = self._state_of(path)
             with self._lock:
-                drawn = self._drawn.get((id_, side))
+                drawn = self._drawn.get(key)
                 if drawn and drawn.state == state:
-                    self._drawn.move_to_end((id_, side))
+                    self._drawn.move_to_end(key)
                     return drawn.jpeg
-            drawn = _Drawn(state, self._library.thumbnail(path, side=side))
+            drawn = _Drawn(state, self._jpeg(path, state, side, seconds))
         except (OSError, DataError) as error:
             self._forget(id_)
             raise _gone(id_) from error
-        self._keep((id_, side), drawn)
+        self._keep(key, drawn)
         return drawn.jpeg
+
+    def _jpeg(self, path: Path, state: tuple[int, ...], side: int, seconds: float | None) -> bytes:
+        in_time = {} if seconds is None else {"seconds": seconds}
+
+        def make() -> bytes:
+            return self._library.thumbnail(path, side=side, **in_time)
+
+        if self._thumbnails is None or side > THUMBNAIL:
+            return make()
+        return self._thumbnails.get((os.fsencode(path), *state, side, seconds), make)
+
+    def original(self, id_: str) -> Path:
+        """The file of an id, to be read as it is.
+
+        Raises:
+            RefusedError: there is no such id, or the file is gone, or a link out of the folder.
+        """
+        path = self.path_of(id_)
+        try:
+            self._state_of(path)
+        except (OSError, DataError) as error:
+            raise _gone(id_) from error
+        return path
+
+    def _state_of(self, path: Path) -> tuple[int, ...]:
+        state = _state(path)
+        if state is None or not self._is_inside(path):
+            raise DataError("what stands there now is no file of the folder")
+        return state
 
     def why(self, id_: str, text: str, side: int) -> bytes:
         """A JPEG of a picture that was found, under the map of the part that speaks for some words.
@@ -141,10 +190,9 @@ class Gallery:
             RefusedError: there is no such id, or the file is gone, damaged, no picture, or a link out of the folder.
             TextError: the model reads nothing of the text.
         """
-        path = self._path(id_)
+        path = self.path_of(id_)
         try:
-            if _state(path) is None or not self._is_inside(path):
-                raise DataError("what stands there now is no file of the folder")
+            self._state_of(path)
             maps = self._library.why(path, text)
         except TextError:
             raise
@@ -156,7 +204,7 @@ class Gallery:
         overlay.save(file, "JPEG", quality=85)
         return file.getvalue()
 
-    def _keep(self, key: tuple[str, int], drawn: "_Drawn") -> None:
+    def _keep(self, key: "_Key", drawn: "_Drawn") -> None:
         with self._lock:
             before = self._drawn.pop(key, None)
             self._drawn[key] = drawn
@@ -181,7 +229,7 @@ class Gallery:
 
     def _facts(self, row: Row) -> dict[str, Any]:
         """What a client gets to know of a file."""
-        id_ = self._id_of(row.path)
+        id_ = self.id_of(row.path)
         return {
             "id": id_,
             "score": row.score,
@@ -195,21 +243,43 @@ class Gallery:
             "picture": f"/library/{id_}/picture",
         }
 
-    def _id_of(self, path: Path) -> str:
+    def id_of(self, path: Path) -> str:
+        """What clients call a file, absolute."""
         with self._lock:
-            id_ = self._ids.setdefault(path, secrets.token_urlsafe(12))
+            id_ = self._ids.setdefault(path, made_id(path))
             self._paths[id_] = path
             self._paths.move_to_end(id_)
             if len(self._paths) > _MOST_IDS:
                 del self._ids[self._paths.popitem(last=False)[1]]
             return id_
 
-    def _path(self, id_: str) -> Path:
+    def knows(self, id_: str) -> bool:
+        """Whether an id is of a file of this library."""
+        with contextlib.suppress(RefusedError):
+            self.path_of(id_)
+            return True
+        return False
+
+    def path_of(self, id_: str) -> Path:
+        """The file of an id; it may be gone.
+
+        Raises:
+            RefusedError: there is no such id.
+        """
         with self._lock:
             path = self._paths.get(id_)
+        path = path or self._look_up(id_)
         if path is None:
             raise _gone(id_)
         return path
+
+
+def made_id(path: Path) -> str:
+    """The id of an absolute path: 12 letters, by its BLAKE2."""
+    return base64.urlsafe_b64encode(hashlib.blake2b(os.fsencode(path), digest_size=9).digest()).decode()
+
+
+_Key = tuple[str, int, float | None]  # id, side, second
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from diptych.serve.arrivals import Arrivals, too_large
 from diptych.serve.limits import Limits
 from diptych.serve.monitor import Monitor
 from diptych.serve.refusals import RefusedError, refusal_of
+from diptych.serve.tickets import Tickets
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -28,7 +29,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 # Nothing in a page may come from elsewhere, or be written into it; pictures may be blobs that its script fetched.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -49,12 +50,21 @@ class Guard:
         api_key: must come with each request to what is not open; empty asks for none.
         hosts: names by which the server may be called, without port; "0.0.0.0" or "::" among them stands for every
             address, and None for any name.
+        tickets: open what they are of, without the key.
     """
 
     def __init__(
-        self, app: App, *, limits: Limits, monitor: Monitor, api_key: str = "", hosts: Iterable[str] | None = None
+        self,
+        app: App,
+        *,
+        limits: Limits,
+        monitor: Monitor,
+        api_key: str = "",
+        hosts: Iterable[str] | None = None,
+        tickets: Tickets | None = None,
     ) -> None:
         self._app = app
+        self._tickets = tickets
         self._limits = limits
         self._monitor = monitor
         self._key = _digest(api_key) if api_key else None
@@ -87,7 +97,7 @@ class Guard:
             self._check_head(scope)
             body = await self._arrivals.read(receive)
             if body is not None:
-                async with self._place(), self._in_time():
+                async with self._place(), self._in_time(answer):
                     await self._answer(scope, receive, answer, body)
         except (RefusedError, BusyError) as error:
             refusal = refusal_of(error)
@@ -126,7 +136,7 @@ class Guard:
             )
         if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
             raise RefusedError(403, "requests of other sites' pages are not answered.", "cross_site")
-        if self._key is not None and not self._is_open(scope["path"]):
+        if self._key is not None and not self._is_open(scope):
             given = headers.get("authorization", "").partition(" ")[2] or headers.get("x-api-key", "")
             # Digests have one length, so that not even this can be told from the time.
             if not hmac.compare_digest(_digest(given), self._key):
@@ -142,17 +152,22 @@ class Guard:
         return self._takes_addresses and _is_address(host)
 
     @contextlib.asynccontextmanager
-    async def _in_time(self) -> AsyncIterator[None]:
+    async def _in_time(self, answer: "_Answer") -> AsyncIterator[None]:
+        """Until the answer begins. A large file may take longer; who fetches too slowly is cut off elsewhere."""
         seconds = self._limits.seconds
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds) as limit:
+                answer.on_begin = lambda: limit.reschedule(None)
                 yield
         except TimeoutError:
             sentence = f"a request must be answered within {seconds:g} s. Try again later."
             raise RefusedError(503, sentence, "timeout", retry_after=1) from None
 
-    def _is_open(self, path: str) -> bool:
-        return path in _OPEN or path.startswith("/page/")
+    def _is_open(self, scope: Scope) -> bool:
+        path = scope["path"]
+        if path in _OPEN or path.startswith("/page/"):
+            return True
+        return self._tickets is not None and self._tickets.opens(path, scope["query_string"].decode("latin-1"))
 
     async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer", body: bytes) -> None:
         """Run the application; a client that leaves takes its request along."""
@@ -195,11 +210,13 @@ class _Answer:
     def __init__(self, send: Send, *, is_head: bool) -> None:
         self._send = send
         self._is_head = is_head
+        self.on_begin: Callable[[], None] = lambda: None
         self.status = 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            self.on_begin()
             theirs = list(message.get("headers", ()))
             ours = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
             if not any(name.lower() == b"cache-control" for name, _ in theirs):

@@ -237,6 +237,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
         403: "Another site's page asked.",
         404: "There is no such thing.",
         408: "The request arrived too slowly.",
+        416: "The file has no such part.",
         413: "The request or a picture is too large.",
         421: "The server was called by a name that is not its own.",
         429: "The server has no room; Retry-After says in how many seconds to try again.",

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from diptych.classify import ZeroShotClassifier, readable
+from diptych.classify import readable
 from diptych.data.prompts import PLAIN, check_labels, check_templates, fill
 from diptych.data.tokenizer import Unread
 from diptych.errors import ConfigError, DiptychError, ImageError, TextError
@@ -24,6 +24,7 @@ from diptych.serve.batcher import Batcher
 from diptych.serve.data_urls import is_url
 from diptych.serve.decode import decode_picture
 from diptych.serve.gallery import LARGE, Gallery
+from diptych.serve.labels import KnownTexts, probabilities
 from diptych.serve.limits import Limits
 from diptych.serve.monitor import Monitor
 from diptych.serve.refusals import RefusedError
@@ -81,6 +82,7 @@ class Service:
         name: what the model is called.
         limits: how much it takes on.
         gallery: pictures to search; without it a search is refused.
+        others: further pictures that can be shown.
         fetch: gives the file behind a URL; without it URLs are refused.
         monitor: counts.
     """
@@ -92,6 +94,7 @@ class Service:
         name: str,
         limits: Limits | None = None,
         gallery: Gallery | None = None,
+        others: Sequence[Gallery] = (),
         fetch: Fetch | None = None,
         monitor: Monitor | None = None,
     ) -> None:
@@ -100,6 +103,7 @@ class Service:
         self.limits = limits or Limits()
         self.monitor = monitor or Monitor()
         self.gallery = gallery
+        self.galleries = [*([] if gallery is None else [gallery]), *others]
         self._fetch = fetch
         self.started = int(time.time())  # s since 1970
         bundle.prepare_to_share()  # two threads use it
@@ -182,7 +186,7 @@ class Service:
             return TextFeatures(features=np.empty((0, self.bundle.embed_dim), np.float32), tokens=0)
         self._check_texts(texts)
         with self._texts.places(len(texts)):
-            unread = await self._unread(texts)
+            unread = await self.unread(texts)
             if must_be_read and (none := next((text for text in unread if text.is_whole), None)):
                 raise TextError(str(none))
             counts = [await self.short(self._count_tokens, part, truncate) for part in _parts(texts)]
@@ -204,12 +208,12 @@ class Service:
         labels, templates = check_labels(labels), check_templates(templates)
         texts = list(dict.fromkeys(text for label in labels for text in fill(templates, label)))
         self._check_texts(texts)  # each label is within one of them
-        unread = await self._unread(labels)
-        readable(_Known(self.bundle, {}, unread), labels)  # before the picture is looked at
+        unread = await self.unread(labels)
+        readable(KnownTexts(self.bundle, {}, unread), labels)  # before the picture is looked at
         of_picture, of_texts = await together(self.image_features([picture]), self.text_features(texts))
         features = dict(zip(texts, of_texts.features, strict=True))
-        known = _Known(self.bundle, features, unread)
-        shares = await self._text_model(_probabilities, known, labels, templates, of_picture)
+        known = KnownTexts(self.bundle, features, unread)
+        shares = await self._text_model(probabilities, known, labels, templates, of_picture)
         best_first = sorted(zip(labels, shares, strict=True), key=lambda pair: -pair[1])
         return Shares(probabilities=dict(best_first), unread=unread)
 
@@ -248,7 +252,7 @@ class Service:
         if like is not None:
             if text is not None or picture is not None or without is not None:
                 raise ConfigError("like goes by itself: leave out text, image and without.")
-            return Answer(pictures=await self._in_library(gallery.like, like, count, filters))
+            return Answer(pictures=await self.in_library(gallery.like, like, count, filters))
         if text is not None and not text.strip():
             raise ConfigError("text must hold words, and is empty. Leave it out to search by a picture alone.")
         if without is not None and not without.strip():
@@ -262,17 +266,17 @@ class Service:
             raise ConfigError("a search needs something to look for: text, image or like.")
         parts = ((1.0, of_text), (1.0, of_picture), (-1.0, taken_away))
         wanted = weighted_sum([([weight] * len(rows), rows) for weight, rows in parts])
-        found = await self._in_library(gallery.search, wanted, count, filters)
+        found = await self.in_library(gallery.search, wanted, count, filters)
         return Answer(pictures=found, unread=of_texts.unread)
 
-    async def draw(self, id_: str, side: int) -> bytes:
-        """A JPEG of a picture that was found; see `Gallery.draw`.
+    async def draw(self, id_: str, side: int, seconds: float | None = None) -> bytes:
+        """A JPEG of a picture of a library; see `Gallery.draw`.
 
         Raises:
             RefusedError: there is no such picture, or it cannot be read in time.
         """
         try:
-            return await self._drawers(self._gallery().draw, id_, side)
+            return await self._drawers(lambda: self.gallery_of(id_).draw(id_, side, seconds))
         except TimeoutError:
             raise _late("the picture") from None
 
@@ -285,11 +289,16 @@ class Service:
         """
         self._check_texts([text])
         try:
-            return await self._drawers(self._gallery().why, id_, text, LARGE)
+            return await self._drawers(lambda: self.gallery_of(id_).why(id_, text, LARGE))
         except TimeoutError:
             raise _late("the map of the picture") from None
 
-    async def _in_library(self, function: Callable[..., T], *arguments: Any) -> T:
+    async def in_library(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Look into a library, beside the event loop.
+
+        Raises:
+            RefusedError: it takes too long.
+        """
         try:
             return await self._searchers(function, *arguments)
         except TimeoutError:
@@ -299,6 +308,11 @@ class Service:
         if self.gallery is None:
             raise RefusedError(404, "this server has no library. Start it with --library FOLDER.", "no_library")
         return self.gallery
+
+    def gallery_of(self, id_: str) -> Gallery:
+        """The pictures that one of them is of; where none is, those that say so."""
+        first = self._gallery()
+        return next((gallery for gallery in self.galleries if gallery.knows(id_)), first)
 
     async def health(self) -> str:
         """Run the model on the golden picture. Empty when it answers as it did at the start, else what is wrong.
@@ -312,10 +326,10 @@ class Service:
         return await asyncio.shield(self._health)
 
     async def _examine(self) -> str:
-        if self.gallery is not None:
+        if self.galleries:
             with contextlib.suppress(DiptychError, TimeoutError):  # then the last number stands
                 async with asyncio.timeout(_HEALTH_SECONDS):
-                    self.pictures_found = await self._searchers(len, self.gallery)
+                    self.pictures_found = await self._searchers(lambda: sum(map(len, self.galleries)))
         fault = ""
         try:
             async with asyncio.timeout(self.limits.seconds):
@@ -367,7 +381,8 @@ class Service:
         if length > self.limits.characters:
             raise TextError(f"a text has at most {self.limits.characters:,} characters. Got {length:,}: shorten it.")
 
-    async def _unread(self, texts: Sequence[str]) -> list[Unread]:
+    async def unread(self, texts: Sequence[str]) -> list[Unread]:
+        """Those of the texts of which the model does not know all words."""
         return [text for part in _parts(texts) for text in await self.short(self.bundle.unread, part)]
 
     def _count_tokens(self, texts: Sequence[str], truncate: bool) -> int:
@@ -396,31 +411,6 @@ async def together(*coroutines: Coroutine[Any, Any, Any]) -> list[Any]:
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [task.result() for task in tasks]
-
-
-class _Known:
-    """An encoder of texts that were encoded before, in batches with those of others; what it does not read is known."""
-
-    def __init__(self, bundle: DualEncoder, features: Mapping[str, np.ndarray], unread: list[Unread]) -> None:
-        self._features = features
-        self._unread = unread
-        self.encode_images = bundle.encode_images
-        self.logits_per_image = bundle.logits_per_image
-        self.probabilities = bundle.probabilities
-
-    def unread(self, texts: Sequence[str]) -> list[Unread]:
-        del texts  # the labels, which were looked at
-        return self._unread
-
-    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        return np.stack([self._features[text] for text in texts])
-
-
-def _probabilities(
-    known: _Known, labels: Sequence[str], templates: Sequence[str], image_features: np.ndarray
-) -> list[float]:
-    classifier = ZeroShotClassifier(known, labels, templates, batch_size=len(labels) * len(templates))
-    return classifier.probabilities(image_features)[0].tolist()
 
 
 def _parts(texts: Sequence[str]) -> Iterator[list[str]]:

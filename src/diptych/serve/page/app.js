@@ -1,289 +1,183 @@
-"use strict";
-// The page of `diptych serve`. Talks to its own server alone; the server's policy allows nothing else.
+// The page of `diptych serve`: views of a library, each of them a link.
 
-const $ = (id) => document.getElementById(id);
-const PAGE = 24; // results shown at first, and added by "Show more"
-const MOST = 200;
-const state = { picture: null, like: null, results: [], count: PAGE, at: 0, asked: 0, named: 0, namePicture: null, words: "" };
+import { go, isSearch, nothingSought, onChange, read, request, tell, viewOf } from "./address.js";
+import { Alike } from "./alike.js";
+import { $, make, number, say, sentence, toast } from "./dom.js";
+import { drawFacets } from "./facets.js";
+import { Grid } from "./grid.js";
+import { WorldMap } from "./map.js";
+import { Namer } from "./name.js";
+import { ask, call } from "./net.js";
+import { taken } from "./pictures.js";
+import { drawBox, drawLike, sayStatus, searchWith } from "./query.js";
+import { Scrubber } from "./scrubber.js";
+import { Shelf } from "./shelf.js";
+import { Viewer } from "./viewer.js";
 
-// --- Talking to the server
+const TABS = { search: "Pictures", map: "Map", alike: "Duplicates", name: "Name it" };
+const facts = { can_trash: false, is_local: false, libraries: [] };
+let shown = null; // the view that the grid has
+let version = null;
+let asked = 0;
+let scrubber = null;
 
-// Paths go from where the page itself lies, so that it works below a path of a proxy's.
-async function call(path, body) {
-  path = path.replace(/^\/+/, "");
-  for (let attempt = 0; ; attempt++) {
-    const key = sessionStorage.getItem("key");
-    const headers = key ? { Authorization: `Bearer ${key}` } : {};
-    if (body) headers["Content-Type"] = "application/json";
-    let answer;
-    try {
-      answer = await fetch(path, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body) });
-    } catch {
-      throw new Error("The server does not answer. Is it still running?");
-    }
-    if (answer.ok) return answer;
-    if (answer.status === 401 && attempt < 5) {
-      await askKey();
-    } else if (answer.status === 429 && attempt < 3) {
-      await new Promise((done) => setTimeout(done, 1000 * (Number(answer.headers.get("Retry-After")) || 1)));
-    } else {
-      const fault = await answer.json().catch(() => null);
-      throw new Error(fault?.error?.message || `The server answered ${answer.status}.`);
-    }
-  }
+const grid = new Grid({
+  load: async (start, count) => {
+    const answer = await ask("/library/view", { ...request(read()), start, count });
+    if (answer.version !== version) setTimeout(again); // the library has changed meanwhile
+    return answer.pictures;
+  },
+  open: (at) => go({ open: grid.facts(at).id }),
+  like: (one) => moreLike(one),
+  select: (at, event) => shelf.select(at, event),
+  laid: () => scrubber?.lay(),
+  scrolled: (_, from) => scrubber?.scrolled(from),
+});
+scrubber = new Scrubber(grid);
+const shelf = new Shelf(grid, facts);
+const alike = new Alike(shelf);
+const map = new WorldMap();
+const namer = new Namer();
+const viewer = new Viewer({
+  at: (place) => grid.fetched(place),
+  total: () => grid.total,
+  left: (place) => (place < 0 ? $("words").focus() : grid.focus(place)),
+  hide: (ids) => shelf.hide(ids).then(() => viewer.leave()),
+  album: (ids) => shelf.album(ids),
+  sought: () => $("words").focus(),
+});
+
+// --- A view
+
+shelf.changed = () => again();
+
+function again() {
+  shown = null;
+  tell();
 }
 
-let asking = null;
-function askKey() {
-  asking ??= new Promise((done) => {
-    const dialog = $("locked");
-    dialog.showModal();
-    dialog.addEventListener("close", () => {
-      // What no header can hold is no key either, and would stop every request before it goes out.
-      const key = $("key").value.trim();
-      sessionStorage.setItem("key", /^[\x21-\x7e]+$/.test(key) ? key : "");
-      $("key").value = "";
-      asking = null;
-      done();
-    }, { once: true });
-  });
-  return asking;
-}
-
-// Through `call`, as an <img> of its own would send no key.
-async function show(image, path, asked) {
-  const wanted = asked ? `${path} ${JSON.stringify(asked)}` : path;
-  image.dataset.path = wanted;
-  image.removeAttribute("src"); // or it would stand beside the name of the next one until that comes, if it does
+async function showView(at) {
+  const wanted = viewOf(at);
+  if (shown === wanted) return true;
+  shown = wanted;
+  const mine = ++asked;
+  sayStatus(isSearch(at) ? "Searching …" : "");
   try {
-    const blob = await (await call(path, asked)).blob();
-    if (image.dataset.path !== wanted) return;
-    image.src = URL.createObjectURL(blob);
-    image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
-  } catch {
-    if (image.dataset.path === wanted) image.alt = "no picture";
+    const answer = await ask("/library/view", { ...request(at), count: 200, spread: true });
+    if (mine !== asked) return false; // a later question has gone out
+    version = answer.version;
+    grid.chosen.clear();
+    shelf.drawBar();
+    grid.set(answer.total, answer.spread.months, answer.pictures, isSearch(at));
+    drawFacets(answer.spread, at);
+    if (answer.liked) drawLike(answer.liked);
+    told(at, answer);
+    return true;
+  } catch (error) {
+    if (mine === asked) {
+      shown = null;
+      sayStatus(sentence(error), true);
+    }
+    return false;
   }
 }
 
-function readPicture(file) {
-  return new Promise((done, fail) => {
-    const reader = new FileReader();
-    reader.onload = () => done(reader.result);
-    reader.onerror = () => fail(new Error("The file cannot be read."));
-    reader.readAsDataURL(file);
-  });
+function told(at, answer) {
+  const { total } = answer;
+  const library = facts.libraries.find((one) => one.name === at.library) ?? facts.libraries[0];
+  let counted = `${number(total)} ${total === 1 ? "picture" : "pictures"}`;
+  if (!total && library && !library.pictures) counted = library.indexing ? "The library is being indexed: its first pictures are about to come" : "This library has no picture yet. Put some into its folder and start the server again, or start it with --watch";
+  else if (!total) counted = "Nothing passes the filters";
+  else if (isSearch(at)) counted += at.sort ? ", by date" : `, ${at.like ? (at.part ? "like a part of" : "like") : "best first"}${at.like ? ` ${answer.liked?.name ?? "a picture"}` : ""}`;
+  sayStatus([counted, ...answer.unread.map(sentence)].join(". "));
+  $("order").hidden = total < 2;
+  $("sort").replaceChildren(...[...(isSearch(at) ? [["", "best first"]] : []), [isSearch(at) ? "latest" : "", "latest first"], ["oldest", "oldest first"]].map(([value, text]) => {
+    const option = make("option", "", text);
+    option.value = value;
+    option.selected = (at.sort ?? "") === value;
+    return option;
+  }));
+  $("save-search").hidden = !isSearch(at) && !answer.total;
 }
 
-function say(element, text, isBad = false) {
-  element.textContent = text;
-  element.classList.toggle("bad", isBad);
-}
-
-function sentence({ message }) {
-  return message.charAt(0).toUpperCase() + message.slice(1);
-}
-
-function make(tag, classes, text) {
-  const element = document.createElement(tag);
-  if (classes) element.className = classes;
-  if (text !== undefined) element.textContent = text; // never as HTML: file names may hold anything
-  return element;
-}
-
-// --- Search
-
-function question() {
-  const fields = Object.fromEntries(new FormData($("ask")));
-  const filters = {};
-  for (const name of ["folder", "after", "before", "camera"]) if (fields[name]) filters[name] = fields[name].trim();
-  if (fields.min_side) filters.min_side = Number(fields.min_side);
-  const asked = { count: state.count, filters };
-  if (state.like) return { ...asked, like: state.like.id };
-  const words = $("words").value.trim();
-  if (words) asked.text = words;
-  if (state.picture) asked.image = state.picture;
-  if (fields.without.trim()) asked.without = fields.without.trim();
-  return asked;
-}
-
-async function search() {
-  const asked = question();
-  const status = $("search-status");
-  if (!asked.text && !asked.image && !asked.like) {
-    say(status, "Type words or add a picture to search.");
+async function showPicture(at) {
+  if (!at.open) {
+    if (viewer.isOpen) viewer.shut();
     return;
   }
-  const number = ++state.asked;
-  say(status, "Searching …");
+  if (viewer.isOpen && viewer.facts.id === at.open) return;
+  for (const [place, cell] of grid.cells) {
+    if (cell.dataset.id === at.open) return viewer.open(place, grid.facts(place));
+  }
   try {
-    const answer = await (await call("/search", asked)).json();
-    if (number !== state.asked) return; // a later question has gone out
-    state.results = answer.results;
-    state.words = asked.text || "";
-    draw();
-    const found = answer.results.length;
-    const what = state.like ? `like ${state.like.name}` : "best first";
-    const counted = found ? `${found} ${found === 1 ? "picture" : "pictures"}, ${what}` : "Nothing passes the filters";
-    say(status, [counted, ...answer.unread.map(sentence)].join(". "));
+    const { found } = await ask("/library/view", { ...request(at), count: 0, find: at.open });
+    if (read().open !== at.open) return;
+    if (!found) throw new Error("That picture is no longer in the library.");
+    if (found.place >= 0) await grid.fetched(found.place);
+    await viewer.open(found.place, grid.facts(found.place) ?? found.picture);
   } catch (error) {
-    if (number === state.asked) say(status, sentence(error), true);
+    toast(sentence(error));
+    go({ open: null }, { replace: true });
   }
 }
 
-function newSearch() {
-  state.count = PAGE;
-  state.like = null;
-  search();
-}
-
-function draw() {
-  const list = $("results");
-  const known = new Map([...list.children].map((item) => [item.dataset.id, item]));
-  list.replaceChildren(...state.results.map((result, i) => known.get(result.id) || card(result)));
-  [...list.children].forEach((item, i) => {
-    item.querySelector(".score").textContent = state.results[i].score.toFixed(3);
-  });
-  $("more").hidden = state.results.length < state.count || state.count >= MOST;
-}
-
-function card(result) {
-  const item = make("li");
-  item.dataset.id = result.id;
-  const open = make("button", "open");
-  open.type = "button";
-  const image = make("img");
-  image.alt = result.name;
-  open.append(image);
-  open.addEventListener("click", () => view(place(result.id)));
-  const caption = make("div", "caption");
-  const file = make("bdi", "file", result.name.split("/").pop());
-  file.title = result.name;
-  const score = make("span", "score", result.score.toFixed(3));
-  score.title = "cosine with what was looked for";
-  const like = make("button", "quiet like", "more like it");
-  like.type = "button";
-  like.setAttribute("aria-label", `More like ${result.name}`);
-  like.addEventListener("click", () => moreLike(result));
-  caption.append(file, score, like);
-  item.append(open, caption);
-  show(image, result.thumbnail);
-  return item;
-}
-
-const place = (id) => state.results.findIndex((result) => result.id === id);
-
-function moreLike(result) {
-  $("viewer").close();
-  state.like = result;
-  state.count = PAGE;
+function moreLike(one) {
   $("words").value = "";
-  setPicture(null);
-  search();
+  go({ ...nothingSought, like: one.id });
   scrollTo({ top: 0 });
+  $("words").focus(); // what had the focus is gone
 }
 
-function setPicture(data) {
-  state.picture = data;
-  $("query-picture").hidden = !data;
-  if (data) $("query-picture").querySelector("img").src = data;
-}
+onChange(async (at) => {
+  openTab(at.tab ?? "search");
+  if ((at.tab ?? "search") === "name") return;
+  drawBox(at);
+  if (await showView(at)) await showPicture(at);
+  if (at.tab === "map") map.load();
+});
 
-// --- The viewer
+// --- Tabs
 
-function view(i) {
-  if (!(i in state.results)) return;
-  state.at = i;
-  const result = state.results[i];
-  $("large").alt = result.name;
-  $("why").hidden = !state.words || result.time !== null;
-  $("why").setAttribute("aria-pressed", "false");
-  show($("large"), result.picture);
-  const facts = [result.name, result.width ? `${result.width} × ${result.height}` : "", result.taken, result.camera];
-  if (result.time !== null) facts.push(`at ${Math.round(result.time)} s`);
-  // Each by itself, as a name may turn the direction of what is written after it.
-  const shown = [...facts.filter(Boolean), `score ${result.score.toFixed(3)}`].map((fact) => make("bdi", "", fact));
-  $("facts").replaceChildren(...shown.flatMap((fact, i) => (i ? [" · ", fact] : [fact])));
-  $("previous").disabled = i === 0;
-  $("next").disabled = i === state.results.length - 1;
-  if (!$("viewer").open) $("viewer").showModal();
-}
-
-function why() {
-  const result = state.results[state.at];
-  const wanted = $("why").getAttribute("aria-pressed") === "false";
-  $("why").setAttribute("aria-pressed", String(wanted));
-  if (wanted) show($("large"), result.picture.replace(/picture$/, "why"), { text: state.words });
-  else show($("large"), result.picture);
-}
-
-// Not on the event "close", which comes late: a key pressed before it would act on the picture the viewer was opened at.
-function leave() {
-  $("viewer").close();
-  $("results").children[state.at]?.querySelector(".open").focus();
-}
-
-// --- Name it
-
-const nameSoon = later(nameIt, 300);
-
-function later(work, milliseconds) {
-  let timer;
-  return () => {
-    clearTimeout(timer);
-    timer = setTimeout(work, milliseconds);
-  };
-}
-
-async function nameIt() {
-  const labels = [...new Set($("labels").value.split("\n").map((line) => line.trim()).filter(Boolean))];
-  const status = $("name-status");
-  if (!state.namePicture) return say(status, "Add a picture to name it.");
-  if (!labels.length) return say(status, "Type at least one label.");
-  const number = ++state.named;
-  try {
-    const asked = { image: state.namePicture, labels, templates: [$("template").value.trim() || "{}"] };
-    const answer = await (await call("/classify", asked)).json();
-    if (number !== state.named) return;
-    $("bars").replaceChildren(...answer.labels.map(bar));
-    const alone = labels.length === 1 ? ["One label alone says nothing: add what else it could be."] : [];
-    say(status, [...alone, ...answer.unread.map(sentence)].join(" "));
-  } catch (error) {
-    if (number !== state.named) return;
-    $("bars").replaceChildren();
-    say(status, sentence(error), true);
+let opened = null;
+function openTab(name) {
+  for (const one of Object.keys(TABS)) {
+    const isOpen = one === name;
+    $(one).hidden = !isOpen;
+    $(`tab-${one}`).setAttribute("aria-selected", isOpen);
+    $(`tab-${one}`).tabIndex = isOpen ? 0 : -1;
   }
+  const isNew = opened !== name;
+  opened = name;
+  document.body.dataset.tab = name;
+  if (!isNew) return;
+  if (name === "search") grid.lay();
+  if (name === "alike") alike.load();
+  if (name === "name" && !namer.pictures.length) say($("name-status"), "Add a picture to name it.");
 }
 
-function bar({ label, probability }) {
-  const item = make("li");
-  const row = make("div", "row");
-  row.append(make("bdi", "", label), make("span", "", `${(100 * probability).toFixed(1)} %`));
-  const track = make("div", "track");
-  const fill = make("div", "fill");
-  fill.style.width = `${100 * probability}%`;
-  track.append(fill);
-  item.append(row, track);
-  return item;
+const names = Object.keys(TABS);
+for (const [i, name] of names.entries()) {
+  $(`tab-${name}`).addEventListener("click", () => go({ tab: name === "search" ? null : name, open: null }));
+  $(`tab-${name}`).addEventListener("keydown", (event) => {
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!by) return;
+    const other = names.at((i + by) % names.length);
+    if ($(`tab-${other}`).hidden) return;
+    go({ tab: other === "search" ? null : other, open: null });
+    $(`tab-${other}`).focus();
+  });
 }
 
-// --- Pictures that come in by drop, paste or file
+// --- Pictures that come in
 
-async function take(file) {
-  if (!file) return;
-  const isSearch = !$("search").hidden;
+async function take(files) {
+  if (!files.length) return;
+  if (!$("name").hidden) return namer.add(files);
   try {
-    const data = await readPicture(file);
-    if (isSearch) {
-      setPicture(data);
-      newSearch();
-    } else {
-      state.namePicture = data;
-      $("name-picture").src = data;
-      $("name-picture").hidden = false;
-      nameIt();
-    }
+    sayStatus("Reading the picture …");
+    await searchWith(await taken(files[0]));
   } catch (error) {
-    say($(isSearch ? "search-status" : "name-status"), sentence(error), true);
+    sayStatus(sentence(error), true);
   }
 }
 
@@ -297,104 +191,52 @@ addEventListener("dragleave", (event) => {
 addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dragging");
-  take(event.dataTransfer.files[0]);
+  take([...event.dataTransfer.files]);
 });
 addEventListener("paste", (event) => {
-  if (event.clipboardData.files.length) take(event.clipboardData.files[0]);
+  if (event.clipboardData.files.length) take([...event.clipboardData.files]);
 });
 for (const id of ["query-file", "name-file"]) {
   $(id).addEventListener("change", (event) => {
-    take(event.target.files[0]);
+    take([...event.target.files]);
     event.target.value = ""; // the same file may come again
   });
 }
 
-// --- Buttons, tabs and keys
+// --- Buttons and keys
 
-function openTab(name) {
-  for (const one of ["search", "name"]) {
-    const isOpen = one === name;
-    $(one).hidden = !isOpen;
-    $(`tab-${one}`).setAttribute("aria-selected", isOpen);
-    $(`tab-${one}`).tabIndex = isOpen ? 0 : -1;
-  }
-  if (name === "name" && !state.namePicture) say($("name-status"), "Add a picture to name it.");
+$("sort").addEventListener("change", () => go({ sort: $("sort").value }));
+$("library").addEventListener("change", () => {
+  history.pushState(null, "", `?${new URLSearchParams({ library: $("library").value })}`);
+  shelf.load();
+  tell();
+});
+for (const name of ["after", "before", "min_side"]) {
+  document.querySelector(`[name=${name}]`).addEventListener("change", (event) => go({ [name]: event.target.value, open: null }));
 }
-
-for (const name of ["search", "name"]) {
-  $(`tab-${name}`).addEventListener("click", () => openTab(name));
-  $(`tab-${name}`).addEventListener("keydown", (event) => {
-    if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
-    const other = name === "search" ? "name" : "search";
-    openTab(other);
-    $(`tab-${other}`).focus();
-  });
-}
-
-$("ask").addEventListener("submit", (event) => {
-  event.preventDefault();
-  newSearch();
-});
-$("ask").addEventListener("reset", () => setTimeout(() => {
-  if (state.results.length) search();
-}));
-$("filters").addEventListener("change", () => {
-  state.count = PAGE;
-  if (state.results.length || state.like) search();
-});
-$("query-picture").querySelector("button").addEventListener("click", () => {
-  setPicture(null);
-  if ($("words").value.trim()) newSearch();
-});
-$("more").addEventListener("click", () => {
-  state.count = Math.min(state.count + PAGE, MOST);
-  search();
-});
-$("labels").addEventListener("input", nameSoon);
-$("template").addEventListener("input", nameSoon);
-$("drop").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" || event.key === " ") {
-    event.preventDefault();
-    $("name-file").click();
-  }
-});
-$("previous").addEventListener("click", () => view(state.at - 1));
-$("next").addEventListener("click", () => view(state.at + 1));
-$("why").addEventListener("click", why);
-$("close").addEventListener("click", leave);
-$("like").addEventListener("click", () => moreLike(state.results[state.at]));
-$("viewer").addEventListener("cancel", (event) => {
-  event.preventDefault();
-  leave();
-});
-$("viewer").addEventListener("click", (event) => {
-  if (event.target === $("viewer")) leave(); // beside the picture
-});
 
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if ($("viewer").open) {
-    if (event.key === "ArrowLeft") view(state.at - 1);
-    if (event.key === "ArrowRight") view(state.at + 1);
-    if (event.key === "m") moreLike(state.results[state.at]);
-    return;
-  }
-  if (event.target.closest("input, textarea, dialog") || $("search").hidden) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+  if (document.querySelector("dialog[open]:not(#viewer)")) return;
+  if (viewer.isOpen) return viewer.key(event);
+  if (event.target.closest("input:not(.choose), textarea, select") || $("search").hidden) return;
   if (event.key === "/") {
     event.preventDefault();
     $("words").focus();
     return;
   }
-  const cards = [...$("results").children];
-  const at = cards.findIndex((item) => item.contains(document.activeElement));
+  if (event.key === "Escape" && grid.chosen.size) return shelf.none();
+  const at = grid.focused();
   if (at < 0) return;
-  const columns = getComputedStyle($("results")).gridTemplateColumns.split(" ").length;
-  const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[event.key];
-  if (step && cards[at + step]) {
+  const next = grid.step_(event.key, at);
+  if (next !== undefined) {
     event.preventDefault();
-    cards[at + step].querySelector(".open").focus();
+    const to = Math.min(grid.total - 1, Math.max(0, next));
+    grid.focus(to);
+    if (event.shiftKey) shelf.range(Math.min(at, to), Math.max(at, to));
   }
-  if (event.key === "m") moreLike(state.results[at]);
+  if (event.key === "m" && grid.facts(at)) moreLike(grid.facts(at));
+  if (event.key === "x") shelf.select(at);
 });
 
 // --- Light and dark
@@ -409,35 +251,70 @@ $("theme").addEventListener("click", () => {
   const other = now === "dark" ? "light" : "dark";
   localStorage.setItem("theme", other);
   paint(other);
+  map.draw();
 });
 
 // --- The start
 
-function tell(health) {
-  const pictures = health.library === null ? "no library" : `${health.library.toLocaleString("en")} pictures`;
-  $("about").textContent = `${health.model} · ${pictures}${health.indexing ? ", indexing …" : ""}`;
-  if (health.indexing) {
-    setTimeout(async () => {
-      try {
-        tell(await (await call("/health")).json());
-      } catch {
-        // The next search says what is wrong.
-      }
-    }, 2000);
+const TURN = 3000; // ms between looks at what is indexed
+const REST = 15000;
+
+async function look() {
+  try {
+    const now = await ask("/library");
+    Object.assign(facts, now);
+    const [first] = now.libraries;
+    const mine = now.libraries.find((one) => one.name === read().library) ?? first;
+    const busy = now.libraries.find((one) => one.indexing);
+    const bar = $("progress");
+    bar.hidden = !busy;
+    if (busy) {
+      bar.querySelector("span").textContent = busy.of ? `Indexing ${busy.name}: ${number(busy.done)} of ${number(busy.of)} files` : `Indexing ${busy.name} …`;
+      bar.querySelector("progress").max = busy.of || 1;
+      if (busy.of) bar.querySelector("progress").value = busy.done;
+      else bar.querySelector("progress").removeAttribute("value");
+    }
+    if (mine && look.pictures !== undefined && (look.pictures !== mine.pictures || (look.busy && !busy)) && scrollY < 200 && !viewer.isOpen && !grid.chosen.size) again();
+    look.pictures = mine?.pictures;
+    look.busy = Boolean(busy);
+    say($("about"), `${look.model} · ${number(now.libraries.reduce((sum, one) => sum + one.pictures, 0))} pictures`);
+    setTimeout(look, busy ? TURN : REST);
+  } catch {
+    setTimeout(look, REST); // the next search says what is wrong
   }
 }
 
 (async () => {
+  if (!read().tab && !read().open) $("words").focus(); // at once: what is typed from here on is not lost
   try {
-    const health = await (await call("/health")).json();
-    tell(health);
-    if (health.library === null) {
+    const health = call("/health").then((answer) => answer.json()); // it runs the model, which nothing else waits for
+    health.catch(() => {});
+    Object.assign(facts, await ask("/library"));
+    if (!facts.libraries.length) {
+      for (const one of ["search", "map", "alike"]) $(`tab-${one}`).hidden = true;
       openTab("name");
-      say($("search-status"), "This server has no library. Start it with --library FOLDER to search.");
-    } else {
-      $("words").focus();
+      const { model } = await health;
+      namer.suit(model);
+      say($("about"), `${model} · no library`);
+      return;
     }
+    $("library").hidden = facts.libraries.length < 2;
+    $("library").replaceChildren(...facts.libraries.map(({ name }) => {
+      const option = make("option", "", name);
+      option.value = name;
+      option.selected = name === read().library;
+      return option;
+    }));
+    $("its-place").hidden = !facts.is_local;
+    shelf.drawBar();
+    if (matchMedia("(min-width: 900px)").matches) $("filters").open = true;
+    tell();
+    shelf.load();
+    look.model = (await health).model;
+    namer.suit(look.model);
+    look();
   } catch (error) {
-    say($("search-status"), sentence(error), true);
+    sayStatus(sentence(error), true);
   }
 })();
+
