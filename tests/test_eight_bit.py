@@ -173,7 +173,7 @@ def test_tower_and_tokenizer_must_agree_on_the_padding(bundle):
 
 def test_no_other_library_has_such_a_model(bundle, tmp_path):
     refused: tuple[tuple[Format, str], ...] = (
-        ("huggingface", "EfficientNet and sentence towers"),
+        ("huggingface", "EfficientNet-Lite and sentence towers"),
         ("open_clip", "Got efficientnet-lite and sentence with a softmax head.* keep any other as a bundle"),
         ("openai", "Got efficientnet-lite and sentence with a softmax head"),
     )

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import diptych
+from chromium import browser_tab, needs_chromium
 from diptych.errors import ImageError
 from diptych.pages.html import render_report, write_report
 from diptych.pages.page import (
@@ -25,7 +26,6 @@ from diptych.pages.page import (
     ReliabilityPlot,
     ReportPage,
 )  # fmt: skip
-from test_serve import browser_tab, needs_chromium
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 NASTY = '<script>alert("1 & 2")</script>'

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from bundles import TEXTS, make, new_tokenizer, some_pictures
+from chromium import browser_tab, needs_chromium
 from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError, MissingExtraError
 from diptych.model.clip import CLIP, CLIPConfig
@@ -24,7 +25,6 @@ from diptych.weights.bundle import Bundle
 from diptych.weights.normalise import normalise
 from diptych.weights.onnx_towers import OnnxTowers
 from siglip_standins import write_siglip2_tokenizer
-from test_serve import browser_tab, needs_chromium
 from tower_kinds import IMAGE_KINDS, TEXT_KINDS, image_of, kind_of, preprocess_of, text_of
 
 pytest.importorskip("onnxscript", reason="pip install 'diptych[export]'")

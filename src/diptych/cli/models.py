@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from diptych.weights.untold import Told
 
 # Written out here: --help must not wait for torch. A test holds them to those of the modules that use them.
-_Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
+_Activation = Literal["quick_gelu", "gelu", "gelu_tanh", "relu"]
 _Format = Literal["bundle", "huggingface", "open_clip", "openai"]
 _StoredType = Literal["float32", "float16", "bfloat16", "int8"]
 

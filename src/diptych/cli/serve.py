@@ -136,11 +136,8 @@ def serve(
     fetch = Fetcher(allow_url, max_bytes=limits.body_bytes, seconds=min(10.0, timeout)) if allow_url else None
     api_key = _api_key(api_key_file)
     names = _names(host, allow_host or [])
-    if not (_is_loopback(host) or api_key or no_key):
-        raise ConfigError(
-            f"--host {host} lets others reach the server, and no API key is asked for. Set {KEY_VARIABLE} or "
-            "--api-key-file, or say --no-key."
-        )
+    if not (api_key or no_key):
+        _check_only_here(host)
     with _listen(host, port) as listener, _quiet_libraries():
         folders = list(dict.fromkeys(library or ()))
         bundle, named, opened = _opened(folders, index, model, engines)
@@ -283,6 +280,15 @@ def _listen(host: str, port: int) -> socket.socket:
         # Python adds the address to what the system says of it.
         reason = error.strerror if isinstance(error, socket.gaierror) or not error.errno else os.strerror(error.errno)
         raise ConfigError(f"{host}:{port} cannot be listened at: {reason}. Choose another --port or --host.") from None
+
+
+def _check_only_here(host: str) -> None:
+    """Refuse an address that others reach."""
+    if not _is_loopback(host):
+        raise ConfigError(
+            f"--host {host} lets others reach the server, and no API key is asked for. Set {KEY_VARIABLE} or "
+            "--api-key-file, or say --no-key."
+        )
 
 
 def _is_loopback(host: str) -> bool:

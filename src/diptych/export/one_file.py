@@ -24,10 +24,11 @@ from diptych.version import __version__
 from diptych.weights.adapters import Naming
 from diptych.weights.bundle import Bundle
 from diptych.weights.eight_bit import SCALE
-from diptych.weights.folder import WEIGHTS
+from diptych.weights.folder import OPEN_CLIP_CONFIG, WEIGHTS
 from diptych.weights.golden import golden_picture
 from diptych.weights.graphs import GRAPHS, IMAGE_GRAPH, TEXT_GRAPH, Graphs, WeightsFile
 from diptych.weights.onnx_towers import OnnxTowers
+from diptych.weights.open_clip import plain_names
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -61,6 +62,8 @@ def write_graphs(folder: Path, *, ports: Ports = NATIVE) -> None:
     """
     bundle = Bundle.load(folder)
     places = read_places(folder / WEIGHTS)
+    if (folder / OPEN_CLIP_CONFIG).is_file():
+        places = plain_names(places)
     (folder / GRAPHS).unlink(missing_ok=True)
     image = image_graph(bundle.model, bundle.preprocess, ports)
     for name, graph in ((IMAGE_GRAPH, image), (TEXT_GRAPH, text_graph(bundle.model, ports))):

@@ -157,11 +157,13 @@ class Guard:
         seconds = self._limits.seconds
         try:
             async with asyncio.timeout(seconds) as limit:
-                answer.on_begin = lambda: limit.reschedule(None)
+                answer.on_begin = lambda: None if limit.expired() else limit.reschedule(None)
                 yield
         except TimeoutError:
             sentence = f"a request must be answered within {seconds:g} s. Try again later."
             raise RefusedError(503, sentence, "timeout", retry_after=1) from None
+        finally:
+            answer.on_begin = lambda: None  # a refusal begins after the time that it tells of
 
     def _is_open(self, scope: Scope) -> bool:
         path = scope["path"]

@@ -237,8 +237,8 @@ def _layouts(config: CLIPConfig) -> tuple[TowerLayout, TowerLayout]:
     ]
     if None in found:
         raise ConfigError(
-            f"open_clip has no class for {kinds_of(config)}. Save a SigLIP model as huggingface, and keep any other "
-            "as a bundle."
+            f"open_clip has no such model. Got {kinds_of(config)}: save a SigLIP model as huggingface, and keep any "
+            "other as a bundle."
         )
     return found[0], found[1]  # pyright: ignore[reportReturnType]  # none is None
 
