@@ -44,6 +44,7 @@ def without(name: str) -> dict[str, tuple[int, ...]]:
     [
         ({}, "must hold visual.conv1.weight and text_projection, .* Got 0 tensors"),
         ({"layer.0.weight": (3, 3), "head.bias": (3,)}, r"Got 2 tensors such as head\.bias, layer\.0\.weight: is it"),
+        ({"visual.trunk.stem.0.weight": (96, 3, 4, 4)}, r"Put its open_clip_config\.json beside the weights"),
         (without("text_projection"), "is it another kind of model"),
         (without("ln_final"), r"no CLIP's \(KeyError\('ln_final\.weight'\)\)\. Is it whole\?"),
         (without("visual.transformer"), r"no CLIP's .* Is it whole\?"),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from diptych.errors import ConfigError
 from diptych.model.blocks import Embedding, check_sizes, draw_normal
 from diptych.model.cost import TowerCost, without_blocks
-from diptych.model.vocabulary import GOLDEN_TEXTS, Vocabulary, check_tokens_fit
+from diptych.model.vocabulary import GOLDEN_TEXTS, Vocabulary, check_pad_token, check_tokens_fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,7 @@ class BagTowerConfig:
 
     def __post_init__(self) -> None:
         check_sizes("text", context_length=self.context_length, vocab_size=self.vocab_size)
-        if not 0 <= self.pad_token_id < self.vocab_size:
-            raise ConfigError(f"text.pad_token_id must be one of {self.vocab_size:,} tokens. Got {self.pad_token_id}.")
+        check_pad_token(self.pad_token_id, self.vocab_size)
 
     @property
     def summary(self) -> str:

@@ -15,8 +15,17 @@ from diptych.errors import ConfigError
 from diptych.model.blocks import Activation, Embedding, check_blocks, check_sizes, draw_normal
 from diptych.model.cost import TowerCost, layer_norm_bytes, transformer_cost, without_blocks
 from diptych.model.sentence_tower import PostBlock
-from diptych.model.text_head import Head, Pool, TextHead, check_head, cut_padding, head_bytes, head_flops
-from diptych.model.vocabulary import GOLDEN_TEXTS, Vocabulary, check_same_padding, check_tokens_fit
+from diptych.model.text_head import (
+    Head,
+    Pool,
+    TextHead,
+    check_head,
+    check_head_width,
+    cut_padding,
+    head_bytes,
+    head_flops,
+)
+from diptych.model.vocabulary import GOLDEN_TEXTS, Vocabulary, check_pad_token, check_same_padding, check_tokens_fit
 
 _STD = 0.02  # of all weights at the start
 
@@ -61,8 +70,7 @@ class BertTowerConfig:
         check_sizes("text", context_length=self.context_length, vocab_size=self.vocab_size)
         check_blocks("text", self)
         check_head(self)
-        if not 0 <= self.pad_token_id < self.vocab_size:
-            raise ConfigError(f"text.pad_token_id must be one of {self.vocab_size:,} tokens. Got {self.pad_token_id}.")
+        check_pad_token(self.pad_token_id, self.vocab_size)
         if self.token_types < 0:
             raise ConfigError(f"text.token_types must be at least 0, which stands for none. Got {self.token_types}.")
         if self.places not in get_args(Places):
@@ -85,8 +93,7 @@ class BertTowerConfig:
         Raises:
             ConfigError: it has no projection, and `embed_dim` is not its width.
         """
-        if self.head == "none" and embed_dim != self.width:
-            raise ConfigError(f"embed_dim must be text.width={self.width} where text.head is none. Got {embed_dim}.")
+        check_head_width(self, embed_dim)
         return BertTower(self, embed_dim)
 
     def cost(self, embed_dim: int, *, element: int) -> TowerCost:

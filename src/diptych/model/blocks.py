@@ -372,6 +372,18 @@ def check_sizes(tower: str, **sizes: int) -> None:
             raise ConfigError(f"{tower}.{name} must be at least 1. Got {size}.")
 
 
+def check_patches(image_size: int, patch_size: int) -> None:
+    """Refuse patches that do not fill a picture; both sizes are at least 1.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    if image_size % patch_size:
+        raise ConfigError(
+            f"image.patch_size must divide image.image_size. Got patch_size={patch_size}, image_size={image_size}."
+        )
+
+
 def check_blocks(tower: str, sizes: BlockSizes) -> None:
     """Refuse sizes that no stack of blocks can have.
 

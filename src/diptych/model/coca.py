@@ -21,6 +21,7 @@ from diptych.model.blocks import (
     as_grid,
     attend,
     check_blocks,
+    check_patches,
     check_sizes,
     draw_normal,
     draw_uniform,
@@ -67,11 +68,7 @@ class CoCaImageTowerConfig:
         sizes = {"queries": self.queries, "pool_heads": self.pool_heads}
         check_sizes("image", image_size=self.image_size, patch_size=self.patch_size, **sizes)
         check_blocks("image", self)
-        if self.image_size % self.patch_size:
-            raise ConfigError(
-                "image.patch_size must divide image.image_size. "
-                f"Got patch_size={self.patch_size}, image_size={self.image_size}."
-            )
+        check_patches(self.image_size, self.patch_size)
 
     @property
     def patches(self) -> int:

@@ -22,6 +22,7 @@ from diptych.model.blocks import (
     as_grid,
     attended,
     check_blocks,
+    check_patches,
     check_sizes,
     draw_normal,
     keep_patches,
@@ -69,11 +70,7 @@ class EvaTowerConfig:
         object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
         check_sizes("image", image_size=self.image_size, patch_size=self.patch_size)
         check_blocks("image", self)
-        if self.image_size % self.patch_size:
-            raise ConfigError(
-                "image.patch_size must divide image.image_size. "
-                f"Got patch_size={self.patch_size}, image_size={self.image_size}."
-            )
+        check_patches(self.image_size, self.patch_size)
         if self.block not in get_args(BlockKind):
             raise ConfigError(f"image.block: {unknown_name(self.block, '', get_args(BlockKind), 'a kind of block')}")
         if self.block == "trv":

@@ -15,6 +15,7 @@ from diptych.model.blocks import (
     Stack,
     as_grid,
     check_blocks,
+    check_patches,
     check_sizes,
     draw_normal,
     keep_patches,
@@ -64,11 +65,7 @@ class ImageTowerConfig:
         object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
         check_sizes("image", image_size=self.image_size, patch_size=self.patch_size)
         check_blocks("image", self)
-        if self.image_size % self.patch_size:
-            raise ConfigError(
-                "image.patch_size must divide image.image_size. "
-                f"Got patch_size={self.patch_size}, image_size={self.image_size}."
-            )
+        check_patches(self.image_size, self.patch_size)
         for name, found, options in (("pool", self.pool, get_args(Pool)), ("stem", self.stem, get_args(Stem))):
             if found not in options:
                 raise ConfigError(f"image.{name}: {unknown_name(found, '', options, 'an option')}")

@@ -12,8 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diptych.errors import ConfigError, ShapeError
-from diptych.model.blocks import Activation, Linear, Stack, check_blocks, check_sizes, draw_normal, draw_uniform
+from diptych.errors import ShapeError
+from diptych.model.blocks import (
+    Activation,
+    Linear,
+    Stack,
+    check_blocks,
+    check_patches,
+    check_sizes,
+    draw_normal,
+    draw_uniform,
+)
 from diptych.model.cost import TowerCost
 from diptych.model.siglip import ProbePool, pooled_cost, reset_as_released
 
@@ -50,11 +59,7 @@ class NaFlexTowerConfig:
         object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
         check_sizes("image", image_size=self.image_size, patch_size=self.patch_size)
         check_blocks("image", self)
-        if self.image_size % self.patch_size:
-            raise ConfigError(
-                "image.patch_size must divide image.image_size. "
-                f"Got patch_size={self.patch_size}, image_size={self.image_size}."
-            )
+        check_patches(self.image_size, self.patch_size)
         object.__setattr__(self, "position_grid", self.position_grid or self.image_size // self.patch_size)
         check_sizes("image", position_grid=self.position_grid)
 

@@ -21,8 +21,17 @@ from diptych.model.blocks import (
     reset_to_defaults,
 )
 from diptych.model.cost import TowerCost, layer_norm_bytes, transformer_cost
-from diptych.model.text_head import Head, Pool, TextHead, check_head, cut_padding, head_bytes, head_flops
-from diptych.model.vocabulary import GOLDEN_TEXTS, Vocabulary, check_same_padding, check_tokens_fit
+from diptych.model.text_head import (
+    Head,
+    Pool,
+    TextHead,
+    check_head,
+    check_head_width,
+    cut_padding,
+    head_bytes,
+    head_flops,
+)
+from diptych.model.vocabulary import GOLDEN_TEXTS, Vocabulary, check_pad_token, check_same_padding, check_tokens_fit
 
 _LONGEST_WAVE = 10_000  # positions, by 2 pi
 
@@ -63,8 +72,7 @@ class NLLBTowerConfig:
         check_head(self)
         if self.width % 2 or self.width < 4:
             raise ConfigError(f"text.width must be even and at least 4 for waves as positions. Got {self.width}.")
-        if not 0 <= self.pad_token_id < self.vocab_size:
-            raise ConfigError(f"text.pad_token_id must be one of {self.vocab_size:,} tokens. Got {self.pad_token_id}.")
+        check_pad_token(self.pad_token_id, self.vocab_size)
 
     @property
     def summary(self) -> str:
@@ -77,8 +85,7 @@ class NLLBTowerConfig:
         Raises:
             ConfigError: it has no projection, and `embed_dim` is not its width.
         """
-        if self.head == "none" and embed_dim != self.width:
-            raise ConfigError(f"embed_dim must be text.width={self.width} where text.head is none. Got {embed_dim}.")
+        check_head_width(self, embed_dim)
         return NLLBTower(self, embed_dim)
 
     def cost(self, embed_dim: int, *, element: int) -> TowerCost:

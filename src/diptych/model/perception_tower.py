@@ -17,6 +17,7 @@ from diptych.model.blocks import (
     Stack,
     as_grid,
     check_blocks,
+    check_patches,
     check_sizes,
     draw_normal,
     draw_uniform,
@@ -62,11 +63,7 @@ class PerceptionTowerConfig:
         object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
         check_sizes("image", image_size=self.image_size, patch_size=self.patch_size, pool_heads=self.pool_heads)
         check_blocks("image", self)
-        if self.image_size % self.patch_size:
-            raise ConfigError(
-                "image.patch_size must divide image.image_size. "
-                f"Got patch_size={self.patch_size}, image_size={self.image_size}."
-            )
+        check_patches(self.image_size, self.patch_size)
         if self.width % self.pool_heads:
             raise ConfigError(
                 f"image.pool_heads must divide image.width. Got pool_heads={self.pool_heads}, width={self.width}."

@@ -23,7 +23,7 @@ from diptych.model.blocks import (
     draw_normal,
 )
 from diptych.model.cost import TowerCost, layer_norm_bytes, transformer_cost, without_blocks
-from diptych.model.vocabulary import GOLDEN_TEXTS, Vocabulary, check_same_padding, check_tokens_fit
+from diptych.model.vocabulary import GOLDEN_TEXTS, Vocabulary, check_pad_token, check_same_padding, check_tokens_fit
 
 _STD = 0.02  # of all weights at the start
 
@@ -61,8 +61,7 @@ class SentenceTowerConfig:
         for name in ("head_width", "anchors"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"text.{name} must be at least 0, which stands for none. Got {getattr(self, name)}.")
-        if not 0 <= self.pad_token_id < self.vocab_size:
-            raise ConfigError(f"text.pad_token_id must be one of {self.vocab_size:,} tokens. Got {self.pad_token_id}.")
+        check_pad_token(self.pad_token_id, self.vocab_size)
 
     @property
     def summary(self) -> str:

@@ -56,6 +56,16 @@ def check_head(sizes: HeadSizes) -> None:
         )
 
 
+def check_head_width(sizes: HeadSizes, embed_dim: int) -> None:
+    """Refuse a D that a tower without a projection does not give.
+
+    Raises:
+        ConfigError: D is not its width.
+    """
+    if sizes.head == "none" and embed_dim != sizes.width:
+        raise ConfigError(f"embed_dim must be text.width={sizes.width} where text.head is none. Got {embed_dim}.")
+
+
 def head_flops(sizes: HeadSizes, embed_dim: int) -> int:
     """Of the forward pass of one text."""
     width, hidden = sizes.width, sizes.head_width

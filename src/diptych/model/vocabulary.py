@@ -54,6 +54,16 @@ def check_pads(tokenizer: Vocabulary, context_length: int) -> None:
         )
 
 
+def check_pad_token(pad_token_id: int, vocab_size: int) -> None:
+    """Refuse a padding token of a text tower that is none of its vocabulary.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not 0 <= pad_token_id < vocab_size:
+        raise ConfigError(f"text.pad_token_id must be one of {vocab_size:,} tokens. Got {pad_token_id}.")
+
+
 def check_same_padding(tokenizer: Vocabulary, pad_token_id: int) -> None:
     """Refuse a tokenizer that pads with another token than a text tower takes for padding.
 

@@ -48,6 +48,11 @@ def config_from_shapes(
         ConfigError: the sizes do not fit together.
     """
     if "visual.conv1.weight" not in shapes or "text_projection" not in shapes:
+        if any(name.startswith("visual.trunk.") for name in shapes):
+            raise WeightsError(
+                "a state dict with an image tower of timm does not tell the model's sizes. Put its "
+                "open_clip_config.json beside the weights."
+            )
         few = ", ".join(sorted(shapes)[:3])
         raise WeightsError(
             "a state dict must hold visual.conv1.weight and text_projection, as OpenAI's and open_clip's CLIP do. "

@@ -8,6 +8,8 @@ _WHAT_IT_IS = {
     "videoprism": "VideoPrism, a model of films. Take a CLIP, and ask it of frames",
     "M-CLIP": "M-CLIP, a text tower alone. Take an XLM-R CLIP of LAION's, whose pictures come with it",
     "vision-text-dual-encoder": "two encoders of any kinds. Take a CLIP, or an XLM-R CLIP for other languages",
+    "clip_vision_model": "the image tower of a CLIP alone. Take the whole model, with its text tower",
+    "siglip_vision_model": "the image tower of a SigLIP alone. Take the whole model, with its text tower",
     "bert": "a text encoder alone",
     "vit": "an image classifier",
 }
