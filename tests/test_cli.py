@@ -229,6 +229,24 @@ def test_a_reader_that_has_gone_ends_it_quietly():
     assert (done.returncode, done.stderr) == (1, "")
 
 
+WITH_DAFT = """
+import atexit, sys, types
+sys.modules["daft"] = types.ModuleType("daft")
+class Thread:  # stands for a thread of daft, which asks for the interpreter while that goes
+    def __del__(self): print("aborted")
+thread = Thread()
+atexit.register(print, "put away")
+sys.argv = ["diptych", "--no-such-option"]
+from diptych.cli.main import run
+run()
+"""
+
+
+def test_after_daft_a_process_is_left_before_the_interpreter_goes():
+    done = python(WITH_DAFT, stdout=subprocess.PIPE)
+    assert (done.returncode, done.stdout) == (2, "put away\n")
+
+
 def test_whatever_prints_much_ends_quietly_when_its_reader_goes(
     indexed, pictures, model, labelled, monkeypatch, capsys
 ):

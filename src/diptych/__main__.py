@@ -1,8 +1,6 @@
 """`python -m diptych` is `diptych`."""
 
-import sys
-
-from diptych.cli.main import main
+from diptych.cli.main import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -1,7 +1,6 @@
 """`diptych embed`: pictures in, one file of features out."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -78,10 +77,6 @@ def embed(
             _embed_parts(pictures[0], columns, model, out, share, max_pixels, engines, daft_workers=daft_workers)
         except KeyboardInterrupt:
             complain("what is done is kept; the same command goes on from here.")
-            if runner == "daft":  # its threads outlive the interpreter, and abort the process then
-                complain("stopped.")
-                sys.stdout.flush()
-                os._exit(130)
             raise
         return
     if runner == "daft":

@@ -4,6 +4,7 @@ A command's file is imported when the command is asked for, torch only when it r
 ends in one line on standard error and exit code 2.
 """
 
+import atexit
 import io
 import logging
 import os
@@ -11,7 +12,7 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnknownOptionError, UnusedCliTokensError
 
@@ -118,6 +119,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger("diptych").removeHandler(aloud)
     _settle_output()
     return code
+
+
+def run() -> NoReturn:
+    """The process `diptych`, to its end."""
+    code = main()
+    if "daft" in sys.modules:  # its threads outlive the interpreter, and may abort the process then
+        atexit._run_exitfuncs()
+        _settle_output()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _without_flags(words: Sequence[str]) -> tuple[list[str], set[str]]:
