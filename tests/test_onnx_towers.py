@@ -11,6 +11,7 @@ from bundles import make, new_tokenizer
 from diptych.errors import ConfigError, MissingExtraError, ShapeError, WeightsError
 from diptych.weights import onnx_towers
 from diptych.weights.onnx_towers import OnnxTowers
+from diptych.weights.places import find_model
 
 pytest.importorskip("onnxscript", reason="pip install 'diptych[export]'")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -58,6 +59,34 @@ def test_a_tower_is_opened_when_it_is_asked_for(folder):
     assert towers.encode_tokens(TOKENS).shape == (3, 32)
     with pytest.raises(WeightsError, match=r"must hold image\.onnx, and has none"):
         towers.encode_pixels(PIXELS)
+
+
+def test_for_few_the_factors_of_8_bit_weights_wait_for_a_batch_and_the_features_are_the_same(monkeypatch):
+    asked = []
+
+    class Session(onnxruntime.InferenceSession):
+        def __init__(self, path, options, **others):
+            super().__init__(path, options, **others)
+            asked.append(options.entries)
+
+    class Options(onnxruntime.SessionOptions):
+        def __init__(self):
+            super().__init__()
+            self.entries = {}
+
+        def add_session_config_entry(self, key, value):
+            super().add_session_config_entry(key, value)
+            self.entries[key] = value
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
+    folder = find_model("diptych-pictogram").path
+    once, each_time = OnnxTowers(folder), OnnxTowers(folder, for_few=True)
+    side = once.graphs.image_size
+    pixels = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
+    np.testing.assert_allclose(each_time.encode_pixels(pixels), once.encode_pixels(pixels), atol=1e-6)
+    np.testing.assert_allclose(each_time.encode_tokens(TOKENS), once.encode_tokens(TOKENS), atol=1e-6)
+    assert ["session.disable_quant_qdq" in entries for entries in asked] == [False, True] * 2
 
 
 def test_none_give_none(exported):

@@ -75,8 +75,13 @@ def opened(folder: Path, options: IndexOptions, *, many: bool = False) -> "Libra
     return Library.open(folder, bundle, index=options.index, reindex=options.reindex, model=model)
 
 
-def model_of(folder: Path, options: IndexOptions, *, many: bool = False) -> "tuple[DualEncoder, str]":
+def model_of(folder: Path, options: IndexOptions, *, many: bool | None = False) -> "tuple[DualEncoder, str]":
     """The model of an index, and by which name it is loaded.
+
+    Args:
+        folder: of pictures.
+        options: of the index.
+        many: see `diptych.load`.
 
     Raises:
         ConfigError: the model that the index was made with is no longer where it was.

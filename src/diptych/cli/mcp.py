@@ -48,6 +48,6 @@ def mcp(
         raise missing_extra("diptych mcp", "mcp", "`diptych search --json` works without it.") from None
     from diptych.search.library import Library
 
-    bundle, model = model_of(folder, IndexOptions(index=index, engines=engines, max_pixels=max_pixels))
+    bundle, model = model_of(folder, IndexOptions(index=index, engines=engines, max_pixels=max_pixels), many=None)
     with Library.open(folder, bundle, index=index, model=model) as library:
         server_for(library).run("stdio")

@@ -59,13 +59,13 @@ class EngineOptions:
     device: str = "auto"
     dtype: _Dtype = "auto"
 
-    def load(self, model: str | None, max_pixels: int = MEGAPIXELS, *, many: bool = False) -> "DualEncoder":
+    def load(self, model: str | None, max_pixels: int = MEGAPIXELS, *, many: bool | None = False) -> "DualEncoder":
         """A model, which decodes at most so many million pixels of a picture.
 
         Args:
             model: its name or path.
             max_pixels: millions.
-            many: so much is to be encoded that it is worth finding out, once, which engine is soonest here.
+            many: see `diptych.load`.
         """
         from diptych.weights.engines import load
 

@@ -35,7 +35,7 @@ def load(
     name_or_path: str | Path | None = None,
     *,
     engine: EngineChoice = "auto",
-    many: bool = False,
+    many: bool | None = None,
     device: str = "auto",
     dtype: Dtype = "auto",
     image_size: int | None = None,
@@ -51,8 +51,9 @@ def load(
         engine: who computes. "torch" gives a `Bundle`, whose modules can be trained and changed. "auto" is torch where
             there is a GPU that it computes on; else what starts soonest, onnxruntime where the model carries its
             graphs, or with `many` what is soonest at work.
-        many: so much is to be encoded that it counts how soon an engine is at work, not how soon it starts: they are
-            measured, once for a machine, and the soonest is taken.
+        many: where it is known, whether so much is to be encoded that it counts how soon an engine is at work, not how
+            soon it starts: they are measured, once for a machine, and the soonest is taken. Where it is known to be
+            little, onnxruntime makes ready for nothing but the first answers.
         device: "auto", the GPU where there is one that the engine takes; "cpu"; or a name: "cuda", "cuda:1", "mps" of
             torch, "cuda", "coreml", "directml" of onnxruntime.
         dtype: what torch keeps weights and computes in. "auto" is float32, and bfloat16 for whole libraries where the
@@ -93,7 +94,7 @@ def load(
         return load_in_torch(place, device=device, dtype=dtype, image_size=image_size, **told)
     if not (place.path / GRAPHS).is_file():
         return OnnxFolder.load(place.path, device=device)
-    bundle = GraphBundle.load(place.path, engine=chosen, device=device)
+    bundle = GraphBundle.load(place.path, engine=chosen, device=device, for_few=many is False)
     return dataclasses.replace(bundle, about=place.about) if place.about else bundle
 
 

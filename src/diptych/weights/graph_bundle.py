@@ -42,7 +42,13 @@ class GraphBundle(DualEncoder):
 
     @classmethod
     def load(
-        cls, folder: Path, *, engine: Literal["onnx", "openvino"] = "onnx", device: str = "auto", verify: bool = True
+        cls,
+        folder: Path,
+        *,
+        engine: Literal["onnx", "openvino"] = "onnx",
+        device: str = "auto",
+        for_few: bool = False,
+        verify: bool = True,
     ) -> "GraphBundle":
         """Read what `diptych export` wrote; the graphs themselves are opened later.
 
@@ -50,6 +56,7 @@ class GraphBundle(DualEncoder):
             folder: with config.json, tokenizer, picture recipe, graphs and weights.
             engine: who computes.
             device: see `diptych.load`.
+            for_few: see `OnnxTowers`.
             verify: ask each tower for the golden inputs first.
 
         Raises:
@@ -67,7 +74,7 @@ class GraphBundle(DualEncoder):
             about=seal.about,
             folder=folder,
             graphs=read_graphs(folder / GRAPHS),
-            towers=OnnxTowers(folder, engine=engine, device=device),
+            towers=OnnxTowers(folder, engine=engine, device=device, for_few=for_few),
             seal=seal,
             verify=verify,
         )

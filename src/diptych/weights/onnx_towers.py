@@ -33,6 +33,8 @@ class OnnxTowers:
         device: "auto" is CUDA where the engine has it, else the processor; "cpu"; of onnxruntime also "cuda", "cuda:1",
             "coreml" and "directml"; of OpenVINO "gpu" and "npu".
         threads: of one batch; 0 is a thread for each core.
+        for_few: of onnxruntime, the factors of 8-bit weights are multiplied in with each batch, so that the first
+            answer comes sooner; else once, so that each later one does.
 
     Raises:
         ConfigError: the engine does not have the device here.
@@ -41,7 +43,13 @@ class OnnxTowers:
     """
 
     def __init__(
-        self, folder: Path, *, engine: Literal["onnx", "openvino"] = "onnx", device: str = "auto", threads: int = 0
+        self,
+        folder: Path,
+        *,
+        engine: Literal["onnx", "openvino"] = "onnx",
+        device: str = "auto",
+        threads: int = 0,
+        for_few: bool = False,
     ) -> None:
         self.folder = folder
         self.graphs = read_graphs(folder / GRAPHS)
@@ -49,7 +57,7 @@ class OnnxTowers:
         if engine == "openvino":
             self._open = functools.partial(_open_in_openvino, _openvino(), _openvino_device(device), threads)
         else:
-            of = (device, _provider(device), threads, self.graphs.computes == "int8")
+            of = (device, _provider(device), threads, for_few or self.graphs.computes == "int8")
             self._open = functools.partial(_open_in_onnxruntime, _onnxruntime(), *of)
 
     @property
@@ -142,20 +150,20 @@ def open_session(path: Path, *, device: str) -> Any:
 
 
 def _open_in_onnxruntime(
-    onnxruntime: ModuleType, device: str, provider: str, threads: int, multiplies_integers: bool, path: Path
+    onnxruntime: ModuleType, device: str, provider: str, threads: int, keeps_integers: bool, path: Path
 ) -> Callable[[np.ndarray], np.ndarray]:
-    session = _session(onnxruntime, device, provider, threads, multiplies_integers, path)
+    session = _session(onnxruntime, device, provider, threads, keeps_integers, path)
     (port,) = session.get_inputs()
     return lambda batch: session.run(None, {port.name: batch})[0]
 
 
 def _session(
-    onnxruntime: ModuleType, device: str, provider: str, threads: int, multiplies_integers: bool, path: Path
+    onnxruntime: ModuleType, device: str, provider: str, threads: int, keeps_integers: bool, path: Path
 ) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = _FATAL
-    if not multiplies_integers:  # factors of 8-bit weights are multiplied in once, not with each batch
+    if not keeps_integers:  # factors of 8-bit weights are multiplied in once, not with each batch
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     chosen: list[Any] = [_PROCESSOR]
     if provider != _PROCESSOR:
