@@ -10,7 +10,12 @@ from diptych.config import from_dict, to_dict
 from diptych.errors import ConfigError
 from diptych.model import efficientnet_tower
 from diptych.model.clip import CLIP, CLIPConfig
-from diptych.model.efficientnet_tower import EfficientNetTower, EfficientNetTowerConfig, InvertedBottleneck
+from diptych.model.efficientnet_tower import (
+    EfficientNetTower,
+    EfficientNetTowerConfig,
+    InvertedBottleneck,
+    cubic_weights,
+)
 from diptych.model.presets import preset
 from diptych.model.resize import with_image_size
 from diptych.torch_runtime import generator
@@ -143,6 +148,14 @@ def test_all_parameters_are_drawn_from_the_generator_and_reached_by_the_gradient
     assert all(map(torch.equal, first.parameters(), second.parameters()))
     first(torch.randn(2, 3, 64, 64, generator=generator(1))).square().sum().backward()
     assert [name for name, parameter in first.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize(("side", "wanted"), [(64, 40), (40, 64), (33, 100), (50, 7), (32, 32)])
+def test_a_graph_resizes_by_a_product_with_what_torch_resizes_by(side, wanted):
+    x = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    weights = cubic_weights(side, wanted, x.device)
+    expected = F.interpolate(x, (wanted, wanted), mode="bicubic", align_corners=False, antialias=True)
+    torch.testing.assert_close(weights @ x @ weights.T, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("second_size", [0, 40, 96])

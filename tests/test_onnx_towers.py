@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bundles import make, new_tokenizer
+from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError, MissingExtraError, ShapeError, WeightsError
 from diptych.weights import onnx_towers
 from diptych.weights.onnx_towers import OnnxTowers
@@ -179,6 +180,14 @@ def test_openvino_gives_the_same_features(exported):
         np.testing.assert_allclose(theirs.encode_pixels(pixels[:count]), ours.encode_pixels(pixels[:count]), atol=1e-5)
     for length in (5, 16):
         tokens = draw.integers(1, 500, (4, length))
+        np.testing.assert_allclose(theirs.encode_tokens(tokens), ours.encode_tokens(tokens), atol=1e-5)
+    for name in ("diptych-photo", "diptych-pictogram"):  # whose weights are stored in 8 bits
+        folder = find_model(name).path
+        ours, theirs = OnnxTowers(folder), OnnxTowers(folder, engine="openvino", threads=1)
+        side = ours.graphs.image_size
+        pixels = draw.integers(0, 256, (2, side, side, 3), dtype=np.uint8)
+        np.testing.assert_allclose(theirs.encode_pixels(pixels), ours.encode_pixels(pixels), atol=1e-5)
+        tokens = Tokenizer.load(folder).encode(["a cat", "two red kites, 3 blue boats & a dog"])
         np.testing.assert_allclose(theirs.encode_tokens(tokens), ours.encode_tokens(tokens), atol=1e-5)
     with pytest.raises(ConfigError, match=r"tpu is not a device of OpenVINO"):
         OnnxTowers(exported, engine="openvino", device="tpu")

@@ -224,11 +224,13 @@ class EfficientNetTower(nn.Module):
 
     def _sizes(self, images: Tensor) -> list[Tensor]:
         images = images.contiguous(memory_format=torch.channels_last)
-        sizes = [images]
-        if self.second_size:
-            side = (self.second_size, self.second_size)
-            sizes.append(F.interpolate(images, side, mode="bicubic", align_corners=False, antialias=True))
-        return sizes
+        if not self.second_size:
+            return [images]
+        if torch.compiler.is_compiling():  # engines resize within a graph each in its own way, and agree on products
+            weights = cubic_weights(images.shape[-1], self.second_size, images.device)  # [second size, S]
+            return [images, weights @ images @ weights.T]
+        side = (self.second_size, self.second_size)
+        return [images, F.interpolate(images, side, mode="bicubic", align_corners=False, antialias=True)]
 
     def _pooled(self, images: Tensor) -> Tensor:
         """[B, 3, S, S] to [B, W]; on a processor in pieces, as large as its cache can hold."""
@@ -291,3 +293,17 @@ def to_eights(channels: float) -> int:
     """The nearest multiple of 8 that is not below 90% of it."""
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest + 8 if nearest < 0.9 * channels else nearest
+
+
+def cubic_weights(side: int, wanted: int, device: torch.device) -> Tensor:
+    """[wanted, side]: how much each of a line's pixels counts for each of `F.interpolate`'s, bicubic with antialias.
+
+    Source: Keys's cubic convolution with a = -1/2, as wide as a pixel that is wanted covers of the line.
+    """
+    step = side / wanted
+    centre = (torch.arange(wanted, device=device) + 0.5) * step
+    away = (torch.arange(side, device=device) + 0.5 - centre[:, None]).abs() / max(step, 1.0)
+    near = (1.5 * away - 2.5) * away**2 + 1
+    far = ((-0.5 * away + 2.5) * away - 4) * away + 2
+    weights = torch.where(away < 1, near, torch.where(away < 2, far, 0.0))
+    return weights / weights.sum(dim=1, keepdim=True)
