@@ -80,6 +80,22 @@ def test_graphs_point_into_the_weights_of_a_bundle(tmp_path, name, dtype):
     assert stored < 4000  # shapes, and what pictures are normalised with
 
 
+def test_factors_of_rows_that_a_product_runs_over_are_put_to_the_other_side(tmp_path):
+    """OpenVINO 2026.4 takes them as factors of columns; see test_onnx_towers.py."""
+    bundle = make("tiny-vit", new_tokenizer())
+    image = dataclasses.replace(bundle.model.config.image, width=96, heads=2)
+    model = CLIP(dataclasses.replace(bundle.model.config, embed_dim=96, image=image), generator(0)).eval()
+    dataclasses.replace(bundle, model=model).save(tmp_path, dtype=torch.int8)
+    write_graphs(tmp_path)
+    check(tmp_path)
+    graph = onnx.load(tmp_path / "image.onnx", load_external_data=False).graph
+    floats = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    constants = {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    products = [node.input[1] for node in graph.node if node.op_type == "MatMul" and node.input[1] in floats]
+    assert [floats[name].input[0] for name in products] == ["image.projection"]
+    assert floats[products[0]].input[1] in constants
+
+
 def test_graphs_read_scales_that_another_library_keeps_as_pictures(tmp_path, monkeypatch):
     sizes = {"widths": (8, 16, 32), "layers": (1, 1, 1), "squeezed_stages": 1}
     monkeypatch.setitem(SIZES, "fastvit_small", sizes)

@@ -151,7 +151,7 @@ def point_into(model: "onnx_ir.Model", places: Mapping[str, Place], naming: Nami
             len(names) == 1
             and not row.transposed
             and not (row.boxed or row.trailing)
-            and writer.gathers(value, names[0])
+            and (writer.gathers(value, names[0]) or writer.multiplies(value, names[0]))
         ):
             continue
         parts = [writer.part(name, boxed=row.boxed, trailing=row.trailing) for name in names]
@@ -204,6 +204,30 @@ class _Writer:
                 found = self.node("Mul", [found, factors])
             onnx_ir.convenience.replace_all_uses_with(user.outputs[0], found)
             self._graph.remove(user)
+        self._first = self._graph[0]
+        return True
+
+    def multiplies(self, value: "onnx_ir.Value", name: str) -> bool:
+        """Where products run over the rows of a matrix of bytes, multiply by the rows' factors before.
+
+        OpenVINO 2026.4 takes the factors of such a matrix as those of its columns.
+
+        Returns:
+            Whether it is such a matrix.
+        """
+        users = [user for user, _ in value.uses()]
+        dtype, shape = self._places[name].dtype, self._places[name].shape
+        if dtype != "I8" or any(user.op_type != "MatMul" or user.inputs[1] is not value for user in users):
+            return False
+        one = self.node("Constant", [], value_float=1.0)
+        whole = self.node("DequantizeLinear", [self._external(name, shape), one])
+        factors = self._external(name + SCALE, shape[:1])
+        for user in users:
+            other = user.inputs[0]
+            assert other is not None
+            self._first = user
+            user.replace_input_with(0, self.node("Mul", [other, factors]))
+            user.replace_input_with(1, whole)
         self._first = self._graph[0]
         return True
 
