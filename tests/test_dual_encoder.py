@@ -93,14 +93,26 @@ def lengths(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
     return [row.index(tokenizer.end_token_id) + 1 for row in tokenizer.encode(texts).tolist()]
 
 
-def test_texts_go_in_batches_cut_after_the_longest_of_each():
+def test_texts_go_from_the_shortest_to_the_longest_in_batches_cut_after_the_longest_of_each():
     plain = engine()
     features = plain.encode_texts(TEXTS, batch_size=2)
     each = lengths(plain.tokenizer, TEXTS)
     assert features.argmax(axis=1).tolist() == [(length - 1) % 3 for length in each]
     assert (features.shape, features.dtype) == ((5, 3), np.float32)
-    assert [(2, max(each[:2])), (2, max(each[2:4])), (1, each[4])] == CALLS
-    assert len({width for _, width in CALLS}) == 3  # else this would show nothing
+    inorder = sorted(each)
+    assert inorder != each
+    assert [(2, inorder[1]), (2, inorder[3]), (1, inorder[4])] == CALLS
+
+
+def test_a_batch_of_some_texts_ends_before_one_that_it_would_have_to_be_filled_up_for():
+    plain = engine()
+    short, long = "boat", "a small red kite above a boat"
+    plain.encode_texts([long] * 20 + [short] * 17)
+    of_short, of_long = lengths(plain.tokenizer, [short, long])
+    assert [(17, of_short), (20, of_long)] == CALLS
+    CALLS.clear()
+    plain.encode_texts([long] * 5 + [short] * 4)  # a batch for each would cost more than the padding
+    assert [(9, of_long)] == CALLS
 
 
 def test_nothing_is_cut_for_a_tower_that_reads_the_padding():
