@@ -5,8 +5,8 @@ import pytest
 
 from diptych.errors import ConfigError, WeightsError
 from diptych.weights import listing
-from diptych.weights.listing import choose_published, list_packaged
-from diptych.weights.packaged import packaged_models
+from diptych.weights.listing import choose_published, list_packaged, packaged_by
+from diptych.weights.packaged import DEFAULT_MODEL, DEFAULT_TOWERS, packaged_models
 from diptych.weights.published import published_models
 from diptych.weights.registry import list_models
 
@@ -18,7 +18,7 @@ def test_what_is_told_of_packaged_models_without_torch_is_what_their_files_hold(
 
 
 def test_a_damaged_header_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (folder,) = list(packaged_models().values())[:1]
+    folder = packaged_models()[DEFAULT_TOWERS]
     for file in folder.iterdir():
         (tmp_path / file.name).symlink_to(file)
     (tmp_path / "model.safetensors").unlink()
@@ -32,6 +32,21 @@ def test_a_damaged_header_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(WeightsError, match="must be a bundle that diptych wrote"):
         list_packaged()
+
+
+def test_two_models_behind_one_name_are_listed_as_their_sum():
+    by_name = {model.name: model for model in list_packaged()}
+    whole, first, second = (by_name[name] for name in (DEFAULT_MODEL, "diptych-photo", "diptych-pictogram"))
+    assert (whole.size, whole.parameters) == (first.size + second.size, first.parameters + second.parameters)
+    assert whole.embed_dim == first.embed_dim + second.embed_dim + 1
+    assert whole.licence == f"{first.licence} / {second.licence}"
+
+
+def test_a_model_is_known_by_its_fingerprint():
+    for name, folder in packaged_models().items():
+        if (folder / "graphs.json").is_file():
+            assert packaged_by(json.loads((folder / "graphs.json").read_text())["fingerprint"]) == name
+    assert packaged_by("0" * 64) == ""
 
 
 def test_filters_leave_the_order_and_each_other_alone():

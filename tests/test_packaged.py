@@ -4,12 +4,15 @@ import sys
 import pytest
 
 from diptych.errors import ConfigError
-from diptych.weights.packaged import DEFAULT_MODEL, check_model_name, packaged_models
+from diptych.weights.packaged import DEFAULT_MODEL, DEFAULT_TOWERS, JOINT, check_model_name, packaged_models
 
 
 def test_the_default_is_one_of_those_that_ship():
     assert DEFAULT_MODEL in packaged_models()
-    assert all((folder / "config.json").is_file() for folder in packaged_models().values())
+    assert DEFAULT_TOWERS in packaged_models()
+    assert all(
+        (folder / "config.json").is_file() or (folder / JOINT).is_file() for folder in packaged_models().values()
+    )
 
 
 def test_a_wrong_name_is_told_with_the_nearest(tmp_path):

@@ -95,6 +95,7 @@ class Towers:
     """A stand-in for a bundle with unit vectors one can add by hand."""
 
     embed_dim = 3
+    text_weight = 1.0
 
     def unread(self, texts):
         return [Unread(text=text, words=2, unknown=2 - (text == "x z")) for text in texts if "z" in text]

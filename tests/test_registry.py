@@ -19,11 +19,12 @@ from diptych.torch_runtime import generator
 from diptych.weights import packaged, places
 from diptych.weights.bundle import Bundle
 from diptych.weights.convert import save_as
+from diptych.weights.engines import load as load_any
 from diptych.weights.folder import About
 from diptych.weights.hub import HubRevision
-from diptych.weights.packaged import DEFAULT_MODEL
+from diptych.weights.packaged import DEFAULT_MODEL, DEFAULT_TOWERS
 from diptych.weights.published import published_models
-from diptych.weights.registry import ModelInfo, list_models, model_info
+from diptych.weights.registry import ModelInfo, list_models, model_info, sizes_of
 from diptych.weights.registry import load_in_torch as load
 
 
@@ -57,7 +58,7 @@ def models(tmp_path, monkeypatch) -> dict[str, Bundle]:
     folder = tmp_path / "models"
     monkeypatch.setattr(packaged, "_MODELS", folder)
     monkeypatch.setattr(packaged, "drawings", lambda: None)
-    bundles = {DEFAULT_MODEL: make("tiny-vit", 0), "a-resnet": make("tiny-resnet", 1)}
+    bundles = {DEFAULT_TOWERS: make("tiny-vit", 0), "a-resnet": make("tiny-resnet", 1)}
     for name, bundle in bundles.items():
         bundle.save(folder / name)
     return bundles
@@ -77,12 +78,12 @@ def parameters_of(bundle: Bundle) -> int:
 
 def test_packaged_models_are_listed_with_their_facts(models, nothing_is_built):
     resnet, vit = list_models()
-    folder = packaged._MODELS / DEFAULT_MODEL
+    folder = packaged._MODELS / DEFAULT_TOWERS
     assert vit == ModelInfo(
-        name=DEFAULT_MODEL,
+        name=DEFAULT_TOWERS,
         kind="diptych bundle",
         architecture="ViT/8, 2 layers of 32; text: 2 layers of 32, 515 x 16 tokens",
-        parameters=parameters_of(models[DEFAULT_MODEL]),
+        parameters=parameters_of(models[DEFAULT_TOWERS]),
         embed_dim=32,
         image_size=32,
         types="float32",
@@ -140,7 +141,7 @@ def test_what_is_left_out_of_a_bare_file_must_be_said(tmp_path, nothing_is_built
 
 
 def test_a_model_is_loaded_by_its_name_and_the_default_without_one(models):
-    assert load().fingerprint() == load(DEFAULT_MODEL).fingerprint() == models[DEFAULT_MODEL].fingerprint()
+    assert load().fingerprint() == load(DEFAULT_TOWERS).fingerprint() == models[DEFAULT_TOWERS].fingerprint()
     assert load("a-resnet").fingerprint() == models["a-resnet"].fingerprint()
 
 
@@ -162,14 +163,14 @@ def test_the_default_is_never_a_folder_that_happens_to_stand_there(tmp_path, mon
     monkeypatch.setattr(packaged, "_MODELS", tmp_path / "none")
     monkeypatch.setattr(packaged, "drawings", lambda: None)
     monkeypatch.chdir(tmp_path)
-    make("tiny-vit", 2).save(tmp_path / DEFAULT_MODEL)
-    with pytest.raises(ConfigError, match=f"{DEFAULT_MODEL} is not a model"):
+    make("tiny-vit", 2).save(tmp_path / DEFAULT_TOWERS)
+    with pytest.raises(ConfigError, match=f"{DEFAULT_TOWERS} is not a model"):
         load()
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_that_a_folder_will_do(models):
     with pytest.raises(
-        ConfigError, match=rf"Did you mean {DEFAULT_MODEL}\? Options: a-resnet, .* the folder or file of one"
+        ConfigError, match=rf"Did you mean {DEFAULT_TOWERS}\? Options: a-resnet, .* the folder or file of one"
     ):
         load("diptych-pictogram-smal")
     with pytest.raises(ConfigError, match="runs/b is not a model"):
@@ -184,6 +185,9 @@ def test_a_folder_that_is_no_bundle_says_so(models, tmp_path):
 
 def test_every_model_in_the_package_loads_and_tells_its_licence():
     for info in list_models():
+        if info.name == DEFAULT_MODEL:  # two of the others
+            assert load_any(info.name).embed_dim == info.embed_dim
+            continue
         bundle = load(info.name)
         assert sum(parameter.numel() for parameter in bundle.model.parameters()) == info.parameters
         assert info.licence
@@ -271,13 +275,13 @@ def test_a_revision_of_a_path_or_a_packaged_model_is_refused(models, tmp_path):
 
 
 needs_default = pytest.mark.skipif(
-    all(model.name != DEFAULT_MODEL for model in list_models()), reason=f"{DEFAULT_MODEL} is not in the package"
+    all(model.name != DEFAULT_TOWERS for model in list_models()), reason=f"{DEFAULT_TOWERS} is not in the package"
 )
 
 
 @needs_default
 def test_the_model_that_ships_is_small_open_and_knows_which_words_are_near():
-    info = next(model for model in list_models() if model.name == DEFAULT_MODEL)
+    info = next(model for model in list_models() if model.name == DEFAULT_TOWERS)
     assert info.size <= 40e6
     assert info.licence == "Apache-2.0"
     assert "No captioned pictures" in info.data
@@ -295,3 +299,12 @@ def test_a_model_for_pictograms_is_there_by_name_and_names_drawings_of_a_style_i
     drawings = read_labelled(data_path(HELD_OUT))
     images = [drawings.image_bytes(drawings.classnames.index(label)) for label in labels]
     assert ZeroShotClassifier(load(name), labels)(images).argmax(axis=1).tolist() == [0, 1, 2, 3]
+
+
+def test_two_models_behind_one_name_are_told_as_their_sum_and_refused_where_one_is_wanted():
+    whole, first, second = map(model_info, (DEFAULT_MODEL, "diptych-photo", "diptych-pictogram"))
+    assert whole.parameters == first.parameters + second.parameters
+    assert whole.architecture == f"diptych-photo: {first.architecture} / diptych-pictogram: {second.architecture}"
+    for ask in (load, sizes_of):
+        with pytest.raises(ConfigError, match=r"diptych is two models behind one name, .* Name diptych-photo"):
+            ask(DEFAULT_MODEL)

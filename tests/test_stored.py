@@ -26,7 +26,7 @@ from diptych.weights.folder import About, Golden, Seal, write_config
 from diptych.weights.hf_clip import CLIP_NAMES
 from diptych.weights.hugging_face import config_to_hf
 from diptych.weights.open_clip import config_to_open_clip, naming_of
-from diptych.weights.packaged import DEFAULT_MODEL
+from diptych.weights.packaged import DEFAULT_TOWERS
 from diptych.weights.registry import list_models
 from diptych.weights.stored import StoredModel, open_stored_model
 
@@ -207,7 +207,7 @@ def test_newer_resnet_bundles_have_the_names_of_open_clip(tmp_path):
 
 @pytest.mark.skipif(not list_models(), reason="no model ships with this installation")
 def test_the_shipped_model_opens_and_lies_in_its_file():
-    folder = Path(registry.__file__).with_name("models") / DEFAULT_MODEL
+    folder = Path(registry.__file__).with_name("models") / DEFAULT_TOWERS
     found = open_stored_model(folder)
     assert found.kind == "diptych bundle"
     assert found.build().state_dict().keys() == CLIP(found.config).state_dict().keys()

@@ -42,7 +42,7 @@ def test_pictures_are_classified(folder: Path) -> None:
 def test_classes_that_were_learned_are_read(folder: Path, tmp_path: Path) -> None:
     import diptych as package
 
-    model = package.load()
+    model = package.load("diptych-photo")
     weights = 100 * model.encode_images([folder / f"{name}.png" for name in ("red", "blue")])
     bias = np.zeros(2, np.float32)
     probe = package.Probe(labels=("red", "blue"), weights=weights, bias=bias, fingerprint=model.fingerprint(),
@@ -97,7 +97,7 @@ assert diptych.score(clip, [sys.argv[1]], ["red"]).shape == (1,)
 index = diptych.Index(clip.encode_texts(["a", "b"]), ["a", "b"])
 assert index.search(clip.encode_texts(["b"])[0])[0][0] == "b"
 try:
-    clip.in_torch()
+    diptych.load("diptych-photo").in_torch()
 except diptych.DiptychError as error:
     print(error)
 try:

@@ -50,6 +50,13 @@ class Reader(Protocol):
     def unread(self, texts: Sequence[str], /) -> list[Unread]: ...
 
 
+@runtime_checkable
+class Pooler(Protocol):
+    """What says how texts become one; of an encoder that does not say, their sum is made unit length."""
+
+    def pooled_texts(self, sums: np.ndarray, /) -> np.ndarray: ...  # [C, D] to [C, D], unit length
+
+
 class ZeroShotClassifier:
     """Classifies pictures by the names of the classes alone.
 
@@ -191,7 +198,8 @@ def class_weights(
         sums = np.zeros((len(labels), features.shape[1]), np.float32) if sums is None else sums
         np.add.at(sums, [row for _, row in batch], features)
     assert sums is not None
-    return unit_length(sums)  # of the mean: its length, and so the count, falls out
+    # Of the mean: its length, and so the count, falls out.
+    return encoder.pooled_texts(sums) if isinstance(encoder, Pooler) else unit_length(sums)
 
 
 def _names(label: str | Sequence[str]) -> Sequence[str]:

@@ -91,6 +91,7 @@ def model_of(folder: Path, options: IndexOptions, *, many: bool | None = False) 
     from diptych.search.about import command, read_about
     from diptych.search.index_folder import place_of
     from diptych.search.moving import same_pictures
+    from diptych.weights.listing import packaged_by
 
     folder, place = place_of(folder, options.index)
     if options.model is not None or options.reindex:
@@ -105,7 +106,8 @@ def model_of(folder: Path, options: IndexOptions, *, many: bool | None = False) 
             about = read_about(elsewhere)
     except DataError:  # it is said when the index is opened, or mended
         about = None
-    name = about.model if about and about.model else DEFAULT_MODEL
+    # A program may have made it without saying what the model is called.
+    name = (about.model or packaged_by(about.fingerprint) if about else "") or DEFAULT_MODEL
     try:
         return options.engines.load(name, options.max_pixels, many=many), name
     except DiptychError as error:

@@ -17,7 +17,7 @@ from diptych.data.prompts import PLAIN, TEMPLATES, check_templates, read_lines
 from diptych.errors import ConfigError, DataError
 from diptych.eval.tasks import ComputePrecision
 from diptych.files import expanded
-from diptych.weights.packaged import DEFAULT_MODEL, check_model_name
+from diptych.weights.packaged import DEFAULT_TOWERS, check_model_name
 
 if TYPE_CHECKING:
     from diptych.eval.features import ModelFeatures, OnPictures
@@ -145,7 +145,7 @@ class ModelOptions:
         from diptych.eval.tasks import FewShot
 
         return Asked(
-            model=self.model or DEFAULT_MODEL,
+            model=self.model or DEFAULT_TOWERS,
             seed=self.seed,
             templates=tuple(templates) if templates else None,
             few_shot=few_shot or FewShot(),

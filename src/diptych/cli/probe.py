@@ -10,7 +10,7 @@ from diptych.cli.evaluate import print_prompts
 from diptych.cli.options import AS_USUAL, BY_THE_RULE, ModelOptions, PromptOptions
 from diptych.errors import ConfigError
 from diptych.eval.tasks import LearnerName
-from diptych.weights.packaged import DEFAULT_MODEL
+from diptych.weights.packaged import DEFAULT_TOWERS
 
 if TYPE_CHECKING:
     from diptych.eval.measure import FittedProbe
@@ -85,7 +85,7 @@ def probe(
 
 def _name_to_keep(model: str | None) -> str:
     """The name of a model that ships, the last part of a path; a file for others holds no path of this machine."""
-    return Path(model).name if model and Path(model).exists() else model or DEFAULT_MODEL
+    return Path(model).name if model and Path(model).exists() else model or DEFAULT_TOWERS
 
 
 def _print_result(result: "Result", kept: "FittedProbe | None") -> None:

@@ -16,6 +16,7 @@ from diptych.rows.columns import PICTURE
 from diptych.rows.stage import DROPPED
 from diptych.weights.dual_encoder import DualEncoder
 from diptych.weights.engines import load
+from diptych.weights.packaged import DEFAULT_TOWERS
 
 R = TypeVar("R")
 BATCH = 64  # pictures a forward pass
@@ -23,8 +24,10 @@ BATCH = 64  # pictures a forward pass
 
 @functools.cache
 def model_of(name: str | None) -> DualEncoder:
-    """A model as `diptych.load` takes it, loaded once a process."""
-    return load(name)
+    """A model as `diptych.load` takes it, loaded once a process; None is `DEFAULT_TOWERS`, whose cosines are those of
+    one model.
+    """
+    return load(name or DEFAULT_TOWERS)
 
 
 def seen(rows: pa.Table, look: Callable[[Image.Image], R], *, ahead: int = BATCH) -> Iterator[R | ImageError]:

@@ -389,7 +389,8 @@ class Library:
         """
         from diptych.where import Locator  # needs torch, and searching does not
 
-        return Locator(self.bundle.in_torch(), [text])(self._inside(path))
+        inside = self._inside(path)
+        return Locator(self.bundle.part_for(inside).in_torch(), [text])(inside)
 
     # Upkeep
 

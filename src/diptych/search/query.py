@@ -109,7 +109,12 @@ class Query:
         if texts:
             if unread := next((one for one in bundle.unread([term.text for term in texts]) if one.is_whole), None):
                 raise TextError(str(unread))
-            parts.append(([term.weight for term in texts], bundle.encode_texts([term.text for term in texts])))
+            parts.append(
+                (
+                    [bundle.text_weight * term.weight for term in texts],
+                    bundle.encode_texts([term.text for term in texts]),
+                )
+            )
         if images:
             pictures = [term.image for term in images if term.image is not None]
             parts.append(([term.weight for term in images], bundle.encode_images(pictures)))

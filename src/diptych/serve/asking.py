@@ -83,7 +83,7 @@ class Asking:
         texts = [term for term in terms if not term.is_picture]
         of_texts = await self._service.text_features([term.item for term in texts], must_be_read=True)
         if texts:
-            parts.append(([term.weight for term in texts], of_texts.features))
+            parts.append(([self._service.bundle.text_weight * term.weight for term in texts], of_texts.features))
         parts += [([term.weight], await self._named(browser, term.item)) for term in terms if term.is_picture]
         leave_out = None
         if sought.like:

@@ -18,6 +18,7 @@ class KnownTexts:
         self.encode_images = bundle.encode_images
         self.logits_per_image = bundle.logits_per_image
         self.probabilities = bundle.probabilities
+        self.pooled_texts = bundle.pooled_texts
 
     def unread(self, texts: Sequence[str]) -> list[Unread]:
         del texts  # the labels, which were looked at

@@ -12,6 +12,7 @@ from diptych.data.images import ImageSource, Preprocess
 from diptych.data.inputs import as_pictures, as_texts
 from diptych.data.tokenizer import Tokenizer, Unread
 from diptych.errors import ConfigError
+from diptych.measures.unit_length import unit_length
 from diptych.model.vocabulary import end_positions
 from diptych.weights.folder import About
 
@@ -121,6 +122,32 @@ class DualEncoder(ABC):
     def logit_scale(self) -> float:
         """The factor on cosines, 1 / temperature; for softmax at most 100."""
         return self.head.logit_scale
+
+    @property
+    def text_weight(self) -> float:
+        """By how much a text counts more in a sum of texts and pictures than its length says; 1 but where two models
+        are one, see `diptych.weights.joint`.
+        """
+        return 1.0
+
+    def pooled_texts(self, sums: np.ndarray) -> np.ndarray:
+        """What several texts of each class mean together.
+
+        Args:
+            sums: [C, D], of their features.
+
+        Returns:
+            [C, D] float32, unit length.
+        """
+        return unit_length(sums)
+
+    def part_for(self, image: ImageSource) -> "DualEncoder":  # noqa: ARG002, of two models behind one name it tells
+        """The model that answers for a picture: this one, but where two models are one.
+
+        Raises:
+            ImageError: the picture cannot be read.
+        """
+        return self
 
     def encode_images(self, images: Sequence[ImageSource], *, batch_size: int = 64) -> np.ndarray:
         """Encode pictures.

@@ -18,6 +18,8 @@ from diptych.weights.dual_encoder import DualEncoder
 from diptych.weights.engine_speed import keep, kept, measure
 from diptych.weights.graph_bundle import GraphBundle
 from diptych.weights.graphs import GRAPHS, read_graphs
+from diptych.weights.joint import JointEncoder
+from diptych.weights.joint_file import read_joint, two_models
 from diptych.weights.onnx_folder import OnnxFolder, graphs_in
 from diptych.weights.places import ModelPlace, find_model
 from diptych.weights.weights_file import may_hold_weights
@@ -77,6 +79,14 @@ def load(
     if dtype not in get_args(Dtype):
         raise ConfigError(unknown_name(dtype, "", get_args(Dtype), "a dtype"))
     place = find_model(name_or_path, revision=revision)
+    if joint := read_joint(place.path):
+        if image_size is not None or any(value is not None for value in told.values()):
+            raise two_models(place.name, joint.photographs, joint.drawings)
+        parts = (
+            load(part, engine=engine, many=many, device=device, dtype=dtype)
+            for part in (joint.photographs, joint.drawings)
+        )
+        return JointEncoder.of(*parts, joint, name=place.name)
     for_torch = [name for name, value in told.items() if value is not None]
     for_torch += ["image_size"] if image_size is not None else []
     for_torch += ["dtype"] if dtype != "auto" else []
@@ -112,6 +122,8 @@ def find_fastest(
         Seconds a picture, by engine; nothing where there is no choice.
     """
     place = find_model(name_or_path)
+    if joint := read_joint(place.path):  # its time is that of the model which sees every picture
+        return find_fastest(joint.photographs, on_note=on_note, again=again)
     here = engines_here(place.path)
     if len(here) < 2:
         return {}
@@ -129,6 +141,9 @@ def find_fastest(
 
 def engines_here(path: Path) -> tuple[Engine, ...]:
     """Those that are installed and can open a model that lies there."""
+    if joint := read_joint(path):
+        parts = [engines_here(find_model(part).path) for part in (joint.photographs, joint.drawings)]
+        return tuple(name for name in parts[0] if name in parts[1])
     can: tuple[Engine, ...] = ("torch",)
     if (path / GRAPHS).is_file():
         can = ("torch", "onnx", "openvino")

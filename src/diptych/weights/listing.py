@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from diptych.config import unknown_name
 from diptych.errors import ConfigError, WeightsError
 from diptych.weights.folder import CONFIG, NOT_LEARNED, WEIGHTS, read_json, read_seal
 from diptych.weights.graphs import GRAPHS, read_graphs
+from diptych.weights.joint_file import both, read_joint
 from diptych.weights.packaged import packaged_models
 from diptych.weights.published import PublishedModel, published_models
 
@@ -33,7 +35,19 @@ def list_packaged() -> list[PackagedModel]:
     Raises:
         WeightsError: the folder of one is damaged.
     """
-    return [_packaged(name, folder) for name, folder in packaged_models().items()]
+    models = packaged_models()
+    one = {name: _packaged(name, folder) for name, folder in models.items() if not read_joint(folder)}
+    return [one.get(name) or _joined(name, folder, one) for name, folder in models.items()]
+
+
+def packaged_by(fingerprint: str) -> str:
+    """The name of the one model in the package that has this fingerprint; empty where none has.
+
+    Raises:
+        WeightsError: the folder of one is damaged.
+    """
+    folders = {name: folder for name, folder in packaged_models().items() if not read_joint(folder)}
+    return next((n for n, folder in folders.items() if read_graphs(folder / GRAPHS).fingerprint == fingerprint), "")
 
 
 def choose_published(
@@ -79,6 +93,22 @@ def _packaged(name: str, folder: Path) -> PackagedModel:
         source=seal.about.source,
         licence=seal.about.licence,
         data=seal.about.data,
+    )
+
+
+def _joined(name: str, folder: Path, others: Mapping[str, PackagedModel]) -> PackagedModel:
+    joint = read_joint(folder)
+    assert joint
+    first, second = others[joint.photographs], others[joint.drawings]
+    return PackagedModel(
+        name=name,
+        parameters=first.parameters + second.parameters,
+        embed_dim=first.embed_dim + second.embed_dim + 1,
+        image_size=first.image_size,
+        size=first.size + second.size,
+        source=both(first.source, second.source),
+        licence=both(first.licence, second.licence),
+        data=both(first.data, second.data),
     )
 
 

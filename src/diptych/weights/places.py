@@ -19,18 +19,21 @@ class ModelPlace(NamedTuple):
     about: About | None = None  # what is known from elsewhere than the files
 
 
-def find_model(name_or_path: str | Path | None, *, revision: str | None = None) -> ModelPlace:
+def find_model(
+    name_or_path: str | Path | None, *, revision: str | None = None, default: str = DEFAULT_MODEL
+) -> ModelPlace:
     """Look a model up; one on a hub is fetched.
 
     Args:
         name_or_path: as `diptych.load` takes it.
         revision: of a hub name.
+        default: what None is.
 
     Raises:
         ConfigError: there is neither such a model nor such a path; the nearest name is given.
         WeightsError: the hub does not give it.
     """
-    name = DEFAULT_MODEL if name_or_path is None else name_or_path
+    name = default if name_or_path is None else name_or_path
     if isinstance(name, str) and name.startswith(HUB_PREFIX):
         snapshot = fetch(name, revision=revision)
         known = next((model for model in published_models() if snapshot.name in (model.hub, *model.also)), None)
@@ -46,5 +49,5 @@ def find_model(name_or_path: str | Path | None, *, revision: str | None = None) 
     models = packaged_models()
     if isinstance(name, str) and name in models:
         return ModelPlace(name, models[name])
-    check_model_name(name_or_path)
+    check_model_name(name_or_path, default=default)
     return ModelPlace(Path(name).name, Path(name))

@@ -12,7 +12,8 @@ from diptych.data.images import Preprocess
 from diptych.model.clip import CLIPConfig
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About, count_parameters
-from diptych.weights.packaged import packaged_models
+from diptych.weights.joint_file import both, check_one, read_joint
+from diptych.weights.packaged import DEFAULT_TOWERS, packaged_models
 from diptych.weights.places import ModelPlace, find_model
 from diptych.weights.stored import open_stored_model
 from diptych.weights.untold import ACTIVATION, END_TOKEN, RECIPE, Origin, Told, summary
@@ -46,7 +47,7 @@ def list_models() -> list[ModelInfo]:
     Raises:
         WeightsError: the folder of one is damaged.
     """
-    return [model_info(folder) for folder in packaged_models().values()]
+    return [model_info(name) for name in packaged_models()]
 
 
 def model_info(
@@ -67,6 +68,8 @@ def model_info(
         WeightsError: a file is missing or damaged.
     """
     place = find_model(name_or_path, revision=revision)
+    if joint := read_joint(place.path):
+        return _joined_info(place.name, model_info(joint.photographs), model_info(joint.drawings))
     stored = open_stored_model(place.path, weights=place.weights, **told)
     path = stored.path
     files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
@@ -102,10 +105,11 @@ def sizes_of(name_or_path: str | Path) -> tuple[CLIPConfig, Preprocess]:
         name_or_path: as `load` takes it.
 
     Raises:
-        ConfigError: there is neither such a model nor such a path.
+        ConfigError: there is neither such a model nor such a path, or it is two models behind one name.
         WeightsError: a file is missing or damaged.
     """
     place = find_model(name_or_path)
+    check_one(place.name, place.path)
     stored = open_stored_model(place.path, weights=place.weights)
     return stored.config, stored.preprocess
 
@@ -122,7 +126,7 @@ def load_in_torch(
     """A model in torch by its name or from its files, whoever wrote them; see `diptych.load`.
 
     Args:
-        name_or_path: as `diptych.load` takes it, or where it was found already.
+        name_or_path: as `diptych.load` takes it, or where it was found already; None is `DEFAULT_TOWERS`.
         device: as torch names it; "auto" is the GPU where there is one.
         dtype: what its weights are kept and computed in; "auto" is float32.
         image_size: see `diptych.load`.
@@ -130,17 +134,37 @@ def load_in_torch(
         told: see `diptych.load`.
 
     Raises:
-        ConfigError: there is neither such a model nor such a path; the nearest name is given. Or the model cannot take
-            this image size, or there is no such device here.
+        ConfigError: there is neither such a model nor such a path; the nearest name is given. Or it is two models
+            behind one name, or cannot take this image size, or there is no such device here.
         WeightsError: the files are missing, damaged, or of another kind of model, or the hub does not give them.
     """
-    place = name_or_path if isinstance(name_or_path, ModelPlace) else find_model(name_or_path, revision=revision)
+    place = name_or_path
+    if not isinstance(place, ModelPlace):
+        place = find_model(place, revision=revision, default=DEFAULT_TOWERS)
+    check_one(place.name, place.path)
     bundle = Bundle.load(place.path, weights=place.weights, **told)
     if place.about:
         bundle = dataclasses.replace(bundle, about=place.about)
     if image_size is not None:
         bundle = bundle.with_image_size(image_size)
     return bundle.to(device, None if dtype == "auto" else dtype)
+
+
+def _joined_info(name: str, first: ModelInfo, second: ModelInfo) -> ModelInfo:
+    """Of two models behind one name: sums, and what both say."""
+    return dataclasses.replace(
+        first,
+        name=name,
+        kind="two models behind one name",
+        architecture=f"{first.name}: {first.architecture} / {second.name}: {second.architecture}",
+        parameters=first.parameters + second.parameters,
+        embed_dim=first.embed_dim + second.embed_dim + 1,
+        tensors=first.tensors + second.tensors,
+        source=both(first.source, second.source),
+        licence=both(first.licence, second.licence),
+        data=both(first.data, second.data),
+        size=first.size + second.size,
+    )
 
 
 def _end_token(config: CLIPConfig) -> str:
