@@ -46,6 +46,7 @@ from diptych.model.blocks import Activation
 from diptych.model.clip import CLIP
 from diptych.model.presets import preset
 from diptych.probe import Probe
+from diptych.search.about import read_about, write_about
 from diptych.torch_runtime import generator
 from diptych.train.recipe import TrainRecipe
 from diptych.train.trainer import StepReport
@@ -53,6 +54,7 @@ from diptych.weights import convert, saving
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import About
 from diptych.weights.open_clip import naming_of
+from diptych.weights.packaged import DEFAULT_MODEL
 from foreign_tokenizers import FOREIGN, write_tokenizer
 from processes import started
 from test_house import commands as all_commands
@@ -1392,6 +1394,34 @@ def test_search_says_what_is_wrong_with_a_query(run, fails, indexed, pictures, m
     assert "no such file exists" in fails("search", "gone.jpg", *indexed)
     other = ("--model", "diptych-pictogram-small")
     assert "made with another model" in fails("search", "dog", pictures, *other, *indexed[3:])
+
+
+def test_an_index_of_what_was_the_default_before_goes_on_with_it(run, pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIPTYCH_INDEXES", str(tmp_path / "indexes"))
+    assert run("index", "update", pictures, "--model", "diptych-photo")[0] == 0
+    (index,) = (tmp_path / "indexes").iterdir()
+    for named in ("diptych-photo", ""):  # without: a program made it and did not say
+        about = read_about(index)
+        assert about
+        write_about(index, dataclasses.replace(about, model=named))
+        code, out, err = run("search", "red", pictures, "--json")
+        assert code == 0, err
+        assert "red2.png" in out
+    assert run("index", "update", pictures, "--reindex")[0] == 0
+    about = read_about(index)
+    assert about
+    assert about.model == DEFAULT_MODEL
+    assert "red2.png" in run("search", "red", pictures, "--json")[1]
+
+
+def test_what_looks_into_one_model_names_the_two_where_the_default_is_asked_for_by_name(run, fails, pictures, tmp_path):
+    assert run("where", pictures / "red2.png", "red", "--json")[0] == 0
+    for words in (
+        ("where", pictures / "red2.png", "red", "--model", DEFAULT_MODEL),
+        ("models", "convert", DEFAULT_MODEL, tmp_path / "out", "--format", "bundle"),
+        ("export", DEFAULT_MODEL, tmp_path / "out"),
+    ):
+        assert "Name diptych-photo, for photographs, or diptych-pictogram" in fails(*words)
 
 
 def test_an_index_opens_with_its_own_model(run, fails, pictures, model, tmp_path, monkeypatch):

@@ -82,11 +82,8 @@ def load(
     if joint := read_joint(place.path):
         if image_size is not None or any(value is not None for value in told.values()):
             raise two_models(place.name, joint.photographs, joint.drawings)
-        parts = (
-            load(part, engine=engine, many=many, device=device, dtype=dtype)
-            for part in (joint.photographs, joint.drawings)
-        )
-        return JointEncoder.of(*parts, joint, name=place.name)
+        open_part = functools.partial(load, engine=engine, many=many, device=device, dtype=dtype)
+        return JointEncoder.of(open_part(joint.photographs), open_part(joint.drawings), joint, name=place.name)
     for_torch = [name for name, value in told.items() if value is not None]
     for_torch += ["image_size"] if image_size is not None else []
     for_torch += ["dtype"] if dtype != "auto" else []

@@ -142,20 +142,29 @@ class JointEncoder(DualEncoder):
 
     def _joined(self, pixels: np.ndarray, features: np.ndarray) -> np.ndarray:
         """[B, D] of pictures [B, S, S, 3] whose features in the model for photographs are given."""
-        angle = self.drawn(features) * np.float32(math.pi / 2)  # [B]
-        joined = np.zeros((len(pixels), self.embed_dim), np.float32)
-        joined[:, : features.shape[1]] = np.cos(angle)[:, None] * features
-        rows = np.flatnonzero(angle)
-        if len(rows):
+        second = np.zeros((len(pixels), self.drawings.embed_dim), np.float32)
+        if len(rows := np.flatnonzero(self.drawn(features))):
             resized = self.drawings.preprocess.resized
-            small = np.stack([resized(Image.fromarray(pixels[row])) for row in rows])
-            scale = self.drawings.logit_scale
-            share = np.sin(angle[rows]) / np.float32(math.sqrt(scale + self.facts.level))
-            joined[rows, features.shape[1] : -1] = (
-                share[:, None] * np.float32(math.sqrt(scale)) * self.drawings.encode_pixels(small)
+            second[rows] = self.drawings.encode_pixels(
+                np.stack([resized(Image.fromarray(pixels[row])) for row in rows])
             )
-            joined[rows, -1] = -share * np.float32(math.sqrt(self.facts.level))
-        return joined
+        return self.joined(features, second)
+
+    def joined(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """What becomes of the features of pictures in either model.
+
+        Args:
+            first: [B, D] in the model for photographs.
+            second: [B, D] in the model for drawings; what stands there for a photograph has no effect.
+
+        Returns:
+            [B, D] float32, unit length.
+        """
+        angle = self.drawn(first)[:, None] * np.float32(math.pi / 2)  # [B, 1]
+        scale, level = self.drawings.logit_scale, self.facts.level
+        share = np.sin(angle) / np.float32(math.sqrt(scale + level))
+        parts = (np.cos(angle) * first, share * np.float32(math.sqrt(scale)) * second, -share * np.float32(level**0.5))
+        return np.concatenate(parts, axis=1)
 
     def encode_texts(self, texts: Sequence[str], *, batch_size: int = 256, truncate: bool = False) -> np.ndarray:
         """See `DualEncoder.encode_texts`. What is too long for the model for drawings alone is cut for it."""
