@@ -39,7 +39,7 @@ from diptych.weights.dual_encoder import DualEncoder
 from diptych.weights.joint import JointEncoder
 
 RESULT = history.RESULTS / "joint_model.json"
-SEED, ROUNDS, PICTURES = 0, 5, 96
+SEED, ROUNDS, PICTURES = 0, 5, 48
 CHECKED = 8  # pictures of a set that are encoded again
 SETS = ("cifar10", "caltech101", "pacs_photo", "flowers5", "clothing10", "rsscn7", "pacs_sketch", HELD_OUT)
 MIXED = ("pacs_photo", "caltech101")  # each searched together with the held-out drawings

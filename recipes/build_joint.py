@@ -13,7 +13,7 @@ those that a first fit, without them, takes for such are left out of the second.
 
 The gate is a logistic regression on features of diptych-photo, photographs and drawings weighted alike; photographed
 drawings count less and lines more. It opens where a drawing is likelier than not (a logit of 0) and is wide open at a
-logit of 3. These two, the ridge and what counts how much were chosen on training parts of flickr8k, tinyimagenet32 and
+logit of 2. These two, the ridge and what counts how much were chosen on training parts of flickr8k, tinyimagenet32 and
 pacs_sketch, which have no part in the fit.
 """
 
@@ -41,7 +41,7 @@ PHOTOGRAPHS, DRAWINGS = "diptych-photo", "diptych-pictogram"
 PHOTOS = {"clothing10": 250, "flowers5": 250, "caltech101": 250, "sign_digits": 100}  # of the training part, spread
 DRAWN = {"emoji": 500, "icons": 500}
 CHANGED = 50  # of each, in each shape
-OPEN, WIDE = 0.0, 3.0  # logits of the regression between which the gate opens
+OPEN, WIDE = 0.0, 2.0  # logits of the regression between which the gate opens
 RIDGE = 1e-2
 SHOT, LINES, DOUBTFUL = 0.3, 3.0, 0.5  # what a photographed drawing, lines alone, and one of caltech101 count
 SIDE = 224  # px

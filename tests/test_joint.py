@@ -18,7 +18,7 @@ from diptych.search.query import Query, Term
 from diptych.sets.open import read_labelled
 from diptych.weights.bundle import Bundle
 from diptych.weights.dual_encoder import DualEncoder
-from diptych.weights.engines import load
+from diptych.weights.engines import engines_here, load
 from diptych.weights.golden import golden_picture
 from diptych.weights.joint import JointEncoder
 from diptych.weights.joint_file import Gate, JointFile, read_joint
@@ -205,6 +205,14 @@ def page_of_text() -> Image.Image:
     for line in range(14):
         ImageDraw.Draw(picture).text((8, 6 + 16 * line), "the quick brown fox jumps over the lazy dog", "black")
     return picture
+
+
+def test_it_opens_in_the_engines_in_which_both_open_and_without_a_size_of_its_own():
+    folders = packaged_models()
+    both = set(engines_here(folders["diptych-photo"])) & set(engines_here(folders["diptych-pictogram"]))
+    assert set(engines_here(folders[DEFAULT_MODEL])) == both
+    with pytest.raises(ConfigError, match="Name diptych-photo, for photographs"):
+        load(image_size=64)
 
 
 def test_the_gate_and_the_level_were_made_with_the_models_that_ship(shipped):

@@ -6,7 +6,7 @@ from pathlib import Path
 from diptych.config import from_dict
 from diptych.errors import ConfigError, WeightsError
 from diptych.weights.folder import read_json
-from diptych.weights.packaged import JOINT
+from diptych.weights.packaged import JOINT, packaged_models
 
 _VERSION = 1
 
@@ -39,7 +39,7 @@ def read_joint(folder: Path) -> JointFile | None:
     """What the folder of a model says of its parts; None where it is one model.
 
     Raises:
-        WeightsError: the file is damaged, or of a later format.
+        WeightsError: the file is damaged, of a later format, or names what is no model of the package.
     """
     path = folder / JOINT
     if not path.is_file():
@@ -48,9 +48,14 @@ def read_joint(folder: Path) -> JointFile | None:
     if isinstance(version := data.get("version"), int) and version > _VERSION:
         raise WeightsError(f"{path} has format {version}; this diptych reads up to {_VERSION}. Update diptych.")
     try:
-        return from_dict(JointFile, data)
+        joint = from_dict(JointFile, data)
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from error
+    models = packaged_models()
+    for part in (joint.photographs, joint.drawings):  # a stranger's file does not say what is fetched or opened
+        if part not in models or (models[part] / JOINT).is_file():
+            raise WeightsError(f"{path} must name two models of this package that have weights. Got {part!r}.")
+    return joint
 
 
 def both(first: str, second: str) -> str:
