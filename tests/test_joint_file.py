@@ -31,9 +31,7 @@ def test_what_was_written_is_read_and_a_folder_of_one_model_has_none(tmp_path):
 
 def test_what_is_two_models_is_refused_where_one_is_wanted_and_both_are_named(tmp_path):
     write(tmp_path)
-    with pytest.raises(
-        ConfigError, match="x is two models .* Name diptych-photo, .* or diptych-pictogram, for drawings"
-    ):
+    with pytest.raises(ConfigError, match=r"x is two models .* Name diptych-photo, .* or diptych-pictogram, for draw"):
         check_one("x", tmp_path)
 
 
