@@ -36,7 +36,7 @@ from diptych.sets.labelled import LabelledImages
 from diptych.sets.open import read_labelled
 from diptych.torch_runtime import generator
 from diptych.weights.bundle import Bundle
-from diptych.weights.packaged import DEFAULT_MODEL
+from diptych.weights.packaged import DEFAULT_TOWERS
 from diptych.weights.registry import load_in_torch
 
 RESULT = history.RESULTS / "photo_model.json"
@@ -47,13 +47,13 @@ SETS = ("cifar10", "caltech101", "pacs_photo", "flowers5", "clothing10", "rsscn7
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--model", action="append", help=f"NAME=FOLDER, or a name; default {DEFAULT_MODEL}")
+    parser.add_argument("--model", action="append", help=f"NAME=FOLDER, or a name; default {DEFAULT_TOWERS}")
     parser.add_argument("--sets", nargs="*", default=SETS)
     parser.add_argument("--pictures", type=int, default=0, help="at most so many of each set, evenly spread; 0: all")
     parser.add_argument("--no-speed", action="store_true", help="neither retrieval nor speed")
     arguments = parser.parse_args()
     features: dict[tuple[str, str], Tensor] = {}  # by image side and set: several models may have the same
-    for entry in arguments.model or [DEFAULT_MODEL]:
+    for entry in arguments.model or [DEFAULT_TOWERS]:
         name, _, folder = entry.partition("=")
         clip = load_in_torch(folder or name)
         row: dict[str, Any] = {"fingerprint": clip.fingerprint(), "zero_shot": {}}
