@@ -116,12 +116,12 @@ def fit(groups: list[tuple[np.ndarray, bool, float, bool]]) -> tuple[np.ndarray,
     )
     mean, deviation = features.mean(axis=0), features.std(axis=0).mean()
     inputs = np.c_[(features - mean) / deviation, np.ones(len(features))]
-    sure = 1 - doubtful
+    sure, found = 1 - doubtful, np.zeros(inputs.shape[1])
     for _ in range(2):
         counted = each * sure
         for kind in (0.0, 1.0):
             counted[drawn == kind] /= 2 * counted[drawn == kind].sum()
-        found = np.zeros(inputs.shape[1])
+        found = np.zeros_like(found)
         for _ in range(30):
             shares = 1 / (1 + np.exp(-inputs @ found))
             slope = inputs.T @ (counted * (shares - drawn)) + RIDGE * np.r_[found[:-1], 0]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
@@ -116,7 +116,7 @@ def test_photographs_are_not_shown_to_the_model_for_drawings(first, second):
 
 def test_batches_one_after_the_other_are_those_at_once_also_where_the_first_model_reads_ahead(joint, first):
     class Ahead(Bundle):
-        def encode_each(self, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        def encode_each(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
             yield from map(self.encode_pixels, list(batches))
 
     pixels = np.stack([joint.preprocess.pixels(picture) for picture in PICTURES])
