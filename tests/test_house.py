@@ -65,6 +65,8 @@ WHOLE_HOUSE_TESTS = {
     "test_serve.py",
     "test_tour.py",
     "test_serve_page.py",
+    "test_serve_page_access.py",
+    "test_serve_page_hands.py",
 }
 
 

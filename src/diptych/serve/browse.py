@@ -98,9 +98,10 @@ class Browser:
         self.spread(view, asked)
         self.facts(view, 0, 1)
 
-    def count(self) -> int:
-        """Files that can be shown."""
-        return len(self.library.catalogue()[1])
+    def state(self) -> tuple[int, int]:
+        """A number that is another one when the library has changed, and how many files can be shown."""
+        version, catalogue = self.library.catalogue()
+        return version, len(catalogue)
 
     # Files
 

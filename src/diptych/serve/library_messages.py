@@ -159,6 +159,7 @@ class SpotsAnswer(BaseModel):
 class LibraryFacts(BaseModel):
     name: str
     pictures: int
+    version: int = Field(description="Another one when the library has changed.")
     indexing: bool
     done: int = Field(description="Files that were opened of those that had to be.")
     of: int

@@ -85,10 +85,12 @@ def _add_views(app: FastAPI, service: Service, libraries: Libraries, opened: Any
         for browser in libraries.browsers:
             gallery = browser.gallery
             done, of = gallery.progress or (0, 0)
+            version, pictures = await service.in_library(browser.state)
             told.append(
                 LibraryFacts(
                     name=browser.name,
-                    pictures=await service.in_library(browser.count),
+                    pictures=pictures,
+                    version=version,
                     indexing=gallery.is_indexing,
                     done=done,
                     of=of,

@@ -24,7 +24,7 @@ export function drawFacets(spread, at) {
 function group(title, lines) {
   if (!lines.length) return null;
   const part = make("section", "facet");
-  part.append(make("h3", "", title));
+  part.append(make("h2", "", title));
   const list = make("ul");
   list.append(...lines.map(line));
   if (lines.length > MOST + 2) {
