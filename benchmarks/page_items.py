@@ -113,7 +113,9 @@ class Walk:
         self.tab.set_viewport_size(size)
 
     def count(self) -> int:
-        return int(status(self.tab).split()[0].replace(",", ""))
+        """Pictures of the view; -1 while it is not known."""
+        number_ = status(self.tab).split(" ")[0].replace(",", "")
+        return int(number_) if number_.isdecimal() else -1
 
     def opened(self) -> str:
         """The first picture, large; its name."""

@@ -151,11 +151,12 @@ def _add_questions(app: FastAPI, libraries: Libraries) -> None:
 
 def _add_shelf(app: FastAPI, service: Service, libraries: Libraries) -> None:
     def told(library: str) -> ShelfAnswer:
-        _, kept = libraries.named(library).shelf.read()
+        browser = libraries.named(library)
+        _, kept = browser.shelf.read()
         return ShelfAnswer(
             saved=[Shelved(name=name, link=link) for name, link in kept.saved.items()],
-            albums=[AlbumFacts(name=name, pictures=len(files)) for name, files in kept.albums.items()],
-            hidden=len(kept.hidden),
+            albums=[AlbumFacts(name=name, pictures=browser.how_many(files)) for name, files in kept.albums.items()],
+            hidden=browser.how_many(kept.hidden),
         )
 
     @app.post("/library/shelf", responses=_ASKED)
@@ -179,7 +180,7 @@ def _add_shelf(app: FastAPI, service: Service, libraries: Libraries) -> None:
             if asked.forget:
                 browser.shelf.forget_album(asked.name)
             else:
-                add, remove = browser.paths_of(asked.add), browser.paths_of(asked.remove)
+                add, remove = browser.known_by(asked.add), browser.paths_of(asked.remove)
                 browser.shelf.change_album(asked.name, add=add, remove=remove)
             return told(asked.library)
 
@@ -191,7 +192,7 @@ def _add_shelf(app: FastAPI, service: Service, libraries: Libraries) -> None:
         browser = libraries.named(asked.library)
 
         def change() -> ShelfAnswer:
-            hide, show = browser.paths_of(asked.hide), browser.paths_of(asked.show)
+            hide, show = browser.known_by(asked.hide), browser.paths_of(asked.show)
             browser.shelf.change_hidden(hide=hide, show=show)
             return told(asked.library)
 
