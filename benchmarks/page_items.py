@@ -260,7 +260,7 @@ def mapped(walk: Walk) -> None:
     until(lambda: tab.locator("#map-only").is_enabled())
     told = tab.locator("#map-only").inner_text()
     tab.locator("#map-only").click()
-    until(lambda: "area" in address(tab) and f"{status(tab).split()[0]} of" in told)
+    until(lambda: "area" in address(tab) and f"{walk.count():,} of" in told)
 
 
 def chosen(walk: Walk) -> None:
@@ -270,8 +270,8 @@ def chosen(walk: Walk) -> None:
     tab.locator('#results li[data-at="0"] .choose').click(force=True)
     tab.locator('#results li[data-at="9"] .choose').click(modifiers=["Shift"], force=True)
     until(lambda: tab.locator("#sel-count").inner_text() == "10 selected")
-    walk.look("selection")
     some = names(tab)[:10]
+    walk.look("selection")
     with tab.expect_download() as download:
         tab.locator("#sel-zip").click()
     with zipfile.ZipFile(download.value.path()) as archive:

@@ -10,11 +10,13 @@ import pytest
 from chromium import needs_chromium, until
 from opened_page import (
     OVERFLOW,
+    address,
     album,
     axe,
     first,
     page,
     saved_model,
+    search,
     serving,
     status,
     violations,
@@ -172,6 +174,63 @@ def test_light_and_dark_are_chosen_and_kept(server: Server):
             assert is_dark() == (scheme == "light")
             tab.reload()
             until(lambda is_dark=is_dark, scheme=scheme: is_dark() == (scheme == "light"))
+
+
+# What of the page is in the window, as it is called, with the heading that it stands under.
+OFFERS = """() => [...document.querySelectorAll("a, button, summary, input, select, [role=tab], [role=slider]")]
+    .filter((one) => {
+        const { top, left, width, height } = one.getBoundingClientRect();
+        const isThere = one.checkVisibility({ opacityProperty: true, visibilityProperty: true }) && width > 1;
+        const isOpen = one.matches("details[open] > summary"); // what it leads to is seen
+        return isThere && !isOpen && top < innerHeight && top + height > 0 && left < innerWidth;
+    })
+    .map((one) => {
+        one.dataset.offer = Math.random();
+        const name = one.getAttribute("aria-label") ?? (one.textContent.trim() || one.placeholder || "");
+        const heading = one.closest(".facet")?.querySelector("h2")?.textContent ?? "";
+        return [`${name} ${heading}`.toLowerCase(), one.dataset.offer];
+    })"""
+TIMELINE = "document.querySelector('#months h2') !== null && !document.getElementById('scrubber').hidden"
+
+
+def clicks(tab: Any, words: tuple[str, ...], reached: Callable[[], bool], *, most: int = 2) -> int:
+    """How many it takes somebody who looks for words like these on what is seen, and clicks what has one."""
+    tried: set[str] = set()
+    for count in range(most + 1):
+        for _ in range(50):
+            if reached():
+                return count
+            tab.wait_for_timeout(20)
+        offers = [one for one in tab.evaluate(OFFERS) if any(word in one[0] for word in words) and one[0] not in tried]
+        assert offers, (words, tab.evaluate(OFFERS))
+        name, number = max(offers, key=lambda one: sum(word in one[0] for word in words))
+        tried.add(name)
+        tab.locator(f'[data-offer="{number}"]').click()
+    raise AssertionError(f"not found by {most} clicks")
+
+
+@pytest.mark.parametrize("phone", [False, True])
+def test_a_stranger_finds_timeline_duplicates_and_a_saved_search_by_what_is_seen(server: Server, phone: bool):
+    options = {"viewport": {"width": 390, "height": 780}, "has_touch": True, "is_mobile": True} if phone else {}
+    with page(server, **options) as tab:
+
+        def begin() -> None:
+            tab.goto(server.url)
+            until(lambda: status(tab).endswith("pictures") and tab.locator("#shelf a").count() > 0)
+
+        begin()
+        assert clicks(tab, ("month", "date", "year", "time"), lambda: tab.evaluate(TIMELINE)) == 0
+        group = tab.locator(".group").first
+        assert clicks(tab, ("duplicate", "same", "twice", "double", "cop"), group.is_visible) == 1
+        begin()
+        found = lambda: address(tab).get("q") == "a boat"  # noqa: E731
+        assert clicks(tab, ("saved", "kept", "keep", "favourite"), found) == (2 if phone else 1)
+        # And how one is saved: the dialog asks for a name.
+        begin()
+        search(tab, "a red kite")
+        until(lambda: status(tab).endswith("best first"))
+        asks = tab.locator("#asked").is_visible
+        assert clicks(tab, ("save this", "keep this", "save search", "bookmark", "favourite"), asks) == 1
 
 
 # What has the focus: its name as it is called out, or its id; and whether one sees that it has it.
