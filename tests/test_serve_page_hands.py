@@ -181,3 +181,50 @@ def test_a_watched_folder_is_followed_by_the_page(model: Path, tmp_path: Path):
         until(lambda: "moved.jpg" in names(tab) and status(tab) == "6 pictures")
         (folder / "moved.jpg").unlink()
         until(lambda: status(tab) == "5 pictures")
+
+
+def test_what_goes_meanwhile_is_said_and_two_tabs_change_one_album(model: Path, tmp_path: Path):
+    folder = shoot(tmp_path / "pictures", shots()[:6])
+    options = ("--model", model, "--library", folder, "--index", tmp_path / "index", "--allow-trash")
+    elsewhere = {"HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "data")}
+    with serving(*options, **elsewhere) as server, page(server, but="404") as tab:
+        until(lambda: status(tab) == "6 pictures")
+        first(tab).focus()
+        for key in ("x", "Shift+ArrowRight", "Shift+ArrowRight"):
+            tab.keyboard.press(key)
+        until(lambda: tab.locator("#sel-count").inner_text() == "3 selected")
+        tab.locator("#sel-album").click()
+        tab.locator("#asked-value").fill("100 % / ours?#")
+        tab.locator("#asked-yes").click()
+        tab.locator("#shelf a", has_text="100 % / ours?#").click()
+        second = tab.context.new_page()
+        second.goto(tab.evaluate("location.href"))
+        for one in (tab, second):
+            until(lambda one=one: status(one) == "3 pictures")
+        for one, at in ((tab, 0), (second, 1)):  # the second knows nothing of what the first has done
+            one.locator(f'#results li[data-at="{at}"] .choose').click(force=True)
+            one.locator("#sel-out").click()
+        until(lambda: status(second) == "1 picture")
+        second.close()
+        # A picture that went to the trash, by the link to it and by Back.
+        tab.goto(server.url)
+        until(lambda: status(tab) == "6 pictures")
+        gone = names(tab)[0]
+        first(tab).click()
+        until(lambda: tab.locator("#viewer").is_visible())
+        tab.keyboard.press("Escape")
+        tab.keyboard.press("x")
+        tab.locator("#sel-trash").click()
+        tab.locator("#asked-yes").click()
+        until(lambda: status(tab) == "5 pictures" and not (folder / gone).exists())
+        assert tab.evaluate("document.activeElement.matches('#results li[data-at=\"0\"] .open')")
+        tab.go_back()
+        until(lambda: tab.locator("#viewer").is_visible())
+        tab.reload()  # else the browser has the picture still
+        until(lambda: "its file is gone" in tab.locator("#toast").inner_text())
+        tab.keyboard.press("Escape")
+        # The folder is away for a while.
+        folder.rename(tmp_path / "away")
+        until(lambda: "is not there now" in tab.locator("#away").inner_text())
+        (tmp_path / "away").rename(folder)
+        until(lambda: not tab.locator("#away").is_visible())

@@ -106,10 +106,10 @@ class Browser:
         self.spread(view, asked)
         self.facts(view, 0, 1)
 
-    def state(self) -> tuple[int, int]:
-        """A number that is another one when the library has changed, and how many files can be shown."""
+    def state(self) -> tuple[int, int, bool]:
+        """A number that is another one after a change, how many files it has, and whether their folder is there."""
         version, catalogue = self.catalogue()
-        return version, len(catalogue)
+        return version, len(catalogue), self.library.folder.is_dir()
 
     def catalogue(self) -> tuple[int, Catalogue]:
         """Facts of all files as they may be told, and a number that is another one when the index has changed."""

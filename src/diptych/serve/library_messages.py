@@ -160,6 +160,7 @@ class LibraryFacts(BaseModel):
     name: str
     pictures: int
     version: int = Field(description="Another one when the library has changed.")
+    is_there: bool = Field(description="Whether its folder is: on a disk that is away, say, it is not.")
     indexing: bool
     done: int = Field(description="Files that were opened of those that had to be.")
     of: int

@@ -85,12 +85,13 @@ def _add_views(app: FastAPI, service: Service, libraries: Libraries, opened: Any
         for browser in libraries.browsers:
             gallery = browser.gallery
             done, of = gallery.progress or (0, 0)
-            version, pictures = await service.in_library(browser.state)
+            version, pictures, is_there = await service.in_library(browser.state)
             told.append(
                 LibraryFacts(
                     name=browser.name,
                     pictures=pictures,
                     version=version,
+                    is_there=is_there,
                     indexing=gallery.is_indexing,
                     done=done,
                     of=of,

@@ -274,6 +274,7 @@ async function look() {
     const mine = now.libraries.find((one) => one.name === read().library) ?? first;
     const busy = now.libraries.find((one) => one.indexing);
     const bar = $("progress");
+    $("away").hidden = !mine || mine.is_there;
     bar.hidden = !busy;
     if (busy) {
       bar.querySelector("span").textContent = busy.of ? `Indexing ${busy.name}: ${number(busy.done)} of ${number(busy.of)} files` : `Indexing ${busy.name} …`;

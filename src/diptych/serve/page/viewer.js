@@ -15,6 +15,7 @@ export class Viewer {
     this.film = $("film");
     this.stage = $("viewed");
     this.place = -1;
+    this.image.addEventListener("error", () => toast("This picture cannot be shown: its file is gone, or cannot be read."));
     this.reset();
     this.buttons();
     this.pointers();
