@@ -23,6 +23,17 @@ def test_what_is_kept_is_there_for_the_next_server(tmp_path: Path):
     assert Shelf(tmp_path).read()[1] == kept
 
 
+def test_what_went_is_hidden_and_leads_to_no_other_file(tmp_path: Path):
+    shelf = Shelf(tmp_path)
+    shelf.change_album("best", add={"a.jpg": "1f", "b.jpg": "2e"})
+    shelf.change_hidden(gone=["a.jpg"])
+    assert shelf.read()[1].hidden == {"a.jpg"}
+    assert shelf.read()[1].digests == {"b.jpg": "2e"}
+    shelf.follow({"b.jpg": "new/b.jpg"}, ["a.jpg"])
+    kept = shelf.read()[1]
+    assert (kept.albums, kept.hidden, kept.digests) == ({"best": ("a.jpg", "new/b.jpg")}, set(), {"new/b.jpg": "2e"})
+
+
 def test_a_search_and_an_album_are_forgotten(tmp_path: Path):
     shelf = Shelf(tmp_path)
     shelf.save_search("dogs", "q=dogs")

@@ -8,7 +8,7 @@ from diptych.errors import DataError
 _GPS, _DETAILS, _MAKER = 0x8825, 0x8769, 0x927C  # tags: to the directory of the place, to Exif's own, a maker's notes
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # bytes of a TIFF type
 _EXIF = b"Exif\0\0"
-# Of a picture behind the first: within a scan 0xFF stands before 0, a restart or another 0xFF alone.
+# Within a scan 0xFF stands before 0, a restart or another 0xFF alone: this finds what comes after it.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _END = 0xD9
 _ALONE = (0x01, *range(0xD0, 0xD9))  # markers without a length
@@ -67,8 +67,8 @@ def _tiff_without_place(tiff: bytes) -> bytes:
     Raises:
         ValueError, struct.error: it cannot be read.
     """
-    order = {b"II": "<", b"MM": ">"}[tiff[:2]] if tiff[:2] in (b"II", b"MM") else ""
-    if not order:
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None:
         raise ValueError("no TIFF")
     out = bytearray(tiff)
 

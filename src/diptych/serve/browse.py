@@ -96,6 +96,8 @@ class Browser:
         self._views: OrderedDict[object, LibraryView] = OrderedDict()
         self._of_version: tuple[int, Derived] | None = None
         self._followed: int | None = None  # the version
+        self._is_there = True
+        self._looking: threading.Thread | None = None
         self._placeless: tuple[int, Catalogue] | None = None
         self._spreads: OrderedDict[tuple[int, int], tuple[LibraryView, dict[str, Any]]] = OrderedDict()
 
@@ -107,9 +109,19 @@ class Browser:
         self.facts(view, 0, 1)
 
     def state(self) -> tuple[int, int, bool]:
-        """A number that is another one after a change, how many files it has, and whether their folder is there."""
+        """A number that is another one after a change, how many files it has, and whether their folder was there last.
+
+        It is looked at beside all other work: a disk that hangs is waited for by nobody.
+        """
         version, catalogue = self.catalogue()
-        return version, len(catalogue), self.library.folder.is_dir()
+        with self._lock:
+            if self._looking is None or not self._looking.is_alive():
+                self._looking = threading.Thread(target=self._look, name="diptych-look", daemon=True)
+                self._looking.start()
+        return version, len(catalogue), self._is_there
+
+    def _look(self) -> None:
+        self._is_there = self.library.folder.is_dir()
 
     def catalogue(self) -> tuple[int, Catalogue]:
         """Facts of all files as they may be told, and a number that is another one when the index has changed."""

@@ -117,11 +117,13 @@ class Shelf:
         Raises:
             DataError: it cannot be written.
         """
-        hidden = hide or {}
-        wanted, shown = {*hidden, *gone}, set(show)
-        self._change(
-            lambda kept: replace(kept, hidden=(kept.hidden | wanted) - shown, digests={**kept.digests, **hidden})
-        )
+        hidden, went, shown = hide or {}, set(gone), set(show)
+
+        def change(kept: Kept) -> Kept:
+            digests = {path: digest for path, digest in {**kept.digests, **hidden}.items() if path not in went}
+            return replace(kept, hidden=(kept.hidden | hidden.keys() | went) - shown, digests=digests)
+
+        self._change(change)
 
     def follow(self, moved: Mapping[str, str], forgotten: Iterable[str]) -> None:
         """Let what is kept of files go with them.
