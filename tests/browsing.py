@@ -83,7 +83,7 @@ def rows_of(shots: tuple[Shot, ...] = SHOTS) -> list[tuple[Any, ...]]:
 
 
 @contextlib.contextmanager
-def browsing(place: Path, shots: tuple[Shot, ...] = SHOTS) -> Iterator[Browser]:
+def browsing(place: Path, shots: tuple[Shot, ...] = SHOTS, *, tells_places: bool = True) -> Iterator[Browser]:
     """A library of its own in a new folder."""
     with opened_library(shoot(place / "pictures", shots), place / "index") as library:
-        yield Browser(library, name="pictures")
+        yield Browser(library, name="pictures", tells_places=tells_places)

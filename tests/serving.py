@@ -121,6 +121,7 @@ def with_client(
     browsers: Sequence[Browser] = (),
     can_trash: bool = False,
     is_local: bool = False,
+    strip_location: bool = False,
     api_key: str = "",
     hosts: Sequence[str] | None = None,
     **options: Any,
@@ -131,7 +132,7 @@ def with_client(
         galleries = [*([Gallery(library)] if library else []), *(browser.gallery for browser in browsers)]
         first = galleries[0] if galleries else None
         service = Service(bundle, name="tiny", gallery=first, others=galleries[1:], **options)
-        libraries = Libraries(service, browsers, can_trash=can_trash, is_local=is_local)
+        libraries = Libraries(service, browsers, can_trash=can_trash, is_local=is_local, strip_location=strip_location)
         app: Any = create_app(service, libraries=libraries, api_key=api_key, hosts=hosts)
         transport = httpx2.ASGITransport(app=app)
         try:

@@ -34,7 +34,7 @@ def test_copies_are_a_group_with_the_best_first(tmp_path: Path):
         if "large.jpg" in names:
             assert names[0] == "large.jpg"
         assert {facts["name"]: facts["has_sidecar"] for facts in told}["copy.jpg"]
-        browser.shelf.change_hidden(hide=["copy.jpg"])
+        browser.shelf.change_hidden(hide={"copy.jpg": ""})
         assert "copy.jpg" not in [facts["name"] for facts in alike.told(groups(alike, 0.999)[0])]
 
 

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,13 +123,36 @@ def test_spots_join_near_places_until_they_are_few(browser: Browser):
 def test_albums_and_what_is_hidden_are_views(tmp_path: Path):
     with browsing(tmp_path) as browser:
         assert len(names(browser, ViewFilters())) == 5
-        browser.shelf.change_album("sea", add=["2021/sea/b.jpg", "gone.jpg"])
-        browser.shelf.change_hidden(hide=["2022/d.jpg"])
+        browser.shelf.change_album("sea", add={"2021/sea/b.jpg": "", "gone.jpg": ""})
+        browser.shelf.change_hidden(hide={"2022/d.jpg": ""})
         assert names(browser, ViewFilters(album="sea")) == ["2021/sea/b.jpg"]
         assert names(browser, ViewFilters(album="none such")) == []
         assert names(browser, ViewFilters(hidden=True)) == ["2022/d.jpg"]
         assert "2022/d.jpg" not in names(browser, ViewFilters())  # though the view was made before
         assert browser.spread(browser.view(ViewFilters(), None, None), ViewFilters())["albums"] == [("sea", 1)]
+
+
+def test_what_is_kept_of_a_file_goes_with_it_where_it_is_moved_and_not_to_a_copy(tmp_path: Path):
+    with browsing(tmp_path) as browser:
+        folder = browser.library.folder
+        shutil.copy(folder / "2021/hill/c.jpg", folder / "copy.jpg")
+        browser.library.update()  # pyright: ignore[reportAttributeAccessIssue]
+        for name, path in (("sea", "2021/sea/a.jpg"), ("hill", "copy.jpg")):
+            browser.shelf.change_album(name, add=browser.known_by([one(browser, path)["id"]]))
+        browser.shelf.change_hidden(hide=browser.known_by([one(browser, "2022/d.jpg")["id"]]), gone=["e.jpg"])
+        (folder / "2022/d.jpg").rename(folder / "d of 2022.jpg")
+        (folder / "2021/sea").rename(folder / "sea")
+        (folder / "copy.jpg").unlink()  # its twin is no album of its own
+        (folder / "e.jpg").unlink()
+        browser.library.update()  # pyright: ignore[reportAttributeAccessIssue]
+        assert names(browser, ViewFilters(album="sea")) == ["sea/a.jpg"]
+        assert names(browser, ViewFilters(hidden=True)) == ["d of 2022.jpg"]
+        assert names(browser, ViewFilters(album="hill")) == []
+        _, kept = browser.shelf.read()
+        assert (kept.albums["sea"], kept.hidden) == (("sea/a.jpg",), {"d of 2022.jpg"})
+        assert (browser.how_many(kept.albums["hill"]), browser.how_many(kept.hidden)) == (0, 1)
+        browser.shelf.change_album("sea", remove=["sea/a.jpg"])
+        assert names(browser, ViewFilters(album="sea")) == []
 
 
 def test_what_comes_into_the_index_is_shown_and_views_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

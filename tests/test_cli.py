@@ -1460,6 +1460,30 @@ def test_a_folder_without_a_query_and_a_mistyped_folder_are_refused(fails, run, 
         assert run("search", *words, "--model", model)[0] == 0, words
 
 
+@pytest.mark.parametrize(
+    ("answer", "is_yes"), [("\n", True), ("Yes\n", True), ("n\n", False), ("", False), ("what\n", False)]
+)
+def test_a_folder_before_the_words_is_asked_about_at_a_terminal(
+    run, fails, pictures, model, tmp_path, monkeypatch, answer, is_yes
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DIPTYCH_INDEXES", str(tmp_path / "indexes"))
+    stdin = io.StringIO(answer)
+    monkeypatch.setattr(stdin, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", stdin)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    asked = "diptych: search for “a kite” in pictures? [Y/n] "
+    words = ("search", "pictures", "a", "kite", "--model", model, "--no-progress")
+    code, out, err = run(*words, "--paths")
+    assert err.startswith(asked)
+    if is_yes:
+        assert (code, sorted(out.split())) == (0, sorted(str(path) for path in pictures.rglob("*.png")))
+    else:
+        assert (code, out) == (2, "")
+        assert "diptych search 'a kite' pictures." in err
+    assert not run(*words, "--quiet")[2].startswith(asked)
+
+
 def test_what_may_only_be_away_is_said_with_the_way_to_forget_it(run, fails, indexed, pictures, tmp_path):
     place = (pictures, *indexed[3:])
     (pictures / "deeper" / "blue.png").unlink()

@@ -45,6 +45,7 @@ TESTED_ELSEWHERE = {
     "errors.py": "test_config.py",  # no logic but one sentence; every test of a message covers it
     "serve/answers.py": "test_app.py",  # what a request that goes wrong gets
     "serve/messages.py": "test_app.py",
+    "serve/derived.py": "test_browse.py",
     "serve/monitor.py": "test_app.py",
     "serve/refusals.py": "test_app.py",
     "sets/labelled.py": "test_open.py",  # both layouts are read by the one door
@@ -65,6 +66,8 @@ WHOLE_HOUSE_TESTS = {
     "test_serve.py",
     "test_tour.py",
     "test_serve_page.py",
+    "test_serve_page_access.py",
+    "test_serve_page_hands.py",
 }
 
 

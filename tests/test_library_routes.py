@@ -8,8 +8,10 @@ from typing import Any
 
 import httpx2
 import pytest
+from PIL import Image
 
-from browsing import SHOTS, browsing, jpeg_of
+from browsing import PARIS, SHOTS, browsing, jpeg_of
+from diptych.data.facts import facts_of
 from diptych.serve.browse import Browser
 from diptych.serve.messages import ErrorAnswer
 from serving import COLOURS, data_url, picture_file, tiny_bundle, with_client
@@ -283,3 +285,54 @@ def test_a_red_picture_is_found_by_a_red_one(browser: Browser):
         assert await ask.names(picture=token, kind="video") == []
 
     run(browser, work)
+
+
+def test_nobody_is_told_where_pictures_were_taken(tmp_path: Path):
+    with browsing(tmp_path, tells_places=False) as browser:
+        folder = browser.library.folder
+        jpeg = Image.open(folder / "2021/sea/a.jpg")
+        jpeg.save(folder / "placed.webp", exif=jpeg.getexif())
+        (folder / "plain.png").write_bytes(picture_file())
+        browser.library.update()  # pyright: ignore[reportAttributeAccessIssue]
+
+        async def work(ask: Client) -> None:
+            view = await ask("/library/view", spread=True)
+            one = {picture["name"]: picture for picture in view["pictures"]}
+            assert {(picture["place"], picture["country"]) for picture in one.values()} == {(None, None)}
+            assert (view["spread"]["countries"], view["spread"]["placed"]) == ([], 0)
+            assert await ask.names(area=[-90, -180, 90, 180]) == []
+            assert (await ask("/library/spots"))["spots"] == []
+            near = {"text": "a kite", "filters": {"near": [*PARIS, 50]}}
+            assert (await ask.refused("/search", **near))[0] == 403
+            # A JPEG goes out without its place, whole, in part and in a zip; what cannot be blanked stays.
+            whole = (folder / "2021/sea/a.jpg").read_bytes()
+            sent = (await ask.client.get(one["2021/sea/a.jpg"]["original"])).content
+            assert facts_of(Image.open(io.BytesIO(whole))).place is not None
+            assert facts_of(Image.open(io.BytesIO(sent))).place is None
+            assert len(sent) == len(whole)
+            part = await ask.client.get(one["2021/sea/a.jpg"]["original"], headers={"range": "bytes=10-99"})
+            assert (part.status_code, part.content) == (206, sent[10:100])
+            stays = await ask.client.get(one["placed.webp"]["original"])
+            assert (stays.status_code, "cannot be taken out" in stays.text) == (403, True)
+            assert (await ask.client.get(one["plain.png"]["original"])).content == picture_file()
+            path = (await ask("/library/zip", ids=[picture["id"] for picture in one.values()]))["path"]
+            with zipfile.ZipFile(io.BytesIO((await ask.client.get(path)).content)) as archive:
+                assert archive.read("2021/sea/a.jpg") == sent
+                assert set(archive.namelist()) == {*one, "not-read.txt"} - {"placed.webp"}
+                assert archive.read("not-read.txt").startswith(b"placed.webp: placed.webp tells where it was taken")
+
+        run(browser, work, strip_location=True)
+
+
+def test_a_zip_of_pictures_of_which_one_went_has_the_others(tmp_path: Path):
+    with browsing(tmp_path) as browser:
+
+        async def work(ask: Client) -> None:
+            pictures = (await ask("/library/view"))["pictures"]
+            (browser.library.folder / pictures[0]["name"]).unlink()
+            path = (await ask("/library/zip", ids=[picture["id"] for picture in pictures]))["path"]
+            with zipfile.ZipFile(io.BytesIO((await ask.client.get(path)).content)) as archive:
+                assert set(archive.namelist()) == {*(one["name"] for one in pictures[1:]), "not-read.txt"}
+                assert archive.read("not-read.txt").startswith(pictures[0]["name"].encode())
+
+        run(browser, work)

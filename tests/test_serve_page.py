@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import datetime
 import http.server
 import io
 import re
@@ -11,105 +10,49 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
 import httpx2
-import numpy as np
 import pytest
 
-from browsing import PARIS, SINGAPORE, Shot, jpeg_of, shoot
+from browsing import shoot
 from chromium import browser_tab, needs_chromium, until
-from serving import Server, latin_bundle, picture_file, running, tiny_bundle
+from opened_page import (
+    CELLS,
+    COUNT,
+    DRAWN,
+    DROP,
+    OVERFLOW,
+    address,
+    album,
+    first,
+    names,
+    page,
+    saved_model,
+    search,
+    serving,
+    shots,
+    status,
+)
+from serving import Server, latin_bundle, picture_file, running
 
 pytestmark = needs_chromium
-
-CELLS = "#results li:not([hidden])"
-DRAWN = "[...document.querySelectorAll('#results li:not([hidden]) img')].every(i => i.naturalWidth > 0)"
-OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-COUNT = 60
-
-
-def shots() -> tuple[Shot, ...]:
-    """One every twenty days from 2020 on."""
-    made = []
-    for i in range(COUNT):
-        day = datetime.datetime(2020, 1, 3, 12) + datetime.timedelta(days=20 * i)
-        colour = f"hsl({i * 6 % 360}, 70%, {30 + i % 5 * 10}%)"
-        camera = ("Canon EOS", "Pixel 4", "")[i % 3]
-        place = (PARIS, SINGAPORE, None)[i % 3]
-        name = f"{day.year}/{'sea' if i % 2 else 'hill'}/p{i:02}.jpg"
-        size = (200, 120) if i % 4 else (120, 200)
-        made.append(Shot(name, colour, day.strftime("%Y:%m:%d %H:%M:%S"), camera, place, size))
-    return tuple(made)
-
-
-def film(path: Path) -> None:
-    """20 s, a frame a second: black, then white."""
-    av = pytest.importorskip("av", reason="needs av")
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream("libvpx", rate=1)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for i in range(20):
-            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 255 if i >= 10 else 0, np.uint8))
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode())
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    tiny_bundle().save(folder)
-    return folder
+    return saved_model(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = shoot(tmp_path_factory.mktemp("pictures") / "Album", shots())
-    (folder / "copy.jpg").write_bytes(jpeg_of(shots()[7]))
-    film(folder / "film.webm")
-    return folder
+    return album(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(scope="module")
 def server(model: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     index = tmp_path_factory.mktemp("index") / "index"
-    with running("--model", model, "--library", folder, "--index", index, "--allow-trash") as server:
-        until(lambda: not httpx2.get(f"{server.url}/health").json()["indexing"])
+    with serving("--model", model, "--library", folder, "--index", index, "--allow-trash") as server:
         yield server
-
-
-@contextlib.contextmanager
-def page(server: Server, address: str = "", *, but: str = "nothing", **options: Any) -> Iterator[Any]:
-    """A tab that must complain of nothing, but for what says a word, and ask nobody else."""
-    options = {"viewport": {"width": 1200, "height": 800}, **options}
-    with browser_tab(**options) as (tab, complaints, asked):
-        tab.goto(f"{server.url}/{address}")
-        yield tab
-        assert {url.split("/")[2] for url in asked if url.startswith("http")} == {server.url.split("/")[2]}
-        assert [text for text in complaints if but not in text] == []
-
-
-def status(tab: Any) -> str:
-    return tab.locator("#search-status").inner_text()
-
-
-def names(tab: Any) -> list[str]:
-    """Of the pictures that are there, in their order."""
-    script = "all => all.sort((a, b) => a.dataset.at - b.dataset.at).map(one => one.querySelector('img').alt)"
-    return tab.locator(CELLS).evaluate_all(script)
-
-
-def first(tab: Any) -> Any:
-    return tab.locator('#results li[data-at="0"] .open')
-
-
-def address(tab: Any) -> dict[str, str]:
-    return {name: value[0] for name, value in parse_qs(tab.evaluate("location.search").removeprefix("?")).items()}
-
-
-def search(tab: Any, words: str) -> None:
-    tab.locator("#words").fill(words)
-    tab.locator("#words").press("Enter")
 
 
 def test_all_pictures_are_there_by_month_before_anything_is_asked(server: Server):
@@ -173,13 +116,6 @@ def test_counts_are_links_and_every_view_is_one(server: Server):
         until(lambda: address(tab) == {"country": "Singapore"})
         tab.goto(f"{server.url}/?kind=video")
         until(lambda: names(tab) == ["film.webm"])
-
-
-DROP = """(text) => {
-    const data = new DataTransfer();
-    data.items.add(new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], "dropped.png"));
-    dispatchEvent(new DragEvent("drop", { dataTransfer: data, cancelable: true }));
-}"""
 
 
 def test_words_pictures_and_both_are_searched_for(server: Server, folder: Path):
@@ -376,45 +312,6 @@ def test_pictures_are_named_by_labels_that_suit_or_by_none(server: Server, folde
         lines = Path(download.value.path()).read_text().splitlines()
         assert lines[0] == "picture,label,a red kite,a blue boat"
         assert [line.split(",")[:2] for line in lines[1:]] == [[f"p0{i}.jpg", "none of these"] for i in range(3)]
-
-
-VIEWS = ("", "?q=a+red+kite", "?tab=map", "?tab=alike", "?tab=name", "?kind=video&open=")
-
-
-AXE = "axe.run().then(found => found.violations.map(one => [one.id, one.nodes.map(node => node.html)]))"
-
-
-def axe() -> str:
-    axe_folder = Path(
-        pytest.importorskip("axe_playwright_python", reason="needs axe-playwright-python").__file__
-    ).parent
-    return (axe_folder / "axe.min.js").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_views_fit_a_phone_and_pass_axe_in_light_and_dark(server: Server, scheme: str):
-    script = axe()
-    phone = {"viewport": {"width": 320, "height": 640}, "color_scheme": scheme, "has_touch": True}
-    with page(server, **phone) as tab:
-        [seen] = httpx2.post(f"{server.url}/library/view", json={"kind": "video"}).json()["pictures"]
-        for view in VIEWS:
-            tab.goto(f"{server.url}/{view}{seen['id'] if view.endswith('=') else ''}")
-            until(lambda: tab.locator("#about").inner_text().startswith("tiny"))
-            until(lambda: "…" not in "".join(tab.locator(".status").all_inner_texts()))
-            assert tab.evaluate(OVERFLOW) <= 0, view
-            tab.evaluate(script)
-            found = tab.evaluate(
-                "axe.run().then(found => found.violations.map(one => [one.id, one.nodes.map(n => n.html)]))"
-            )
-            assert found == [], view
-        brightness = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
-        is_dark = lambda: max(tab.evaluate(brightness)) < 100  # noqa: E731
-        tab.goto(server.url)
-        assert is_dark() == (scheme == "dark")
-        tab.locator("#theme").tap()
-        assert is_dark() == (scheme == "light")
-        tab.reload()
-        until(lambda: is_dark() == (scheme == "light"))  # the choice is kept
 
 
 @contextlib.contextmanager

@@ -75,6 +75,15 @@ def shows_bars() -> bool:
     return _volume.progress and sys.stderr.isatty()
 
 
+def agreed(question: str) -> bool:
+    """Whether somebody at the terminal says yes, which Enter does, too. False where nobody is there to be asked."""
+    if _volume.quiet or not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    print(f"diptych: {one_line(question)} [Y/n] ", end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline()
+    return bool(answer) and answer.strip().lower() in ("", "y", "yes")
+
+
 def error_console() -> "Console":
     """rich on standard error; silent with --quiet."""
     from rich.console import Console

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cyclopts.types import NonNegativeInt
 
-from diptych.cli.console import complain
+from diptych.cli.console import agreed, complain
 from diptych.cli.found import AS_TABLE, FormOptions, print_found, print_groups
 from diptych.cli.indexing import DEFAULT_OPTIONS, IndexOptions, opened, updated
 from diptych.cli.thumbnails import print_thumbnails
@@ -160,6 +160,8 @@ def _split(words: tuple[str, ...], *, wants_query: bool) -> tuple[str, Path]:
         )
     if len(words) > 1 and not last.is_dir() and expanded(words[0]).is_dir():
         rest = " ".join(words[1:])
+        if agreed(f"search for “{rest}” in {words[0]}?"):
+            return rest, expanded(words[0])
         raise ConfigError(
             f"the folder comes last, and {words[0]} stands first: diptych search {shlex.quote(rest)} "
             f"{shlex.quote(words[0])}. If it belongs to the query, name the folder behind: diptych search "

@@ -49,6 +49,7 @@ def serve(
     index: Path | None = None,
     watch: bool = False,
     allow_trash: bool = False,
+    strip_location: bool = False,
     thumbnail_cache: PositiveInt = 1024,
     api_key_file: Path | None = None,
     no_key: bool = False,
@@ -84,6 +85,9 @@ def serve(
         Follow the folders: what is added, changed or removed is found without a restart.
     allow_trash
         Let the page move pictures to the system's trash. Nothing else removes a file.
+    strip_location
+        Tell nobody where pictures were taken: the page has no places, and JPEGs go out without theirs. Other files that
+        tell one are not sent.
     thumbnail_cache
         Megabytes (2^20) of small pictures that are kept beside the index of each library, so that each is drawn once.
     api_key_file
@@ -142,13 +146,14 @@ def serve(
         folders = list(dict.fromkeys(library or ()))
         bundle, named, opened = _opened(folders, index, model, engines)
         name = Path(named).name
-        size = thumbnail_cache * 2**20
-        browsers = [Browser(one, name=called, thumbnail_bytes=size) for called, one in opened.items()]
+        told = {"thumbnail_bytes": thumbnail_cache * 2**20, "tells_places": not strip_location}
+        browsers = [Browser(one, name=called, **told) for called, one in opened.items()]
         galleries = [browser.gallery for browser in browsers]
         first = galleries[0] if galleries else None
         service = Service(bundle, name=name, limits=limits, gallery=first, others=galleries[1:], fetch=fetch)
         is_local = _is_loopback(host) and names is not None
-        libraries = Libraries(service, browsers, can_trash=allow_trash, is_local=is_local)
+        may = {"can_trash": allow_trash, "is_local": is_local, "strip_location": strip_location}
+        libraries = Libraries(service, browsers, **may)
         config = uvicorn.Config(
             create_app(service, libraries=libraries, api_key=api_key, hosts=names),
             http=Connection,

@@ -283,6 +283,10 @@ class Library:
                 self._catalogue = (version, Catalogue.of(self._store.facts_of_all()))
             return self._catalogue
 
+    def digests(self) -> dict[str, bytes]:
+        """The SHA-256 of each file, by its path below the folder."""
+        return self._store.digests_by_path()
+
     def latest(self, *, count: int | None = 20, filters: Filters | None = None) -> Results:
         """The files that pass the filters, whatever they show: the latest first, what tells no date last.
 

@@ -254,6 +254,12 @@ class Store:
             row = self._database.execute(query, (text_of(path),)).fetchone()
         return row[0] if row else None
 
+    def digests_by_path(self) -> dict[str, bytes]:
+        """The digest of each file that has rows."""
+        with self._database.sentence():
+            rows = self._database.execute("SELECT path, digest FROM files WHERE fault IS NULL AND digest IS NOT NULL")
+            return {path_of(path): digest for path, digest in rows}
+
     def digests(self, sizes: Set[int]) -> set[bytes]:
         """Of all files that have rows and one of some sizes in bytes: another file may be a copy of these alone."""
         if not sizes:

@@ -40,7 +40,7 @@ class Alike:
         Raises:
             RefusedError: they cannot be looked for.
         """
-        version, _ = self._browser.library.catalogue()
+        version, _ = self._browser.catalogue()
         with self._lock:
             if self._asked != (version, threshold):
                 self._asked, self._groups, self._fault = (version, threshold), None, ""
@@ -67,7 +67,7 @@ class Alike:
         """Facts of the pictures of a group, the best first: of most pixels, then with a sidecar, sharpest, largest."""
         told = []
         _, kept = self._browser.shelf.read()
-        _, catalogue = self._browser.library.catalogue()
+        _, catalogue = self._browser.catalogue()
         for hit in group:
             with contextlib.suppress(RefusedError):  # it went meanwhile
                 id_ = self._browser.gallery.id_of(hit.path)

@@ -1,23 +1,25 @@
 """What there is to see of a library: which pictures a view shows in which order, and how they are spread."""
 
+import bisect
+import contextlib
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from diptych.errors import ConfigError
+from diptych.errors import ConfigError, DataError
 from diptych.files import shown
 from diptych.search.catalogue import Catalogue
 from diptych.search.results import Results
-from diptych.serve.gallery import Gallery, made_id
+from diptych.serve.derived import Derived
+from diptych.serve.gallery import Gallery
 from diptych.serve.refusals import RefusedError
-from diptych.serve.shelf import Kept, Shelf
+from diptych.serve.shelf import Kept, Shelf, files_of
 from diptych.serve.thumbnails import Thumbnails
-from diptych.serve.world import countries_of
 
 BEST = 2_000  # pictures that a search finds, in the order of their scores
 _VIEWS = 32  # orders of views that are kept
@@ -32,6 +34,8 @@ class Browsable(Protocol):
     def index_folder(self) -> Path: ...
 
     def catalogue(self) -> tuple[int, Catalogue]: ...
+
+    def digests(self) -> dict[str, bytes]: ...  # SHA-256 by path below the folder
 
     def ranked(
         self, features: np.ndarray, *, count: int, among: np.ndarray | None, leave_out: int | None
@@ -78,17 +82,23 @@ class Browser:
         library: the pictures and their index.
         name: what people call it.
         thumbnail_bytes: of small pictures that are kept on disk.
+        tells_places: whether it is told where pictures were taken.
     """
 
-    def __init__(self, library: Any, *, name: str, thumbnail_bytes: int = 2**30) -> None:
+    def __init__(self, library: Any, *, name: str, thumbnail_bytes: int = 2**30, tells_places: bool = True) -> None:
         self.library: Browsable = library
+        self._tells_places = tells_places
         self.name = name
         self.shelf = Shelf(library.index_folder)
         thumbnails = Thumbnails(library.index_folder / "thumbnails", most=thumbnail_bytes)
-        self.gallery = Gallery(library, thumbnails=thumbnails, look_up=self._look_up)
+        self.gallery = Gallery(library, thumbnails=thumbnails, look_up=self._look_up, tells_places=tells_places)
         self._lock = threading.Lock()
         self._views: OrderedDict[object, LibraryView] = OrderedDict()
-        self._of_version: tuple[int, _Derived] | None = None
+        self._of_version: tuple[int, Derived] | None = None
+        self._followed: int | None = None  # the version
+        self._is_there = True
+        self._looking: threading.Thread | None = None
+        self._placeless: tuple[int, Catalogue] | None = None
         self._spreads: OrderedDict[tuple[int, int], tuple[LibraryView, dict[str, Any]]] = OrderedDict()
 
     def warm(self) -> None:
@@ -98,9 +108,38 @@ class Browser:
         self.spread(view, asked)
         self.facts(view, 0, 1)
 
-    def count(self) -> int:
-        """Files that can be shown."""
-        return len(self.library.catalogue()[1])
+    def state(self) -> tuple[int, int, bool]:
+        """A number that is another one after a change, how many files it has, and whether their folder was there last.
+
+        It is looked at beside all other work: a disk that hangs is waited for by nobody.
+        """
+        version, catalogue = self.catalogue()
+        with self._lock:
+            if self._looking is None or not self._looking.is_alive():
+                self._looking = threading.Thread(target=self._look, name="diptych-look", daemon=True)
+                self._looking.start()
+        return version, len(catalogue), self._is_there
+
+    def _look(self) -> None:
+        self._is_there = self.library.folder.is_dir()
+
+    def catalogue(self) -> tuple[int, Catalogue]:
+        """Facts of all files as they may be told, and a number that is another one when the index has changed."""
+        version, catalogue = self.library.catalogue()
+        if self._tells_places:
+            return version, catalogue
+        with self._lock:
+            if self._placeless is None or self._placeless[0] != version:
+                self._placeless = (version, replace(catalogue, places=np.full_like(catalogue.places, np.nan)))
+            return self._placeless
+
+    def has_place(self, path: Path) -> bool:
+        """Whether the index knows where a file was taken, told or not."""
+        _, catalogue = self.library.catalogue()
+        name = path.relative_to(self.library.folder).as_posix()
+        row = bisect.bisect_left(catalogue.paths, name)
+        is_known = row < len(catalogue) and catalogue.paths[row] == name
+        return is_known and bool(np.isfinite(catalogue.places[row, 0]))
 
     # Files
 
@@ -110,7 +149,7 @@ class Browser:
         Raises:
             RefusedError: there is none.
         """
-        _, catalogue = self.library.catalogue()
+        _, catalogue = self.catalogue()
         path = self.gallery.path_of(id_).relative_to(self.library.folder).as_posix()
         row = self._derived().row_by_path.get(path)
         if row is None or row >= len(catalogue):
@@ -119,7 +158,7 @@ class Browser:
 
     def number_of(self, id_: str) -> int:
         """The number of a picture in the index."""
-        return int(self.library.catalogue()[1].numbers[self.row_of(id_)])
+        return int(self.catalogue()[1].numbers[self.row_of(id_)])
 
     def named(self, name: str) -> int | None:
         """The number of the picture that a query names: by its path below the folder, or by the end of it."""
@@ -134,6 +173,34 @@ class Browser:
     def paths_of(self, ids: Sequence[str]) -> list[str]:
         """Paths below the folder."""
         return [self.gallery.path_of(id_).relative_to(self.library.folder).as_posix() for id_ in ids]
+
+    def known_by(self, ids: Sequence[str]) -> dict[str, str]:
+        """Paths below the folder, each with the SHA-256 by which it is found when it was moved; "" of one of copies."""
+        paths = self.paths_of(ids)
+        single = _single(self.library.digests()) if paths else {}
+        digests = {path: digest for digest, path in single.items()}
+        return {path: digests.get(path, "") for path in paths}
+
+    def how_many(self, paths: Sequence[str] | frozenset[str]) -> int:
+        """Of some files, those that are in the library now."""
+        return int(self._derived().among(paths).sum())
+
+    def _follow(self) -> None:
+        """What is kept of files goes with those that were moved, once for each version of the index."""
+        version, _ = self.catalogue()
+        with self._lock:
+            if self._followed == version:
+                return
+            self._followed = version
+        _, kept = self.shelf.read()
+        here = self._derived().row_by_path
+        gone = [path for path in files_of(kept) if path not in here]
+        single = _single(self.library.digests()) if gone else {}
+        moved = {path: single[kept.digests[path]] for path in gone if kept.digests.get(path) in single}
+        forgotten = [path for path in gone if path in kept.hidden and path not in kept.digests]
+        if moved or forgotten:
+            with contextlib.suppress(DataError):  # who may not write it sees it as it was
+                self.shelf.follow(moved, forgotten)
 
     def _look_up(self, id_: str) -> Path | None:
         return self._derived().path_by_id.get(id_)
@@ -151,7 +218,8 @@ class Browser:
             features: [D] of it, unit length; None looks for nothing: all that pass are shown, by date.
             leave_out: the number of a picture that is not shown.
         """
-        version, catalogue = self.library.catalogue()
+        version, catalogue = self.catalogue()
+        self._follow()
         shelved, _ = self.shelf.read()
         with self._lock:
             known = self._views.get((asked, key, version, shelved))
@@ -225,7 +293,7 @@ class Browser:
 
     def facts_of(self, id_: str) -> dict[str, Any]:
         """Facts of one picture, whatever view it is in."""
-        return self.facts_of_row(self.library.catalogue()[1], self.row_of(id_))
+        return self.facts_of_row(self.catalogue()[1], self.row_of(id_))
 
     def placed(self, view: LibraryView, id_: str) -> tuple[int, dict[str, Any]] | None:
         """The place of a picture in a view, -1 when it is not in it, and its facts; None where there is none."""
@@ -312,80 +380,18 @@ class Browser:
         told = zip(means.tolist(), counts.tolist(), ids, strict=True)
         return [(latitude, longitude, count, id_) for (latitude, longitude), count, id_ in told]
 
-    def _derived(self) -> "_Derived":
-        version, catalogue = self.library.catalogue()
+    def _derived(self) -> Derived:
+        version, catalogue = self.catalogue()
         with self._lock:
             if self._of_version is None or self._of_version[0] != version:
-                self._of_version = (version, _Derived(catalogue, self.library.folder))
+                self._of_version = (version, Derived(catalogue, self.library.folder))
             return self._of_version[1]
 
 
-class _Derived:
-    """What is computed of a catalogue once, when it is first asked for."""
-
-    def __init__(self, catalogue: Catalogue, folder: Path) -> None:
-        self.catalogue = catalogue
-        self._folder = folder
-        self._lock = threading.Lock()
-        self._by_path: dict[str, int] | None = None
-        self._by_end: dict[str, int] | None = None
-        self._by_id: dict[str, Path] | None = None
-        self._countries: tuple[np.ndarray, list[str]] | None = None
-
-    @property
-    def row_by_path(self) -> dict[str, int]:
-        with self._lock:
-            if self._by_path is None:
-                self._by_path = {path: row for row, path in enumerate(self.catalogue.paths)}
-            return self._by_path
-
-    @property
-    def row_by_end(self) -> dict[str, int]:
-        """By the last part of the path, whatever its case."""
-        with self._lock:
-            if self._by_end is None:
-                names = enumerate(self.catalogue.paths)
-                self._by_end = {path.rpartition("/")[2].casefold(): row for row, path in names}
-            return self._by_end
-
-    @property
-    def path_by_id(self) -> dict[str, Path]:
-        with self._lock:
-            if self._by_id is None:
-                paths = (self._folder / path for path in self.catalogue.paths)
-                self._by_id = {made_id(path): path for path in paths}
-            return self._by_id
-
-    def among(self, paths: Sequence[str] | frozenset[str]) -> np.ndarray:
-        """[N] bool, which files are some of these."""
-        is_among = np.zeros(len(self.catalogue), bool)
-        known = self.row_by_path
-        is_among[[known[path] for path in paths if path in known]] = True
-        return is_among
-
-    def _country(self) -> tuple[np.ndarray, list[str]]:
-        with self._lock:
-            if self._countries is None:
-                self._countries = countries_of(self.catalogue.places)
-            return self._countries
-
-    def in_country(self, name: str) -> np.ndarray:
-        """[N] bool."""
-        country, names = self._country()
-        if name not in names:
-            raise ConfigError(f"{name[:40]!r} must be a country as the outline of the world names it.")
-        return country == names.index(name)
-
-    def country_of(self, row: int) -> str | None:
-        country, names = self._country()
-        return names[country[row]] if country[row] >= 0 else None
-
-    def count_countries(self, rows: np.ndarray) -> list[tuple[str, int]]:
-        """The most first."""
-        country, names = self._country()
-        codes, counts = np.unique(country[rows], return_counts=True)
-        counted = {names[i]: int(n) for i, n in zip(codes, counts, strict=True) if i >= 0}
-        return Counter(counted).most_common()
+def _single(digests: dict[str, bytes]) -> dict[str, str]:
+    """Digests of which there is one file, and its path."""
+    counts = Counter(digests.values())
+    return {digest.hex(): path for path, digest in digests.items() if counts[digest] == 1}
 
 
 def _day(text: str) -> np.datetime64:

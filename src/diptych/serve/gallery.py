@@ -83,6 +83,7 @@ class Gallery:
         library: what is searched.
         thumbnails: where small pictures are kept on disk; without it they are in memory alone.
         look_up: gives the file of an id that was not given out since the start; None where there is none.
+        tells_places: whether it may be asked which pictures were taken near a place.
     """
 
     def __init__(
@@ -91,10 +92,12 @@ class Gallery:
         *,
         thumbnails: Thumbnails | None = None,
         look_up: Callable[[str], Path | None] = lambda _: None,
+        tells_places: bool = True,
     ) -> None:
         self._library = library
         self._thumbnails = thumbnails
         self._look_up = look_up
+        self._tells_places = tells_places
         self._paths: OrderedDict[str, Path] = OrderedDict()  # by id, the one found last at the end
         self._ids: dict[Path, str] = {}
         self._drawn: OrderedDict[_Key, _Drawn] = OrderedDict()
@@ -113,7 +116,11 @@ class Gallery:
             features: [D], unit length.
             count: at most so many.
             filters: as the library takes them.
+
+        Raises:
+            RefusedError: they ask for a place, and none is told.
         """
+        self._check(filters)
         return self._shown(self._library.nearest(features, count=count, filters=filters))
 
     def like(self, id_: str, count: int, filters: Filters | None) -> list[dict[str, Any]]:
@@ -122,10 +129,16 @@ class Gallery:
         Raises:
             RefusedError: there is no such id, or the picture is gone.
         """
+        self._check(filters)
         try:
             return self._shown(self._library.like(self.path_of(id_), count=count, filters=filters))
         except DataError as error:
             raise _gone(id_) from error
+
+    def _check(self, filters: Filters | None) -> None:
+        if filters and filters.near and not self._tells_places:
+            sentence = "this server tells nobody where pictures were taken: leave the filter `near` out."
+            raise RefusedError(403, sentence, "not_allowed", "filters.near")
 
     def draw(self, id_: str, side: int, seconds: float | None = None) -> bytes:
         """A JPEG of a picture of the library, at most `side` pixels wide and high.

@@ -1,6 +1,7 @@
 """The libraries of a server, as its page uses them: views, what is kept, files as they are."""
 
 import asyncio
+import os
 import secrets
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from diptych.data.strip_location import without_location
 from diptych.errors import DataError, DiptychError
 from diptych.files import shown
 from diptych.search.query import QueryPart
@@ -32,18 +34,27 @@ class Libraries:
         browsers: the libraries, by their names.
         can_trash: whether pictures may be moved to the system's trash.
         is_local: whether only this machine reaches the server: whole paths are told, and folders opened.
+        strip_location: whether files go out without the place where they were taken, which the browsers shall not
+            tell either.
     """
 
     def __init__(
-        self, service: Service, browsers: Sequence[Browser], *, can_trash: bool = False, is_local: bool = False
+        self,
+        service: Service,
+        browsers: Sequence[Browser],
+        *,
+        can_trash: bool = False,
+        is_local: bool = False,
+        strip_location: bool = False,
     ) -> None:
         self.browsers = list(browsers)
         self.can_trash = can_trash
         self.is_local = is_local
+        self._strip_location = strip_location
         self.asking = Asking(service)
         self._service = service
         self._alike = {browser.name: Alike(browser) for browser in browsers}
-        self._zips: dict[str, tuple[float, list[tuple[str, Path]]]] = {}
+        self._zips: dict[str, tuple[float, Browser, list[tuple[str, Path]]]] = {}
 
     def named(self, name: str) -> Browser:
         """A library; the first for an empty name.
@@ -109,9 +120,10 @@ class Libraries:
 
     def original(self, id_: str, asked: str, *, as_file: bool) -> Original:
         """A file as it is, or a part of it."""
-        path = self.of_picture(id_).gallery.original(id_)
+        browser = self.of_picture(id_)
+        path = browser.gallery.original(id_)
         try:
-            return original_of(path, asked, as_file=as_file)
+            return original_of(path, asked, as_file=as_file, data=self._stripped(browser, path))
         except OSError as error:
             raise RefusedError(404, f"the picture cannot be read: {error.strerror or error}.", "not_found") from error
 
@@ -125,14 +137,18 @@ class Libraries:
         """A token by which pictures, or an album, can be fetched as one zip."""
         browser = self.named(name)
         ids = ids or [browser.gallery.id_of(browser.library.folder / path) for path in self._album(browser, album)]
-        files = [browser.gallery.original(id_) for id_ in ids if browser.gallery.knows(id_)]
+        files = []
+        for id_ in filter(browser.gallery.knows, ids):
+            path = browser.gallery.path_of(id_)
+            # One that is gone is named in the zip; one that leads elsewhere is refused.
+            files.append(browser.gallery.original(id_) if os.path.lexists(path) else path)
         named = [(shown(path.relative_to(browser.library.folder)), path) for path in files]
         now = time.monotonic()
         self._zips = {token: kept for token, kept in self._zips.items() if kept[0] > now}
         while len(self._zips) >= _ZIPS:
             del self._zips[next(iter(self._zips))]
         token = secrets.token_urlsafe(18)
-        self._zips[token] = (now + _ZIP_SECONDS, named)
+        self._zips[token] = (now + _ZIP_SECONDS, browser, named)
         return token
 
     def zip(self, token: str) -> Iterator[bytes]:
@@ -141,10 +157,23 @@ class Libraries:
         Raises:
             RefusedError: there is none, or its time is over.
         """
-        until, files = self._zips.get(token, (0.0, []))
-        if until < time.monotonic():
+        until, browser, files = self._zips.get(token, (0.0, None, []))
+        if browser is None or until < time.monotonic():
             raise RefusedError(404, "this zip is no longer here. Choose the pictures again.", "not_found")
-        return zip_of(files)
+        return zip_of(files, lambda path: self._stripped(browser, path))
+
+    def _stripped(self, browser: Browser, path: Path) -> bytes | None:
+        """What goes out in the place of a file, when no place shall; None is the file as it is."""
+        if not self._strip_location:
+            return None
+        with path.open("rb") as file:
+            if file.read(2) == b"\xff\xd8":
+                file.seek(0)
+                return without_location(file.read())
+        if browser.has_place(path):
+            sentence = f"{shown(path.name)} tells where it was taken, which cannot be taken out of a file of its kind."
+            raise RefusedError(403, sentence, "has_location")
+        return None
 
     def trash(self, name: str, ids: Sequence[str]) -> tuple[int, list[str]]:
         """Move pictures to the system's trash; how many went, and why others did not. The next update forgets them.
@@ -165,7 +194,7 @@ class Libraries:
                 faults.append(str(error))
             except RefusedError as error:
                 faults.append(str(error))
-        browser.shelf.change_hidden(hide=gone)  # until the index is brought in step
+        browser.shelf.change_hidden(gone=gone)  # until the index is brought in step
         return len(gone), faults
 
     def reveal(self, id_: str) -> None:

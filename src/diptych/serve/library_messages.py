@@ -159,6 +159,8 @@ class SpotsAnswer(BaseModel):
 class LibraryFacts(BaseModel):
     name: str
     pictures: int
+    version: int = Field(description="Another one when the library has changed.")
+    is_there: bool = Field(description="Whether its folder is: on a disk that is away, say, it is not.")
     indexing: bool
     done: int = Field(description="Files that were opened of those that had to be.")
     of: int

@@ -85,10 +85,13 @@ def _add_views(app: FastAPI, service: Service, libraries: Libraries, opened: Any
         for browser in libraries.browsers:
             gallery = browser.gallery
             done, of = gallery.progress or (0, 0)
+            version, pictures, is_there = await service.in_library(browser.state)
             told.append(
                 LibraryFacts(
                     name=browser.name,
-                    pictures=await service.in_library(browser.count),
+                    pictures=pictures,
+                    version=version,
+                    is_there=is_there,
                     indexing=gallery.is_indexing,
                     done=done,
                     of=of,
@@ -149,11 +152,12 @@ def _add_questions(app: FastAPI, libraries: Libraries) -> None:
 
 def _add_shelf(app: FastAPI, service: Service, libraries: Libraries) -> None:
     def told(library: str) -> ShelfAnswer:
-        _, kept = libraries.named(library).shelf.read()
+        browser = libraries.named(library)
+        _, kept = browser.shelf.read()
         return ShelfAnswer(
             saved=[Shelved(name=name, link=link) for name, link in kept.saved.items()],
-            albums=[AlbumFacts(name=name, pictures=len(files)) for name, files in kept.albums.items()],
-            hidden=len(kept.hidden),
+            albums=[AlbumFacts(name=name, pictures=browser.how_many(files)) for name, files in kept.albums.items()],
+            hidden=browser.how_many(kept.hidden),
         )
 
     @app.post("/library/shelf", responses=_ASKED)
@@ -177,7 +181,7 @@ def _add_shelf(app: FastAPI, service: Service, libraries: Libraries) -> None:
             if asked.forget:
                 browser.shelf.forget_album(asked.name)
             else:
-                add, remove = browser.paths_of(asked.add), browser.paths_of(asked.remove)
+                add, remove = browser.known_by(asked.add), browser.paths_of(asked.remove)
                 browser.shelf.change_album(asked.name, add=add, remove=remove)
             return told(asked.library)
 
@@ -189,7 +193,7 @@ def _add_shelf(app: FastAPI, service: Service, libraries: Libraries) -> None:
         browser = libraries.named(asked.library)
 
         def change() -> ShelfAnswer:
-            hide, show = browser.paths_of(asked.hide), browser.paths_of(asked.show)
+            hide, show = browser.known_by(asked.hide), browser.paths_of(asked.show)
             browser.shelf.change_hidden(hide=hide, show=show)
             return told(asked.library)
 

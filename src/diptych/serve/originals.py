@@ -5,7 +5,7 @@ import mimetypes
 import re
 import urllib.parse
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,19 +27,20 @@ class Original(NamedTuple):
     blocks: Iterator[bytes]
 
 
-def original_of(path: Path, asked: str, *, as_file: bool) -> Original:
+def original_of(path: Path, asked: str, *, as_file: bool, data: bytes | None = None) -> Original:
     """A file, or the part of it that a request asks for.
 
     Args:
         path: a plain file.
         asked: the header Range; empty asks for all.
         as_file: to be kept as a file, not shown.
+        data: sent in its place.
 
     Raises:
         OSError: it cannot be read.
         RefusedError: the file has no such part.
     """
-    size = path.stat().st_size
+    size = path.stat().st_size if data is None else len(data)
     kind = _KINDS.get(path.suffix.lower()) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     if not kind.startswith(("image/", "video/")) or kind == "image/svg+xml":
         kind = "application/octet-stream"
@@ -63,7 +64,7 @@ def original_of(path: Path, asked: str, *, as_file: bool) -> Original:
         end, status = min(end, start + _PART), 206
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     headers["Content-Length"] = str(end - start)
-    return Original(status, headers, _blocks(path, start, end))
+    return Original(status, headers, _blocks(path, start, end) if data is None else iter([data[start:end]]))
 
 
 def _blocks(path: Path, start: int, end: int) -> Iterator[bytes]:
@@ -92,20 +93,27 @@ class _Pipe(io.RawIOBase):
         return data
 
 
-def zip_of(files: Sequence[tuple[str, Path]]) -> Iterator[bytes]:
+def zip_of(
+    files: Sequence[tuple[str, Path]], data_of: Callable[[Path], bytes | None] = lambda _: None
+) -> Iterator[bytes]:
     """Files as one zip, made while it is read: pictures are packed already, so they are stored as they are.
 
     Args:
         files: names within the zip, and files. What cannot be read is left out, and named in `not-read.txt`.
+        data_of: what is sent in the place of a file; None sends it as it is.
     """
     pipe = _Pipe()
     missing: list[str] = []
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:
         for name, path in files:
             try:
-                source = path.open("rb")
+                data = data_of(path)
+                source = path.open("rb") if data is None else io.BytesIO(data)
             except OSError as error:
                 missing.append(f"{name}: {error.strerror or error}")
+                continue
+            except RefusedError as error:
+                missing.append(f"{name}: {error}")
                 continue
             with source:
                 facts = zipfile.ZipInfo.from_file(path, name, strict_timestamps=False)

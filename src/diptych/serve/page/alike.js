@@ -94,13 +94,15 @@ export class Alike {
   }
 
   async act(group, work) {
-    await work(this.others(group));
+    if (!(await work(this.others(group)))) return; // the question was answered with no
+    const next = [...$("groups").children].find((one) => one !== group && !one.classList.contains("done"));
+    if (group.contains(document.activeElement)) (next?.querySelector(".acts button") ?? $("tab-alike")).focus();
     group.classList.add("done");
   }
 
   async every(work) {
     const groups = [...$("groups").children].filter((group) => !group.classList.contains("done"));
-    await work(groups.flatMap((group) => this.others(group)));
+    if (!(await work(groups.flatMap((group) => this.others(group))))) return;
     for (const group of groups) group.classList.add("done");
   }
 }

@@ -7,7 +7,7 @@ import { drawFacets } from "./facets.js";
 import { Grid } from "./grid.js";
 import { WorldMap } from "./map.js";
 import { Namer } from "./name.js";
-import { ask, call } from "./net.js";
+import { ask, call, Fault } from "./net.js";
 import { taken } from "./pictures.js";
 import { drawBox, drawLike, sayStatus, searchWith } from "./query.js";
 import { Scrubber } from "./scrubber.js";
@@ -239,6 +239,13 @@ addEventListener("keydown", (event) => {
   if (event.key === "x") shelf.select(at);
 });
 
+// What a button asked for in vain is said, whichever it was.
+addEventListener("unhandledrejection", (event) => {
+  if (!(event.reason instanceof Fault)) return;
+  event.preventDefault();
+  toast(sentence(event.reason));
+});
+
 // --- Light and dark
 
 function paint(theme) {
@@ -257,7 +264,7 @@ $("theme").addEventListener("click", () => {
 // --- The start
 
 const TURN = 3000; // ms between looks at what is indexed
-const REST = 15000;
+const REST = 5000;
 
 async function look() {
   try {
@@ -267,6 +274,7 @@ async function look() {
     const mine = now.libraries.find((one) => one.name === read().library) ?? first;
     const busy = now.libraries.find((one) => one.indexing);
     const bar = $("progress");
+    $("away").hidden = !mine || mine.is_there;
     bar.hidden = !busy;
     if (busy) {
       bar.querySelector("span").textContent = busy.of ? `Indexing ${busy.name}: ${number(busy.done)} of ${number(busy.of)} files` : `Indexing ${busy.name} …`;
@@ -274,8 +282,8 @@ async function look() {
       if (busy.of) bar.querySelector("progress").value = busy.done;
       else bar.querySelector("progress").removeAttribute("value");
     }
-    if (mine && look.pictures !== undefined && (look.pictures !== mine.pictures || (look.busy && !busy)) && scrollY < 200 && !viewer.isOpen && !grid.chosen.size) again();
-    look.pictures = mine?.pictures;
+    const isOld = (mine && version !== null && version !== mine.version) || (look.busy && !busy);
+    if (isOld && scrollY < 200 && !viewer.isOpen && !grid.chosen.size) again(); // nothing is moved under a hand
     look.busy = Boolean(busy);
     say($("about"), `${look.model} · ${number(now.libraries.reduce((sum, one) => sum + one.pictures, 0))} pictures`);
     setTimeout(look, busy ? TURN : REST);
@@ -285,7 +293,9 @@ async function look() {
 }
 
 (async () => {
-  if (!read().tab && !read().open) $("words").focus(); // at once: what is typed from here on is not lost
+  // At once: what is typed from here on is not lost. A phone has no keys, and help that opens with the box would lie over
+  // the filters.
+  if (!read().tab && !read().open && matchMedia("(min-width: 641px)").matches) $("words").focus();
   try {
     const health = call("/health").then((answer) => answer.json()); // it runs the model, which nothing else waits for
     health.catch(() => {});

@@ -37,6 +37,9 @@ export function later(work, milliseconds) {
   };
 }
 
+// Of two fingers, each a pointer event.
+export const distance = ([a, b]) => Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY);
+
 export const number = (value) => value.toLocaleString("en");
 
 export function size(bytes) {
@@ -59,6 +62,8 @@ export function month(text) {
 let fading;
 export function toast(text) {
   const place = $("toast");
+  // A dialog, and what fills the screen, lie over all that is not in them.
+  (document.fullscreenElement ?? document.querySelector("dialog[open]") ?? document.body).append(place);
   place.textContent = text;
   place.hidden = false;
   clearTimeout(fading);

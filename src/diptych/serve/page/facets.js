@@ -1,6 +1,6 @@
 // How the pictures that are shown are spread, each number a link to them alone; and which filters there are now.
 
-import { filtersOf, link, noFilters } from "./address.js";
+import { filtersOf, isSearch, link, noFilters } from "./address.js";
 import { $, make, month, number } from "./dom.js";
 
 const MOST = 12; // lines of a group before "all of them"
@@ -10,7 +10,10 @@ const KINDS = { picture: "Pictures", video: "Videos" };
 export function drawFacets(spread, at) {
   const groups = [];
   const years = (name) => ({ after: `${name}-01-01`, before: `${Number(name) + 1}-01-01` });
-  if (spread.albums.length) groups.push(group("Albums", spread.albums.map(([name, count]) => [name, count, { album: name }, at.album === name])));
+  // Of a view that is narrowed already: all albums stand on the shelf.
+  const isNarrow = isSearch(at) || filtersOf(at).length > 0;
+  const albums = spread.albums.filter(([name, count]) => isNarrow && count && name !== at.album);
+  if (albums.length) groups.push(group("Of these in albums", albums.map(([name, count]) => [name, count, { album: name }, false])));
   if (spread.folders.length || at.folder) groups.push(folders(spread.folders, at));
   if (spread.years.length > 1 || at.after) groups.push(group("Years", spread.years.map(([name, count]) => [name, count, years(name), false])));
   const cameras = spread.cameras.map(([name, count]) => [name || "not told", count, { camera: name || UNTOLD }, false]);
@@ -24,7 +27,7 @@ export function drawFacets(spread, at) {
 function group(title, lines) {
   if (!lines.length) return null;
   const part = make("section", "facet");
-  part.append(make("h3", "", title));
+  part.append(make("h2", "", title));
   const list = make("ul");
   list.append(...lines.map(line));
   if (lines.length > MOST + 2) {

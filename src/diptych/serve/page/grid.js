@@ -34,6 +34,7 @@ export class Grid {
 
   // Another view: how many pictures, of which months, and the first of them.
   set(total, months, first, hasCaptions) {
+    const held = this.focused();
     this.generation += 1;
     this.total = total;
     this.months = months;
@@ -44,6 +45,9 @@ export class Grid {
     this.keep(0, first);
     this.clear();
     this.lay();
+    // What had the focus is another cell now, or went: the picture that stands there gets it.
+    if (held >= 0 && total) this.focus(Math.min(held, total - 1));
+    else if (held >= 0) $("words").focus();
   }
 
   clear() {

@@ -1,7 +1,7 @@
 // Pictures where they were taken, on an outline of the world that comes with the page.
 
 import { go, read, request } from "./address.js";
-import { $, number, say, sentence } from "./dom.js";
+import { $, distance, number, say, sentence } from "./dom.js";
 import { ask, here } from "./net.js";
 
 const DEEPEST = 4096; // times the whole world
@@ -176,6 +176,7 @@ export class WorldMap {
       this.canvas.setPointerCapture(event.pointerId);
       held.set(event.pointerId, event);
       moved = 0;
+      if (held.size === 2) apart = distance([...held.values()]);
     });
     this.canvas.addEventListener("pointermove", (event) => {
       const before = held.get(event.pointerId);
@@ -183,8 +184,7 @@ export class WorldMap {
       held.set(event.pointerId, event);
       moved += Math.abs(event.clientX - before.clientX) + Math.abs(event.clientY - before.clientY);
       if (held.size === 2) {
-        const [a, b] = [...held.values()];
-        const now = Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY);
+        const now = distance([...held.values()]);
         if (apart) this.zoom(now / apart);
         apart = now;
       } else this.pan(event.clientX - before.clientX, event.clientY - before.clientY);

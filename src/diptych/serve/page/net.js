@@ -5,6 +5,9 @@ import { $, say } from "./dom.js";
 // Paths go from where the page itself lies, so that it works below a path of a proxy's.
 export const here = (path) => path.replace(/^\/+/, "");
 
+// What the server says of a request, for people.
+export class Fault extends Error {}
+
 export async function call(path, body) {
   for (let attempt = 0; ; attempt++) {
     const key = sessionStorage.getItem("key");
@@ -14,7 +17,7 @@ export async function call(path, body) {
     try {
       answer = await fetch(here(path), { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body) });
     } catch {
-      throw new Error("The server does not answer. Is it still running?");
+      throw new Fault("The server does not answer. Is it still running?");
     }
     if (answer.ok) return answer;
     if (answer.status === 401 && attempt < 9) {
@@ -23,7 +26,7 @@ export async function call(path, body) {
       await new Promise((done) => setTimeout(done, 1000 * (Number(answer.headers.get("Retry-After")) || 1)));
     } else {
       const fault = await answer.json().catch(() => null);
-      throw new Error(fault?.error?.message || `The server answered ${answer.status}.`);
+      throw new Fault(fault?.error?.message || `The server answered ${answer.status}.`);
     }
   }
 }

@@ -22,7 +22,7 @@ export class Shelf {
       ["sel-all", () => this.all()],
       ["sel-none", () => this.none()],
       ["save-search", () => this.save()],
-    ]) $(id).addEventListener("click", () => Promise.resolve(work()).catch((error) => toast(error.message)));
+    ]) $(id).addEventListener("click", work);
   }
 
   library() {
@@ -63,12 +63,13 @@ export class Shelf {
 
   none() {
     this.grid.chosen.clear();
-    this.last = undefined;
     this.drawBar();
+    this.last = undefined;
   }
 
   drawBar() {
     const count = this.grid.chosen.size;
+    if (!count && this.bar.contains(document.activeElement)) this.grid.focus(this.last ?? this.grid.at);
     this.bar.hidden = !count;
     $("sel-count").textContent = `${number(count)} selected`;
     $("sel-out").hidden = !read().album;
@@ -95,11 +96,12 @@ export class Shelf {
 
   async album(ids) {
     const name = await question(`Add ${ids.length === 1 ? "the picture" : `${number(ids.length)} pictures`} to an album:`, { value: read().album ?? "", yes: "Add", choices: this.kept.albums.map((album) => album.name) });
-    if (!name || name === true) return;
+    if (!name || name === true) return false;
     this.draw(await ask("/library/shelf/album", { name, add: ids, ...this.library() }));
     toast(`Added to ${name}.`);
     this.none();
     this.changed?.();
+    return true;
   }
 
   async out() {
@@ -108,21 +110,25 @@ export class Shelf {
     this.changed?.();
   }
 
+  // Those that are hidden already, in the view of them, are shown again.
   async hide(ids) {
-    const body = read().hidden ? { show: ids } : { hide: ids };
+    const isBack = Boolean(read().hidden) && !read().tab;
+    const body = isBack ? { show: ids } : { hide: ids };
     this.draw(await ask("/library/shelf/hidden", { ...body, ...this.library() }));
-    toast(`${ids.length === 1 ? "The picture is" : `${number(ids.length)} pictures are`} ${read().hidden ? "shown again" : "hidden; the files stay where they are"}.`);
+    toast(`${ids.length === 1 ? "The picture is" : `${number(ids.length)} pictures are`} ${isBack ? "shown again" : "hidden; the files stay where they are"}.`);
     this.none();
     this.changed?.();
+    return true;
   }
 
   async trash(ids = this.ids()) {
     const what = ids.length === 1 ? "this picture" : `these ${number(ids.length)} pictures`;
-    if (!(await question(`Move ${what} to the system's trash?`, { yes: "To the trash" }))) return;
+    if (!(await question(`Move ${what} to the system's trash?`, { yes: "To the trash" }))) return false;
     const { moved, faults } = await ask("/library/trash", { ids, ...this.library() });
     toast(`${number(moved)} moved to the trash.${faults.length ? ` ${faults[0]}` : ""}`);
     this.none();
     this.changed?.();
+    return true;
   }
 
   // --- What is kept
@@ -157,7 +163,7 @@ export class Shelf {
     const part = make("section", "facet");
     const list = make("ul");
     list.append(...lines);
-    part.append(make("h3", "", title), list);
+    part.append(make("h2", "", title), list);
     return part;
   }
 

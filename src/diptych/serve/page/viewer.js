@@ -1,7 +1,7 @@
 // One picture, large: zoom, swipe, full screen, its facts, the file itself, and more like it or like a part of it.
 
 import { go, link, nothingSought, read } from "./address.js";
-import { $, copy, make, number, save, size, toast } from "./dom.js";
+import { $, copy, distance, make, number, save, size, toast } from "./dom.js";
 import { ask, here, show } from "./net.js";
 
 const DEEPEST = 12; // times the size that fits
@@ -15,6 +15,7 @@ export class Viewer {
     this.film = $("film");
     this.stage = $("viewed");
     this.place = -1;
+    this.image.addEventListener("error", () => toast("This picture cannot be shown: its file is gone, or cannot be read."));
     this.reset();
     this.buttons();
     this.pointers();
@@ -105,6 +106,7 @@ export class Viewer {
     if (document.fullscreenElement) document.exitFullscreen();
     this.film.pause();
     this.film.removeAttribute("src");
+    document.body.append($("toast")); // what it says is not over with the dialog
     this.dialog.close();
   }
 
@@ -152,11 +154,15 @@ export class Viewer {
     const held = new Map();
     let start = null;
     let apart = 0;
+    const begin = (event) => {
+      start = { x: event.clientX, y: event.clientY, byX: this.x, byY: this.y };
+    };
     this.stage.addEventListener("pointerdown", (event) => {
       if (event.target.closest("video, button") || event.button) return;
       this.stage.setPointerCapture(event.pointerId);
       held.set(event.pointerId, event);
-      start = { x: event.clientX, y: event.clientY, byX: this.x, byY: this.y };
+      begin(event);
+      if (held.size === 2) apart = distance([...held.values()]);
       if (this.isDrawing) this.draw(start, event);
     });
     this.stage.addEventListener("pointermove", (event) => {
@@ -166,7 +172,7 @@ export class Viewer {
         this.draw(start, event);
       } else if (held.size === 2) {
         const [a, b] = [...held.values()];
-        const now = Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY);
+        const now = distance([a, b]);
         if (apart) this.zoom(now / apart, { clientX: (a.clientX + b.clientX) / 2, clientY: (a.clientY + b.clientY) / 2 });
         apart = now;
       } else if (this.scale > 1) {
@@ -179,6 +185,7 @@ export class Viewer {
       if (!held.delete(event.pointerId)) return;
       const wasPinch = apart > 0;
       if (held.size < 2) apart = 0;
+      if (wasPinch && held.size === 1) begin([...held.values()][0]); // the finger that stays moves it on from there
       if (event.type === "pointercancel" || wasPinch) return;
       if (this.isDrawing) return this.drawn(start, event);
       const dx = event.clientX - start.x;
@@ -271,7 +278,7 @@ export class Viewer {
       const { paths } = await ask("/library/paths", { ids: [this.facts.id], library: read().library ?? "" });
       copy(paths[0], "Path");
     });
-    $("its-place").addEventListener("click", () => ask(`/library/${this.facts.id}/reveal`, {}).catch((error) => toast(error.message)));
+    $("its-place").addEventListener("click", () => ask(`/library/${this.facts.id}/reveal`, {}));
     $("its-hide").addEventListener("click", () => this.on.hide([this.facts.id]));
     $("its-album").addEventListener("click", () => this.on.album([this.facts.id]));
     this.dialog.addEventListener("cancel", (event) => {
@@ -284,9 +291,10 @@ export class Viewer {
     });
   }
 
+  // Not the dialog itself: no browser lets one fill the screen.
   full() {
     if (document.fullscreenElement) document.exitFullscreen();
-    else this.dialog.requestFullscreen?.().catch(() => toast("This browser does not let a page fill the screen."));
+    else $("viewing").requestFullscreen?.().catch(() => toast("This browser does not let a page fill the screen."));
   }
 
   why() {
