@@ -4,6 +4,7 @@
     python recipes/build_pictograms.py src/diptych_pictograms/pictograms          # what ships in the package
     python recipes/build_pictograms.py pictograms-colour --full colour      # the big corpus, outside the package
     python recipes/build_pictograms.py pictograms-all --full all            # and emoji of two more packages
+    python recipes/build_pictograms.py pictograms-emoji --full emoji        # of the last one, all but the icons
 
 Needs `npm` on the PATH: the art comes from the package `@iconify/json`, for the biggest corpus also from `openmoji` and
 `@lobehub/fluent-emoji-3d`; the words from `emojibase-data`; at the versions below. Every step that drops a picture
@@ -364,9 +365,9 @@ def _link(text: str, target: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--full", choices=["colour", "all"], help="the big corpus instead of the embedded one")
+    parser.add_argument("--full", choices=["colour", "all", "emoji"], help="the big corpus instead of the embedded one")
     arguments = parser.parse_args()
-    everything = arguments.full == "all"
+    everything = arguments.full in ("all", "emoji")
     packages = PACKAGES | (MORE_PACKAGES if everything else {})
     with tempfile.TemporaryDirectory() as scratch:
         folders = {name: fetch(name, version, Path(scratch)) for name, version in packages.items()}
@@ -377,6 +378,8 @@ def main() -> None:
         sets = [*sorted(EMOJI), *ICON_SETS]
         if arguments.full:
             sets = [p for p in about if p != HELD_OUT and (everything or about[p].get("palette"))]
+        if arguments.full == "emoji":
+            sets = [p for p in sets if p in EMOJI]
         shared = SHARE_ALIKE if everything else set()
         sets = [p for p in sets if about[p]["license"].get("spdx") in LICENCES | (shared if p in EMOJI else set())]
         dropped: collections.Counter = collections.Counter()
@@ -390,7 +393,7 @@ def main() -> None:
         training = without_copies(training, [pixels for _, pixels in held_out], dropped)
         emoji = EMOJI | EMOJI_FILES.keys()
         with atomic_folder(arguments.out) as out:
-            parts: dict[str, list[tuple[Icon, np.ndarray]]] = {"emoji": [], "icons": []}
+            parts: dict[str, list[tuple[Icon, np.ndarray]]] = {"emoji": []}
             for pair in training:
                 part = "skin-tones" if pair[0].toned else "emoji" if pair[0].prefix in emoji else "icons"
                 parts.setdefault(part, []).append(pair)

@@ -2,6 +2,8 @@
 
     python recipes/pictogram_words.py runs/diptych-pictogram/bundle pictograms-all diptych-pictogram
 
+That was version 1; recipes/pictogram_languages.py gives it another text tower, which starts from what this one says.
+
 The training of recipes/diptych-pictogram.toml shows bare names and whole lines of tags, so "a cat" lies far from "cat".
 Here no picture is looked at: the text tower learns from what it was before. A bare name keeps its vector, in a sentence
 it gets the same one, and a tag gets the mean of those of the emoji that have it. The result is stored in 8 bits.
