@@ -67,7 +67,7 @@ def measure(clip: Bundle, data: LabelledImages) -> dict[str, Any]:
         "fingerprint": clip.fingerprint(),
         "data": HELD_OUT,
         "chance": 1 / len(scored.prompts.labels),
-        "parameters": sum(parameter.numel() for parameter in clip.model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in clip.in_torch().model.parameters()),
         "pictures_per_second": round(statistics.median(speeds)),
         "seed": SEED,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

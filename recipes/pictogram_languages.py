@@ -105,12 +105,14 @@ class Course:
     steps: int
     learning_rate: float
     as_bag: float  # share of the steps without the block, which are cheap
-    others: float  # what the texts of the languages beyond the first 13 count
+    english: float  # what the texts of a language count, times its share
+    others: float  # likewise, beyond the first 13
 
 
 COURSES = (
-    Course(steps=2400, learning_rate=6e-3, as_bag=0.8, others=1.0),
-    Course(steps=1000, learning_rate=3e-3, as_bag=0.0, others=0.35),
+    Course(steps=2400, learning_rate=6e-3, as_bag=0.8, english=1.0, others=1.0),
+    Course(steps=1000, learning_rate=3e-3, as_bag=0.0, english=1.0, others=0.35),
+    Course(steps=300, learning_rate=1.5e-3, as_bag=0.0, english=4.0, others=0.35),
 )
 
 
@@ -368,7 +370,7 @@ def teach(bundle: Bundle, pools: Sequence["Pool"], places: Tensor, course: Cours
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, rate, total_steps=steps, pct_start=min(WARMUP, steps // 4) / steps, cycle_momentum=False
     )
-    for step, (tokens, rows) in enumerate(itertools.islice(batches(pools, course.others, seed), steps), 1):
+    for step, (tokens, rows) in enumerate(itertools.islice(batches(pools, course, seed), steps), 1):
         wanted = places[rows]
         rows = rows.where(rows < len(text.head.memory.values), -1)  # the memory holds no tones, keywords and icons
         with torch.autocast("cpu", torch.bfloat16):
@@ -413,7 +415,7 @@ class Pool:
     """Texts of one kind in one language, as tokens [N, L], with their rows among the places [N] and lengths [N]."""
 
     share: float  # of the texts of a step
-    is_other: bool  # than of the first 13 languages
+    language: str
     tokens: np.ndarray
     rows: np.ndarray
     is_plain: bool  # not in sentences
@@ -426,10 +428,12 @@ class Pool:
         return cls(tokens=tokens.astype(np.int16), rows=rows, **facts)
 
 
-def batches(pools: Sequence[Pool], others: float, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(pools: Sequence[Pool], course: Course, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """[B, L] tokens and [B] rows without end; texts of a batch are about as long as one another."""
     draw = np.random.default_rng(seed)
-    shares = np.array([pool.share * (others if pool.is_other else 1.0) for pool in pools])
+    factors = {language: 1.0 if language in SENTENCES else course.others for language in LANGUAGES}
+    factors["en"] = course.english
+    shares = np.array([pool.share * factors[pool.language] for pool in pools])
     starts = np.cumsum([0, *(len(pool.rows) for pool in pools[:-1])])
     sizes = np.array([len(pool.rows) for pool in pools])
     tokens, rows = np.concatenate([pool.tokens for pool in pools]), np.concatenate([pool.rows for pool in pools])
@@ -467,7 +471,7 @@ def find_pools(
             ]
             for some_texts, within, is_plain in ((texts[kind], PLAIN, True), (framed, 1 - PLAIN, False)):
                 of_step = share * part * within / sum(kinds.values())
-                facts = {"share": of_step, "is_other": language not in SENTENCES, "is_plain": is_plain}
+                facts = {"share": of_step, "language": language, "is_plain": is_plain}
                 pools.append(Pool.of(some_texts, tokenizer, **facts))
     return pools, torch.stack(means)
 

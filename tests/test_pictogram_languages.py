@@ -36,7 +36,7 @@ def tokenizer(recipe: types.ModuleType) -> Tokenizer:
 
 
 def pool(recipe: types.ModuleType, texts: list[tuple[str, int]], tokenizer: Tokenizer, **facts: Any) -> Any:
-    return recipe.Pool.of(texts, tokenizer, **({"share": 1.0, "is_other": False, "is_plain": True} | facts))
+    return recipe.Pool.of(texts, tokenizer, **({"share": 1.0, "language": "en", "is_plain": True} | facts))
 
 
 def test_a_beginning_of_a_word_is_marked_and_a_chinese_letter_stands_alone(recipe: types.ModuleType):
@@ -81,13 +81,15 @@ def test_texts_of_a_batch_are_about_as_long_as_one_another_and_come_by_their_sha
     recipe: types.ModuleType, tokenizer: Tokenizer
 ):
     short = pool(recipe, [("cat", 0), ("dog", 2)], tokenizer, share=3.0)
-    long = pool(recipe, [("cat cat cat cat cat cat", 1)], tokenizer, is_other=True)
-    batches = recipe.batches([short, long], 1.0, 0)
+    long = pool(recipe, [("cat cat cat cat cat cat", 1)], tokenizer, language="nl")
+    course = recipe.Course(steps=1, learning_rate=1e-3, as_bag=0.0, english=1.0, others=1.0)
+    alone = recipe.Course(steps=1, learning_rate=1e-3, as_bag=0.0, english=1.0, others=0.0)
+    batches = recipe.batches([short, long], course, 0)
     drawn = [next(batches) for _ in range(recipe.AT_ONCE)]
     assert sum(int((rows == 1).sum()) for _, rows in drawn) / (recipe.AT_ONCE * recipe.BATCH_SIZE) == pytest.approx(
         0.25, abs=0.02
     )
     assert sum((tokens != 0).sum(dim=1).unique().numel() > 1 for tokens, _ in drawn) <= 2  # of three lengths
-    again = next(recipe.batches([short, long], 1.0, 0))
+    again = next(recipe.batches([short, long], course, 0))
     assert np.array_equal(again[0].numpy(), drawn[0][0].numpy())
-    assert all((rows != 1).all() for _, rows in itertools.islice(recipe.batches([short, long], 0.0, 0), 8))
+    assert all((rows != 1).all() for _, rows in itertools.islice(recipe.batches([short, long], alone, 0), 8))
