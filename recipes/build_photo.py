@@ -74,7 +74,7 @@ TEMPLATES = (
     "a close-up photo of a {}.", "a {}",
 )  # fmt: skip
 TEMPERATURE = 0.055  # of the memory
-ANCHOR_WIDTH = 192  # numbers that a text is compared with a word by
+ANCHOR_WIDTH = 184  # numbers that a text is compared with a word by
 FRAMED, FRAME_FLOOR = 1_500, 0.3  # words in a template; how much a direction counts that templates do not change
 MIXED, CENTRED = 0.3, 0.5  # how much mixtures count beside the memory, and what all texts have in common
 CLASSES = "data/_info/imagenet_synsets.txt"
@@ -327,6 +327,9 @@ def fit_image_side(rows: Tensor, looks: Tensor, blurred: Tensor) -> tuple[Tensor
     # The D directions in which classes, and pictures, differ most.
     together = classes.T @ classes / len(classes) + features.T @ features / len(features)
     kept = torch.linalg.eigh(together).eigenvectors[:, -EMBED_DIM:]  # [W, D]
+    kept = (
+        kept * kept.gather(0, kept.abs().argmax(dim=0, keepdim=True)).sign()
+    )  # either sign would do: so it is settled
     return (whitening @ kept).T.contiguous(), normalize(classes @ kept, dim=1)
 
 
