@@ -77,7 +77,7 @@ TEMPLATES = (
     "a close-up photo of a {}.", "a {}",
 )  # fmt: skip
 TEMPERATURE = 0.055  # of the memory
-ANCHOR_WIDTH = 128  # numbers that a text is compared with a word by
+ANCHOR_WIDTH = 96  # numbers that a text is compared with a word by
 FRAMED, FRAME_FLOOR = 1_500, 0.3  # words in a template; how much a direction counts that templates do not change
 MIXED, CENTRED = 0.2, 0.5  # how much mixtures count beside the memory, and what all texts have in common
 CLASSES = "data/_info/imagenet_synsets.txt"
