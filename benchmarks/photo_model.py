@@ -6,7 +6,8 @@ it are worth.
 
 DATA holds WebDataset evaluation folders (`diptych evaluate` reads the same), and `flickr8k` with captions. Each set has
 the prompt templates that it brings along. `class_means` is a bound: what the same features would reach with a perfect
-text side, taken for the mean of half of the labelled pictures, on the other half. Rows are added to
+text side, taken for the mean of half of the labelled pictures, on the other half; `by_table` is top-1 with the prompts
+that `diptych evaluate` takes, those of the table of tasks where it has the set. Rows are added to
 results/photo_model.json by name; a row of another name stays as it is.
 """
 
@@ -28,6 +29,7 @@ from torch.nn.functional import normalize
 
 import history
 from diptych.classify import class_weights
+from diptych.eval.measure import prompts_of, task_of
 from diptych.eval.zero_shot import score_zero_shot
 from diptych.measures.retrieval import retrieval
 from diptych.pairs.shards import ShardSet, captions_of
@@ -93,7 +95,12 @@ def score(clip: Bundle, photos: LabelledImages, features: Tensor, targets: Tenso
     """Zero-shot, and the bound."""
     weights = torch.from_numpy(class_weights(clip, photos.classnames, photos.templates or ("{}",)))
     scored = score_zero_shot(features, targets, weights, templates=photos.templates or ("{}",), seed=SEED).to_dict()
-    return scored | {"class_means": class_means(features, targets, len(photos.classnames))}
+    prompts = prompts_of(photos, task_of(photos.name, "classification"))
+    of_table = torch.from_numpy(class_weights(clip, prompts.classnames, prompts.templates))
+    return scored | {
+        "by_table": score_zero_shot(features, targets, of_table, templates=prompts.templates, seed=SEED).top1,
+        "class_means": class_means(features, targets, len(photos.classnames)),
+    }
 
 
 def class_means(features: Tensor, targets: Tensor, classes: int) -> float:

@@ -23,6 +23,9 @@ def diptych(*words: object) -> subprocess.CompletedProcess[str]:
     return python("from diptych.cli.main import main; sys.exit(main())", *words)
 
 
+SAILBOAT = Path(__file__).parent.parent / "docs" / "images" / "examples" / "sailboat.png"
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
@@ -31,11 +34,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_pictures_are_classified(folder: Path) -> None:
-    done = diptych("classify", folder / "red.png", "--labels", "red", "--labels", "blue", "--json")
+def test_pictures_are_classified() -> None:
+    done = diptych("classify", SAILBOAT, "--labels", "horse", "--labels", "sailboat", "--json")
     assert done.returncode == 0, done.stderr
     labels = json.loads(done.stdout)["images"][0]["labels"]
-    assert labels[0]["label"] == "red"
+    assert labels[0]["label"] == "sailboat"
     assert sum(one["probability"] for one in labels) == pytest.approx(1, abs=1e-5)
 
 
@@ -87,13 +90,13 @@ def test_models_are_listed_and_their_need_is_told() -> None:
     assert {model["refusal"] for model in told["published"]} == {None}
 
 
-def test_python_callers_need_no_torch(folder: Path) -> None:
+def test_python_callers_need_no_torch() -> None:
     code = """
 import diptych, numpy as np
 clip = diptych.load()
-classifier = diptych.ZeroShotClassifier(clip, ["red", "blue"])
+classifier = diptych.ZeroShotClassifier(clip, ["sailboat", "horse"])
 assert classifier([sys.argv[1]]).argmax(axis=1).tolist() == [0]
-assert diptych.score(clip, [sys.argv[1]], ["red"]).shape == (1,)
+assert diptych.score(clip, [sys.argv[1]], ["sailboat"]).shape == (1,)
 index = diptych.Index(clip.encode_texts(["a", "b"]), ["a", "b"])
 assert index.search(clip.encode_texts(["b"])[0])[0][0] == "b"
 try:
@@ -106,14 +109,14 @@ except diptych.DiptychError as error:
     print(error)
 assert sys.modules["torch"] is None
 """
-    done = python(code, folder / "red.png")
+    done = python(code, SAILBOAT)
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
     assert "pip install 'diptych[torch]'" in first
     assert "diptych.CLIP" in second
 
 
-def test_the_server_answers(folder: Path) -> None:
+def test_the_server_answers() -> None:
     pytest.importorskip("fastapi")
     code = """
 import base64, pathlib
@@ -128,15 +131,15 @@ data = base64.b64encode(pathlib.Path(sys.argv[1]).read_bytes()).decode()
 async def main():
     service = Service(diptych.load(), name="light")
     from diptych.serve.service import Picture
-    shares = await service.classify(Picture(data), ["red", "blue"])
+    shares = await service.classify(Picture(data), ["horse", "sailboat"])
     print(max(shares.probabilities, key=shares.probabilities.get))
     assert service.close()
 
 asyncio.run(main())
 """
-    done = python(code, folder / "red.png")
+    done = python(code, SAILBOAT)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "red"
+    assert done.stdout.strip() == "sailboat"
 
 
 @pytest.mark.parametrize(

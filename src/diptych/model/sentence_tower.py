@@ -45,6 +45,7 @@ class SentenceTowerConfig:
     mlp_width: int = 0  # hidden channels of the MLP; 0 stands for 4 * width and is replaced by it
     head_width: int = 0  # hidden channels of an MLP in the head; 0: it has none
     anchors: int = 0  # N, words that the head knows the place of; 0: it has no such memory
+    anchor_width: int = 0  # K, numbers that a text is compared with such a word by; 0: as many as the width
     activation: Activation = "gelu"
     layer_norm_eps: float = 1e-12
     pad_token_id: int = 0  # tokens that are not looked at
@@ -58,9 +59,10 @@ class SentenceTowerConfig:
         object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
         check_sizes("text", context_length=self.context_length, vocab_size=self.vocab_size)
         check_blocks("text", self)
-        for name in ("head_width", "anchors"):
+        for name in ("head_width", "anchors", "anchor_width"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"text.{name} must be at least 0, which stands for none. Got {getattr(self, name)}.")
+                size = getattr(self, name)
+                raise ConfigError(f"text.{name} must be at least 0, which stands for none of its own. Got {size}.")
         check_pad_token(self.pad_token_id, self.vocab_size)
 
     @property
@@ -76,7 +78,8 @@ class SentenceTowerConfig:
         """FLOPs and activations of one text at full context length; see `ImageTowerConfig.cost`."""
         width, hidden, anchors = self.width, self.head_width, self.anchors
         head = 2 * width * embed_dim + 2 * hidden * (width + embed_dim)
-        head += 2 * width * (width + anchors) + 2 * anchors * embed_dim if anchors else 0
+        compared = self.anchor_width or width
+        head += 2 * compared * (width + anchors) + 2 * anchors * embed_dim if anchors else 0
         # Of each token the first layer norm; of a text, where it has anchors, its likeness to each of them.
         outside = self.context_length * layer_norm_bytes(width) + element * anchors
         cost = transformer_cost(self, self.context_length, element, first=0, last=head, outside=outside)
@@ -190,8 +193,9 @@ class AnchorMemory(nn.Module):
 
     def __init__(self, config: SentenceTowerConfig, embed_dim: int) -> None:
         super().__init__()
-        self.query = Linear(config.width, config.width)
-        self.keys = Linear(config.width, config.anchors)  # its bias: how much a word counts before it is compared
+        compared = config.anchor_width or config.width
+        self.query = Linear(config.width, compared)
+        self.keys = Linear(compared, config.anchors)  # its bias: how much a word counts before it is compared
         self.values = nn.Parameter(torch.empty(config.anchors, embed_dim))
 
     def forward(self, direction: Tensor) -> Tensor:
