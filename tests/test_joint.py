@@ -215,6 +215,13 @@ def test_it_opens_in_the_engines_in_which_both_open_and_without_a_size_of_its_ow
         load(image_size=64)
 
 
+def test_a_text_that_the_model_for_drawings_alone_reads_is_not_read_and_that_one_is_named(shipped):
+    cyrillic, runes = shipped.unread(["дом", "a cat", "ᚠᚢᚦ"])
+    assert (cyrillic.text, cyrillic.is_whole) == ("дом", True)
+    assert "or take diptych-pictogram, which reads it, for drawings." in str(cyrillic)
+    assert (runes.text, runes.read_by) == ("ᚠᚢᚦ", "")
+
+
 def test_the_gate_and_the_level_were_made_with_the_models_that_ship(shipped):
     facts = read_joint(packaged_models()[DEFAULT_MODEL])
     assert facts

@@ -55,6 +55,7 @@ class Unread:
     text: str
     words: int  # that it has, as the tokenizer splits them; 0 where cleaning left nothing
     unknown: int  # of them
+    read_by: str = ""  # another model that would read it, where one is at hand
 
     @property
     def is_whole(self) -> bool:
@@ -63,10 +64,10 @@ class Unread:
 
     def __str__(self) -> str:
         if self.is_whole:
+            other = self.read_by or "a model that reads any letters, such as CLIP's or SigLIP's (`diptych models`)"
             return (
                 f"{_shorten(self.text)} is no text to this model: its tokenizer knows no word of it, and all such "
-                "texts are one to it. Say it in other words, or take a model that reads any letters, such as CLIP's or "
-                "SigLIP's (`diptych models`)."
+                f"texts are one to it. Say it in other words, or take {other}."
             )
         return (
             f"this model's tokenizer does not know {self.unknown:,} of {self.words:,} words of {_shorten(self.text)}."

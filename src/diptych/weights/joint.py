@@ -196,8 +196,19 @@ class JointEncoder(DualEncoder):
         raise two_models(self.name, self.facts.photographs, self.facts.drawings)
 
     def unread(self, texts: Sequence[str]) -> list[Unread]:
-        """Those of the texts of which the model for photographs does not know all words."""
-        return self.photographs.unread(texts)
+        """Those of the texts of which the model for photographs does not know all words.
+
+        One that it cannot read at all, and the model for drawings can, names that.
+        """
+        found = self.photographs.unread(texts)
+        lost = [one.text for one in found if one.is_whole]
+        also = {one.text for one in self.drawings.unread(lost) if one.is_whole}
+        return [
+            replace(one, read_by=f"{self.facts.drawings}, which reads it, for drawings")
+            if one.is_whole and one.text not in also
+            else one
+            for one in found
+        ]
 
     def part_for(self, image: ImageSource) -> DualEncoder:
         """See `DualEncoder.part_for`."""
