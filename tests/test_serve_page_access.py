@@ -72,9 +72,12 @@ def selected(tab: Any) -> None:
 
 
 def filters(tab: Any) -> None:
-    if not tab.locator("#facets").is_visible():
-        tab.locator("summary").click()
-    until(lambda: tab.locator("#shelf a", has_text="Best of 2020").is_visible())
+    def are_shown() -> bool:
+        if not tab.locator("#facets").is_visible():  # the page may open or shut them itself while it starts
+            tab.locator("summary").click()
+        return tab.locator("#shelf a", has_text="Best of 2020").is_visible()
+
+    until(are_shown)
 
 
 def named(tab: Any, *files: Path) -> None:
