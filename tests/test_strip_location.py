@@ -1,4 +1,5 @@
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,45 @@ def test_both_orders_of_bytes_are_read_and_maker_notes_go(order: str):
 
 def segment(kind: int, body: bytes) -> bytes:
     return bytes([0xFF, kind]) + (len(body) + 2).to_bytes(2) + body
+
+
+def entry(tag: int, kind: int, count: int, value: int) -> bytes:
+    return struct.pack("<HHII", tag, kind, count, value)
+
+
+def test_a_thumbnail_loses_the_place_that_it_or_its_directory_tells():
+    small = jpeg_of(SHOT)
+    tiff = b"II*\0" + struct.pack("<I", 8)
+    tiff += struct.pack("<H", 1) + entry(Base.Orientation, 3, 1, 1) + struct.pack("<I", 26)  # the picture's, no place
+    first = 26 + 2 + 3 * 12 + 4
+    tiff += struct.pack("<H", 3) + entry(0x8825, 4, 1, first) + entry(0x0201, 4, 1, first + 18 + 10)
+    tiff += entry(0x0202, 4, 1, len(small)) + bytes(4)
+    place = struct.pack("<H", 1) + entry(29, 2, 10, first + 18) + bytes(4)  # a date, which lies behind
+    tiff += place + b"2021:07:01" + small
+    plain = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(plain, "JPEG")
+    data = plain.getvalue()[:2] + segment(0xE1, b"Exif\0\0" + tiff) + plain.getvalue()[2:]
+    out = without_location(data)
+    assert (len(out), b"2021:07:01\xff\xd8" in data, b"2021:07:01\xff\xd8" in out) == (len(data), True, False)
+    at = out.index(b"\xff\xd8", 2)
+    thumbnail = out[at : at + len(small)]
+    assert thumbnail == without_location(small) != small
+    assert opened(out).getexif()[Base.Orientation] == 1
+
+
+def test_credentials_and_comments_within_exif_go_and_the_profile_of_colours_stays():
+    exif = Image.Exif()
+    details: dict[int, Any] = exif.get_ifd(IFD.Exif)
+    details[Base.UserComment] = b"ASCII\0\0\0by the Eiffel Tower"
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(file, "JPEG", exif=exif, icc_profile=b"a profile")
+    data = file.getvalue()
+    data = data[:2] + segment(0xEB, b"JP\0\1 c2pa stds.exif GPSLatitude 48") + data[2:]
+    out = without_location(data)
+    for told in (b"Eiffel", b"GPSLatitude"):
+        assert (told in data, told in out) == (True, False)
+    assert opened(out).info["icc_profile"] == b"a profile"
+    assert (pixels(out) == pixels(data)).all()
 
 
 def test_xmp_iptc_comments_and_what_follows_the_picture_become_zeros():

@@ -5,9 +5,14 @@ import struct
 
 from diptych.errors import DataError
 
-_GPS, _DETAILS, _MAKER = 0x8825, 0x8769, 0x927C  # tags: to the directory of the place, to Exif's own, a maker's notes
+_GPS, _DETAILS = 0x8825, 0x8769  # tags: to the directory of the place, to Exif's own
+# Tags whose values may hold anything: a maker's notes, XMP, IPTC, Photoshop's, and comments of three kinds.
+_FREE = (0x927C, 0x02BC, 0x83BB, 0x8649, 0x9286, 0x9C9C, 0xEA1C)
+_THUMBNAIL, _THUMBNAIL_LENGTH = 0x0201, 0x0202  # tags: where a small JPEG lies, and how many bytes it has
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # bytes of a TIFF type
-_EXIF = b"Exif\0\0"
+_EXIF, _PROFILE = b"Exif\0\0", b"ICC_PROFILE\0"
+_APP1, _COMMENT = 0xE1, 0xFE
+_FOR_DECODERS = (0xE0, 0xEE)  # JFIF's and Adobe's, which tell how colours are stored
 # Within a scan 0xFF stands before 0, a restart or another 0xFF alone: this finds what comes after it.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _END = 0xD9
@@ -17,9 +22,11 @@ _ALONE = (0x01, *range(0xD0, 0xD9))  # markers without a length
 def without_location(data: bytes) -> bytes:
     """Blank all of a JPEG that may tell a place.
 
-    Within EXIF the directory of the place becomes empty, and so do the notes of the camera's maker, which may hold
-    anything; what else EXIF tells stays. XMP, IPTC and comments become zeros, as does what follows the picture and has
-    facts of its own: a second picture, the film of a moving photo. EXIF that cannot be read becomes zeros as a whole.
+    Within EXIF the directory of the place becomes empty, and so do the notes of the camera's maker and comments, which
+    may hold anything; what else EXIF tells stays, its thumbnail without a place of its own. All other segments of
+    applications but the profile of colours become zeros (XMP, IPTC, content credentials), as do comments and what
+    follows the picture and has facts of its own: a second picture, the film of a moving photo. EXIF that cannot be read
+    becomes zeros as a whole.
 
     Args:
         data: a whole file.
@@ -44,14 +51,16 @@ def without_location(data: bytes) -> bytes:
         if at + 2 > len(data):
             break
         length = int.from_bytes(data[at : at + 2])
-        if kind in (0xE1, 0xED, 0xFE):  # APP1: EXIF, XMP; APP13: IPTC; comments
-            _blank(out, at + 2, min(at + length, len(data)), keeps_exif=kind == 0xE1)
+        if (0xE0 <= kind <= 0xEF and kind not in _FOR_DECODERS) or kind == _COMMENT:
+            _blank(out, at + 2, min(at + length, len(data)), keeps_exif=kind == _APP1)
         at += length
     return bytes(out)
 
 
 def _blank(out: bytearray, start: int, end: int, *, keeps_exif: bool) -> None:
-    """Blank a segment; of EXIF the place alone."""
+    """Blank a segment, but for a profile of colours; of EXIF the place alone."""
+    if out.startswith(_PROFILE, start):
+        return
     if keeps_exif and out.startswith(_EXIF, start):
         try:
             out[start + len(_EXIF) : end] = _tiff_without_place(bytes(out[start + len(_EXIF) : end]))
@@ -78,14 +87,28 @@ def _tiff_without_place(tiff: bytes) -> bytes:
     def blank(start: int, count: int) -> None:
         out[start : start + count] = bytes(len(out[start : start + count]))
 
-    for tag, _, _, at in _entries(tiff, order, word(4)):
-        inside = _entries(tiff, order, word(at + 8)) if tag in (_GPS, _DETAILS) else []
-        for inner, kind, count, entry in inside:
+    def clean(entries: list[tuple[int, int, int, int]], *, all_of_it: bool) -> None:
+        for tag, kind, count, at in entries:
             size = _SIZES.get(kind, 1) * count
-            if size > 4 and (tag == _GPS or inner == _MAKER):
-                blank(word(entry + 8), size)
-        if tag == _GPS:
-            blank(word(at + 8), 2 + 12 * len(inside) + 4)
+            if all_of_it or tag in _FREE:
+                blank(*((word(at + 8), size) if size > 4 else (at + 8, 4)))
+
+    directory, seen = word(4), set[int]()
+    while directory and directory not in seen:  # the picture's, then its thumbnail's
+        seen.add(directory)
+        entries = _entries(tiff, order, directory)
+        clean(entries, all_of_it=False)
+        for tag, _, _, at in entries:
+            if tag in (_GPS, _DETAILS):
+                inside = _entries(tiff, order, word(at + 8))
+                clean(inside, all_of_it=tag == _GPS)
+                if tag == _GPS:
+                    blank(word(at + 8), 2 + 12 * len(inside) + 4)
+        found = {tag: word(at + 8) for tag, _, _, at in entries if tag in (_THUMBNAIL, _THUMBNAIL_LENGTH)}
+        if len(found) == 2 and tiff.startswith(b"\xff\xd8", found[_THUMBNAIL]):
+            start, end = found[_THUMBNAIL], found[_THUMBNAIL] + found[_THUMBNAIL_LENGTH]
+            out[start:end] = without_location(tiff[start:end])
+        directory = word(directory + 2 + 12 * len(entries))
     return bytes(out)
 
 
