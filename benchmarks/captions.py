@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import history
-from diptych.model.vocabulary import end_positions
+from diptych.model.vocabulary import text_lengths
 from diptych.pairs.samples import captions_of
 from diptych.pairs.sources import Source, open_pairs
 from diptych.runtime import hardware, instruction_sets
@@ -34,7 +34,8 @@ def as_they_come(model: DualEncoder, texts: Sequence[str]) -> np.ndarray:
     parts = []
     for start in range(0, len(tokens), _BATCH):
         batch = tokens[start : start + _BATCH]
-        parts.append(model.encode_tokens(batch[:, : 1 + max(end_positions(batch, model.tokenizer.end_token_id))]))
+        longest = text_lengths(batch, model.tokenizer.end_token_id, model.tokenizer.pad_token_id).max()
+        parts.append(model.encode_tokens(batch[:, :longest]))
     return np.concatenate(parts)
 
 

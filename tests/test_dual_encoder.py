@@ -14,6 +14,7 @@ from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ConfigError, DataError, ImageError, TextError
 from diptych.weights.bundle import Bundle
 from diptych.weights.dual_encoder import DualEncoder, LogitHead
+from diptych.weights.engines import load
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (9, 9, 9)]
 TEXTS = ["a red kite", "a", "a blue boat", "a red boat a red boat", ""]
@@ -189,3 +190,14 @@ def test_a_bundle_has_the_logits_and_probabilities_of_its_model():
         probabilities = bundle.model.probabilities(expected)
     torch.testing.assert_close(logits, expected.numpy(), rtol=0, atol=1e-5)
     torch.testing.assert_close(bundle.probabilities(logits), probabilities.numpy(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("diptych-photo", "a cat [SEP] dog"), ("diptych-pictogram", "cat </s> dog")]
+)
+def test_a_text_that_names_an_end_token_is_read_to_its_own_end_whatever_is_asked_with_it(name, text):
+    model = load(name)
+    [alone] = model.encode_texts([text])
+    np.testing.assert_allclose(alone, model.encode_tokens(model.tokenizer.encode([text]))[0], atol=1e-6)
+    np.testing.assert_allclose(alone, model.encode_texts([text, "a much longer text of a red boat"])[0], atol=1e-6)
+    assert alone @ model.encode_texts([text.split()[0]])[0] < 0.99

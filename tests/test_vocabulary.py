@@ -7,7 +7,7 @@ from diptych.errors import ConfigError
 from diptych.model.sentence_tower import SentenceTowerConfig
 from diptych.model.siglip import SigLIPTextTowerConfig
 from diptych.model.text_tower import TextTowerConfig
-from diptych.model.vocabulary import GOLDEN_TEXTS, check_tokens_fit, end_positions
+from diptych.model.vocabulary import GOLDEN_TEXTS, check_tokens_fit, text_lengths
 
 SIZES = {"context_length": 16, "vocab_size": 100, "width": 8, "layers": 1, "heads": 1}
 
@@ -51,9 +51,11 @@ def test_each_tower_refuses_the_tokens_that_it_would_misread_and_no_others(tower
             tower.check_tokenizer(tokenizer)
 
 
-def test_the_end_of_a_text_is_its_first_end_token():
-    tokens = np.array([[5, 9, 9, 9], [5, 6, 7, 9], [9, 1, 2, 3]])  # some pad with the end token itself
-    assert end_positions(tokens, 9) == [1, 3, 0]
+def test_a_text_reaches_to_its_last_token_that_is_no_padding_or_where_ends_are_padding_to_its_first_end():
+    padded = np.array([[5, 9, 0, 0], [5, 9, 7, 9], [5, 0, 9, 0]])  # one names an end token, another padding
+    assert text_lengths(padded, end_token_id=9, pad_token_id=0).tolist() == [2, 4, 3]
+    with_ends = np.array([[5, 9, 9, 9], [5, 6, 7, 9], [9, 1, 2, 9]])
+    assert text_lengths(with_ends, end_token_id=9, pad_token_id=9).tolist() == [2, 4, 1]
 
 
 def test_golden_texts_reach_beyond_ascii_and_are_all_different():

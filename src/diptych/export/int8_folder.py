@@ -24,7 +24,7 @@ from diptych.export.quantise import LEFT_OUT, has_convolutions, outputs, quantis
 from diptych.files import atomic_folder, sha256, write_json
 from diptych.measures.compare import compare_correct
 from diptych.measures.metrics import top_k_correct
-from diptych.model.vocabulary import end_positions
+from diptych.model.vocabulary import text_lengths
 from diptych.sets.labelled import LabelledImages
 from diptych.weights.bundle import Bundle
 from diptych.weights.folder import CONFIG, WEIGHTS, digests, read_json, read_seal, write_config
@@ -89,11 +89,11 @@ def export_int8(
     names = [name if isinstance(name, str) else name[0] for name in data.classnames]
     texts = [template.replace("{}", name) for template in (data.templates or PLAIN) for name in names][:_TEXTS]
     tokens = bundle.tokenizer.encode(texts, truncate=True)
-    ends = end_positions(tokens, bundle.tokenizer.end_token_id)
+    lengths = text_lengths(tokens, bundle.tokenizer.end_token_id, bundle.tokenizer.pad_token_id)
     image = _graph(to_bytes(image_graph(bundle.model, bundle.preprocess, NATIVE)))
     text = _graph(to_bytes(text_graph(bundle.model, NATIVE)))
     before = {"image": bundle.encode_pixels(chosen), "text": bundle.encode_tokens(tokens)}
-    whole = [tokens[row : row + 1, : (None if bundle.reads_padding else end + 1)] for row, end in enumerate(ends)]
+    whole = [tokens[row : row + 1, : (None if bundle.reads_padding else length)] for row, length in enumerate(lengths)]
     asked: dict[Tower, tuple[onnx.ModelProto, list[np.ndarray]]] = {
         "image": (image, np.split(chosen, len(chosen))),
         "text": (text, whole),

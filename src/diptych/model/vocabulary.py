@@ -79,6 +79,12 @@ def check_same_padding(tokenizer: Vocabulary, pad_token_id: int) -> None:
         raise ConfigError(f"text tower and tokenizer must have the same padding. Got {ids}: of the same model?")
 
 
-def end_positions(tokens: np.ndarray, end_token_id: int) -> list[int]:
-    """[B, L] to B positions: that of the first end token of each text."""
-    return (tokens == end_token_id).argmax(axis=1).tolist()
+def text_lengths(tokens: np.ndarray, end_token_id: int, pad_token_id: int) -> np.ndarray:
+    """[B, L] to [B] tokens of each text, its end included.
+
+    A text may name special tokens, "[SEP]" in a caption from a page: its end is the last one. Where the padding is made
+    of end tokens it is the first, and a tower that is padded so reads nothing behind it.
+    """
+    if pad_token_id == end_token_id:
+        return 1 + (tokens == end_token_id).argmax(axis=1)
+    return tokens.shape[1] - (tokens[:, ::-1] != pad_token_id).argmax(axis=1)

@@ -13,7 +13,7 @@ from diptych.data.inputs import as_pictures, as_texts
 from diptych.data.tokenizer import Tokenizer, Unread
 from diptych.errors import ConfigError
 from diptych.measures.unit_length import unit_length
-from diptych.model.vocabulary import end_positions
+from diptych.model.vocabulary import text_lengths
 from diptych.weights.folder import About
 
 # A batch of texts ends before one that is so much longer than its shortest, if it has some: padding costs as words do,
@@ -194,7 +194,7 @@ class DualEncoder(ABC):
         # What comes after the last end token of a batch costs time and changes nothing, unless the tower reads it: one
         # that is read at the highest id of a text does where that is the padding's.
         if not self.reads_padding and tokenizer.pad_token_id <= tokenizer.end_token_id:
-            lengths = 1 + np.array(end_positions(tokens, tokenizer.end_token_id), dtype=int)
+            lengths = text_lengths(tokens, tokenizer.end_token_id, tokenizer.pad_token_id)
         features = np.empty((len(tokens), self.embed_dim), np.float32)
         for rows in _of_like_length(lengths, batch_size):
             features[rows] = self.encode_tokens(tokens[rows, : lengths[rows].max()])

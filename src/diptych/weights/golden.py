@@ -9,7 +9,7 @@ from PIL import Image
 
 from diptych.data.tokenizer import Tokenizer
 from diptych.errors import WeightsError
-from diptych.model.vocabulary import end_positions
+from diptych.model.vocabulary import text_lengths
 from diptych.weights.dual_encoder import DualEncoder
 from diptych.weights.folder import OPEN_CLIP_WEIGHTS, TOKENIZER, WEIGHTS, Golden, Seal, changed_files
 
@@ -37,8 +37,8 @@ def golden_of(bundle: DualEncoder) -> Golden:
 
 def golden_tokens(tokens: np.ndarray, tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:
     """[B, L] tokens as they are kept: each text up to its end token."""
-    ends = end_positions(tokens, tokenizer.end_token_id)
-    return tuple(tuple(row[: end + 1]) for row, end in zip(tokens.tolist(), ends, strict=True))
+    lengths = text_lengths(tokens, tokenizer.end_token_id, tokenizer.pad_token_id)
+    return tuple(tuple(row[:length]) for row, length in zip(tokens.tolist(), lengths, strict=True))
 
 
 def check_seal(bundle: DualEncoder, folder: Path, seal: Seal) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from diptych.data.images import MAX_PIXELS
 from diptych.data.tokenizer import Tokenizer
 from diptych.errors import WeightsError, missing_extra
-from diptych.model.vocabulary import end_positions
+from diptych.model.vocabulary import text_lengths
 from diptych.weights.dual_encoder import DualEncoder, LogitHead
 from diptych.weights.folder import CONFIG, TOKENIZER, Seal, changed_files, read_json, read_preprocess, read_seal
 from diptych.weights.golden import GOLDEN_TOLERANCE, distance, golden_picture, golden_tokens
@@ -141,7 +141,7 @@ class GraphBundle(DualEncoder):
         if self.verify and self.seal.golden.tokens != golden_tokens(tokens, self.tokenizer):
             raise WeightsError(f"{self.folder} must give the tokens that it gave when it was saved. Copy it again.")
         if not self.reads_padding:
-            tokens = tokens[:, : 1 + max(end_positions(tokens, self.tokenizer.end_token_id))]
+            tokens = tokens[:, : self._lengths(tokens).max()]
         self._check("text", self.seal.golden.text_features, self._encode_tokens(tokens))
         return self._encode_tokens
 
@@ -160,10 +160,12 @@ class GraphBundle(DualEncoder):
     def _encode_tokens(self, tokens: np.ndarray) -> np.ndarray:
         parts = [tokens]
         if "text" in self.graphs.one_at_a_time and len(tokens):  # whatever else is asked
-            ends = end_positions(tokens, self.tokenizer.end_token_id)
-            lengths = [tokens.shape[1] if self.reads_padding else end + 1 for end in ends]
+            lengths = [tokens.shape[1]] * len(tokens) if self.reads_padding else self._lengths(tokens)
             parts = [row[None, :length] for row, length in zip(tokens, lengths, strict=True)]
         return self._finite(np.concatenate([self.towers.encode_tokens(part) for part in parts]), "text")
+
+    def _lengths(self, tokens: np.ndarray) -> np.ndarray:
+        return text_lengths(tokens, self.tokenizer.end_token_id, self.tokenizer.pad_token_id)
 
     def _finite(self, features: np.ndarray, of: str) -> np.ndarray:
         if features.shape[1:] != (self.embed_dim,):

@@ -20,7 +20,7 @@ from diptych.data.tokenizer import Tokenizer
 from diptych.errors import ShapeError, WeightsError, missing_extra
 from diptych.files import sha256
 from diptych.measures.unit_length import unit_length
-from diptych.model.vocabulary import GOLDEN_TEXTS, end_positions
+from diptych.model.vocabulary import GOLDEN_TEXTS, text_lengths
 from diptych.weights.dual_encoder import DualEncoder, LogitHead
 from diptych.weights.folder import CONFIG, read_json, read_preprocess
 from diptych.weights.onnx_towers import open_session
@@ -173,8 +173,8 @@ class OnnxFolder(DualEncoder):
 
     def _words(self, tokens: np.ndarray) -> dict[str, np.ndarray]:
         """[B, L] int64, and which of them are up to the end."""
-        ends = end_positions(tokens, self.tokenizer.end_token_id)
-        mask = (np.arange(tokens.shape[1])[None] <= np.array(ends)[:, None]).astype(np.int64)
+        lengths = text_lengths(tokens, self.tokenizer.end_token_id, self.tokenizer.pad_token_id)
+        mask = (np.arange(tokens.shape[1])[None] < lengths[:, None]).astype(np.int64)
         return {"input_ids": tokens, "attention_mask": mask}
 
     def _numbers(self, pixels: np.ndarray) -> np.ndarray:
