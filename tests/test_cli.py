@@ -411,7 +411,7 @@ def test_words_that_the_model_cannot_read_are_told_or_refused(run: Run, fails, l
     code, out, err = run("classify", pictures, "--labels", "a photo", "--labels", "犬", *model, "--json")
     assert (code, err.count("\n")) == (0, 1)
     assert re.search(no_text, err)
-    assert json.loads(out)["unread"] == [{"text": "犬", "words": 1, "unknown": 1}]
+    assert json.loads(out)["unread"] == [{"text": "犬", "words": 1, "unknown": 1, "read_by": ""}]
     index = ("--index", tmp_path / "index", *model)
     run("index", "update", pictures, *index)
     assert re.search(no_text, fails("search", "犬", pictures, *index))
