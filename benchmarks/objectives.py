@@ -146,8 +146,9 @@ def reached(points: Sequence[Mapping[str, float]], accuracy: float, unit: str) -
 
 def ratios(curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], unit: str, chance: float) -> dict[str, Any]:
     """What each objective needs of a unit beside the one that needs most, at an accuracy that all come to."""
-    common = min(max(point["top1"] for point in points) for runs in curves.values() for points in runs)
-    if common <= chance:
+    best = [max(points, key=lambda point: point["top1"]) for runs in curves.values() for points in runs]
+    common = min(point["top1"] for point in best)
+    if any(point["low"] <= chance for point in best):
         return {"common_accuracy": common, "says": "nothing: an objective stayed within what chance does"}
     needed = {way: [math.log(reached(points, common, unit)) for points in runs] for way, runs in curves.items()}
     slowest = max(needed, key=lambda way: statistics.fmean(needed[way]))
@@ -203,8 +204,7 @@ def main() -> None:
             curves.setdefault(way, []).append(_kept(way, seed, options))
             last = curves[way][-1][-1]
             print(f"{way}, seed {seed}: {last['top1']:.2%} at {last['pairs']:,} pairs, {last['cpu_seconds']:.0f} CPU s")
-    classes = len(read_labelled(data_path(HELD_OUT)).classnames)
-    chance = clopper_pearson(round(options.scored / classes), options.scored).high  # of the coarsest measurement
+    chance = 1 / len(read_labelled(data_path(HELD_OUT)).classnames)
     result = {
         "hardware": hardware(),
         "conditions": {name: value for name, value in vars(options).items() if name not in ("out", "work")}

@@ -135,7 +135,7 @@ def main() -> None:
         bundle.save(arguments.out)
         return
     with atomic_folder(arguments.out) as aside:
-        bundle.save(aside, dtype=torch.int8)
+        bundle.save(aside, dtype=torch.int8, table_bits=4)
         (aside / "NOTICE").write_text(notice(), encoding="utf-8")
         write_graphs(aside)
         check_eight_bits(bundle, Bundle.load(aside), pictures[::20], words.words[::20])

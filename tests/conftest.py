@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from PIL import Image, ImageDraw
@@ -29,6 +30,8 @@ from runs import change, count_pairs, watched
 # A shell hands it ignored to what it starts in the background; tests send it, and what they start inherits this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs the network
+hypothesis.settings.register_profile("same every time", derandomize=True)
+hypothesis.settings.load_profile("same every time")
 torch.set_num_threads(1)  # tiny models are slower on two, and other tests run beside
 
 _LONGEST = {False: 600, True: 3600}  # seconds of a test that is not, and of one that is marked as slow

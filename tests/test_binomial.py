@@ -6,7 +6,7 @@ from scipy import stats
 from diptych.errors import ConfigError, DataError
 from diptych.measures.binomial import binomial_at_least, clopper_pearson
 
-quick = hypothesis.settings(max_examples=40, deadline=None, derandomize=True)
+quick = hypothesis.settings(max_examples=40, deadline=None)
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 10), (3, 10), (10, 10), (1, 1), (763, 1000), (38_100, 50_000)])

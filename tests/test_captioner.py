@@ -82,16 +82,19 @@ def test_looking_at_the_picture_begins_as_if_it_were_not_there():
     assert torch.equal(head(seen()), head(seen(image_tokens=other)))
 
 
-def test_a_score_is_the_chance_of_a_name_less_its_mean_over_pictures(monkeypatch):
-    head, pictures = head_of(), seen()
-    names = torch.tensor([[1, 7, 2, 0], [1, 9, 11, 2], [1, 30, 2, 0]])
+@pytest.mark.parametrize("attends", [False, True])
+@pytest.mark.parametrize("start", [1, None])
+def test_a_score_is_the_chance_of_a_name_less_its_mean_over_pictures(monkeypatch, attends, start):
+    head, pictures = head_of(Ends(start_token_id=start), attends=attends), seen()
+    names = torch.tensor([[1, 7, 9, 2, 0], [1, 9, 7, 2, 0], [1, 7, 9, 11, 2], [1, 7, 2, 0, 0], [1, 7, 9, 2, 9]])
     chances = [
-        [-plain_twin(head, one(pictures, row), name) * (name.index(2)) for name in names.tolist()] for row in range(3)
+        [-plain_twin(head, one(pictures, row), name) * (name.index(2) + (start is None)) for name in names.tolist()]
+        for row in range(3)
     ]
     by_hand = torch.tensor(chances, dtype=torch.float64)
     by_hand = by_hand - by_hand.mean(dim=0)
     torch.testing.assert_close(head.scores(pictures, names), by_hand)
-    monkeypatch.setattr("diptych.train.captioner._SEQUENCES", 2)
+    monkeypatch.setattr("diptych.train.captioner._NAMES", 2)
     torch.testing.assert_close(head.scores(pictures, names), by_hand)
 
 

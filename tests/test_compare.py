@@ -44,7 +44,7 @@ def test_the_paired_interval_is_narrower_than_that_of_two_separate_ones():
     assert paired.high - paired.low < 0.4 * math.hypot(*(one.high - one.low for one in alone))
 
 
-@hypothesis.settings(max_examples=30, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=30, deadline=None)
 @given(strategies.lists(strategies.tuples(strategies.booleans(), strategies.booleans()), min_size=1, max_size=30))
 def test_models_may_change_places(rows: list[tuple[bool, bool]]):
     a, b = torch.tensor(rows).unbind(dim=1)
@@ -62,7 +62,7 @@ def test_holm_is_worked_by_hand():
     assert holm([]) == []
 
 
-@hypothesis.settings(max_examples=30, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=30, deadline=None)
 @given(strategies.lists(strategies.floats(0, 1), min_size=1, max_size=8))
 def test_a_corrected_p_value_lies_between_the_plain_one_and_bonferroni(p_values: list[float]):
     for plain, corrected in zip(p_values, holm(p_values), strict=True):

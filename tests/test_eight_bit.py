@@ -102,6 +102,49 @@ def test_factors_that_are_missing_or_too_few_are_named():
         from_eight_bits(stored)
 
 
+def test_a_table_of_4_bits_holds_16_steps_of_32_columns_each():
+    row = torch.cat(
+        [torch.linspace(-8, 7, 16), torch.zeros(16), torch.linspace(-0.8, 0.7, 16), torch.full((16,), 0.25)]
+    )
+    table = torch.stack([row, torch.zeros(64)])
+    stored = to_eight_bits({"text.token_embedding.weight": table, "text.w": table}, table_bits=4)
+    assert stored["text.w"].dtype == torch.int8
+    packed, scale = stored["text.token_embedding.weight"], stored["text.token_embedding.weight:scale"]
+    assert (packed.dtype, packed.shape, scale.dtype, scale.shape) == (torch.uint8, (2, 32), torch.float16, (2, 2))
+    assert (packed[0, :16] & 15).tolist() == list(range(16))  # the first column is -8, and 8 is added
+    assert (packed[1] == 8 | 8 << 4).all()
+    back = from_eight_bits(stored)["text.token_embedding.weight"]
+    torch.testing.assert_close(back[0, :32], row[:32], rtol=0, atol=1e-2)
+    torch.testing.assert_close(back[0, 32:], row[32:], rtol=0, atol=0.06)
+    assert not back[1].any()
+
+
+def test_a_table_of_4_bits_loses_little():
+    table = torch.randn(500, 128, generator=generator(3)) * torch.logspace(-3, 1, 500)[:, None]
+    back = from_eight_bits(to_eight_bits({"text.token_embedding.weight": table}, table_bits=4))
+    lost = (back["text.token_embedding.weight"] - table).norm(dim=1) / table.norm(dim=1)
+    assert lost.max() < 0.12
+    assert lost.mean() < 0.09
+
+
+def test_a_table_whose_width_32_does_not_divide_stays_at_8_bits():
+    stored = to_eight_bits({"text.token_embedding.weight": torch.ones(3, 80)}, table_bits=4)
+    assert stored["text.token_embedding.weight"].dtype == torch.int8
+
+
+def test_factors_of_a_table_of_4_bits_that_are_missing_are_named():
+    stored = to_eight_bits({"text.token_embedding.weight": torch.ones(3, 64)}, table_bits=4)
+    stored["text.token_embedding.weight:scale"] = torch.ones(3, 1)
+    must = r"text\.token_embedding\.weight:scale must hold 2 factors for each of 3 rows\. Got \[3, 1\]\."
+    with pytest.raises(WeightsError, match=must):
+        from_eight_bits(stored)
+
+
+def test_a_table_of_4_bits_is_for_weights_in_8_bits(bundle, tmp_path):
+    with pytest.raises(ConfigError, match=r"or 4 where dtype is int8\. Got 4 beside torch\.float16\."):
+        bundle.save(tmp_path / "model", dtype=torch.float16, table_bits=4)
+
+
 @pytest.mark.usefixtures("_short_rows_too")
 def test_a_bundle_in_8_bits_is_a_quarter_and_gives_nearly_the_same_features(bundle, tmp_path):
     bundle.save(tmp_path / "whole")

@@ -24,7 +24,7 @@ def depth(value: Any) -> int:
 
 
 @given(VALUES, st.booleans(), st.sampled_from((None, 2, "\t")))
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None)
 def test_what_it_reads_is_what_the_standard_library_reads(value: Any, is_ascii: bool, indent: Any):
     try:
         body = json.dumps(value, ensure_ascii=is_ascii, indent=indent).encode()
@@ -35,7 +35,7 @@ def test_what_it_reads_is_what_the_standard_library_reads(value: Any, is_ascii: 
 
 
 @given(st.text(st.sampled_from('[]{},:" \\u12ae0-+.Etrufalsn\n\x00é'), max_size=12))
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=500, deadline=None)
 def test_what_it_refuses_the_standard_library_refuses_or_lets_pass_against_the_standard(text: str):
     try:
         plain = json.loads(text)

@@ -35,7 +35,7 @@ def test_a_model_that_is_as_sure_as_right_has_no_error_and_an_empty_bin_no_say()
     assert len(found.bins) == 15
 
 
-@hypothesis.settings(max_examples=40, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=40, deadline=None)
 @given(strategies.lists(strategies.tuples(strategies.floats(0, 1), strategies.booleans()), min_size=1, max_size=30))
 def test_the_error_lies_between_that_of_the_whole_and_that_of_the_worst_bin(rows: list[tuple[float, bool]]):
     sure, right = torch.tensor([row[0] for row in rows]), torch.tensor([row[1] for row in rows])
@@ -66,7 +66,7 @@ def test_a_temperature_of_two_rows_is_worked_by_hand():
     assert fit_temperature(logits, torch.tensor([0, 0, 0, 1])) == pytest.approx(1 / math.log(3))
 
 
-@hypothesis.settings(max_examples=25, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=25, deadline=None)
 @given(strategies.integers(0, 1000), strategies.floats(0.1, 10))
 def test_the_temperature_scales_with_the_logits(seed: int, factor: float):
     generator = torch.Generator().manual_seed(seed)
@@ -92,7 +92,7 @@ def test_the_threshold_is_worked_by_hand():
     assert found.accepts(torch.tensor([0.74, 0.76, math.nan])).tolist() == [False, True, False]
 
 
-@hypothesis.settings(max_examples=40, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=40, deadline=None)
 @given(strategies.lists(strategies.tuples(strategies.integers(0, 6), strategies.booleans()), min_size=2, max_size=15))
 def test_no_threshold_is_better_than_the_chosen_one(rows: list[tuple[int, bool]]):
     scores, inside = torch.tensor([row[0] for row in rows]).float(), torch.tensor([row[1] for row in rows])

@@ -28,7 +28,7 @@ from diptych.measures.metrics import (
 
 NAN = math.nan
 
-quick = hypothesis.settings(max_examples=40, deadline=None, derandomize=True)
+quick = hypothesis.settings(max_examples=40, deadline=None)
 
 
 @strategies.composite

@@ -34,7 +34,7 @@ def wide(tokenizer):
     image = image_of(IMAGE_KINDS[0])
     image = dataclasses.replace(image, width=96, mlp_width=96)
     text = SentenceTowerConfig(
-        context_length=16, vocab_size=tokenizer.vocab_size, width=72, layers=1, heads=2, head_width=80, anchors=5,
+        context_length=16, vocab_size=tokenizer.vocab_size, width=96, layers=1, heads=2, head_width=80, anchors=5,
         pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     model = CLIP(CLIPConfig(embed_dim=24, head="sigmoid", image=image, text=text), generator(0)).eval()
@@ -54,13 +54,19 @@ def check(folder):
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype"),
-    [("tiny-vit", torch.float32), ("tiny-vit", torch.bfloat16), ("tiny-resnet", torch.float16), ("wide", torch.int8)],
+    ("name", "dtype", "table_bits"),
+    [
+        ("tiny-vit", torch.float32, 8),
+        ("tiny-vit", torch.bfloat16, 8),
+        ("tiny-resnet", torch.float16, 8),
+        ("wide", torch.int8, 8),
+        ("wide", torch.int8, 4),
+    ],
 )
-def test_graphs_point_into_the_weights_of_a_bundle(tmp_path, name, dtype):
+def test_graphs_point_into_the_weights_of_a_bundle(tmp_path, name, dtype, table_bits):
     tokenizer = new_tokenizer()
     bundle = wide(tokenizer) if name == "wide" else make(name, tokenizer)
-    bundle.save(tmp_path / "bundle", dtype=dtype)
+    bundle.save(tmp_path / "bundle", dtype=dtype, table_bits=table_bits)
     before = (tmp_path / "bundle" / "model.safetensors").read_bytes()
     write_graphs(tmp_path / "bundle")
     assert (tmp_path / "bundle" / "model.safetensors").read_bytes() == before

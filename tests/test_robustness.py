@@ -41,7 +41,7 @@ def test_a_trend_is_a_line_between_logits():
     assert trend.predict(16 / 17) == pytest.approx(0.8)  # logit log 16, half of it log 4
 
 
-@hypothesis.settings(max_examples=30, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=30, deadline=None)
 @given(strategies.floats(0.2, 3), strategies.floats(-3, 3))
 def test_models_on_a_line_give_the_line_back_and_no_effective_robustness(slope: float, intercept: float):
     line = Trend(slope, intercept)

@@ -376,7 +376,7 @@ def make_up(server: Server, examples: int) -> list[str]:
         for strategy in modes:
 
             @given(case=strategy)
-            @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+            @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
             def try_it(case: Any) -> None:
                 case.call_and_validate(checks=CHECKS)
 

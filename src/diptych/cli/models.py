@@ -224,6 +224,7 @@ def convert(
     *,
     format_: _Format,
     dtype: _StoredType = "float32",
+    table_bits: Literal[8, 4] = 8,
     told: ToldOptions = BY_THE_FILES,
 ) -> None:
     """Write a model as another library opens it, or as a bundle of fewer bits.
@@ -239,6 +240,8 @@ def convert(
         (a folder for diptych).
     dtype
         What parameters are stored as; int8 for the format bundle alone.
+    table_bits
+        Beside int8: bits of a number in the table of tokens, which makes up most of a multilingual model.
     """
     import torch
 
@@ -248,7 +251,7 @@ def convert(
     if out.exists():
         raise ConfigError(f"{out} must not be there yet. Remove it, or choose another name.")
     bundle = load_in_torch(model, **told.told())
-    save_as(bundle, out, format=format_, dtype=getattr(torch, dtype))
+    save_as(bundle, out, format=format_, dtype=getattr(torch, dtype), table_bits=table_bits)
     print(f"{model} -> {out} ({format_}, {dtype})")
 
 

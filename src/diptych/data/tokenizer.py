@@ -210,7 +210,7 @@ class Tokenizer:
         Raises:
             DataError: the folder cannot be written.
         """
-        write_text(folder / "tokenizer.json", self._backend.to_str(pretty=True) + "\n")
+        write_text(folder / "tokenizer.json", self._backend.to_str() + "\n")
         config: dict[str, Any] = {"model_max_length": self.context_length}
         if not self._is_clip:
             start = self.start_token_id

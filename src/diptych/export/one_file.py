@@ -6,6 +6,7 @@ numbers) are operations on constants, which an engine carries out once, when it 
 """
 
 import dataclasses
+import functools
 import json
 import struct
 from collections.abc import Mapping, Sequence
@@ -23,8 +24,7 @@ from diptych.files import atomic_file, sha256, write_json
 from diptych.version import __version__
 from diptych.weights.adapters import Naming
 from diptych.weights.bundle import Bundle
-from diptych.weights.eight_bit import SCALE
-from diptych.weights.folder import OPEN_CLIP_CONFIG, WEIGHTS
+from diptych.weights.folder import OPEN_CLIP_CONFIG, SCALE, TABLE_GROUP, WEIGHTS
 from diptych.weights.golden import golden_picture
 from diptych.weights.graphs import GRAPHS, IMAGE_GRAPH, TEXT_GRAPH, Graphs, WeightsFile
 from diptych.weights.onnx_towers import OnnxTowers
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import onnx_ir
 
 TOLERANCE = 1e-4  # distance between unit vectors; rounding makes 1e-6, a wrong graph 1e-2 and more
-_TYPES = {"F32": "FLOAT", "F16": "FLOAT16", "BF16": "BFLOAT16", "I8": "INT8"}  # of safetensors, in ONNX
+_TYPES = {"F32": "FLOAT", "F16": "FLOAT16", "BF16": "BFLOAT16", "I8": "INT8", "U8": "UINT8"}  # of safetensors, in ONNX
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,10 +202,29 @@ class _Writer:
             if dtype == "I8":
                 factors = self.node("Gather", [self._external(name + SCALE, (shape[0], 1)), rows], axis=0)
                 found = self.node("Mul", [found, factors])
+            elif dtype == "U8":
+                groups = self._external(name + SCALE, self._places[name + SCALE].shape)
+                found = self._of_four_bits(found, self.node("Gather", [groups, rows], axis=0))
             onnx_ir.convenience.replace_all_uses_with(user.outputs[0], found)
             self._graph.remove(user)
         self._first = self._graph[0]
         return True
+
+    def _of_four_bits(self, pairs: "onnx_ir.Value", factors: "onnx_ir.Value") -> "onnx_ir.Value":
+        """Rows [B, L, W / 2] of two numbers a byte, as floats, to [B, L, W]; see `diptych.weights.eight_bit`.
+
+        By arithmetic: not every engine shifts bytes.
+        """
+        import onnx_ir
+
+        number = functools.partial(self.node, "Constant", [])
+        high = self.node("Floor", [self.node("Mul", [pairs, number(value_float=1 / 16)])])
+        low = self.node("Sub", [pairs, self.node("Mul", [high, number(value_float=16.0)])])
+        steps = self.node("Sub", [self.node("Concat", [low, high], axis=-1), number(value_float=8.0)])
+        steps = self.node("Reshape", [steps, number(value_ints=[0, 0, -1, TABLE_GROUP])])
+        factors = self.node("Cast", [factors], to=onnx_ir.DataType.FLOAT)
+        factors = self.node("Unsqueeze", [factors, number(value_ints=[3])])
+        return self.node("Reshape", [self.node("Mul", [steps, factors]), number(value_ints=[0, 0, -1])])
 
     def multiplies(self, value: "onnx_ir.Value", name: str) -> bool:
         """Where products run over the rows of a matrix of bytes, multiply by the rows' factors before.

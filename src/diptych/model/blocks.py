@@ -149,7 +149,7 @@ class Attention(nn.Module):
 
         Args:
             x: [B, L, W], or [T, W] with `packing`.
-            mask: bool that broadcasts to [B, H, L, L], where not causal: who may be looked at; all when not given.
+            mask: bool that broadcasts to [B, H, L, L]: who may be looked at, in place of what causal says.
             packing: where each text lies in x, where causal.
             rotation: of queries and keys by their place, where not packed; see `rotate`.
         """
@@ -158,7 +158,8 @@ class Attention(nn.Module):
         return self.out_projection(x)
 
     def _attended(self, qkv: Tensor, mask: Tensor | None = None, rotation: Tensor | None = None) -> Tensor:
-        return attended(qkv, self.heads, is_causal=self.is_causal, mask=mask, rotation=rotation)
+        is_causal = self.is_causal and mask is None
+        return attended(qkv, self.heads, is_causal=is_causal, mask=mask, rotation=rotation)
 
     def of_each_alone(self, x: Tensor) -> Tensor:
         """[B, L, W] to [B, L, W], as if each position looked at itself alone: its value, through the last projection.

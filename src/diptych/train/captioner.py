@@ -25,10 +25,11 @@ from diptych.model.blocks import (
 )
 from diptych.model.clip import CLIPConfig
 from diptych.model.cost import FLOAT, TowerCost, layer_norm_bytes, transformer_cost, without_blocks
+from diptych.train.prefix_tree import PrefixTree
 from diptych.train.seen import Need, Seen
 from diptych.train.word_classes import WordCounts
 
-_SEQUENCES = 512  # of names, that are scored at once
+_NAMES = 128  # that are read at once
 
 
 class TextEnds(Protocol):
@@ -136,12 +137,24 @@ class CaptionHead(nn.Module):
         Returns:
             [B, 1 + l, V], float32 at least: the first row is about the first token.
         """
+        return self._logits(seen, tokens, torch.arange(tokens.shape[1], device=tokens.device), None)
+
+    def _logits(self, seen: Seen, tokens: Tensor, depths: Tensor, sees: Tensor | None) -> Tensor:
+        """See `logits`.
+
+        Args:
+            seen: of B pictures.
+            tokens: [B, l] int64.
+            depths: [l] int64: how many tokens stand before each.
+            sees: [K + l, K + l] bool: what each position sees; those before it when not given.
+        """
         features = seen.image_features * seen.image_features.shape[-1] ** 0.5  # entries of about 1
         picture = self.projection(features).unflatten(-1, (self.prefix, -1))  # [B, K, W]
         x = torch.cat([picture, self.token_embedding(tokens).to(picture)], dim=1)
-        x = x + self.position_embedding[: x.shape[1]]  # [B, K + l, W]
+        places = torch.cat([torch.arange(self.prefix, device=depths.device), self.prefix + depths])
+        x = x + self.position_embedding[places]  # [B, K + l, W]
         for layer in self.layers:
-            x = layer(x, seen.image_tokens)
+            x = layer(x, seen.image_tokens, sees)
         x = self.ln_final(x[:, self.prefix - 1 :]) @ self.token_embedding.weight.T
         return x.to(torch.promote_types(x.dtype, torch.float32))
 
@@ -174,17 +187,25 @@ class CaptionHead(nn.Module):
         Returns:
             [N, C] in nats.
         """
-        rows = [self._log_chances(_one_picture(seen, row), names) for row in range(len(seen.image_features))]
-        scores = torch.stack(rows)  # [N, C]
-        return scores - scores.mean(dim=0)
+        ended = [row[: row.index(self.end_token_id) + 1] for row in names.tolist()]
+        order = sorted(range(len(ended)), key=ended.__getitem__)  # so that names that begin alike are read together
+        chances = seen.image_features.new_empty(len(seen.image_features), len(ended))  # [N, C]
+        for first in range(0, len(order), _NAMES):
+            some = order[first : first + _NAMES]
+            tree = PrefixTree.of([ended[name] for name in some], given=0 if self.start_token_id is None else 1)
+            tree = PrefixTree(*(part.to(names.device) for part in tree))
+            for row in range(len(chances)):
+                chances[row, some] = self._log_chances(_one_picture(seen, row), tree, len(some))
+        return chances - chances.mean(dim=0)
 
-    def _log_chances(self, picture: Seen, names: Tensor) -> Tensor:
-        """Log p of each name, [C]."""
-        found = []
-        for some in names.split(_SEQUENCES):
-            losses, counts = self._losses(_repeated(picture, len(some)), some)
-            found.append(-(losses * counts).sum(dim=1))
-        return torch.cat(found)
+    def _log_chances(self, picture: Seen, tree: PrefixTree, count: int) -> Tensor:
+        """Log p of each of a tree's texts, [count]."""
+        length = self.prefix + len(tree.tokens)
+        sees = torch.ones(length, length, dtype=torch.bool, device=tree.sees.device).tril()
+        sees[self.prefix :, self.prefix :] = tree.sees
+        logits = self._logits(picture, tree.tokens[None], tree.depths, sees)[0]  # [1 + N, V]
+        asked = logits[tree.after, tree.asked] - logits.logsumexp(dim=1)[tree.after]
+        return asked.new_zeros(count).index_add(0, tree.texts, asked)
 
     @torch.no_grad()
     def write(self, picture: Seen, *, beams: int = 1) -> Written:
@@ -247,12 +268,12 @@ class _Layer(nn.Module):
             is_causal=True,
         )
 
-    def forward(self, x: Tensor, image_tokens: Tensor | None) -> Tensor:
-        """[B, K + l, W] to the same."""
+    def forward(self, x: Tensor, image_tokens: Tensor | None, sees: Tensor | None) -> Tensor:
+        """[B, K + l, W] to the same; `sees` as in `CaptionHead._logits`."""
         if self.look is not None:
             assert image_tokens is not None
             x = x + self.look(x, image_tokens)
-        return self.block(x)
+        return self.block(x, sees)
 
 
 class _Look(nn.Module):

@@ -22,6 +22,7 @@ from diptych.model.resize import with_context_length, with_image_size
 from diptych.torch_runtime import device_named, fast_dtype
 from diptych.weights.adapters import OWN, Naming
 from diptych.weights.dual_encoder import DualEncoder, LogitHead
+from diptych.weights.eight_bit import TableBits
 from diptych.weights.folder import About
 from diptych.weights.golden import check_seal, golden_of
 from diptych.weights.normalise import normalise
@@ -312,6 +313,7 @@ class Bundle(DualEncoder):
         *,
         dtype: torch.dtype = torch.float32,
         layout: Layout = "bundle",
+        table_bits: TableBits = 8,
     ) -> None:
         """Write the bundle's folder, whole or not at all; one that stood there is replaced.
 
@@ -321,15 +323,18 @@ class Bundle(DualEncoder):
                 matrices alone become so, see `diptych.weights.eight_bit`, and diptych alone opens the folder.
             layout: "bundle", which `transformers` opens where it has a class for the model, and `open_clip` where it
                 has none (ResNets); or "open_clip", which `open_clip` opens.
+            table_bits: beside int8, what a number of the table of tokens is stored in. With 4 an error of some 9 %
+                of its weights is made, which turns the features of texts by a cosine of 0.99 to 0.999.
 
         Raises:
-            ConfigError: dtype is none of float32, float16, bfloat16, int8, or open_clip has no such model or dtype.
+            ConfigError: dtype is none of float32, float16, bfloat16, int8, or open_clip has no such model or dtype; or
+                a table of 4 bits is asked for beside another type.
             DataError: the folder cannot be written, or what stands there is no model's.
             WeightsError: the features are not finite.
         """
         folder = Path(folder)
         check_replaceable(folder)
-        weights = stored_weights(self.model, dtype)
+        weights = stored_weights(self.model, dtype, table_bits)
         stored = dataclasses.replace(self, model=as_stored(self.model.config, weights))
         try:
             golden = golden_of(stored)

@@ -14,13 +14,21 @@ from diptych.model.image_tower import ImageTowerConfig
 from diptych.model.resnet_tower import ResNetTowerConfig
 from diptych.model.text_tower import TextTowerConfig
 from diptych.weights.bundle import Bundle
+from diptych.weights.eight_bit import TableBits
 from diptych.weights.open_clip import fits_open_clip, kinds_of, naming_of
 from diptych.weights.saving import stored_weights, transformers_naming
 
 Format = Literal["bundle", "huggingface", "open_clip", "openai"]
 
 
-def save_as(bundle: Bundle, out: str | Path, *, format: Format, dtype: torch.dtype = torch.float32) -> None:
+def save_as(
+    bundle: Bundle,
+    out: str | Path,
+    *,
+    format: Format,
+    dtype: torch.dtype = torch.float32,
+    table_bits: TableBits = 8,
+) -> None:
     """Write a model, mostly for another library, whole or not at all; diptych opens all of these.
 
     Args:
@@ -31,6 +39,7 @@ def save_as(bundle: Bundle, out: str | Path, *, format: Format, dtype: torch.dty
             a state dict for `clip.load(FILE)`, without tokenizer and picture recipe, as that library has its own;
             "bundle", a folder as training leaves it.
         dtype: what parameters are stored as; int8 in a bundle alone.
+        table_bits: see `Bundle.save`.
 
     Raises:
         ConfigError: that library has no such model, or dtype is none that the format has.
@@ -43,19 +52,19 @@ def save_as(bundle: Bundle, out: str | Path, *, format: Format, dtype: torch.dty
     if dtype == torch.int8 and format != "bundle":
         raise ConfigError(f"{format} has no weights in 8 bits. Use another type, or the format bundle.")
     if format == "bundle":
-        bundle.save(out, dtype=dtype)
+        bundle.save(out, dtype=dtype, table_bits=table_bits)
     elif format == "open_clip":
-        bundle.save(out, dtype=dtype, layout="open_clip")
+        bundle.save(out, dtype=dtype, layout="open_clip", table_bits=table_bits)
     elif format == "huggingface":
         if transformers_naming(config, bundle.tokenizer) is None:
             raise ConfigError(
                 "transformers has no class for CLIP's ResNets, EfficientNet-Lite and sentence towers, nor for parts of "
                 "its models mixed, tokenizers included. Use the format open_clip or openai for a ResNet."
             )
-        bundle.save(out, dtype=dtype)
+        bundle.save(out, dtype=dtype, table_bits=table_bits)
     else:
         _check_openai(config, out)
-        theirs = naming_of(config).from_ours(stored_weights(bundle.model, dtype))
+        theirs = naming_of(config).from_ours(stored_weights(bundle.model, dtype, table_bits))
         sizes = {  # as in the files that OpenAI published; by them a state dict is known to be in their format
             "input_resolution": config.image.image_size,
             "context_length": config.text.context_length,

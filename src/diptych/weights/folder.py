@@ -3,8 +3,9 @@
 import dataclasses
 import hashlib
 import json
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,6 @@ from diptych.files import sha256, write_text
 from diptych.weights.not_weights import check_content
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from diptych.data.images import Preprocess
 
 FORMAT_VERSION = 1
@@ -28,6 +27,7 @@ CONFIG, WEIGHTS, PREPROCESS, TOKENIZER = (
 )
 OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 SCALE = ":scale"  # ends the name of the factors of a matrix in 8 bits; see `diptych.weights.eight_bit`
+TABLE_GROUP = 32  # columns of a table of 4 bits that share a factor
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm: buffers, not parameters
 NOT_LEARNED = (*STATISTICS, "position_ids", SCALE)  # ends of names
 
@@ -109,9 +109,14 @@ def write_config(path: Path, config: Mapping[str, Any], seal: Seal) -> None:
     write_text(path, compact + "\n")
 
 
-def count_parameters(tensors: "Mapping[str, Tensor]") -> int:
-    """Parameters among tensors of any library's names: what is learned, not what is counted or constant."""
-    return sum(tensor.numel() for name, tensor in tensors.items() if not name.endswith(NOT_LEARNED))
+def count_parameters(shapes: Mapping[str, Sequence[int]]) -> int:
+    """Parameters by the shapes of tensors of any library's names: what is learned, not what is counted or constant."""
+
+    def count(name: str, shape: Sequence[int]) -> int:
+        has_four_bits = len(shapes.get(name + SCALE, ())) == 2  # its factors are a matrix, and two numbers a byte
+        return math.prod(shape) * (2 if has_four_bits else 1)
+
+    return sum(count(name, shape) for name, shape in shapes.items() if not name.endswith(NOT_LEARNED))
 
 
 def read_preprocess(folder: Path) -> "Preprocess | None":

@@ -1,14 +1,13 @@
 """What `diptych models` lists: the models in the package, and a choice of the published ones. torch is not needed."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from diptych.config import unknown_name
 from diptych.errors import ConfigError, WeightsError
-from diptych.weights.folder import CONFIG, NOT_LEARNED, WEIGHTS, read_json, read_seal
+from diptych.weights.folder import CONFIG, WEIGHTS, count_parameters, read_json, read_seal
 from diptych.weights.graphs import GRAPHS, read_graphs
 from diptych.weights.joint_file import both, read_joint
 from diptych.weights.packaged import packaged_models
@@ -120,4 +119,4 @@ def _parameters(weights: Path) -> int:
         shapes = {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
     except (OSError, ValueError, LookupError, TypeError, MemoryError, OverflowError) as error:
         raise WeightsError(f"{weights} cannot be read ({error!r}). Install diptych again.") from error
-    return sum(math.prod(shape) for name, shape in shapes.items() if not name.endswith(NOT_LEARNED))
+    return count_parameters(shapes)

@@ -82,7 +82,7 @@ def model_info(
         name=place.name,
         kind=stored.kind,
         architecture=_one_line(stored.config),
-        parameters=count_parameters(weights),
+        parameters=count_parameters({name: tensor.shape for name, tensor in weights.items()}),
         embed_dim=stored.config.embed_dim,
         image_size=stored.config.image.image_size,
         types=", ".join(sorted(types)),

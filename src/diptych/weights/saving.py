@@ -7,7 +7,7 @@ a few golden inputs.
 """
 
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import safetensors.torch
 import torch
@@ -19,7 +19,7 @@ from diptych.errors import ConfigError, DataError
 from diptych.files import atomic_folder, write_json
 from diptych.model.clip import CLIP, CLIPConfig
 from diptych.weights.adapters import OWN, Naming, config_to_own
-from diptych.weights.eight_bit import from_eight_bits, to_eight_bits
+from diptych.weights.eight_bit import TableBits, from_eight_bits, to_eight_bits
 from diptych.weights.folder import (
     CONFIG,
     OPEN_CLIP_CONFIG,
@@ -65,14 +65,16 @@ def check_replaceable(folder: Path) -> None:
         raise DataError(f"{folder} must be a model's folder, be empty or absent: what is in it would be replaced.")
 
 
-def stored_weights(model: CLIP, dtype: torch.dtype) -> dict[str, Tensor]:
+def stored_weights(model: CLIP, dtype: torch.dtype, table_bits: TableBits = 8) -> dict[str, Tensor]:
     """A model's state dict as it is stored; batch norm's statistics and the logit scale stay float32.
 
     Raises:
-        ConfigError: dtype is none of float32, float16, bfloat16, int8.
+        ConfigError: dtype is none of float32, float16, bfloat16, int8; or a table of 4 bits is asked for beside others.
     """
     if dtype not in STORED_TYPES:
         raise ConfigError(f"weights are stored as {', '.join(map(str, STORED_TYPES))}. Got {dtype}.")
+    if table_bits not in get_args(TableBits) or (table_bits == 4 and dtype != torch.int8):
+        raise ConfigError(f"a table of tokens has 8 bits, or 4 where dtype is int8. Got {table_bits} beside {dtype}.")
 
     def stored(name: str, tensor: Tensor) -> Tensor:
         # Half a per cent of the logit scale is lost in bfloat16, and a variance may be beyond float16.
@@ -82,7 +84,7 @@ def stored_weights(model: CLIP, dtype: torch.dtype) -> dict[str, Tensor]:
         return tensor if not tensor.is_floating_point() else tensor.to(torch.float32 if whole else dtype)
 
     weights = {name: stored(name, tensor) for name, tensor in model.state_dict().items()}
-    return to_eight_bits(weights) if dtype == torch.int8 else weights
+    return to_eight_bits(weights, table_bits=table_bits) if dtype == torch.int8 else weights
 
 
 def as_stored(config: CLIPConfig, weights: dict[str, Tensor]) -> CLIP:
