@@ -15,7 +15,7 @@ from diptych.train.distributed import Ranks
 from diptych.train.recipe import read_recipe
 from diptych.train.trainer import train
 from diptych.train.watchdog import EXIT_CODE, Watchdog
-from processes import start_ranks, wait_until
+from processes import run_ranks, start_ranks, wait_until
 from runs import vit
 
 
@@ -98,3 +98,22 @@ def test_a_process_by_itself_is_not_watched(tmp_path):
         watchdog.at("step", 1, ["a"])
         watchdog.wait_for_verdict()
     assert not (tmp_path / "stall").exists()
+
+
+def learn(recipe: Path, out: Path) -> None:
+    train(read_recipe(recipe), out)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_more_processes_left_when_they_were_killed_ends_no_later_run(tiny_recipe, tmp_path, count):
+    (tmp_path / "recipe.toml").write_text(to_toml(vit(tiny_recipe, steps=2)))
+    stall = tmp_path / "run" / "stall"
+    stall.mkdir(parents=True)
+    for rank in range(4):
+        (stall / f"rank-{rank}.txt").touch()
+    if count == 1:
+        learn(tmp_path / "recipe.toml", tmp_path / "run")
+    else:
+        run_ranks(learn, count, tmp_path / "recipe.toml", tmp_path / "run")
+    assert (tmp_path / "run" / "bundle").is_dir()
+    assert not stall.exists()

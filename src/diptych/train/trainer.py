@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import shutil
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -126,6 +127,7 @@ def train(
             stack.enter_context(folder_lock(out))
             remove_leftovers(out)
             remove_leftovers(out / "checkpoints")
+            shutil.rmtree(out / "stall", ignore_errors=True)  # of a life that ended otherwise, maybe of more processes
             return next(reversed(list_checkpoints(out / "checkpoints")), None)
 
         newest = ranks.share(claim)
