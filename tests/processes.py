@@ -1,6 +1,7 @@
 """Processes that tests start, as torchrun does; each of them has an end."""
 
 import contextlib
+import faulthandler
 import multiprocessing
 import os
 import queue as queue_module
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 _SECONDS = 900  # a process of a test takes a few; other tests may have the cores
+_SILENT = 150  # seconds after which one of several processes writes where it is
 
 
 def start_ranks(work: Callable[..., Any], count: int, *args: Any) -> tuple[list[Any], Any]:
@@ -65,6 +67,7 @@ def _be_rank(rank: int, count: int, port: int, queue: Any, work: Callable[..., A
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in names.items()})
     torch.set_num_threads(1)
+    faulthandler.dump_traceback_later(_SILENT)
     try:
         queue.put((rank, work(*args)))
     except BaseException:

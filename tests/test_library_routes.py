@@ -14,6 +14,7 @@ from browsing import PARIS, SHOTS, browsing, jpeg_of
 from diptych.data.facts import facts_of
 from diptych.serve.browse import Browser
 from diptych.serve.messages import ErrorAnswer
+from films import WAY, film
 from serving import COLOURS, data_url, picture_file, tiny_bundle, with_client
 
 
@@ -293,6 +294,9 @@ def test_nobody_is_told_where_pictures_were_taken(tmp_path: Path):
         jpeg = Image.open(folder / "2021/sea/a.jpg")
         jpeg.save(folder / "placed.webp", exif=jpeg.getexif())
         (folder / "plain.png").write_bytes(picture_file())
+        (tmp_path / "way.srt").write_text(WAY)
+        film(folder / "walk.mkv", subtitles=tmp_path / "way.srt")
+        film(folder / "still.mkv")
         browser.library.update()  # pyright: ignore[reportAttributeAccessIssue]
 
         async def work(ask: Client) -> None:
@@ -313,13 +317,15 @@ def test_nobody_is_told_where_pictures_were_taken(tmp_path: Path):
             part = await ask.client.get(one["2021/sea/a.jpg"]["original"], headers={"range": "bytes=10-99"})
             assert (part.status_code, part.content) == (206, sent[10:100])
             stays = await ask.client.get(one["placed.webp"]["original"])
-            assert (stays.status_code, "cannot be taken out" in stays.text) == (403, True)
+            assert (stays.status_code, "is not taken out" in stays.text) == (403, True)
             assert (await ask.client.get(one["plain.png"]["original"])).content == picture_file()
+            assert (await ask.client.get(one["walk.mkv"]["original"])).status_code == 403
+            assert (await ask.client.get(one["still.mkv"]["original"])).content == (folder / "still.mkv").read_bytes()
             path = (await ask("/library/zip", ids=[picture["id"] for picture in one.values()]))["path"]
             with zipfile.ZipFile(io.BytesIO((await ask.client.get(path)).content)) as archive:
                 assert archive.read("2021/sea/a.jpg") == sent
-                assert set(archive.namelist()) == {*one, "not-read.txt"} - {"placed.webp"}
-                assert archive.read("not-read.txt").startswith(b"placed.webp: placed.webp tells where it was taken")
+                assert set(archive.namelist()) == {*one, "not-read.txt"} - {"placed.webp", "walk.mkv"}
+                assert b"placed.webp: placed.webp may tell where it was taken" in archive.read("not-read.txt")
 
         run(browser, work, strip_location=True)
 

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from diptych.data.endings import kind_of
+from diptych.data.film_places import may_tell_places
 from diptych.data.strip_location import without_location
 from diptych.errors import DataError, DiptychError
 from diptych.files import shown
@@ -170,8 +172,9 @@ class Libraries:
             if file.read(2) == b"\xff\xd8":
                 file.seek(0)
                 return without_location(file.read())
-        if browser.has_place(path):
-            sentence = f"{shown(path.name)} tells where it was taken, which cannot be taken out of a file of its kind."
+            is_told = browser.has_place(path) or (kind_of(path.name).what == "video" and may_tell_places(file))
+        if is_told:
+            sentence = f"{shown(path.name)} may tell where it was taken, and that is not taken out of such a file."
             raise RefusedError(403, sentence, "has_location")
         return None
 
