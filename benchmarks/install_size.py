@@ -4,7 +4,7 @@
 
 Builds the wheel of the working tree, and for each extra makes an environment with what pip gives under constraints.txt;
 pip and setuptools, which an environment brings itself, are left out, compiled files are counted. Needs the package
-registry. Writes results/install_size.json.
+registry. An extra that pip cannot give is left out. Writes results/install_size.json.
 """
 
 import argparse
@@ -55,7 +55,11 @@ def main() -> None:
         wheel = next(scratch.glob("diptych-*.whl"))
         print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB, {len(zipfile.ZipFile(wheel).namelist()):,} files")
         for extra in ("", *options.extras):
-            rows.append(install(scratch, wheel, extra))
+            try:
+                rows.append(install(scratch, wheel, extra))
+            except subprocess.CalledProcessError as error:
+                print(f"{extra}: left out, pip ended with {error.returncode}", flush=True)
+                continue
             print(rows[-1], flush=True)
         result = {"wheel MB": round(wheel.stat().st_size / 1e6, 1), "rows": rows}
     history.write(history.RESULTS / "install_size.json", result, keys=("extra",))

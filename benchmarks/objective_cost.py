@@ -4,8 +4,8 @@
     OMP_NUM_THREADS=1 python benchmarks/objective_cost.py --without /tmp/without [--now /tmp/with] [--rounds 12]
 
 The same small run of the contrastive objective, in a process of its own from the sources of each side, which take
-turns; counted is the processor time of its steps but the first WARM, by the median. The ratio is the geometric mean over
-the rounds, with its 95 % interval by Student's t. The losses of both must be the same to the bit. Writes
+turns; counted is the processor time of its steps but the first WARM, by the median. The ratio is the geometric mean
+over the rounds, with its 95 % interval by Student's t. The losses of both must be the same to the bit. Writes
 results/objective_cost.json.
 """
 

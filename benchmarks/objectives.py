@@ -9,8 +9,8 @@ each name anew for each picture, so it is measured on a part of them.
 
 Pairs to an accuracy: the accuracy that all objectives come to with all seeds; for each seed the pairs at which its
 curve first passes it, between two measurements by the logarithm of the pairs; the ratio to the objective that needs
-most, by seeds of one number, their geometric mean and its 95 % interval by Student's t. Where that accuracy is within
-what chance does, nothing is said. Scale counts: CLIP's 3 and 4 times were found with 63 M parameters of text tower and
+most, by seeds of one number, their geometric mean and its 95 % interval by Student's t. An objective that stays within
+what chance does is named as such. Scale counts: CLIP's 3 and 4 times were found with 63 M parameters of text tower and
 400 M pairs.
 
 A run that is done is not done again. Writes results/objectives.json, a line of its history, and objectives.svg beside
@@ -145,14 +145,20 @@ def reached(points: Sequence[Mapping[str, float]], accuracy: float, unit: str) -
 
 
 def ratios(curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], unit: str, chance: float) -> dict[str, Any]:
-    """What each objective needs of a unit beside the one that needs most, at an accuracy that all come to."""
-    best = [max(points, key=lambda point: point["top1"]) for runs in curves.values() for points in runs]
-    common = min(point["top1"] for point in best)
-    if any(point["low"] <= chance for point in best):
-        return {"common_accuracy": common, "says": "nothing: an objective stayed within what chance does"}
+    """What each objective needs of a unit beside the one that needs most, at an accuracy that all of these come to.
+
+    One that with some seed stays within what chance does is named and has no part in it.
+    """
+    best = {way: [max(points, key=lambda point: point["top1"]) for points in runs] for way, runs in curves.items()}
+    at_chance = [way for way, points in best.items() if any(point["low"] <= chance for point in points)]
+    curves = {way: runs for way, runs in curves.items() if way not in at_chance}
+    found: dict[str, Any] = {"at_chance": at_chance}
+    if not curves:
+        return found
+    common = min(point["top1"] for way in curves for point in best[way])
     needed = {way: [math.log(reached(points, common, unit)) for points in runs] for way, runs in curves.items()}
     slowest = max(needed, key=lambda way: statistics.fmean(needed[way]))
-    found: dict[str, Any] = {"common_accuracy": common, "beside": slowest}
+    found |= {"common_accuracy": common, "beside": slowest}
     for way, logs in needed.items():
         gains = [theirs - ours for theirs, ours in zip(needed[slowest], logs, strict=True)]
         mean = statistics.fmean(gains)

@@ -1,6 +1,6 @@
 """Do runs of several processes come to the weights of one? The tables of docs/how-to/distributed.md.
 
-    python benchmarks/ranks.py [--at-once 12] [--groups 2] [--part 1/1]
+    python benchmarks/ranks.py [--at-once 12] [--groups 2] [--part 1/1] [--again]
 
 Towers, objectives, ddp and fsdp, each with each, and options with objectives, as tests/rank_table.py lists them. A run
 has 20 steps of tiny models, in float64 but where the option is a precision, and is started anew from its checkpoint
@@ -36,11 +36,14 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=12, help="runs for which processes are started once")
     parser.add_argument("--groups", type=int, default=2, help="of processes, side by side")
     parser.add_argument("--part", default="1/1", help="of the runs, e.g. 2/3; those of others stay in the result")
+    parser.add_argument("--again", action="store_true", help="only runs that differed, or that the result lacks")
     options = parser.parse_args()
     part, parts = (int(number) for number in options.part.split("/"))
     wanted = list(all_combinations())
-    chunks = [wanted[first : first + options.at_once] for first in range(0, len(wanted), options.at_once)]
-    outcomes = known() if parts > 1 else {}
+    outcomes = known() if parts > 1 or options.again else {}
+    right = [one for one, outcome in outcomes.items() if options.again and outcome.word(one) in ("same", "refused")]
+    runs = [one for one in wanted if one not in right]
+    chunks = [runs[first : first + options.at_once] for first in range(0, len(runs), options.at_once)]
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.groups) as pool:
         table = Table(Path(folder))

@@ -94,7 +94,7 @@ def test_a_score_is_the_chance_of_a_name_less_its_mean_over_pictures(monkeypatch
     by_hand = torch.tensor(chances, dtype=torch.float64)
     by_hand = by_hand - by_hand.mean(dim=0)
     torch.testing.assert_close(head.scores(pictures, names), by_hand)
-    monkeypatch.setattr("diptych.train.captioner._NAMES", 2)
+    monkeypatch.setattr("diptych.train.captioner._TOKENS", 9)
     torch.testing.assert_close(head.scores(pictures, names), by_hand)
 
 

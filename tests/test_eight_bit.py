@@ -127,9 +127,11 @@ def test_a_table_of_4_bits_loses_little():
     assert lost.mean() < 0.09
 
 
-def test_a_table_whose_width_32_does_not_divide_stays_at_8_bits():
-    stored = to_eight_bits({"text.token_embedding.weight": torch.ones(3, 80)}, table_bits=4)
+@pytest.mark.parametrize("table", [torch.ones(3, 80), torch.full((3, 64), 1e6), torch.full((3, 64), 1e-6)])
+def test_a_table_that_32_columns_a_factor_or_float16_do_not_fit_stays_at_8_bits(table):
+    stored = to_eight_bits({"text.token_embedding.weight": table}, table_bits=4)
     assert stored["text.token_embedding.weight"].dtype == torch.int8
+    torch.testing.assert_close(from_eight_bits(stored)["text.token_embedding.weight"], table)
 
 
 def test_factors_of_a_table_of_4_bits_that_are_missing_are_named():

@@ -5,6 +5,7 @@ arXiv:2103.00020, section 3.1.5 and appendix A); it may also be looked at positi
 arXiv:2205.01917. Letters: B, C, D, L, N, P, V, W; K tokens that stand for the picture.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
@@ -29,7 +30,7 @@ from diptych.train.prefix_tree import PrefixTree
 from diptych.train.seen import Need, Seen
 from diptych.train.word_classes import WordCounts
 
-_NAMES = 128  # that are read at once
+_TOKENS = 600  # of names, that are read at once at most
 
 
 class TextEnds(Protocol):
@@ -188,10 +189,8 @@ class CaptionHead(nn.Module):
             [N, C] in nats.
         """
         ended = [row[: row.index(self.end_token_id) + 1] for row in names.tolist()]
-        order = sorted(range(len(ended)), key=ended.__getitem__)  # so that names that begin alike are read together
         chances = seen.image_features.new_empty(len(seen.image_features), len(ended))  # [N, C]
-        for first in range(0, len(order), _NAMES):
-            some = order[first : first + _NAMES]
+        for some in _read_together(ended):
             tree = PrefixTree.of([ended[name] for name in some], given=0 if self.start_token_id is None else 1)
             tree = PrefixTree(*(part.to(names.device) for part in tree))
             for row in range(len(chances)):
@@ -292,6 +291,20 @@ class _Look(nn.Module):
         parts = (self.query(self.norm(x)), *self.key_and_value(image_tokens).chunk(2, dim=-1))
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
         return self.out_projection(attend(query, key, value, is_causal=False).transpose(1, 2).flatten(2))
+
+
+def _read_together(names: Sequence[list[int]]) -> Iterator[list[int]]:
+    """Rows of names by which they begin, so many at a time as have `_TOKENS` tokens."""
+    some: list[int] = []
+    tokens = 0
+    for row in sorted(range(len(names)), key=lambda row: names[row]):
+        if some and tokens + len(names[row]) > _TOKENS:
+            yield some
+            some, tokens = [], 0
+        some.append(row)
+        tokens += len(names[row])
+    if some:
+        yield some
 
 
 def _one_picture(seen: Seen, row: int) -> Seen:

@@ -52,7 +52,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "stacked": 0})
         self._momentum = momentum
         self._every = every
-        self._dtype = getattr(torch, state)
+        self._dtype = None if state == "float32" else getattr(torch, state)  # as the parameter, which is float32
         self._rest = adamw(
             [g for g in self.param_groups if not g["stacked"]], betas=betas, epsilon=epsilon, state=state
         )
@@ -74,7 +74,7 @@ class Muon(torch.optim.Optimizer):
             if not count:
                 continue
             found = {p: self._direction(p) for p in group["params"] if p.grad is not None}
-            ahead = {p: whole(d).float().reshape(count, len(p) // count, -1) for p, d in found.items() if d is not None}
+            ahead = {p: _wide(whole(d)).reshape(count, len(p) // count, -1) for p, d in found.items() if d is not None}
             rate = self._every * group["lr"]
             for parameter, update in zip(ahead, _orthogonal_all(list(ahead.values())), strict=True):
                 size = _LIKE_ADAMW * max(update.shape[1:]) ** 0.5
@@ -123,6 +123,11 @@ def orthogonal(matrices: Tensor) -> Tensor:
     assert factors is not None
     x = factors @ x
     return x.mT if is_tall else x
+
+
+def _wide(direction: Tensor) -> Tensor:
+    """As float32, or as float64, in which runs of several processes are held to those of one."""
+    return direction.to(torch.promote_types(direction.dtype, torch.float32))
 
 
 def orthogonal_flops(rows: int, columns: int) -> int:

@@ -32,7 +32,8 @@ def to_eight_bits(weights: Mapping[str, Tensor], *, table_bits: TableBits = 8) -
 
     Args:
         weights: the state dict.
-        table_bits: of the table of tokens; 4 where its width is a multiple of 32, and where it is not, 8 all the same.
+        table_bits: of the table of tokens; 4 where its width is a multiple of 32 and its weights are not out of all
+            proportion; else 8 all the same.
     """
     stored: dict[str, Tensor] = {}
     for name, tensor in weights.items():
@@ -40,7 +41,7 @@ def to_eight_bits(weights: Mapping[str, Tensor], *, table_bits: TableBits = 8) -
             stored[name] = tensor
             continue
         rows = tensor.float().flatten(1)  # [rows, columns]
-        if table_bits == 4 and name.endswith(_TABLE) and rows.shape[1] % TABLE_GROUP == 0:
+        if table_bits == 4 and name.endswith(_TABLE) and _fits_four_bits(rows):
             stored[name], stored[name + SCALE] = _to_four_bits(rows)
             continue
         scale = rows.abs().amax(dim=1) / _LARGEST  # [rows]
@@ -75,6 +76,11 @@ def _check_factors(name: str, scale: Tensor | None, shape: torch.Size, must: str
     if scale is None or scale.shape != shape:
         found = "none" if scale is None else list(scale.shape)
         raise WeightsError(f"{name}{SCALE} must hold {must}. Got {found}.")
+
+
+def _fits_four_bits(rows: Tensor) -> bool:
+    """Whether 32 columns can share a factor, and float16 holds the factors."""
+    return rows.shape[1] % TABLE_GROUP == 0 and 1e-3 < rows.abs().max().item() < 1e5
 
 
 def _to_four_bits(rows: Tensor) -> tuple[Tensor, Tensor]:
