@@ -182,7 +182,7 @@ class Table:
         """
         found: dict[Combination, Outcome] = {}
         jobs: list[tuple[Path, Path, bool, list[tuple[int, int, int]]]] = []
-        twins: dict[str, Path] = {}
+        twins: dict[tuple[str, bool], Path] = {}  # by recipe, and whether all is float64
         runs: dict[Combination, tuple[Path, Path]] = {}
         for one in combinations:
             try:
@@ -191,15 +191,15 @@ class Table:
                 found[one] = Outcome(str(error))
                 continue
             is_double = one.option not in BOUNDS
-            text = to_toml(change(recipe, parallel="ddp", checkpoint_format="whole"))
-            if text not in twins:
-                twins[text] = self._written(text, f"twin of {one}")
-                jobs.append((twins[text].with_suffix(".toml"), twins[text], is_double, [(1, 0, 0)]))
+            twin = to_toml(change(recipe, parallel="ddp", checkpoint_format="whole")), is_double
+            if twin not in twins:
+                twins[twin] = self._written(twin[0], f"twin of {one}")
+                jobs.append((twins[twin].with_suffix(".toml"), twins[twin], is_double, [(1, 0, 0)]))
             out = self._written(to_toml(recipe), str(one))
             first, second = (2, 2) if one.option else LEGS[one.saver]
             legs = [(first, free_port(), STEPS // 2), (second, free_port(), 0)]
             jobs.append((out.with_suffix(".toml"), out, is_double, legs))
-            runs[one] = out, twins[text]
+            runs[one] = out, twins[twin]
         if jobs:
             run_ranks(learn_all, 4, jobs, seconds=seconds)
         for one, (out, twin) in runs.items():
