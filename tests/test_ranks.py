@@ -7,7 +7,7 @@ import pytest
 
 from diptych.errors import ConfigError
 from diptych.pairs.pipeline import batches, pair_sources
-from rank_table import STEPS, Combination, Outcome, Table, all_combinations, tables
+from rank_table import BOUNDS, STEPS, Combination, Outcome, Table, all_combinations, tables
 from runs import change
 
 ROOT = Path(__file__).parents[1]
@@ -60,7 +60,8 @@ def test_the_tables_are_those_of_the_script_over_all_combinations():
     assert [one for one in all_combinations() if one in outcomes] == list(outcomes)
     assert [str(one) for one in all_combinations() if one not in outcomes] == result["not_tried"]
     assert tables(outcomes) in page
-    assert {outcome.word(one) for one, outcome in outcomes.items()} == {"same", "refused"}
+    of_double = {outcome.word(one) for one, outcome in outcomes.items() if one.option not in BOUNDS}
+    assert of_double == {"same", "refused"}  # in shorter types rounding grows, and the table states how far
 
 
 @pytest.mark.parametrize("one", [one for one in all_combinations() if not one.option], ids=str)
