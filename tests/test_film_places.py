@@ -73,6 +73,12 @@ def test_a_track_of_notes_is_seen(handler, entry, is_told):
     assert may_tell_places(io.BytesIO(with_track(handler, entry))) == is_told
 
 
+@pytest.mark.parametrize(("cover", "is_told"), [(1000, False), (2**20 + 1, True)])
+def test_tags_that_go_on_behind_a_large_cover_may_tell_one(cover, is_told):
+    film = with_track(b"vide", box(b"avc1", bytes(70))) + box(b"udta", bytes(cover))
+    assert may_tell_places(io.BytesIO(film)) == is_told
+
+
 @pytest.mark.parametrize("data", [b"", b"ftyp", box(b"ftyp", b"isom"), with_track(b"vide", b"")[:60]])
 def test_what_is_damaged_may_tell_one(data):
     assert may_tell_places(io.BytesIO(data))

@@ -16,7 +16,7 @@ _TAGGED = (b"udta", b"meta", b"uuid")
 _NAMED = re.compile(rb"location|\xa9xyz|loci|gps|latitude", re.IGNORECASE)
 _EBML = b"\x1a\x45\xdf\xa3"
 _IN_MATROSKA = re.compile(rb"LOCATION|S_TEXT|S_ASS|S_SSA|D_WEBVTT")  # tags, and codecs of subtitles
-_SEARCHED = 2**20  # bytes at either end of a Matroska or WebM file, where its tags and tracks are listed
+_SEARCHED = 2**20  # bytes of tags; and at either end of a Matroska or WebM file, where tags and tracks are listed
 
 
 def may_tell_places(file: BinaryIO) -> bool:
@@ -38,12 +38,17 @@ def may_tell_places(file: BinaryIO) -> bool:
         return True
     tracks = [box for box in boxes(file, movie.start, movie.end) if box.kind == b"trak"]
     return any(_is_of_notes(file, track) for track in tracks) or any(
-        _NAMED.search(content(file, tags)) for parent in (film, movie, *tracks) for tags in _tags(file, parent)
+        _names_a_place(file, tags) for parent in (film, movie, *tracks) for tags in _tags(file, parent)
     )
 
 
 def _tags(file: BinaryIO, parent: Box) -> Iterator[Box]:
     return (box for box in boxes(file, parent.start, parent.end) if box.kind in _TAGGED)
+
+
+def _names_a_place(file: BinaryIO, box: Box) -> bool:
+    """Whether tags do; where they go on behind what is searched, such as behind a large cover, they may."""
+    return box.end - box.start > _SEARCHED or bool(_NAMED.search(content(file, box, _SEARCHED)))
 
 
 def _is_of_notes(file: BinaryIO, track: Box) -> bool:
@@ -61,4 +66,4 @@ def _is_of_notes(file: BinaryIO, track: Box) -> bool:
     if kind != b"meta" or not entries:
         return True
     notes = list(boxes(file, entries.start + 8, entries.end))  # behind version, flags and a count
-    return any(box.kind != b"mebx" or bool(_NAMED.search(content(file, box))) for box in notes) or not notes
+    return any(box.kind != b"mebx" or _names_a_place(file, box) for box in notes) or not notes
