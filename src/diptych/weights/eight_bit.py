@@ -64,7 +64,7 @@ def from_eight_bits(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
             _check_factors(name, scale, tensor.shape[:1], f"one factor for each of {len(tensor)} rows")
             assert scale is not None
             weights[name] = tensor.float().mul_(scale.view(-1, *[1] * (tensor.ndim - 1)))
-        elif tensor.dtype == torch.uint8 and scale is not None:
+        elif tensor.dtype == torch.uint8 and tensor.ndim == 2 and scale is not None:
             groups = torch.Size((len(tensor), 2 * tensor.shape[1] // TABLE_GROUP))
             _check_factors(name, scale, groups, f"{groups[1]} factors for each of {len(tensor)} rows")
             steps = torch.cat([tensor & 15, tensor >> 4], dim=1).float() - 8  # [rows, columns]
