@@ -37,7 +37,9 @@ def main() -> None:
                 features.append(Bundle.load(out).encode_texts(texts, truncate=True))
                 sizes.append(sum(file.stat().st_size for file in out.iterdir()) / 1e6)
         cosines = (features[0] * features[1]).sum(axis=1)
-        rows.append({"model": Path(model).name, "mean": float(cosines.mean()), "least": float(cosines.min()), "MB": sizes})
+        rows.append(
+            {"model": Path(model).name, "mean": float(cosines.mean()), "least": float(cosines.min()), "MB": sizes}
+        )
         print(rows[-1], flush=True)
     history.write(history.RESULTS / "table_bits.json", {"hardware": hardware(), "texts": len(texts), "rows": rows})
 
