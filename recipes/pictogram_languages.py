@@ -1,15 +1,14 @@
 """Give diptych-pictogram a text side for the languages of CLDR, on the picture side that it has.
 
-    git archive 142ee47 src/diptych/weights/models/diptych-pictogram | tar x --strip-components=4   # its version 1
-    python recipes/build_pictograms.py pictograms-emoji --full emoji
-    python recipes/pictogram_languages.py diptych-pictogram pictograms-emoji diptych-pictogram-2
+    diptych train recipes/pictogram-styles.toml      # its head says what that needs
+    python recipes/pictogram_languages.py runs/pictogram-styles/bundle pictograms-all diptych-pictogram
 
 Needs `npm` on the PATH: names and keywords of emoji come from Unicode CLDR, by the packages below.
 
-No picture is trained on. Each emoji gets a place among the features of its drawings: their mean and what version 1 made
-of the English name, then some steps of telling drawings apart. A new text tower learns from words alone to put
-the emoji's name in any language there, a keyword to the mean of the emoji that have it, and the name of an icon where
-version 1 had it. Nothing of the held-out style is read.
+No picture is trained on. Each emoji gets a place among the features of its drawings: their mean and what the text tower
+of the training made of the English name, then some steps of telling drawings apart. A new text tower learns from words
+alone to put the emoji's name in any language there, a keyword to the mean of the emoji that have it, and the name of an
+icon where that tower had it. Nothing of the held-out style is read.
 """
 
 import argparse
@@ -34,6 +33,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from diptych.data.tokenizer import Tokenizer
+from diptych.export.one_file import write_graphs
 from diptych.files import write_text
 from diptych.model.clip import CLIP
 from diptych.model.sentence_tower import PostBlock, SentenceTower, SentenceTowerConfig
@@ -81,7 +81,7 @@ PLAIN = 0.6  # share of the names that stand by themselves
 SHARES = {"names": 0.6, "tones": 0.1, "keywords": 0.3}  # of a language's texts
 ICONS = 0.5  # beside these, in English
 
-OF_VERSION_1 = 0.25  # what its text counts in the place of an emoji, beside the mean of the drawings
+OF_TEXT = 0.25  # what the text of the training counts in the place of an emoji, beside the mean of the drawings
 PLACE_STEPS, PLACE_BATCH, PLACE_RATE, PLACE_SCALE = 400, 1024, 1e-3, 25.0
 
 VOCABULARY, CONTEXT_LENGTH, WIDTH = 22_000, 32, 192
@@ -131,8 +131,8 @@ class Words:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path, help="diptych-pictogram, version 1")
-    parser.add_argument("corpus", type=Path, help="a folder that build_pictograms.py --full emoji wrote")
+    parser.add_argument("bundle", type=Path, help="what recipes/pictogram-styles.toml came to")
+    parser.add_argument("corpus", type=Path, help="a folder that build_pictograms.py --full all wrote")
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # sums in one order, whatever the machine
@@ -166,12 +166,13 @@ def main() -> None:
         teach(bundle, pools, places, course, seed)
     about = replace(
         before.about,
-        source="diptych recipe diptych-pictogram, then pictogram_languages.py",
+        source="diptych recipes diptych-pictogram, pictogram_words.py, pictogram-styles, pictogram_languages.py",
         data=f"{before.about.data}; names and keywords of emoji in {len(LANGUAGES)} languages, Unicode CLDR",
     )
     replace(bundle, about=about).save(arguments.out, dtype=torch.int8)
-    drawings = (arguments.bundle / "CREDITS.md").read_text(encoding="utf-8")
+    drawings = (arguments.corpus / "CREDITS.md").read_text(encoding="utf-8")
     write_text(arguments.out / "CREDITS.md", drawings + credits(licence))
+    write_graphs(arguments.out)
 
 
 def credits(licence: str) -> str:
@@ -209,7 +210,7 @@ def read_words(folders: Mapping[str, Path], language: str, rows: Mapping[str, in
 
 
 def with_english(words: Words, folder: Path, names: Mapping[str, str], rows: Mapping[str, int], plain: int) -> Words:
-    """English also has the names of version 1, tags, and what chat programs call the emoji."""
+    """English also has the names of the training, tags, and what chat programs call the emoji."""
     keywords: dict[str, set[int]] = defaultdict(set, {text: set(of) for text, of in words.keywords})
     for entry in json.loads((folder / "en" / "data.json").read_text(encoding="utf-8")):
         for tag in entry.get("tags", ()):
@@ -229,7 +230,7 @@ def with_english(words: Words, folder: Path, names: Mapping[str, str], rows: Map
 
 
 def read_icons(folder: Path) -> Iterable[str]:
-    """What the names of icons say, those of sets that version 1 was trained on."""
+    """What the names of icons say, those of sets that were trained on."""
     about = json.loads((folder / "collections.json").read_text(encoding="utf-8"))
     for prefix, said in about.items():
         if prefix != HELD_OUT and prefix not in EMOJI and said["license"].get("spdx") in LICENCES:
@@ -254,7 +255,7 @@ def find_places(before: Bundle, corpus: Path, names: Sequence[str]) -> Tensor:
     for picture, of in zip(pictures, rows, strict=True):
         places[of] += picture
     said = torch.from_numpy(before.encode_texts(names, truncate=True))
-    start = normalize((1 - OF_VERSION_1) * normalize(places, dim=1) + OF_VERSION_1 * said, dim=1)
+    start = normalize((1 - OF_TEXT) * normalize(places, dim=1) + OF_TEXT * said, dim=1)
     targets = torch.tensor([of[0] for of in rows])
     return normalize(start + told_apart(start, pictures, targets), dim=1)
 

@@ -61,6 +61,7 @@ WHOLE_HOUSE_TESTS = {
     "test_readme.py",
     "test_cli.py",
     "test_pictograms.py",
+    "test_photo_translations.py",
     "test_pictogram_languages.py",
     "test_without_torch.py",
     "test_zoo.py",

@@ -216,8 +216,8 @@ def test_it_opens_in_the_engines_in_which_both_open_and_without_a_size_of_its_ow
 
 
 def test_a_text_that_the_model_for_drawings_alone_reads_is_not_read_and_that_one_is_named(shipped):
-    cyrillic, runes = shipped.unread(["дом", "a cat", "ᚠᚢᚦ"])
-    assert (cyrillic.text, cyrillic.is_whole) == ("дом", True)
+    cyrillic, runes = shipped.unread(["любовь", "a cat", "дом", "ᚠᚢᚦ"])
+    assert (cyrillic.text, cyrillic.is_whole) == ("любовь", True)
     assert "or take diptych-pictogram, which reads it, for drawings." in str(cyrillic)
     assert (runes.text, runes.read_by) == ("ᚠᚢᚦ", "")
 

@@ -39,6 +39,7 @@ from diptych.data.tokenizer_file import (
     read_merges,
     read_object,
 )
+from diptych.data.translations import TRANSLATIONS, Translations
 from diptych.errors import ConfigError, DataError, TextError, WeightsError
 from diptych.files import write_json, write_text
 
@@ -83,6 +84,7 @@ class Tokenizer:
         pad_token_id: what follows the end token. CLIP's released code pads with 0, `transformers` with the end token;
             features are the same, as attention is causal. SigLIP's is not: there the padding matters.
         unescapes_html: turn entities into letters first, twice; as CLIP's does when not given.
+        translations: words that are put into English next.
 
     Attributes:
         start_token_id: None for SigLIP and T5, which have none.
@@ -99,6 +101,7 @@ class Tokenizer:
         context_length: int,
         pad_token_id: int = 0,
         unescapes_html: bool | None = None,
+        translations: Translations | None = None,
     ) -> None:
         if context_length < 3:
             raise ConfigError(f"context_length must be at least 3: start, one token, end. Got {context_length}.")
@@ -115,6 +118,7 @@ class Tokenizer:
         around = (backend.token_to_id(START), backend.token_to_id(END))
         self._is_clip = (self.start_token_id, self.end_token_id) == around and isinstance(backend.model, models.BPE)
         self.unescapes_html = self._is_clip if unescapes_html is None else unescapes_html
+        self.translations = translations
         self._unknown_id = _unknown_id(backend, {self.start_token_id, self.end_token_id})
         self._backend = backend
 
@@ -130,6 +134,7 @@ class Tokenizer:
             context_length=context_length,
             pad_token_id=self.pad_token_id,
             unescapes_html=self.unescapes_html,
+            translations=self.translations,
         )
 
     def encode(self, texts: Sequence[str], *, truncate: bool = False) -> np.ndarray:
@@ -173,9 +178,8 @@ class Tokenizer:
         A tokenizer over bytes, as CLIP's, knows all. That of a small vocabulary makes one token of any word that it
         does not have, so that texts of such words are alike to the model, whatever they say.
         """
-        asked = list(_unescaped(texts) if self.unescapes_html else _checked(texts))
         found = []
-        for text, encoding in zip(texts, self._backend.encode_batch(asked), strict=True):
+        for text, encoding in zip(texts, self._backend.encode_batch(self._cleaned(texts)), strict=True):
             words = {word for word in encoding.word_ids if word is not None}
             unknown = {
                 word
@@ -192,10 +196,12 @@ class Tokenizer:
         return self._backend.decode([int(token) for token in ids]).replace(END_OF_WORD, " ").strip()
 
     def fingerprint(self) -> str:
-        """SHA-256 of `tokenizer.json` in canonical form; the context length and the padding are part of it."""
+        """SHA-256 of `tokenizer.json` in canonical form, with its context length and padding, and of translations."""
         plain = json.loads(self._backend.to_str())
         if self.unescapes_html != self._is_clip:
             plain[_UNESCAPES] = self.unescapes_html
+        if self.translations:
+            plain[TRANSLATIONS] = self.translations.fingerprint()
         canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -235,6 +241,8 @@ class Tokenizer:
         if self.unescapes_html != self._is_clip:
             config[_UNESCAPES] = self.unescapes_html
         write_json(folder / "tokenizer_config.json", config)
+        if self.translations:
+            self.translations.save(folder)
 
     def _save_merges(self, folder: Path) -> None:
         vocab = sorted(self._backend.get_vocab().items(), key=lambda item: item[1])
@@ -285,6 +293,7 @@ class Tokenizer:
             context_length=context_length,
             pad_token_id=pad_token_id,
             unescapes_html=unescapes if isinstance(unescapes, bool) else None,
+            translations=Translations.load(folder),
         )
 
     @classmethod
@@ -338,7 +347,12 @@ class Tokenizer:
         return cls(clip_rules(merges), context_length=context_length)
 
     def _encodings(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
-        return self._backend.encode_batch_fast(list(_unescaped(texts) if self.unescapes_html else _checked(texts)))
+        return self._backend.encode_batch_fast(self._cleaned(texts))
+
+    def _cleaned(self, texts: Sequence[str]) -> list[str]:
+        """What the rules of `tokenizer.json` are given."""
+        clean = _unescaped(texts) if self.unescapes_html else _checked(texts)
+        return list(map(self.translations, clean) if self.translations else clean)
 
 
 def _around(backend: tokenizers.Tokenizer) -> tuple[int | None, int]:

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from diptych.data.tokenizer import Tokenizer
+from diptych.data.translations import TRANSLATIONS
 from diptych.errors import WeightsError
 from diptych.model.vocabulary import text_lengths
 from diptych.weights.dual_encoder import DualEncoder
@@ -54,7 +55,7 @@ def check_seal(bundle: DualEncoder, folder: Path, seal: Seal) -> None:
             for other libraries alone may be missing.
     """
     changed = changed_files(folder, seal.sha256)
-    for name in (WEIGHTS, OPEN_CLIP_WEIGHTS, TOKENIZER):  # the golden inputs reach but a part of these
+    for name in (WEIGHTS, OPEN_CLIP_WEIGHTS, TOKENIZER, TRANSLATIONS):  # the golden inputs reach but a part of these
         if name in changed:
             raise _other_file(folder / name)
     then, now = seal.golden, golden_of(bundle)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diptych.data.translations import TRANSLATIONS
 from diptych.errors import ConfigError, WeightsError
 from diptych.files import sha256
 from diptych.weights.folder import CONFIG, OPEN_CLIP_CONFIG
@@ -37,6 +38,7 @@ _SMALL = (
     "special_tokens_map.json",
     "added_tokens.json",
     "merges.txt",
+    TRANSLATIONS,
     *_TOKENIZERS,
 )
 _PLAIN = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]|\.(?!\.))*"  # no separator, no leading dot, no ".."
