@@ -50,3 +50,24 @@ def test_names_are_read_of_both_parts_of_cldr(recipe: types.ModuleType, tmp_path
     folders = {package: tmp_path / package for package, _ in recipe.PARTS}
     assert recipe.read_names(folders, "de") == {"🐶": ["Hund"], "🏴": ["Fahne"]}
     assert recipe.read_names(folders, "fr") == {}
+
+
+def test_keywords_are_matched_by_the_emoji_that_they_stand_at_alone_and_both_ways(recipe: types.ModuleType) -> None:
+    english = {
+        "tree": {1, 2, 3}, "plant": {1, 2, 3, 4, 5, 6}, "beard": {7, 8}, "whiskers": {7, 8}, "car": {9}, "water": {10, 11},
+    }  # fmt: skip
+    german = {
+        "baum": {1, 2, 3, 4},
+        "pflanze": {1, 2, 3, 4, 5},
+        "bart": {7, 8},
+        "auto": {9},
+        "see": {10, 12},
+        "ort": {12, 13},
+    }
+    # "beard" and "whiskers" are tied, a car has one emoji, and of water's two the sea has but one.
+    assert recipe.matched(english, german) == {"tree": "baum", "plant": "pflanze"}
+
+
+def test_a_keyword_stands_at_the_emoji_of_the_list(recipe: types.ModuleType) -> None:
+    keywords = {"🌳": ["Baum", "Laub-Baum"], "🌲": ["baum"], "🔣": ["Zeichen"]}
+    assert recipe.emoji_of(keywords, ["🌲", "🌳"]) == {"baum": {0, 1}, "laub baum": {1}}
