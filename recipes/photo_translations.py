@@ -152,12 +152,13 @@ def is_english(text: str, english: set[str]) -> bool:
 
 
 def english_words() -> set[str]:
-    """What WordNet has, of all kinds of word, and what stands in its glosses more than once."""
+    """What WordNet has, of all kinds of word, each part by itself too, and what its glosses have more than once."""
     words, counts = set[str](), Counter[str]()
     for kind in ("noun", "verb", "adj", "adv"):
         for line in (WORDNET / f"index.{kind}").read_text(encoding="latin-1").splitlines():
             if not line.startswith("  "):
-                words.add(as_key(line.split()[0].replace("_", " ")))
+                text = as_key(line.split()[0].replace("_", " "))
+                words.update((text, *text.split()))
         for line in (WORDNET / f"data.{kind}").read_text(encoding="latin-1").splitlines():
             counts.update(as_key(line.partition("|")[2]).split())
     return words | {word for word, count in counts.items() if count > 1}

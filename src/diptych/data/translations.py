@@ -63,11 +63,12 @@ class Translations:
         is_plain = self._english.keys().isdisjoint(words) and self._longest.keys().isdisjoint(words)
         if is_plain and not _UNSPACED.search(clean):
             return text
-        found = list(self._found(clean))
-        for start, end, english in reversed(found):
+        parts, done = [], 0
+        for start, end, english in self._found(clean):
             is_apart = _UNSPACED.match(clean[start]) is not None
-            clean = clean[:start] + (f" {english} " if is_apart else english) + clean[end:]
-        return clean if found else text
+            parts += (clean[done:start], f" {english} " if is_apart else english)
+            done = end
+        return "".join((*parts, clean[done:])) if parts else text
 
     def _found(self, clean: str) -> Iterator[tuple[int, int, str]]:
         """Start, end and English of each place, from the left, the longest first."""
