@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--float", action="store_true", help="weights in 32 bits, to measure what 8 bits cost")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)  # sums in one order
     model = CLIP(CLIPConfig(embed_dim=EMBED_DIM, image=IMAGE, text=SentenceTowerConfig(anchors=1)), generator(0)).eval()
     assert isinstance(model.image, EfficientNetTower)
     assert isinstance(model.text, SentenceTower)

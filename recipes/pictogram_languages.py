@@ -81,8 +81,8 @@ PLAIN = 0.6  # share of the names that stand by themselves
 SHARES = {"names": 0.6, "tones": 0.1, "keywords": 0.3}  # of a language's texts
 ICONS = 0.5  # beside these, in English
 
-OF_TEXT = 0.25  # what the text of the training counts in the place of an emoji, beside the mean of the drawings
-PLACE_STEPS, PLACE_BATCH, PLACE_RATE, PLACE_SCALE = 400, 1024, 1e-3, 25.0
+OF_TEXT = 0.5  # what the text of the training counts in the place of an emoji, beside the mean of the drawings
+PLACE_STEPS, PLACE_BATCH, PLACE_RATE, PLACE_SCALE = 400, 1024, 1e-3, 15.0
 
 VOCABULARY, CONTEXT_LENGTH, WIDTH = 22_000, 32, 192
 UNKNOWN, END, PAD = "<unk>", "</s>", "<pad>"
@@ -257,7 +257,7 @@ def find_places(before: Bundle, corpus: Path, names: Sequence[str]) -> Tensor:
     said = torch.from_numpy(before.encode_texts(names, truncate=True))
     start = normalize((1 - OF_TEXT) * normalize(places, dim=1) + OF_TEXT * said, dim=1)
     targets = torch.tensor([of[0] for of in rows])
-    return normalize(start + told_apart(start, pictures, targets), dim=1)
+    return told_apart(start, pictures, targets)
 
 
 def told_apart(start: Tensor, pictures: Tensor, targets: Tensor) -> Tensor:
