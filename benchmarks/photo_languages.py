@@ -19,7 +19,6 @@ import numpy as np
 
 import diptych
 import history
-from diptych.data.translations import Translations
 from diptych.measures.binomial import clopper_pearson
 from diptych.runtime import hardware, instruction_sets
 from diptych.sets.open import read_labelled
@@ -47,10 +46,12 @@ def main() -> None:
         named = {language: read_names(folders, language) for language in LANGUAGES}
     sign_of = {names[0].lower(): sign for sign, names in named["en"].items() if names}
     texts = {
-        language: {word: next(iter(names.get(sign_of[word], ())), "") for word in translations.english}
+        language: {
+            word: next(iter(names.get(sign_of[word], ())), "") for word in translations.english if word in sign_of
+        }
         for language, names in named.items()
     }
-    pictures, words = read_pictures(clip, arguments.data, translations)
+    pictures, words = read_pictures(clip, arguments.data, set(texts["en"]))
     rows = {language: asked(clip, pictures, words, of_word) for language, of_word in texts.items() if language != "en"}
     for language, row in rows.items():
         print(language, json.dumps(row), flush=True)
@@ -58,7 +59,7 @@ def main() -> None:
         "what": f"top-1 over classes of {', '.join(SETS)}, training parts, names alone",
         "classes": len(set(words)),
         "pictures": len(words),
-        "words": len(translations.english),
+        "words": len(texts["en"]),
         "languages": rows,
         "fingerprint": clip.fingerprint(),
         "packages": CLDR,
@@ -69,12 +70,12 @@ def main() -> None:
     history.write(RESULT, result)
 
 
-def read_pictures(clip: Bundle, folder: Path, translations: Translations) -> tuple[np.ndarray, list[str]]:
+def read_pictures(clip: Bundle, folder: Path, english: set[str]) -> tuple[np.ndarray, list[str]]:
     """[N, D] features, and the English word of each picture."""
     images, words = [], []
     for name in SETS:
         data = read_labelled(folder / name, split="train")
-        known = [word if (word := label.lower()) in translations.english else "" for label in data.classnames]
+        known = [word if (word := label.lower()) in english else "" for label in data.classnames]
         for number, target in enumerate(data.targets):
             if known[target]:
                 images.append(data.image_bytes(number))
