@@ -103,8 +103,8 @@ def asked(clip: Bundle, pictures: np.ndarray, words: list[str], of_word: dict[st
         "high": bounds.high,
         "n": len(rows),
         "classes": len(classes),
-        "found": sum(translations(name) == word for name, word in zip(names, classes, strict=True)),
-        "listed": sum(translations(text) == word for word, text in of_word.items() if text),
+        "found": sum(translations(name).strip() == word for name, word in zip(names, classes, strict=True)),
+        "listed": sum(translations(text).strip() == word for word, text in of_word.items() if text),
     }
 
 
