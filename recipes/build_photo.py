@@ -9,7 +9,9 @@
     python recipes/build_photo.py OUT
 
 No weights are downloaded by this script: those of others are read from installed packages, as data. The same packages
-on the same machine give the same bytes again. What it reaches is in docs/model-card-photo.md.
+on the same machine give the same bytes again: run twice from start to end, under two hash seeds, all files were alike.
+On another processor sums round otherwise: the basis of the features may be another, and cosines move by 0.001 or so.
+What it reaches is in docs/model-card-photo.md.
 
 No picture with a caption is used. What a word looks like is taken from the classifier that EfficientNet-Lite was
 trained with: its row of weights for "tabby" is where pictures of tabbies lie. `photo_memory.py` finds places for

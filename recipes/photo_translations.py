@@ -1,7 +1,7 @@
 """What the words of diptych-photo are called in other languages, as Unicode CLDR names the emoji of the same things.
 
 `build_photo.py` puts the list into the model's folder, `translations.tsv.gz`, and the tokenizer puts what stands there
-into English. A word is in it if an emoji bears its English name. Of twelve languages also keywords: "Baum" stands at
+into English. A word is in it if an emoji bears its English name. Of twelve languages also keywords: "arbre" stands at
 nearly the emoji that "tree" stands at, and no other word of either language does so as well; such an English word must
 have been tagged as a noun by WordNet's makers, three times or more and mostly. Left out is what is English as well
 ("pies", "barn"), so that no English text is changed: what WordNet has, or says in its glosses, plural and all, what
