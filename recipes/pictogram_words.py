@@ -2,7 +2,8 @@
 
     python recipes/pictogram_words.py runs/diptych-pictogram/bundle pictograms-all diptych-pictogram
 
-That was version 1; recipes/pictogram_languages.py gives it another text tower, which starts from what this one says.
+That was version 1: recipes/pictogram-styles.toml trains it on, and recipes/pictogram_languages.py gives it another text
+tower.
 
 The training of recipes/diptych-pictogram.toml shows bare names and whole lines of tags, so "a cat" lies far from "cat".
 Here no picture is looked at: the text tower learns from what it was before. A bare name keeps its vector, in a sentence
