@@ -1,23 +1,18 @@
 """The recipe that lists what the photo model's words are called in other languages."""
 
-import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-RECIPES = Path(__file__).parent.parent / "recipes"
+from recipe_modules import imported
 
 
 @pytest.fixture(scope="module")
 def recipe() -> Iterator[types.ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(RECIPES))
-        patch.setitem(sys.modules, "resvg_py", types.ModuleType("resvg_py"))  # nothing is drawn here
-        import photo_translations  # pyright: ignore[reportMissingImports]
-
-        yield photo_translations
+    with imported("photo_translations") as module:
+        yield module
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,8 @@
 """The recipe of the text side that knows many languages: words, tokens, where a tower begins."""
 
 import itertools
-import sys
 import types
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,18 +12,13 @@ import torch
 from diptych.data.tokenizer import Tokenizer
 from diptych.model.sentence_tower import SentenceTower, SentenceTowerConfig
 from diptych.torch_runtime import generator
-
-RECIPES = Path(__file__).parent.parent / "recipes"
+from recipe_modules import imported
 
 
 @pytest.fixture(scope="module")
 def recipe() -> Iterator[types.ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(RECIPES))
-        patch.setitem(sys.modules, "resvg_py", types.ModuleType("resvg_py"))  # nothing is drawn here
-        import pictogram_languages  # pyright: ignore[reportMissingImports]
-
-        yield pictogram_languages
+    with imported("pictogram_languages") as module:
+        yield module
 
 
 @pytest.fixture
