@@ -67,6 +67,7 @@ def _be_rank(rank: int, count: int, port: int, queue: Any, work: Callable[..., A
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in names.items()})
     torch.set_num_threads(1)
+    faulthandler.enable()
     faulthandler.dump_traceback_later(_SILENT)
     try:
         queue.put((rank, work(*args)))

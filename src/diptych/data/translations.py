@@ -150,9 +150,7 @@ class Translations:
         if not path.is_file():
             return None
         try:
-            (first, *english), *others = (
-                line.split("\t") for line in _unpacked(path.read_bytes()).decode().rstrip("\n").split("\n")
-            )
+            (first, *english), *others = (line.split("\t") for line in _lines(path.read_bytes()))
             if first != "en":
                 raise ValueError(f"the first line is of {first!r}")
             return cls(tuple(english), tuple((language, tuple(line)) for language, *line in others))
@@ -163,12 +161,12 @@ class Translations:
             ) from error
 
 
-def _unpacked(packed: bytes) -> bytes:
+def _lines(packed: bytes) -> list[str]:
     reader = zlib.decompressobj(wbits=31)  # of gzip
     plain = reader.decompress(packed, _MOST_BYTES)
     if not reader.eof:
         raise ValueError(f"it is cut off, or longer than {_MOST_BYTES:,} bytes")
-    return plain
+    return plain.decode().replace("\r\n", "\n").rstrip("\n").split("\n")  # an editor may have put its own ends
 
 
 def normalised(text: str) -> str:
