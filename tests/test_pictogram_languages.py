@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+import diptych
+from diptych.classify import class_weights
+from diptych.data.embedded import HELD_OUT, data_path
 from diptych.data.tokenizer import Tokenizer
 from diptych.model.sentence_tower import SentenceTower, SentenceTowerConfig
+from diptych.sets.open import read_labelled
 from diptych.torch_runtime import generator
 from recipe_modules import imported
 
@@ -86,3 +90,14 @@ def test_texts_of_a_batch_are_about_as_long_as_one_another_and_come_by_their_sha
     again = next(recipe.batches([short, long], course, 0))
     assert np.array_equal(again[0].numpy(), drawn[0][0].numpy())
     assert all((rows != 1).all() for _, rows in itertools.islice(recipe.batches([short, long], alone, 0), 8))
+
+
+def test_the_model_that_ships_is_about_as_sure_as_it_is_right(recipe: types.ModuleType):
+    clip, data = diptych.load("diptych-pictogram"), read_labelled(data_path(HELD_OUT))
+    assert clip.logit_scale == pytest.approx(recipe.LOGIT_SCALE)
+    some = range(0, len(data), 4)
+    features = clip.encode_images([data.image_bytes(row) for row in some])
+    logits = clip.logit_scale * features @ class_weights(clip, data.classnames, ["{}"]).T
+    right = (logits.argmax(axis=1) == np.array(data.targets)[list(some)]).mean()
+    sure = torch.from_numpy(logits).softmax(dim=1).amax(dim=1).mean().item()
+    assert sure == pytest.approx(right, abs=0.07)
