@@ -88,8 +88,10 @@ def test_the_list_comes_back_from_its_file_and_gives_the_same_bytes_twice(tmp_pa
     assert Translations.load(tmp_path / "elsewhere") is None
 
 
-def test_the_line_ends_of_an_editor_are_no_part_of_a_word(tmp_path: Path) -> None:
-    (tmp_path / TRANSLATIONS).write_bytes(gzip.compress(b"en\tdog\tcat\r\nde\thund\tkatze\r\nfr\tchien\t\r\n"))
+@pytest.mark.parametrize("end", [b"\r\n", b"\r"])
+def test_the_line_ends_of_an_editor_are_no_part_of_a_word(tmp_path: Path, end: bytes) -> None:
+    lines = b"en\tdog\tcat\nde\thund\tkatze\nfr\tchien\t\n"
+    (tmp_path / TRANSLATIONS).write_bytes(gzip.compress(lines.replace(b"\n", end)))
     assert Translations.load(tmp_path) == Translations(
         ("dog", "cat"), (("de", ("hund", "katze")), ("fr", ("chien", "")))
     )

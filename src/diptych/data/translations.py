@@ -166,7 +166,7 @@ def _lines(packed: bytes) -> list[str]:
     plain = reader.decompress(packed, _MOST_BYTES)
     if not reader.eof:
         raise ValueError(f"it is cut off, or longer than {_MOST_BYTES:,} bytes")
-    return plain.decode().replace("\r\n", "\n").rstrip("\n").split("\n")  # an editor may have put its own ends
+    return re.sub("\r\n?", "\n", plain.decode()).rstrip("\n").split("\n")  # an editor may have put its own ends
 
 
 def normalised(text: str) -> str:
